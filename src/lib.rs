@@ -1,0 +1,8 @@
+//! `pipeline` takes a repository's backlog through stages, each done by an agent in a git worktree
+//! of its own, and lands what passes.
+//!
+//! A pure state machine stands in the middle ([`machine`]); the world is at the rim. Read the
+//! modules in this order.
+
+pub mod machine;
+pub mod sys;

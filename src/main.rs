@@ -1,0 +1,3 @@
+//! The command line's entry point: parse, call, exit code.
+
+fn main() {}

@@ -1,0 +1,71 @@
+//! Whole-file writes that a reader never sees half done.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::fail;
+
+/// How far a write is pushed before it counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Survives the death of the process, not a power cut: no sync.
+    Process,
+    /// Survives a power cut: file and folder are synced.
+    Power,
+}
+
+/// Puts `bytes` at `path` by a temporary file beside it and a rename.
+///
+/// A reader sees the old file or the new one, never a part. The temporary file's name is unique and
+/// ends in `.tmp`; one left by a crash is never opened again.
+///
+/// # Errors
+/// Any of create, write, sync and rename; the old file then still stands.
+pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    let dir = path.parent().ok_or_else(|| io::Error::other("a file at the root"))?;
+    let mut temp = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(dir)?;
+    fail::point("file.write")?;
+    temp.write_all(bytes)?;
+    if durability == Durability::Power {
+        fail::point("file.sync")?;
+        temp.as_file().sync_all()?;
+    }
+    fail::point("file.rename")?;
+    temp.persist(path).map_err(|error| error.error)?;
+    if durability == Durability::Power {
+        sync_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// Makes the names in `dir` durable.
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    fail::point("dir.sync")?;
+    File::open(dir)?.sync_all()
+}
+
+/// Reads a file of at most `bytes_max` bytes; `None` when there is none.
+///
+/// # Errors
+/// Any read error, and a file that is larger than the bound or not a regular file.
+pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !meta.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if meta.len() > bytes_max {
+        return Err(io::Error::other(format!(
+            "{} bytes, at most {bytes_max} are read",
+            meta.len()
+        )));
+    }
+    fs::read(path).map(Some)
+}

@@ -1,0 +1,9 @@
+//! The only raw system calls: clock, child processes, atomic file writes, fail points.
+//!
+//! Everything here is small and knows nothing of tasks, journals or agents.
+
+pub mod child;
+pub mod clock;
+pub mod env;
+pub mod fail;
+pub mod file;
