@@ -1,7 +1,44 @@
 //! The pure core: what the pipeline decides, and nothing of how it is done.
 //!
 //! No files, clock, environment, threads, randomness or logging: everything arrives in an event.
+//! [`step`](step::step) decides, [`apply`](apply::apply) is the only writer of [`State`],
+//! [`pending_effects`](effect::pending_effects) says what the world still owes.
 
+pub mod id;
 pub mod mode;
 pub mod settings;
 pub mod time;
+
+pub mod agent;
+pub mod attempt;
+pub mod lane;
+pub mod task;
+
+pub mod change;
+pub mod event;
+pub mod state;
+
+pub mod apply;
+pub mod index;
+pub mod phase;
+
+pub mod effect;
+pub mod gate;
+pub mod graph;
+pub mod retry;
+pub mod schedule;
+pub mod stage;
+
+pub mod step;
+pub mod turn;
+
+mod command;
+mod judge;
+mod landing;
+mod observe;
+pub use apply::apply;
+pub use change::Change;
+pub use effect::{Effect, next_deadline, pending_effects};
+pub use event::{Command, Event, EventBody, Observation};
+pub use state::State;
+pub use step::{Answer, Refusal, RefusalKind, Step, step};

@@ -1,0 +1,44 @@
+//! A named worker.
+
+use super::id::{AgentName, AttemptId, StageName};
+use super::time::Time;
+
+/// An agent and what it does now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    pub name: AgentName,
+    /// Index of its group in `Settings::agents`.
+    pub group: usize,
+    /// Long names, in the group's order.
+    pub stages: Vec<StageName>,
+    pub capabilities: Vec<String>,
+    pub is_paused: bool,
+    /// No longer in the settings: ends what it has, gets nothing new.
+    pub is_retired: bool,
+    pub attempt: Option<AttemptId>,
+    /// The worktree slot for its next attempt.
+    pub slot: u32,
+    pub completed: u64,
+    pub failed: u64,
+    pub busy_ms: u64,
+    pub idle_since: Time,
+}
+
+impl Agent {
+    /// Returns true when it may get an attempt now.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.attempt.is_none() && !self.is_paused && !self.is_retired
+    }
+
+    /// Returns true when it has all of `needs`.
+    #[must_use]
+    pub fn has_all(&self, needs: &[String]) -> bool {
+        needs.iter().all(|need| self.capabilities.contains(need))
+    }
+}
+
+/// The pseudo-agent that runs landing checks.
+pub const LANDING_AGENT: &str = "landing";
+/// The pseudo-agent that runs checks of the base.
+pub const BASE_AGENT: &str = "base";

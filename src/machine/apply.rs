@@ -1,0 +1,447 @@
+//! The only writer of [`State`].
+
+use std::sync::Arc;
+
+use super::agent::Agent;
+use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
+use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::effect;
+use super::id::{AgentName, AttemptId, StageName, TaskId};
+use super::index;
+use super::lane::LandingPhase;
+use super::settings::Settings;
+use super::state::{MonitorFacts, SAMPLES_MAX, State};
+use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase};
+use super::time::Time;
+
+/// Length of the window in which `launch_rate` counts, in milliseconds.
+pub const LAUNCH_WINDOW_MS: u64 = 1000;
+
+/// Carries out a decision. Never fails: what names something unknown changes nothing.
+pub fn apply(state: &mut State, change: &Change) {
+    match change {
+        Change::Project(change) => apply_to_project(state, change),
+        Change::Task(id, change) => apply_to_task(state, id, change),
+        Change::Attempt(id, change) => apply_to_attempt(state, id, change),
+        Change::Lane(change) => apply_to_lane(state, change),
+    }
+}
+
+fn apply_to_project(state: &mut State, change: &ProjectChange) {
+    match change {
+        ProjectChange::SettingsAdopted { settings, at } => adopt(state, settings, *at),
+        ProjectChange::MonitorStarted { pid, allows_red_base, at } => {
+            state.monitor = MonitorFacts {
+                pid: *pid,
+                started_at: *at,
+                allows_red_base: *allows_red_base,
+                ..MonitorFacts::default()
+            };
+            state.stopping = None;
+        }
+        ProjectChange::MonitorEnded { .. } => state.stopping = None,
+        ProjectChange::StopRequested { kind } => state.stopping = Some(*kind),
+        ProjectChange::PauseSet { is_paused } => state.is_paused = *is_paused,
+        ProjectChange::AgentPauseSet { name, is_paused } => {
+            if let Some(agent) = state.agents.get_mut(name) {
+                agent.is_paused = *is_paused;
+            }
+        }
+        ProjectChange::ModeSwitched { to } => {
+            state.orchestration = *to;
+            state.drain = None;
+            state.current = None;
+        }
+        ProjectChange::DrainSet { drain } => state.drain = *drain,
+        ProjectChange::RolloutSet { to } => {
+            state.rollout = *to;
+            index::rebuild(state);
+        }
+        ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
+        ProjectChange::WouldStart { id, .. } => {
+            index::update(state, id, false, |task| task.is_announced = true);
+        }
+    }
+}
+
+fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
+    if let TaskChange::Added { task } = change {
+        state.entries = state.entries.max(task.entry);
+        index::add(state, (**task).clone());
+        return;
+    }
+    if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
+        state.entries = state.entries.max(*entry);
+    }
+    let is_relinking = matches!(change, TaskChange::Edited { .. });
+    index::update(state, id, is_relinking, |task| alter_task(task, change));
+}
+
+fn alter_task(task: &mut Task, change: &TaskChange) {
+    match change {
+        TaskChange::Added { .. } => {}
+        TaskChange::Edited { spec, is_front, at } => {
+            task.spec = (**spec).clone();
+            task.is_front = *is_front;
+            task.updated_at = *at;
+        }
+        TaskChange::HeldSet { is_held } => task.is_held = *is_held,
+        TaskChange::Moved { to, at } => move_task(task, to, *at),
+        TaskChange::BackedOff { until } => task.backoff_until = *until,
+        TaskChange::Tallied { tally } => task.tally = *tally,
+        TaskChange::Noted { stage, text } => {
+            task.notes.retain(|(of, _)| of != stage);
+            task.notes.push((stage.clone(), text.clone()));
+        }
+        TaskChange::Evidenced { evidence } => {
+            task.evidence.push(evidence.clone());
+            let surplus = task.evidence.len().saturating_sub(EVIDENCE_COUNT_MAX);
+            task.evidence.drain(..surplus);
+        }
+        TaskChange::Steered { steer } => steer_task(task, steer),
+        TaskChange::ApprovalAsked { what } => task.approval = Some(what.clone()),
+        TaskChange::Approved { tip } => {
+            task.approval = None;
+            task.approved.clone_from(tip);
+        }
+        TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
+    }
+}
+
+fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
+    super::phase::assert_task_move(&task.phase, to);
+    task.phase = to.clone();
+    task.updated_at = at;
+    task.backoff_until = None;
+    if task.is_final() {
+        // Kept in the journal and in the refs; a finished task has no use for them.
+        task.evidence.clear();
+        task.notes.clear();
+        task.hint = None;
+    }
+}
+
+fn steer_task(task: &mut Task, steer: &Steer) {
+    task.merge_owed.clone_from(&steer.merge_owed);
+    task.resume_from.clone_from(&steer.resume_from);
+    task.avoid.clone_from(&steer.avoid);
+    task.hint.clone_from(&steer.hint);
+    if steer.is_fresh {
+        task.tip = None;
+        task.notes.clear();
+        task.evidence.clear();
+        task.approval = None;
+        task.approved = None;
+    }
+}
+
+fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
+    match change {
+        AttemptChange::Added { attempt } => return add_attempt(state, attempt),
+        AttemptChange::Ended { outcome, has_fresh_slot } => {
+            return end_attempt(state, id, outcome, *has_fresh_slot);
+        }
+        AttemptChange::Prepared { tip: Some(tip), .. } => {
+            let task = state.attempts.get(id).and_then(|attempt| attempt.task.clone());
+            if let Some(task) = task {
+                index::update(state, &task, false, |task| task.tip = Some(tip.clone()));
+            }
+        }
+        AttemptChange::Started { at } => note_handoff(state, id, *at),
+        AttemptChange::Prepared { tip: None, .. }
+        | AttemptChange::StopRequested
+        | AttemptChange::Exited { .. }
+        | AttemptChange::Saved { .. }
+        | AttemptChange::Judged { .. }
+        | AttemptChange::Checking
+        | AttemptChange::Advancing
+        | AttemptChange::Stalled { .. } => {}
+    }
+    with_attempt(state, id, |attempt| alter_attempt(attempt, change));
+}
+
+fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
+    match change {
+        AttemptChange::Added { .. } | AttemptChange::Ended { .. } => {}
+        AttemptChange::Prepared { base, .. } => {
+            attempt.phase = AttemptPhase::Starting;
+            attempt.base.clone_from(base);
+            attempt.tries = Tries::default();
+        }
+        AttemptChange::Started { at } => {
+            attempt.phase = AttemptPhase::Running;
+            attempt.started_at = Some(*at);
+            attempt.tries = Tries::default();
+        }
+        AttemptChange::StopRequested => attempt.is_stopping = true,
+        AttemptChange::Exited { exit, verdict } => {
+            attempt.exit = exit.as_deref().cloned();
+            if attempt.started_at.is_none() {
+                attempt.started_at = exit.as_ref().map(|exit| exit.started_at);
+            }
+            attempt.verdict = Some(verdict.clone());
+            attempt.phase = AttemptPhase::Saving;
+            attempt.tries = Tries::default();
+        }
+        AttemptChange::Saved { commit } => {
+            attempt.saved.clone_from(commit);
+            attempt.tries = Tries::default();
+        }
+        AttemptChange::Judged { verdict } => attempt.verdict = Some(verdict.clone()),
+        AttemptChange::Checking => attempt.phase = AttemptPhase::Checking,
+        AttemptChange::Advancing => attempt.phase = AttemptPhase::Advancing,
+        AttemptChange::Stalled { tries } => attempt.tries = tries.clone(),
+    }
+}
+
+/// Changes a live attempt and keeps its effect true.
+fn with_attempt(state: &mut State, id: &AttemptId, change: impl FnOnce(&mut Attempt)) {
+    let Some(attempt) = state.attempts.get_mut(id) else { return };
+    if let Some(old) = effect::of_attempt(attempt) {
+        state.index.effects.remove(&old);
+    }
+    let before = attempt.phase;
+    change(attempt);
+    super::phase::assert_attempt_move(before, attempt.phase);
+    if let Some(new) = effect::of_attempt(attempt) {
+        state.index.effects.insert(new);
+    }
+}
+
+fn add_attempt(state: &mut State, attempt: &Attempt) {
+    let key = number_key(state, attempt);
+    if let Some(task) = &attempt.task {
+        index::update(state, task, false, |task| *task.numbers.entry(key).or_default() += 1);
+    }
+    if attempt.is_work() {
+        if let Some(agent) = state.agents.get_mut(&attempt.agent) {
+            agent.attempt = Some(attempt.id.clone());
+        }
+        state.metrics.attempts += 1;
+        let monitor = &mut state.monitor;
+        monitor.attempts += 1;
+        if attempt.assigned_at.ms_since(monitor.launch_window) >= LAUNCH_WINDOW_MS {
+            monitor.launch_window = attempt.assigned_at;
+            monitor.launches = 0;
+        }
+        monitor.launches += 1;
+        let is_retry = attempt.task.as_ref().is_some_and(|id| {
+            state.tasks[id]
+                .history
+                .iter()
+                .any(|old| old.is_work() && old.stage() == attempt.stage())
+        });
+        state.metrics.retries += u64::from(is_retry);
+    }
+    state.attempts.insert(attempt.id.clone(), attempt.clone());
+    if let Some(due) = effect::of_attempt(attempt) {
+        state.index.effects.insert(due);
+    }
+}
+
+/// Returns the name under which a task counts this kind of attempt.
+fn number_key(state: &State, attempt: &Attempt) -> String {
+    match &attempt.kind {
+        AttemptKind::Work { stage } => short_of(&state.settings, stage),
+        AttemptKind::StageCheck { stage, .. } => {
+            format!("{}-check", short_of(&state.settings, stage))
+        }
+        AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => "land".into(),
+    }
+}
+
+/// Returns a stage's short name; the long one when the settings no longer have it.
+pub(super) fn short_of(settings: &Settings, stage: &StageName) -> String {
+    let found = settings.stage(stage.as_str());
+    found.map_or_else(|| stage.as_str().to_owned(), |(_, stage)| stage.short.clone())
+}
+
+fn note_handoff(state: &mut State, id: &AttemptId, at: Time) {
+    let Some(attempt) = state.attempts.get(id).filter(|attempt| attempt.is_work()) else { return };
+    let assigned = attempt.assigned_at;
+    let samples = &mut state.metrics.handoff_ms;
+    if samples.len() >= SAMPLES_MAX {
+        samples.remove(0);
+    }
+    samples.push(at.ms_since(assigned));
+}
+
+fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_slot: bool) {
+    let Some(mut attempt) = state.attempts.remove(id) else { return };
+    if let Some(old) = effect::of_attempt(&attempt) {
+        state.index.effects.remove(&old);
+    }
+    attempt.outcome = Some(outcome.clone());
+    if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
+        agent.attempt = None;
+        agent.idle_since = outcome.at;
+        agent.slot += u32::from(has_fresh_slot);
+        agent.busy_ms += outcome.at.ms_since(attempt.assigned_at);
+        if outcome.class == Class::Completed {
+            agent.completed += 1;
+        } else {
+            agent.failed += 1;
+        }
+        if agent.is_retired {
+            state.agents.remove(&attempt.agent);
+        }
+    }
+    if outcome.class == Class::Completed && attempt.is_work() {
+        note_duration(state, &attempt, outcome.at);
+    }
+    if let Some(checking) = &state.base.checking
+        && checking == id
+    {
+        state.base.checking = None;
+    }
+    if let Some(task) = attempt.task.clone() {
+        index::update(state, &task, false, |task| task.history.push(attempt));
+    }
+}
+
+fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
+    let Some(stage) = attempt.stage() else { return };
+    let took = at.ms_since(attempt.started_at.unwrap_or(attempt.assigned_at));
+    let sum = state.metrics.stage_ms.entry(stage.as_str().to_owned()).or_default();
+    sum.count += 1;
+    sum.total_ms += took;
+    if sum.samples_ms.len() >= SAMPLES_MAX {
+        sum.samples_ms.remove(0);
+    }
+    sum.samples_ms.push(took);
+}
+
+fn apply_to_lane(state: &mut State, change: &LaneChange) {
+    let base = &mut state.base;
+    match change {
+        LaneChange::BaseSeen { tip, landed, at } => {
+            if base.tip.as_ref() != Some(tip) {
+                base.conflict = None;
+                base.take_tries = Tries::default();
+            }
+            base.tip = Some(tip.clone());
+            base.landed.clone_from(landed);
+            base.seen_at = *at;
+        }
+        LaneChange::BaseTaken { base: taken, landed } => {
+            base.taken = Some(taken.clone());
+            base.landed = Some(landed.clone());
+            base.take_tries = Tries::default();
+            base.conflict = None;
+        }
+        LaneChange::BaseConflicted { paths } => base.conflict = Some(paths.clone()),
+        LaneChange::TakeStalled { tries } => base.take_tries = tries.clone(),
+        LaneChange::BaseCheckBegun { id } => {
+            base.checking = Some(id.clone());
+            base.checks += 1;
+        }
+        LaneChange::BaseCheckStalled { tries } => base.check_tries = tries.clone(),
+        LaneChange::BaseFoundGreen { commit } => {
+            base.green = Some(commit.clone());
+            base.red = None;
+            base.check_tries = Tries::default();
+        }
+        LaneChange::BaseFoundRed { commit, tail } => {
+            base.red = Some((commit.clone(), tail.clone()));
+            base.check_tries = Tries::default();
+        }
+        LaneChange::LandingSet { landing } => {
+            state.landing.clone_from(landing);
+            if let Some(landing) = landing.clone().filter(|l| l.phase == LandingPhase::Merging) {
+                index::update(state, &landing.task, false, |task| {
+                    task.numbers.insert("landing".into(), landing.number);
+                });
+            }
+        }
+        LaneChange::Landed { commit, is_verified, .. } => {
+            base.landed = Some(commit.clone());
+            base.behind += 1;
+            if *is_verified {
+                base.green = Some(commit.clone());
+            }
+            state.landing = None;
+        }
+        LaneChange::FollowSet { follow, why, behind } => {
+            base.follow.clone_from(follow);
+            base.why.clone_from(why);
+            base.behind = *behind;
+        }
+        LaneChange::BaseFollowed { to } => {
+            base.tip = Some(to.clone());
+            base.taken = Some(to.clone());
+            base.follow = None;
+            base.why = None;
+            base.behind = 0;
+        }
+    }
+    index::refresh_lane(state);
+}
+
+fn adopt(state: &mut State, settings: &Settings, at: Time) {
+    let judges =
+        |settings: &Settings| (settings.landing.checks.clone(), settings.worktree.setup.clone());
+    if judges(settings) != judges(&state.settings) {
+        state.base.green = None;
+        state.base.red = None;
+    }
+    state.settings = Arc::new(settings.clone());
+    hire(state, at);
+    index::rebuild(state);
+}
+
+/// Makes the agents of the settings; those no longer in them are retired, at once when idle.
+pub(super) fn hire(state: &mut State, at: Time) {
+    let settings = Arc::clone(&state.settings);
+    for agent in state.agents.values_mut() {
+        agent.is_retired = true;
+    }
+    for (group, config) in settings.agents.iter().enumerate() {
+        for name in config.names() {
+            let agent = state.agents.entry(name.clone()).or_insert_with(|| Agent {
+                name,
+                group,
+                stages: Vec::new(),
+                capabilities: Vec::new(),
+                is_paused: false,
+                is_retired: false,
+                attempt: None,
+                slot: 0,
+                completed: 0,
+                failed: 0,
+                busy_ms: 0,
+                idle_since: at,
+            });
+            agent.group = group;
+            agent.stages = config.stages.iter().map(StageName::new).collect();
+            agent.capabilities.clone_from(&config.capabilities);
+            agent.is_retired = false;
+        }
+    }
+    state.agents.retain(|_, agent| !agent.is_retired || agent.attempt.is_some());
+}
+
+impl super::settings::AgentGroup {
+    /// Returns the names of its agents: the bare name when there is one, else numbered from 1.
+    #[must_use]
+    pub fn names(&self) -> Vec<AgentName> {
+        if self.count == 1 {
+            return vec![AgentName::new(&self.name)];
+        }
+        (1..=self.count).map(|n| AgentName::new(format!("{}-{n}", self.name))).collect()
+    }
+}
+
+/// Returns the next unused id of the form `TASK-001`.
+#[must_use]
+pub fn next_task_id(state: &State, taken: &std::collections::BTreeSet<TaskId>) -> TaskId {
+    let numbers = state.tasks.range(TaskId::new("TASK-")..TaskId::new("TASK."));
+    let highest = numbers.filter_map(|(id, _)| id.as_str()[5..].parse::<u64>().ok()).max();
+    let mut next = highest.unwrap_or(0) + 1;
+    loop {
+        let id = TaskId::new(format!("TASK-{next:03}"));
+        if !taken.contains(&id) && !state.tasks.contains_key(&id) {
+            return id;
+        }
+        next += 1;
+    }
+}

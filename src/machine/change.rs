@@ -1,0 +1,211 @@
+//! What was decided; this alone is journalled.
+
+use super::attempt::{Attempt, Exit, Outcome, Tries};
+use super::event::StopKind;
+use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::lane::{Follow, Landing};
+use super::mode::{Orchestration, Rollout};
+use super::settings::Settings;
+use super::state::Drain;
+use super::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use super::time::Time;
+
+/// One decision; applying it never fails.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Project(ProjectChange),
+    Task(TaskId, TaskChange),
+    Attempt(AttemptId, AttemptChange),
+    Lane(LaneChange),
+}
+
+/// A decision about the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProjectChange {
+    SettingsAdopted {
+        settings: Box<Settings>,
+        at: Time,
+    },
+    MonitorStarted {
+        pid: u32,
+        allows_red_base: bool,
+        at: Time,
+    },
+    MonitorEnded {
+        why: String,
+        at: Time,
+    },
+    StopRequested {
+        kind: StopKind,
+    },
+    PauseSet {
+        is_paused: bool,
+    },
+    AgentPauseSet {
+        name: AgentName,
+        is_paused: bool,
+    },
+    ModeSwitched {
+        to: Orchestration,
+    },
+    DrainSet {
+        drain: Option<Drain>,
+    },
+    RolloutSet {
+        to: Rollout,
+    },
+    CurrentTaskSet {
+        id: Option<TaskId>,
+    },
+    /// What shadow mode would do for a task.
+    WouldStart {
+        id: TaskId,
+        stage: StageName,
+        agent: Option<AgentName>,
+    },
+}
+
+/// A decision about one task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskChange {
+    Added {
+        task: Box<Task>,
+    },
+    Edited {
+        spec: Box<Spec>,
+        is_front: bool,
+        at: Time,
+    },
+    HeldSet {
+        is_held: bool,
+    },
+    Moved {
+        to: TaskPhase,
+        at: Time,
+    },
+    BackedOff {
+        until: Option<Time>,
+    },
+    Tallied {
+        tally: Tally,
+    },
+    Noted {
+        stage: StageName,
+        text: String,
+    },
+    Evidenced {
+        evidence: Evidence,
+    },
+    /// What the next attempt starts with.
+    Steered {
+        steer: Box<Steer>,
+    },
+    ApprovalAsked {
+        what: String,
+    },
+    /// For the landing of this tip.
+    Approved {
+        tip: Option<Oid>,
+    },
+    /// The task branch stands at `tip`.
+    TipMoved {
+        tip: Oid,
+    },
+}
+
+/// What `Steered` sets; all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Steer {
+    pub merge_owed: Option<Oid>,
+    pub resume_from: Option<Oid>,
+    pub avoid: Option<AgentName>,
+    pub hint: Option<String>,
+    /// Forget branch tip, notes and evidence: the old tip stays in salvage.
+    pub is_fresh: bool,
+}
+
+/// A decision about one live attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AttemptChange {
+    Added {
+        attempt: Box<Attempt>,
+    },
+    Prepared {
+        base: Option<Oid>,
+        tip: Option<Oid>,
+    },
+    Started {
+        at: Time,
+    },
+    StopRequested,
+    Exited {
+        exit: Option<Box<Exit>>,
+        verdict: Outcome,
+    },
+    Saved {
+        commit: Option<Oid>,
+    },
+    /// The verdict changed after a look at what it left.
+    Judged {
+        verdict: Outcome,
+    },
+    Checking,
+    Advancing,
+    Stalled {
+        tries: Tries,
+    },
+    Ended {
+        outcome: Outcome,
+        has_fresh_slot: bool,
+    },
+}
+
+/// A decision about the landing lane and the base.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LaneChange {
+    BaseSeen {
+        tip: Oid,
+        landed: Option<Oid>,
+        at: Time,
+    },
+    BaseTaken {
+        base: Oid,
+        landed: Oid,
+    },
+    BaseConflicted {
+        paths: String,
+    },
+    TakeStalled {
+        tries: Tries,
+    },
+    BaseCheckBegun {
+        id: AttemptId,
+    },
+    BaseCheckStalled {
+        tries: Tries,
+    },
+    BaseFoundGreen {
+        commit: Oid,
+    },
+    BaseFoundRed {
+        commit: Oid,
+        tail: String,
+    },
+    LandingSet {
+        landing: Option<Landing>,
+    },
+    /// The landing branch holds the task's work at `commit`.
+    Landed {
+        id: TaskId,
+        commit: Oid,
+        is_verified: bool,
+    },
+    FollowSet {
+        follow: Option<Follow>,
+        why: Option<String>,
+        behind: u64,
+    },
+    BaseFollowed {
+        to: Oid,
+    },
+}

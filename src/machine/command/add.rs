@@ -1,0 +1,204 @@
+//! `task add` and `task import`: all or nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::machine::apply::next_task_id;
+use crate::machine::change::TaskChange;
+use crate::machine::event::NewTask;
+use crate::machine::graph;
+use crate::machine::id::TaskId;
+use crate::machine::stage;
+use crate::machine::state::State;
+use crate::machine::step::{self, Refusal, Step};
+use crate::machine::task::{
+    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase,
+};
+use crate::machine::time::Time;
+
+/// Names listed in one refusal; the rest is counted.
+const LISTED_MAX: usize = 20;
+
+pub(super) fn add(state: &State, at: Time, tasks: &[NewTask]) -> Result<Step, Refusal> {
+    let ids = name(state, tasks)?;
+    let batch: BTreeMap<&TaskId, &NewTask> = ids.iter().zip(tasks).collect();
+    let mut unknown = Vec::new();
+    for (id, new) in &batch {
+        check_spec(state, id, &new.spec)?;
+        check_parent(state, &batch, id, &new.spec)?;
+        let is_known = |dep: &TaskId| state.tasks.contains_key(dep) || batch.contains_key(dep);
+        for dep in new.spec.depends_on.iter().filter(|dep| !is_known(dep)) {
+            if !new.may_lack_dependencies {
+                unknown.push(format!("`{id}` depends on unknown `{dep}`"));
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(Refusal::invalid(listed(unknown))
+            .with_hint("add the missing tasks, or import with `--on-missing ignore|block`"));
+    }
+    check_cycles(state, &batch)?;
+    let mut changes = Vec::with_capacity(tasks.len());
+    for (offset, (id, new)) in ids.iter().zip(tasks).enumerate() {
+        let entry = state.entries + 1 + offset as u64;
+        let task = Box::new(make(id, new, entry, at));
+        changes.push(step::task(id, TaskChange::Added { task }));
+    }
+    Ok(Step::accept(changes))
+}
+
+fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
+    let mut spec = new.spec.clone();
+    for list in [&mut spec.needs, &mut spec.labels] {
+        list.sort();
+        list.dedup();
+    }
+    spec.depends_on.sort();
+    spec.depends_on.dedup();
+    Task {
+        id: id.clone(),
+        spec,
+        phase: TaskPhase::Waiting,
+        entry,
+        is_front: new.is_front,
+        is_held: new.is_held,
+        created_at: at,
+        updated_at: at,
+        backoff_until: None,
+        tally: Tally::default(),
+        tip: None,
+        merge_owed: None,
+        resume_from: None,
+        approved: None,
+        approval: None,
+        avoid: None,
+        notes: Vec::new(),
+        evidence: Vec::new(),
+        hint: None,
+        history: Vec::new(),
+        numbers: BTreeMap::new(),
+        is_announced: false,
+    }
+}
+
+/// Gives every task its id; two that differ in case only are refused.
+fn name(state: &State, tasks: &[NewTask]) -> Result<Vec<TaskId>, Refusal> {
+    let mut taken: BTreeSet<TaskId> = tasks.iter().filter_map(|task| task.id.clone()).collect();
+    let mut folded = BTreeSet::new();
+    let mut ids = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let id = task.id.clone().unwrap_or_else(|| next_task_id(state, &taken));
+        taken.insert(id.clone());
+        let lower = id.as_str().to_ascii_lowercase();
+        if state.index.folded.contains(&lower) {
+            let found = state.tasks.contains_key(&id);
+            let how = if found { "exists" } else { "differs from another id in case only" };
+            return Err(Refusal::invalid(format!("task `{id}` {how}")));
+        }
+        if !folded.insert(lower) {
+            let reason = format!("task `{id}` stands twice in the input (case does not count)");
+            return Err(Refusal::invalid(reason));
+        }
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// Checks what does not depend on other tasks.
+pub(super) fn check_spec(state: &State, id: &TaskId, spec: &Spec) -> Result<(), Refusal> {
+    if spec.title.trim().is_empty() {
+        return Err(Refusal::invalid(format!("task `{id}` has no title")));
+    }
+    if spec.title.len() > TITLE_BYTES_MAX {
+        let reason = format!("the title of task `{id}` is longer than {TITLE_BYTES_MAX} bytes");
+        return Err(Refusal::invalid(reason));
+    }
+    if spec.body.len() > BODY_BYTES_MAX {
+        let reason = format!("the body of task `{id}` is longer than {BODY_BYTES_MAX} bytes");
+        return Err(Refusal::invalid(reason));
+    }
+    if spec.depends_on.contains(id) {
+        return Err(Refusal::invalid(format!("task `{id}` depends on itself")));
+    }
+    for name in &spec.stages {
+        if state.settings.stage(name.as_str()).is_none() {
+            let known: Vec<&str> = state.settings.stages.iter().map(|s| s.name.as_str()).collect();
+            let reason = format!("task `{id}` names an unknown stage `{name}`");
+            return Err(
+                Refusal::invalid(reason).with_hint(format!("the stages are {}", known.join(", ")))
+            );
+        }
+    }
+    let probe = NewTask {
+        id: None,
+        spec: spec.clone(),
+        is_front: false,
+        is_held: false,
+        may_lack_dependencies: false,
+    };
+    let probe = make(id, &probe, 0, Time::default());
+    if spec.kind == TaskKind::Task && stage::first(&state.settings, &probe).is_none() {
+        return Err(Refusal::invalid(format!("task `{id}` would pass through no stage"))
+            .with_hint("its stages and labels match none of the configured stages"));
+    }
+    Ok(())
+}
+
+fn check_parent(
+    state: &State,
+    batch: &BTreeMap<&TaskId, &NewTask>,
+    id: &TaskId,
+    spec: &Spec,
+) -> Result<(), Refusal> {
+    let Some(parent) = &spec.parent else { return Ok(()) };
+    let kind = state.tasks.get(parent).map(|task| task.spec.kind);
+    let kind = kind.or_else(|| batch.get(parent).map(|new| new.spec.kind));
+    match kind {
+        Some(TaskKind::Epic) => Ok(()),
+        Some(TaskKind::Task) => {
+            Err(Refusal::invalid(format!("the parent `{parent}` of task `{id}` is not an epic")))
+        }
+        None => Err(Refusal::invalid(format!("task `{id}` names an unknown epic `{parent}`"))
+            .with_hint(format!("add it first: pipeline task add --kind epic --id {parent} TITLE"))),
+    }
+}
+
+/// Refuses a batch that closes a cycle. Looks at old tasks only where they wait for a new id.
+fn check_cycles(state: &State, batch: &BTreeMap<&TaskId, &NewTask>) -> Result<(), Refusal> {
+    let is_awaited =
+        |id: &TaskId| state.index.links(id).is_some_and(|links| !links.dependents.is_empty());
+    let mut nodes: Vec<(&str, Vec<&str>)> = batch
+        .iter()
+        .map(|(id, new)| (id.as_str(), new.spec.depends_on.iter().map(TaskId::as_str).collect()))
+        .collect();
+    if batch.keys().any(|id| is_awaited(id)) {
+        nodes.extend(state.tasks.values().map(|task| {
+            (task.id.as_str(), task.spec.depends_on.iter().map(TaskId::as_str).collect())
+        }));
+    }
+    refuse_cycles(&nodes)
+}
+
+pub(super) fn refuse_cycles(nodes: &[(&str, Vec<&str>)]) -> Result<(), Refusal> {
+    let report = graph::report(nodes);
+    if report.cycle_count == 0 {
+        return Ok(());
+    }
+    let mut lines: Vec<String> = report
+        .cycles
+        .iter()
+        .map(|cycle| format!("dependencies form a cycle: {}", cycle.join(" -> ")))
+        .collect();
+    if report.cycle_count > lines.len() {
+        lines.push(format!("and {} more cycles", report.cycle_count - lines.len()));
+    }
+    Err(Refusal::invalid(lines.join("; ")))
+}
+
+fn listed(mut lines: Vec<String>) -> String {
+    let more = lines.len().saturating_sub(LISTED_MAX);
+    lines.truncate(LISTED_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("; ")
+}

@@ -1,0 +1,131 @@
+//! Commands on the whole: pause, modes, rollout, settings, stop.
+
+use crate::machine::change::{LaneChange, ProjectChange};
+use crate::machine::event::StopKind;
+use crate::machine::id::{AgentName, TaskId};
+use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::settings::Settings;
+use crate::machine::state::{Drain, State};
+use crate::machine::step::{self, Refusal, Step};
+use crate::machine::task::TaskPhase;
+use crate::machine::time::Time;
+
+pub(super) fn pause(state: &State, is_paused: bool) -> Step {
+    if state.is_paused == is_paused {
+        let word = if is_paused { "paused" } else { "not paused" };
+        return Step::note(format!("already {word}"));
+    }
+    Step::accept(vec![step::project(ProjectChange::PauseSet { is_paused })])
+}
+
+pub(super) fn pause_agent(
+    state: &State,
+    name: &AgentName,
+    is_paused: bool,
+) -> Result<Step, Refusal> {
+    let Some(agent) = state.agents.get(name) else {
+        return Err(Refusal::invalid(format!("there is no agent `{name}`"))
+            .with_hint("see `pipeline agent list`"));
+    };
+    if agent.is_paused == is_paused {
+        return Ok(Step::note(format!("agent `{name}` already is")));
+    }
+    let change = ProjectChange::AgentPauseSet { name: name.clone(), is_paused };
+    Ok(Step::accept(vec![step::project(change)]))
+}
+
+pub(super) fn switch(
+    state: &State,
+    at: Time,
+    to: Orchestration,
+    wait_ms: Option<u64>,
+    is_forced: bool,
+) -> Result<Step, Refusal> {
+    if state.orchestration == to {
+        let drain = state.drain.map(|_| step::project(ProjectChange::DrainSet { drain: None }));
+        return Ok(Step::accept(drain.into_iter().collect()));
+    }
+    let busy = state.attempts.values().find(|attempt| attempt.is_work());
+    let Some(busy) = busy.filter(|_| !is_forced) else {
+        return Ok(Step::accept(vec![step::project(ProjectChange::ModeSwitched { to })]));
+    };
+    let Some(wait_ms) = wait_ms else {
+        let task = busy.task.as_ref().map_or("", TaskId::as_str);
+        let reason = format!("agent `{}` is working on `{task}`", busy.agent);
+        return Err(Refusal::busy(reason)
+            .with_hint("`--wait 10m` switches when the last one ends, `--force` at once"));
+    };
+    let drain = Some(Drain { to, until: at.plus_ms(wait_ms) });
+    Ok(Step::accept(vec![step::project(ProjectChange::DrainSet { drain })]))
+}
+
+pub(super) fn set_rollout(state: &State, to: Rollout) -> Step {
+    if state.rollout == to {
+        return Step::accept(Vec::new());
+    }
+    let mut changes = vec![step::project(ProjectChange::RolloutSet { to })];
+    if state.base.follow.is_some() && to != Rollout::Production {
+        let behind = state.base.behind;
+        changes.push(step::lane(LaneChange::FollowSet { follow: None, why: None, behind }));
+    }
+    Step::accept(changes)
+}
+
+pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step, Refusal> {
+    if settings.hash == state.settings.hash {
+        return Ok(Step::accept(Vec::new()));
+    }
+    let gone = |name: &str| settings.stage(name).is_none();
+    for stage in state.settings.stages.iter().filter(|stage| gone(&stage.name)) {
+        let stands_there = |phase: &TaskPhase| match phase {
+            TaskPhase::Ready { stage: at } | TaskPhase::Working { stage: at, .. } => {
+                at.as_str() == stage.name
+            }
+            TaskPhase::Blocked(block) => {
+                block.stage.as_ref().is_some_and(|at| at.as_str() == stage.name)
+            }
+            TaskPhase::Waiting
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => false,
+        };
+        if let Some(task) = state.tasks.values().find(|task| stands_there(&task.phase)) {
+            let reason = format!("task `{}` stands in stage `{}`", task.id, stage.name);
+            return Err(Refusal::busy(reason)
+                .with_hint("the new settings lack that stage; finish the task or keep the stage"));
+        }
+    }
+    if settings.project.isolation != state.settings.project.isolation {
+        let reason = "`project.isolation` cannot change in a project that exists";
+        return Err(Refusal::invalid(reason));
+    }
+    let settings = Box::new(settings.clone());
+    Ok(Step::accept(vec![step::project(ProjectChange::SettingsAdopted { settings, at })]))
+}
+
+pub(super) fn stop(kind: StopKind) -> Step {
+    Step::accept(vec![step::project(ProjectChange::StopRequested { kind })])
+}
+
+/// Takes up an edit of `current-task.txt`; anything but a task that may start is put back.
+pub(super) fn pick(state: &State, text: &str) -> Step {
+    let id = TaskId::new(text);
+    if state.orchestration != Orchestration::Sequential || state.current.as_ref() == Some(&id) {
+        return Step::accept(Vec::new());
+    }
+    let put_back =
+        |why: &str| Step::note(format!("current task `{}` {why}: put back", text.escape_debug()));
+    match state.tasks.get(&id).map(|task| (&task.phase, task.is_held)) {
+        None => put_back("is unknown"),
+        Some((_, true)) => put_back("is held"),
+        Some((TaskPhase::Completed { .. } | TaskPhase::Cancelled { .. }, _)) => {
+            put_back("is finished")
+        }
+        Some((TaskPhase::Waiting | TaskPhase::Blocked(_) | TaskPhase::Landing { .. }, _)) => {
+            put_back("is not ready")
+        }
+        Some((TaskPhase::Ready { .. } | TaskPhase::Working { .. }, _)) => {
+            Step::accept(vec![step::project(ProjectChange::CurrentTaskSet { id: Some(id) })])
+        }
+    }
+}

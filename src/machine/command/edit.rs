@@ -1,0 +1,266 @@
+//! Commands on tasks that exist.
+
+use std::collections::BTreeSet;
+
+use super::add::{check_spec, refuse_cycles};
+use super::find;
+use crate::machine::attempt::{AttemptPhase, Class};
+use crate::machine::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
+use crate::machine::event::{Dependents, Edit, RetryTarget};
+use crate::machine::id::{StageName, TaskId};
+use crate::machine::lane::LandingPhase;
+use crate::machine::stage;
+use crate::machine::state::State;
+use crate::machine::step::{self, Refusal, Step};
+use crate::machine::task::{Spec, Tally, Task, TaskKind, TaskPhase};
+use crate::machine::time::Time;
+
+pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<Step, Refusal> {
+    let task = find(state, id)?;
+    let spec = edited(&task.spec, edit);
+    check_spec(state, id, &spec)?;
+    for dep in &spec.depends_on {
+        let is_new = !task.spec.depends_on.contains(dep);
+        if is_new && !state.tasks.contains_key(dep) {
+            return Err(Refusal::invalid(format!("`{id}` depends on unknown `{dep}`")));
+        }
+    }
+    if let Some(parent) = &spec.parent
+        && state.tasks.get(parent).is_none_or(|parent| parent.spec.kind != TaskKind::Epic)
+    {
+        return Err(Refusal::invalid(format!("the parent `{parent}` is not an epic")));
+    }
+    if spec.depends_on != task.spec.depends_on {
+        check_path(state, id, &spec)?;
+    }
+    let is_front = edit.is_front.unwrap_or(task.is_front);
+    let change = TaskChange::Edited { spec: Box::new(spec), is_front, at };
+    Ok(Step::accept(vec![step::task(id, change)]))
+}
+
+fn edited(old: &Spec, edit: &Edit) -> Spec {
+    let mut spec = old.clone();
+    let Edit { title, body, priority, parent, depends_on, add_depends_on, .. } = edit.clone();
+    spec.title = title.unwrap_or(spec.title);
+    spec.body = body.unwrap_or(spec.body);
+    spec.priority = priority.unwrap_or(spec.priority);
+    spec.parent = parent.unwrap_or(spec.parent);
+    spec.depends_on = depends_on.unwrap_or(spec.depends_on);
+    spec.depends_on.extend(add_depends_on);
+    spec.depends_on.retain(|dep| !edit.remove_depends_on.contains(dep));
+    spec.depends_on.sort();
+    spec.depends_on.dedup();
+    let Edit { touches, stages, labels, needs, complexity, estimate_ms, .. } = edit.clone();
+    spec.touches = touches.unwrap_or(spec.touches);
+    spec.stages = stages.unwrap_or(spec.stages);
+    spec.labels = labels.unwrap_or(spec.labels);
+    spec.needs = needs.unwrap_or(spec.needs);
+    spec.needs.sort();
+    spec.complexity = complexity.unwrap_or(spec.complexity);
+    spec.estimate_ms = estimate_ms.or(spec.estimate_ms);
+    spec.command = edit.command.clone().or(spec.command);
+    spec.is_exclusive = edit.is_exclusive.unwrap_or(spec.is_exclusive);
+    spec
+}
+
+/// Refuses dependencies from which the task itself can be reached. Cost: what it depends on.
+fn check_path(state: &State, id: &TaskId, spec: &Spec) -> Result<(), Refusal> {
+    let mut nodes = vec![(id.as_str(), spec.depends_on.iter().map(TaskId::as_str).collect())];
+    let mut seen = BTreeSet::from([id]);
+    let mut todo: Vec<&TaskId> = spec.depends_on.iter().collect();
+    while let Some(next) = todo.pop() {
+        if !seen.insert(next) {
+            continue;
+        }
+        if let Some(task) = state.tasks.get(next) {
+            let deps = &task.spec.depends_on;
+            nodes.push((next.as_str(), deps.iter().map(TaskId::as_str).collect()));
+            todo.extend(deps);
+        }
+    }
+    refuse_cycles(&nodes)
+}
+
+pub(super) fn hold(state: &State, ids: &[TaskId], is_held: bool) -> Result<Step, Refusal> {
+    let mut changes = Vec::new();
+    for id in ids {
+        let task = find(state, id)?;
+        if task.is_final() && is_held {
+            return Err(Refusal::invalid(format!("task `{id}` is finished")));
+        }
+        if task.is_held != is_held {
+            changes.push(step::task(id, TaskChange::HeldSet { is_held }));
+        }
+    }
+    Ok(Step::accept(changes))
+}
+
+/// How `task retry` goes on.
+pub(super) struct Retry<'a> {
+    pub(super) stage: Option<&'a StageName>,
+    pub(super) note: Option<&'a String>,
+    pub(super) is_fresh: bool,
+}
+
+pub(super) fn retry(
+    state: &State,
+    at: Time,
+    target: &RetryTarget,
+    how: &Retry<'_>,
+) -> Result<Step, Refusal> {
+    let ids: Vec<TaskId> = match target {
+        RetryTarget::Tasks(ids) => ids.clone(),
+        RetryTarget::Blocked => {
+            let tasks = state.tasks.values();
+            tasks.filter(|task| is_retriable(task)).map(|task| task.id.clone()).collect()
+        }
+    };
+    if ids.is_empty() {
+        return Ok(Step::note("no task is blocked"));
+    }
+    let mut changes = Vec::new();
+    for id in &ids {
+        let task = find(state, id)?;
+        changes.extend(retry_one(state, at, task, how)?);
+    }
+    Ok(Step::accept(changes))
+}
+
+fn is_retriable(task: &Task) -> bool {
+    matches!(&task.phase, TaskPhase::Blocked(block) if block.class != Class::Dependency)
+}
+
+fn retry_one(
+    state: &State,
+    at: Time,
+    task: &Task,
+    how: &Retry<'_>,
+) -> Result<Vec<Change>, Refusal> {
+    let id = &task.id;
+    let refuse = |why: &str| Err(Refusal::invalid(format!("task `{id}` {why}")));
+    let failed_at = match &task.phase {
+        TaskPhase::Blocked(block) if block.class == Class::Dependency => {
+            return Err(Refusal::invalid(format!("task `{id}` waits for a dependency"))
+                .with_hint("retry what it depends on; it is freed by itself"));
+        }
+        TaskPhase::Blocked(block) => block.stage.clone(),
+        TaskPhase::Ready { stage } => Some(stage.clone()),
+        TaskPhase::Waiting => None,
+        TaskPhase::Working { .. } => return refuse("is being worked on"),
+        TaskPhase::Landing { .. } => return refuse("is being landed"),
+        TaskPhase::Completed { .. } => return refuse("has landed"),
+        TaskPhase::Cancelled { .. } => return refuse("is cancelled"),
+    };
+    if let Some(stage) = how.stage {
+        let found = state.settings.stage(stage.as_str());
+        if found.is_none_or(|(_, found)| !stage::applies(found, task)) {
+            return refuse(&format!("does not pass through stage `{stage}`"));
+        }
+    }
+    let from_failed = if how.is_fresh { None } else { failed_at };
+    let stage = how.stage.cloned().or(from_failed);
+    let is_unblocked = state.index.links(id).is_none_or(|links| links.unmet == 0);
+    let to = match stage.filter(|_| is_unblocked) {
+        Some(stage) => TaskPhase::Ready { stage },
+        None => TaskPhase::Waiting,
+    };
+    let steer = Steer {
+        merge_owed: task.merge_owed.clone().filter(|_| !how.is_fresh),
+        resume_from: task.resume_from.clone().filter(|_| !how.is_fresh),
+        avoid: task.avoid.clone(),
+        hint: how.note.cloned().or_else(|| task.hint.clone()),
+        is_fresh: how.is_fresh,
+    };
+    let mut changes = vec![
+        step::task(id, TaskChange::Tallied { tally: Tally::default() }),
+        step::task(id, TaskChange::Steered { steer: Box::new(steer) }),
+    ];
+    if to != task.phase {
+        changes.push(step::task(id, TaskChange::Moved { to, at }));
+    } else if task.backoff_until.is_some() {
+        changes.push(step::task(id, TaskChange::BackedOff { until: None }));
+    }
+    Ok(changes)
+}
+
+pub(super) fn cancel(
+    state: &State,
+    at: Time,
+    ids: &[TaskId],
+    dependents: Dependents,
+) -> Result<Step, Refusal> {
+    let mut chosen: Vec<TaskId> = Vec::new();
+    let mut todo: Vec<TaskId> = ids.iter().rev().cloned().collect();
+    while let Some(id) = todo.pop() {
+        let task = find(state, &id)?;
+        if chosen.contains(&id) || matches!(task.phase, TaskPhase::Cancelled { .. }) {
+            continue;
+        }
+        if matches!(task.phase, TaskPhase::Completed { .. }) {
+            return Err(Refusal::invalid(format!("task `{id}` has landed")));
+        }
+        if dependents == Dependents::Cancel {
+            todo.extend(open_dependents(state, &id));
+        }
+        chosen.push(id);
+    }
+    let mut changes = Vec::new();
+    for id in &chosen {
+        let left: Vec<TaskId> =
+            open_dependents(state, id).into_iter().filter(|d| !chosen.contains(d)).collect();
+        if dependents == Dependents::Refuse && !left.is_empty() {
+            let names: Vec<&str> = left.iter().map(TaskId::as_str).collect();
+            let reason = format!("open tasks depend on `{id}`: {}", names.join(", "));
+            return Err(Refusal::busy(reason).with_hint("say `--dependents cancel|release`"));
+        }
+        for dependent in left {
+            let task = &state.tasks[&dependent];
+            let mut spec = task.spec.clone();
+            spec.depends_on.retain(|dep| !chosen.contains(dep));
+            let change = TaskChange::Edited { spec: Box::new(spec), is_front: task.is_front, at };
+            changes.push(step::task(&dependent, change));
+        }
+    }
+    for id in &chosen {
+        changes.extend(cancel_one(state, at, id)?);
+    }
+    Ok(Step::accept(changes))
+}
+
+fn open_dependents(state: &State, id: &TaskId) -> Vec<TaskId> {
+    let links = state.index.links(id);
+    let dependents = links.map(|links| links.dependents.as_slice()).unwrap_or_default();
+    dependents.iter().filter(|id| !state.tasks[*id].is_final()).cloned().collect()
+}
+
+fn cancel_one(state: &State, at: Time, id: &TaskId) -> Result<Vec<Change>, Refusal> {
+    let mut changes = Vec::new();
+    if let Some(landing) = state.landing.as_ref().filter(|landing| &landing.task == id) {
+        if matches!(landing.phase, LandingPhase::Moving { .. }) {
+            return Err(Refusal::busy(format!("task `{id}` is being landed right now")));
+        }
+        changes.push(step::lane(LaneChange::LandingSet { landing: None }));
+    }
+    for attempt in state.attempts.values().filter(|a| a.task.as_ref() == Some(id)) {
+        let is_over = matches!(attempt.phase, AttemptPhase::Saving | AttemptPhase::Advancing);
+        if !attempt.is_stopping && !is_over {
+            changes.push(step::attempt(&attempt.id, AttemptChange::StopRequested));
+        }
+    }
+    let to = TaskPhase::Cancelled { at };
+    changes.push(step::task(id, TaskChange::Moved { to, at }));
+    Ok(changes)
+}
+
+pub(super) fn approve(state: &State, ids: &[TaskId]) -> Result<Step, Refusal> {
+    let mut changes = Vec::new();
+    for id in ids {
+        let task = find(state, id)?;
+        if task.approval.is_none() {
+            let reason = format!("task `{id}` does not wait for approval");
+            return Err(Refusal::invalid(reason));
+        }
+        changes.push(step::task(id, TaskChange::Approved { tip: task.tip.clone() }));
+    }
+    Ok(Step::accept(changes))
+}

@@ -1,0 +1,46 @@
+//! What is decided when somebody asks for something.
+
+mod add;
+mod control;
+mod edit;
+
+use super::event::{Command, Event};
+use super::id::TaskId;
+use super::state::State;
+use super::step::{Refusal, Step};
+use super::task::Task;
+
+/// Decides a command; `Err` is the refusal, and nothing changes.
+pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<Step, Refusal> {
+    match asked {
+        Command::AddTasks { tasks } => add::add(state, event.at, tasks),
+        Command::EditTask { id, edit } => edit::edit(state, event.at, id, edit),
+        Command::HoldTasks { ids } => edit::hold(state, ids, true),
+        Command::ReleaseTasks { ids } => edit::hold(state, ids, false),
+        Command::RetryTasks { target, stage, note, is_fresh } => {
+            let how =
+                edit::Retry { stage: stage.as_ref(), note: note.as_ref(), is_fresh: *is_fresh };
+            edit::retry(state, event.at, target, &how)
+        }
+        Command::CancelTasks { ids, dependents } => edit::cancel(state, event.at, ids, *dependents),
+        Command::ApproveTasks { ids } => edit::approve(state, ids),
+        Command::Pause => Ok(control::pause(state, true)),
+        Command::Resume => Ok(control::pause(state, false)),
+        Command::PauseAgent { name } => control::pause_agent(state, name, true),
+        Command::ResumeAgent { name } => control::pause_agent(state, name, false),
+        Command::SwitchMode { to, wait_ms, is_forced } => {
+            control::switch(state, event.at, *to, *wait_ms, *is_forced)
+        }
+        Command::SetRollout { to, .. } => Ok(control::set_rollout(state, *to)),
+        Command::AdoptSettings { settings } => control::adopt(state, event.at, settings),
+        Command::Stop { kind } => Ok(control::stop(*kind)),
+        Command::PickTask { text } => Ok(control::pick(state, text)),
+    }
+}
+
+/// Finds a task, or says that there is none.
+pub(super) fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a Task, Refusal> {
+    state.tasks.get(id).ok_or_else(|| {
+        Refusal::invalid(format!("there is no task `{id}`")).with_hint("see `pipeline task list`")
+    })
+}

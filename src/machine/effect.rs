@@ -1,0 +1,106 @@
+//! What the world still owes.
+
+use super::attempt::{Attempt, AttemptPhase};
+use super::id::{AttemptId, Oid, TaskId};
+use super::lane::LandingPhase;
+use super::mode::{Isolation, Rollout};
+use super::state::State;
+use super::time::Time;
+
+/// A request to the world; doing it twice equals doing it once.
+///
+/// `failed` counts the tries before, so that each try has a key of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// Make the worktree ready: checkout, copy, setup, task file.
+    Prepare { attempt: AttemptId, failed: u32 },
+    /// Order the attempt from its agent's keeper.
+    Start { attempt: AttemptId, failed: u32 },
+    /// End its process tree.
+    Stop { attempt: AttemptId },
+    /// Commit and pin what it left.
+    Save { attempt: AttemptId, failed: u32 },
+    /// Move the task branch to what it left.
+    Advance { attempt: AttemptId, failed: u32 },
+    /// Take the base into the landing branch, which is made when it is missing.
+    TakeBase { base: Oid, landed: Option<Oid>, failed: u32 },
+    /// Make and pin the merged commit.
+    Merge { task: TaskId, number: u32, failed: u32 },
+    /// Move the landing branch to it.
+    Land { task: TaskId, number: u32, failed: u32 },
+    /// Let the base follow.
+    Follow { to: Oid, failed: u32 },
+}
+
+/// Returns the effects that are due, in a fixed order; an index kept by `apply`.
+pub fn pending_effects(state: &State) -> impl Iterator<Item = &Effect> {
+    state.index.effects.iter()
+}
+
+/// Returns when to wake if nothing happens; `None`: nothing is timed.
+#[must_use]
+pub fn next_deadline(state: &State) -> Option<Time> {
+    let backoff = state.index.backoff.first().map(|(until, _)| *until);
+    let attempts = state.attempts.values().filter_map(|attempt| attempt.tries.until);
+    let landing = state.landing.as_ref().and_then(|landing| landing.tries.until);
+    let follow = state.base.follow.as_ref().and_then(|follow| follow.tries.until);
+    let drain = state.drain.map(|drain| drain.until);
+    let rate = super::turn::launch_room(state, Time::from_ms(0))
+        .is_some_and(|room| room == 0)
+        .then(|| state.monitor.launch_window.plus_ms(super::apply::LAUNCH_WINDOW_MS));
+    let base = &state.base;
+    let single =
+        [backoff, landing, follow, drain, rate, base.take_tries.until, base.check_tries.until];
+    attempts.chain(single.into_iter().flatten()).min()
+}
+
+/// Returns what a live attempt asks of the world.
+pub(super) fn of_attempt(attempt: &Attempt) -> Option<Effect> {
+    if attempt.tries.until.is_some() {
+        return None;
+    }
+    let (id, failed) = (attempt.id.clone(), attempt.tries.failed);
+    match attempt.phase {
+        AttemptPhase::Preparing => Some(Effect::Prepare { attempt: id, failed }),
+        AttemptPhase::Starting => Some(Effect::Start { attempt: id, failed }),
+        AttemptPhase::Running => attempt.is_stopping.then_some(Effect::Stop { attempt: id }),
+        AttemptPhase::Saving => Some(Effect::Save { attempt: id, failed }),
+        AttemptPhase::Checking => None,
+        AttemptPhase::Advancing => Some(Effect::Advance { attempt: id, failed }),
+    }
+}
+
+/// Returns what landing lane and base ask of the world; at most two effects.
+pub(super) fn of_lane(state: &State) -> Vec<Effect> {
+    let is_quiet =
+        state.rollout == Rollout::Shadow || state.settings.project.isolation == Isolation::None;
+    if is_quiet {
+        return Vec::new();
+    }
+    let mut effects = Vec::new();
+    let base = &state.base;
+    match &state.landing {
+        Some(landing) if landing.tries.until.is_some() => {}
+        Some(landing) => {
+            let (task, number) = (landing.task.clone(), landing.number);
+            let failed = landing.tries.failed;
+            match landing.phase {
+                LandingPhase::Merging => effects.push(Effect::Merge { task, number, failed }),
+                LandingPhase::Checking { .. } => {}
+                LandingPhase::Moving { .. } => effects.push(Effect::Land { task, number, failed }),
+            }
+        }
+        None => {
+            let due = base.tip.as_ref().filter(|tip| base.taken.as_ref() != Some(*tip));
+            if let (Some(tip), None, None) = (due, &base.conflict, base.take_tries.until) {
+                let failed = base.take_tries.failed;
+                let landed = base.landed.clone();
+                effects.push(Effect::TakeBase { base: tip.clone(), landed, failed });
+            }
+        }
+    }
+    if let Some(follow) = base.follow.as_ref().filter(|follow| follow.tries.until.is_none()) {
+        effects.push(Effect::Follow { to: follow.to.clone(), failed: follow.tries.failed });
+    }
+    effects
+}

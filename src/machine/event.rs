@@ -1,0 +1,260 @@
+//! Everything that can happen to the machine.
+
+use super::attempt::Exit;
+use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::mode::{Orchestration, Rollout};
+use super::settings::Settings;
+use super::task::{Priority, Spec};
+use super::time::Time;
+
+/// Something that happened, with the moment and the chance it needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Steady within the process that made it.
+    pub at: Time,
+    /// Random bits, for a nonce or jitter.
+    pub random: u128,
+    pub body: EventBody,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventBody {
+    /// Somebody asks for something; answered by accept or refuse.
+    Command(Command),
+    /// Something was seen in the world.
+    Observation(Observation),
+    /// The monitor decides what comes next; only it feeds this. One value of `nonces` is used up
+    /// for each attempt added, so their number bounds the work of one turn.
+    Turn { nonces: Vec<u128> },
+}
+
+/// A task to be added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTask {
+    /// `None`: the next free `TASK-nnn`.
+    pub id: Option<TaskId>,
+    pub spec: Spec,
+    pub is_front: bool,
+    pub is_held: bool,
+    /// Unknown dependencies block the task rather than refuse the command.
+    pub may_lack_dependencies: bool,
+}
+
+/// What `task edit` changes; `None` leaves a field as it is.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Edit {
+    pub title: Option<String>,
+    pub body: Option<String>,
+    pub priority: Option<Priority>,
+    pub parent: Option<Option<TaskId>>,
+    pub depends_on: Option<Vec<TaskId>>,
+    pub add_depends_on: Vec<TaskId>,
+    pub remove_depends_on: Vec<TaskId>,
+    pub touches: Option<Vec<String>>,
+    pub stages: Option<Vec<StageName>>,
+    pub labels: Option<Vec<String>>,
+    pub needs: Option<Vec<String>>,
+    pub complexity: Option<Option<String>>,
+    pub estimate_ms: Option<u64>,
+    pub command: Option<String>,
+    pub is_exclusive: Option<bool>,
+    pub is_front: Option<bool>,
+}
+
+/// What becomes of the open tasks that depend on a cancelled one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependents {
+    /// The command is refused while there are any.
+    Refuse,
+    /// They are cancelled with it.
+    Cancel,
+    /// They no longer depend on it.
+    Release,
+}
+
+/// Which tasks `task retry` means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryTarget {
+    Tasks(Vec<TaskId>),
+    /// Every blocked task.
+    Blocked,
+}
+
+/// How the monitor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopKind {
+    /// Agents keep running.
+    Leave,
+    /// Running attempts are waited for.
+    Drain,
+    /// Running attempts are ended, their work saved.
+    Now,
+}
+
+/// What a person or a script asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// All or nothing.
+    AddTasks {
+        tasks: Vec<NewTask>,
+    },
+    EditTask {
+        id: TaskId,
+        edit: Box<Edit>,
+    },
+    HoldTasks {
+        ids: Vec<TaskId>,
+    },
+    ReleaseTasks {
+        ids: Vec<TaskId>,
+    },
+    RetryTasks {
+        target: RetryTarget,
+        stage: Option<StageName>,
+        note: Option<String>,
+        is_fresh: bool,
+    },
+    CancelTasks {
+        ids: Vec<TaskId>,
+        dependents: Dependents,
+    },
+    ApproveTasks {
+        ids: Vec<TaskId>,
+    },
+    Pause,
+    Resume,
+    PauseAgent {
+        name: AgentName,
+    },
+    ResumeAgent {
+        name: AgentName,
+    },
+    /// `wait_ms`: drain for so long; `is_forced`: switch beside running attempts.
+    SwitchMode {
+        to: Orchestration,
+        wait_ms: Option<u64>,
+        is_forced: bool,
+    },
+    SetRollout {
+        to: Rollout,
+        is_forced: bool,
+    },
+    AdoptSettings {
+        settings: Box<Settings>,
+    },
+    Stop {
+        kind: StopKind,
+    },
+    /// `current-task.txt` was edited: its text, trimmed.
+    PickTask {
+        text: String,
+    },
+}
+
+/// What was seen in the world.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// A monitor took over, having looked at the world.
+    MonitorStarted {
+        pid: u32,
+        allows_red_base: bool,
+    },
+    MonitorEnded {
+        why: String,
+    },
+    /// Its worktree stands at `base`; the task branch at `tip`.
+    Prepared {
+        attempt: AttemptId,
+        base: Option<Oid>,
+        tip: Option<Oid>,
+    },
+    Started {
+        attempt: AttemptId,
+        at: Time,
+    },
+    /// Its process tree is dead.
+    Exited {
+        attempt: AttemptId,
+        exit: Box<Exit>,
+    },
+    /// Keeper or outcome are gone, the tree is dead.
+    Lost {
+        attempt: AttemptId,
+        why: String,
+    },
+    /// What it left is pinned at `commit`; `None`: nothing differs from where it began.
+    Saved {
+        attempt: AttemptId,
+        commit: Option<Oid>,
+        has_changed: bool,
+        markers: Vec<String>,
+    },
+    Advanced {
+        attempt: AttemptId,
+    },
+    /// An effect for an attempt failed for want of git, disk, memory or a keeper.
+    AttemptFaulted {
+        attempt: AttemptId,
+        why: String,
+    },
+    BaseSeen {
+        tip: Oid,
+        landed: Option<Oid>,
+    },
+    /// The landing branch holds the base's `base` and stands at `landed`.
+    BaseTaken {
+        base: Oid,
+        landed: Oid,
+    },
+    BaseConflicts {
+        base: Oid,
+        paths: Vec<String>,
+    },
+    /// An effect of the lane failed for want of git or disk.
+    LaneFaulted {
+        why: String,
+    },
+    /// The merge of `tip` into `onto` is pinned; `protected`: paths that need a person's approval.
+    Merged {
+        task: TaskId,
+        number: u32,
+        commit: Oid,
+        onto: Oid,
+        protected: Vec<String>,
+    },
+    /// Nothing to merge: the landing branch, at `commit`, holds the task's work.
+    AlreadyLanded {
+        task: TaskId,
+        number: u32,
+        commit: Oid,
+    },
+    MergeConflicts {
+        task: TaskId,
+        number: u32,
+        onto: Oid,
+        paths: Vec<String>,
+        with: Vec<TaskId>,
+    },
+    /// The landing branch stands at, or holds, `commit`.
+    Landed {
+        task: TaskId,
+        number: u32,
+        commit: Oid,
+    },
+    /// The landing branch stood elsewhere.
+    LandingRaced {
+        task: TaskId,
+        number: u32,
+        found: Option<Oid>,
+    },
+    Followed {
+        to: Oid,
+    },
+    FollowRefused {
+        to: Oid,
+        why: String,
+        behind: u64,
+        is_passing: bool,
+    },
+}

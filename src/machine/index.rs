@@ -1,0 +1,354 @@
+//! What can be found without a scan: kept by `apply`, never written elsewhere.
+//!
+//! A task's entries are taken out before it changes and put back after, so that they cannot drift;
+//! [`rebuild`] makes all of them anew, for a change of settings or rollout and for the recount that
+//! the tests compare with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::effect::{self, Effect};
+use super::gate;
+use super::id::{StageName, TaskId};
+use super::mode::Rollout;
+use super::state::State;
+use super::task::{Priority, Task, TaskKind, TaskPhase};
+use super::time::Time;
+
+/// How many tasks stand where; epics are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub unassigned: usize,
+    pub ready: usize,
+    pub wip: usize,
+    pub landing: usize,
+    pub blocked: usize,
+    pub completed: usize,
+    pub cancelled: usize,
+}
+
+/// Place in a ready queue: front first, then priority, then age; the least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    is_behind_front: bool,
+    lack_of_priority: u8,
+    entry: u64,
+}
+
+impl Rank {
+    fn of(task: &Task) -> Self {
+        let lack_of_priority = match task.spec.priority {
+            Priority::Critical => 0,
+            Priority::High => 1,
+            Priority::Medium => 2,
+            Priority::Low => 3,
+        };
+        Self { is_behind_front: !task.is_front, lack_of_priority, entry: task.entry }
+    }
+}
+
+/// What ties a task to others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Links {
+    /// Tasks that depend on it, in order of being added.
+    pub dependents: Vec<TaskId>,
+    /// Dependencies that are not met, unknown ones among them.
+    pub unmet: u32,
+    /// Dependencies that cannot be met without a person, unknown ones among them.
+    pub dead_ends: u32,
+    /// Why it is in the pilot's slice: itself, and each dependent that is. 0: it is not.
+    pub slice_votes: u32,
+    /// Tasks below this epic, and those of them that are open.
+    pub children: u32,
+    pub open_children: u32,
+}
+
+/// Ready tasks of one stage by what they need: tasks in one queue can be done by the same agents.
+pub type ReadyQueues = BTreeMap<String, BTreeSet<(Rank, TaskId)>>;
+
+/// All indexes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Index {
+    pub counts: Counts,
+    /// One for each task, and for ids that others name as parent or dependency.
+    pub links: BTreeMap<TaskId, Links>,
+    /// Waiting tasks with nothing in the way.
+    pub startable: BTreeSet<TaskId>,
+    /// Waiting tasks that only shadow mode holds back and that were not yet announced.
+    pub announceable: BTreeSet<TaskId>,
+    /// Waiting tasks with a dead end among their dependencies.
+    pub doomed: BTreeSet<TaskId>,
+    /// Tasks blocked by a dependency that is no longer a dead end.
+    pub freed: BTreeSet<TaskId>,
+    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it.
+    pub ready: BTreeMap<StageName, ReadyQueues>,
+    /// Tasks that wait for a moment.
+    pub backoff: BTreeSet<(Time, TaskId)>,
+    /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
+    pub lane: BTreeMap<u64, TaskId>,
+    pub effects: BTreeSet<Effect>,
+    /// Lower-case ids: two that differ in case only are refused.
+    pub folded: BTreeSet<String>,
+    lane_effects: Vec<Effect>,
+}
+
+impl Index {
+    /// Returns the links of a task; none at all for an unknown id.
+    #[must_use]
+    pub fn links(&self, id: &TaskId) -> Option<&Links> {
+        self.links.get(id)
+    }
+
+    /// Returns true when the pilot acts for the task.
+    #[must_use]
+    pub fn is_in_slice(&self, id: &TaskId) -> bool {
+        self.links.get(id).is_some_and(|links| links.slice_votes > 0)
+    }
+}
+
+impl State {
+    /// Returns the task's place among the ready ones.
+    ///
+    /// # Panics
+    /// When there is no such task.
+    #[must_use]
+    pub fn rank(&self, id: &TaskId) -> Rank {
+        Rank::of(&self.tasks[id])
+    }
+}
+
+/// Makes all indexes anew. Cost: tasks and dependencies.
+pub(super) fn rebuild(state: &mut State) {
+    state.index = Index::default();
+    let ids: Vec<TaskId> = state.tasks.keys().cloned().collect();
+    // Dependents keep their order of being added, so links are made in that order.
+    let mut by_entry = ids.clone();
+    by_entry.sort_by_key(|id| state.tasks[id].entry);
+    for id in &by_entry {
+        link(state, id);
+    }
+    for id in &ids {
+        insert(state, id);
+    }
+    let due: Vec<Effect> = state.attempts.values().filter_map(effect::of_attempt).collect();
+    state.index.effects.extend(due);
+    refresh_lane(state);
+}
+
+/// Ties a task to its dependencies and parent; its own entries are not in the index then.
+pub(super) fn link(state: &mut State, id: &TaskId) {
+    let task = state.tasks[id].clone();
+    state.index.folded.insert(id.as_str().to_ascii_lowercase());
+    state.index.links.entry(id.clone()).or_default();
+    for dep in &task.spec.depends_on {
+        let (is_met, is_dead_end) = standing(state, dep);
+        state.index.links.entry(dep.clone()).or_default().dependents.push(id.clone());
+        let links = state.index.links.entry(id.clone()).or_default();
+        links.unmet += u32::from(!is_met);
+        links.dead_ends += u32::from(is_dead_end);
+    }
+    if let Some(parent) = &task.spec.parent {
+        let links = state.index.links.entry(parent.clone()).or_default();
+        links.children += 1;
+        links.open_children += u32::from(!task.is_final());
+    }
+    let is_selected = gate::is_selected(&state.settings.rollout.pilot, &task);
+    let has_voters = state.index.links[id].slice_votes > 0;
+    if is_selected {
+        vote(state, id, true);
+    } else if has_voters {
+        // Dependents were linked before: their votes have not passed through this task yet.
+        for dep in &task.spec.depends_on {
+            vote(state, dep, true);
+        }
+    }
+}
+
+/// Undoes [`link`].
+pub(super) fn unlink(state: &mut State, id: &TaskId) {
+    let task = state.tasks[id].clone();
+    if gate::is_selected(&state.settings.rollout.pilot, &task) {
+        vote(state, id, false);
+    }
+    let is_still_in = state.index.is_in_slice(id);
+    for dep in &task.spec.depends_on {
+        if is_still_in {
+            vote(state, dep, false);
+        }
+        if let Some(links) = state.index.links.get_mut(dep) {
+            links.dependents.retain(|other| other != id);
+        }
+    }
+    if let Some(parent) = &task.spec.parent
+        && let Some(links) = state.index.links.get_mut(parent)
+    {
+        links.children -= 1;
+        links.open_children -= u32::from(!task.is_final());
+    }
+    if let Some(links) = state.index.links.get_mut(id) {
+        links.unmet = 0;
+        links.dead_ends = 0;
+    }
+}
+
+/// Adds or takes one vote for the slice, and passes it on to dependencies where the task enters or
+/// leaves the slice by it. Iterative: chains may be long.
+fn vote(state: &mut State, id: &TaskId, is_for: bool) {
+    let mut todo = vec![id.clone()];
+    while let Some(id) = todo.pop() {
+        let links = state.index.links.entry(id.clone()).or_default();
+        let before = links.slice_votes;
+        links.slice_votes = if is_for { before + 1 } else { before.saturating_sub(1) };
+        let has_crossed = (before == 0) != (links.slice_votes == 0);
+        let is_linked = state.tasks.contains_key(&id);
+        if has_crossed && is_linked {
+            todo.extend(state.tasks[&id].spec.depends_on.iter().cloned());
+        }
+    }
+}
+
+/// Returns whether a dependency on `id` is met, and whether it is a dead end.
+fn standing(state: &State, id: &TaskId) -> (bool, bool) {
+    state.tasks.get(id).map_or((false, true), |task| (task.is_met(), task.is_dead_end()))
+}
+
+/// Changes a task and keeps every index true.
+///
+/// `is_relinking`: dependencies, parent or labels may change.
+pub(super) fn update(
+    state: &mut State,
+    id: &TaskId,
+    is_relinking: bool,
+    change: impl FnOnce(&mut Task),
+) {
+    let Some(task) = state.tasks.get(id) else { return };
+    let (was_met, was_dead_end) = (task.is_met(), task.is_dead_end());
+    let was_open = !task.is_final();
+    remove(state, id);
+    if is_relinking {
+        unlink(state, id);
+    }
+    let task = state.tasks.get_mut(id).expect("it was there above");
+    change(task);
+    let (is_met, is_dead_end) = (task.is_met(), task.is_dead_end());
+    let (is_open, parent) = (!task.is_final(), task.spec.parent.clone());
+    if is_relinking {
+        link(state, id);
+    } else if let Some(links) = parent.and_then(|parent| state.index.links.get_mut(&parent)) {
+        links.open_children = links.open_children + u32::from(is_open) - u32::from(was_open);
+    }
+    insert(state, id);
+    if (was_met, was_dead_end) != (is_met, is_dead_end) {
+        pass_on(state, id, (was_met, was_dead_end), (is_met, is_dead_end));
+    }
+}
+
+/// Puts a new task in; others may have named it before.
+pub(super) fn add(state: &mut State, task: Task) {
+    let id = task.id.clone();
+    let now = (task.is_met(), task.is_dead_end());
+    state.tasks.insert(id.clone(), task);
+    link(state, &id);
+    insert(state, &id);
+    pass_on(state, &id, (false, true), now);
+}
+
+/// Tells the dependents that a dependency's standing changed.
+fn pass_on(state: &mut State, id: &TaskId, was: (bool, bool), is: (bool, bool)) {
+    let dependents = state.index.links.get(id).map(|links| links.dependents.clone());
+    for dependent in dependents.unwrap_or_default() {
+        remove(state, &dependent);
+        let links = state.index.links.entry(dependent.clone()).or_default();
+        links.unmet = links.unmet + u32::from(!is.0) - u32::from(!was.0);
+        links.dead_ends = links.dead_ends + u32::from(is.1) - u32::from(was.1);
+        insert(state, &dependent);
+    }
+}
+
+fn remove(state: &mut State, id: &TaskId) {
+    place(state, id, false);
+}
+
+fn insert(state: &mut State, id: &TaskId) {
+    place(state, id, true);
+}
+
+fn put<T: Ord>(set: &mut BTreeSet<T>, item: T, is_in: bool) {
+    if is_in {
+        set.insert(item);
+    } else {
+        set.remove(&item);
+    }
+}
+
+/// Puts the task's entries in, or takes them out, by what it is now.
+fn place(state: &mut State, id: &TaskId, is_in: bool) {
+    let task = &state.tasks[id];
+    let may_act = gate::may_act(state, id);
+    let index = &mut state.index;
+    if task.spec.kind == TaskKind::Epic {
+        return;
+    }
+    let links = &index.links[id];
+    let counts = &mut index.counts;
+    let counter = match &task.phase {
+        TaskPhase::Waiting => {
+            if links.dead_ends > 0 {
+                put(&mut index.doomed, id.clone(), is_in);
+            } else if links.unmet == 0 && !task.is_held {
+                let is_shadow = state.rollout == Rollout::Shadow;
+                if may_act {
+                    put(&mut index.startable, id.clone(), is_in);
+                } else if is_shadow && !task.is_announced {
+                    put(&mut index.announceable, id.clone(), is_in);
+                }
+            }
+            &mut counts.unassigned
+        }
+        TaskPhase::Ready { stage } => {
+            if let Some(until) = task.backoff_until {
+                put(&mut index.backoff, (until, id.clone()), is_in);
+            } else if may_act && !task.is_held {
+                let queues = index.ready.entry(stage.clone()).or_default();
+                let key = task.spec.needs.join(",");
+                let queue = queues.entry(key.clone()).or_default();
+                put(queue, (Rank::of(task), id.clone()), is_in);
+                if queue.is_empty() {
+                    queues.remove(&key);
+                }
+                if index.ready[stage].is_empty() {
+                    index.ready.remove(stage);
+                }
+            }
+            &mut counts.ready
+        }
+        TaskPhase::Working { .. } => &mut counts.wip,
+        TaskPhase::Landing { entry } => {
+            if may_act && task.approval.is_none() && !task.is_held {
+                if is_in {
+                    index.lane.insert(*entry, id.clone());
+                } else {
+                    index.lane.remove(entry);
+                }
+            }
+            &mut counts.landing
+        }
+        TaskPhase::Blocked(block) => {
+            if block.class == super::attempt::Class::Dependency && links.dead_ends == 0 {
+                put(&mut index.freed, id.clone(), is_in);
+            }
+            &mut counts.blocked
+        }
+        TaskPhase::Completed { .. } => &mut counts.completed,
+        TaskPhase::Cancelled { .. } => &mut counts.cancelled,
+    };
+    *counter = if is_in { *counter + 1 } else { *counter - 1 };
+}
+
+/// Makes the lane's effects anew.
+pub(super) fn refresh_lane(state: &mut State) {
+    let due = effect::of_lane(state);
+    for old in std::mem::replace(&mut state.index.lane_effects, due.clone()) {
+        state.index.effects.remove(&old);
+    }
+    state.index.effects.extend(due);
+}

@@ -1,0 +1,150 @@
+//! How an attempt ended: from exit status and status line to a class.
+
+use super::attempt::{Class, EndedBy, Exit, Marker, Outcome};
+use super::settings::Completion;
+
+/// Judges a work attempt by its exit and its marker; evidence and checks come after.
+///
+/// `is_stopping`: somebody asked for its end.
+#[must_use]
+pub fn of_work(exit: &Exit, completion: Completion, is_stopping: bool) -> Outcome {
+    let (class, reason) = class_of(exit, completion, is_stopping);
+    Outcome { class, reason, at: exit.ended_at }
+}
+
+fn class_of(exit: &Exit, completion: Completion, is_stopping: bool) -> (Class, String) {
+    let is_clean = exit.code == Some(0) || exit.ended_by == EndedBy::MarkerGrace;
+    match exit.ended_by {
+        EndedBy::SpawnFailed => return (Class::Unstartable, first_line(&exit.tail)),
+        EndedBy::Timeout => return (Class::TimedOut, "ran longer than its time limit".into()),
+        EndedBy::Silence => return (Class::Silent, "wrote nothing for too long".into()),
+        EndedBy::Stop => return (Class::Stopped, "ended on request".into()),
+        EndedBy::Exit if is_stopping && !is_clean => {
+            return (Class::Stopped, "ended on request".into());
+        }
+        EndedBy::Exit | EndedBy::MarkerGrace => {}
+    }
+    match &exit.marker {
+        Some(Marker::Blocked(why)) => (Class::Blocked, why.clone()),
+        Some(Marker::Failed(why)) => (Class::Failed, why.clone()),
+        Some(Marker::ChangesRequested(what)) => (Class::ChangesRequested, what.clone()),
+        Some(Marker::Completed) if is_clean => (Class::Completed, String::new()),
+        Some(Marker::Completed) => {
+            let reason = format!("said completed but {}", ending(exit));
+            (Class::Failed, reason)
+        }
+        None if exit.signal.is_some() => (Class::Crashed, ending(exit)),
+        None if !is_clean => (Class::Failed, ending(exit)),
+        None => match completion {
+            Completion::Exit => (Class::Completed, String::new()),
+            Completion::Marker => {
+                (Class::Incomplete, "exited without a status line in its task file".into())
+            }
+        },
+    }
+}
+
+/// Judges a check: every command must exit with 0.
+#[must_use]
+pub fn of_check(exit: &Exit, commands: &[String]) -> Outcome {
+    let name = commands.get(exit.command_index as usize).map_or("check", String::as_str);
+    let (class, reason) = match exit.ended_by {
+        EndedBy::SpawnFailed => (Class::Unstartable, first_line(&exit.tail)),
+        EndedBy::Timeout => (Class::ChecksFailed, format!("`{name}` ran longer than its limit")),
+        EndedBy::Silence => (Class::ChecksFailed, format!("`{name}` wrote nothing for too long")),
+        EndedBy::Stop => (Class::Stopped, "ended on request".into()),
+        EndedBy::Exit | EndedBy::MarkerGrace if exit.code == Some(0) => {
+            (Class::Completed, String::new())
+        }
+        EndedBy::Exit | EndedBy::MarkerGrace => {
+            (Class::ChecksFailed, format!("`{name}` {}", ending(exit)))
+        }
+    };
+    Outcome { class, reason, at: exit.ended_at }
+}
+
+fn ending(exit: &Exit) -> String {
+    match (exit.code, exit.signal) {
+        (_, Some(signal)) => format!("ended by signal {signal}"),
+        (Some(code), None) => format!("exited with status {code}"),
+        (None, None) => "ended without a status".into(),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or("could not be started").to_owned()
+}
+
+/// Returns true when the next attempt goes on from what this one left.
+#[must_use]
+pub const fn is_cut_short(class: Class) -> bool {
+    match class {
+        Class::TimedOut | Class::Silent | Class::Stopped | Class::Lost | Class::Crashed => true,
+        Class::Completed
+        | Class::Empty
+        | Class::Incomplete
+        | Class::Failed
+        | Class::ChecksFailed
+        | Class::ConflictLeft
+        | Class::Blocked
+        | Class::ChangesRequested
+        | Class::Unstartable
+        | Class::Infrastructure
+        | Class::Conflict
+        | Class::LandingChecksFailed
+        | Class::Dependency => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Completion, EndedBy, Exit, Marker, of_work};
+    use crate::machine::time::Time;
+
+    fn exit(code: Option<i32>, ended_by: EndedBy, marker: Option<Marker>) -> Exit {
+        Exit {
+            started_at: Time::from_ms(1),
+            ended_at: Time::from_ms(2),
+            code,
+            signal: code.is_none().then_some(9),
+            ended_by,
+            command_index: 0,
+            leaked: 0,
+            cpu_ms: 0,
+            rss_kib_max: 0,
+            marker,
+            notes: String::new(),
+            tail: String::new(),
+        }
+    }
+
+    #[test]
+    fn exit_and_marker_together_decide() {
+        use Completion::{Exit as ByExit, Marker as ByMarker};
+        use EndedBy::{Exit, MarkerGrace, Silence, SpawnFailed, Stop, Timeout};
+        let done = || Some(Marker::Completed);
+        let failed = || Some(Marker::Failed("no".into()));
+        let asked = || Some(Marker::ChangesRequested("more".into()));
+        let blocked = || Some(Marker::Blocked("who".into()));
+        let cases = [
+            (exit(Some(0), Exit, done()), ByMarker, Class::Completed),
+            (exit(Some(0), Exit, None), ByMarker, Class::Incomplete),
+            (exit(Some(0), Exit, None), ByExit, Class::Completed),
+            (exit(Some(0), Exit, failed()), ByExit, Class::Failed),
+            (exit(Some(1), Exit, done()), ByMarker, Class::Failed),
+            (exit(Some(1), Exit, done()), ByExit, Class::Failed),
+            (exit(Some(1), Exit, None), ByExit, Class::Failed),
+            (exit(None, Exit, None), ByExit, Class::Crashed),
+            (exit(None, MarkerGrace, done()), ByMarker, Class::Completed),
+            (exit(Some(3), Exit, asked()), ByMarker, Class::ChangesRequested),
+            (exit(Some(3), Exit, blocked()), ByMarker, Class::Blocked),
+            (exit(None, Timeout, done()), ByMarker, Class::TimedOut),
+            (exit(None, Silence, None), ByMarker, Class::Silent),
+            (exit(None, Stop, done()), ByMarker, Class::Stopped),
+            (exit(None, SpawnFailed, None), ByExit, Class::Unstartable),
+        ];
+        for (exit, completion, class) in cases {
+            assert_eq!(of_work(&exit, completion, false).class, class, "{exit:?} {completion:?}");
+        }
+    }
+}

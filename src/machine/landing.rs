@@ -1,0 +1,371 @@
+//! What is decided when something was seen of the landing lane or the base.
+
+use super::attempt::{Attempt, AttemptKind, Class, Outcome, Tries};
+use super::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
+use super::event::{Event, Observation};
+use super::id::{AttemptId, Oid, StageName, TaskId};
+use super::lane::{Follow, Landing, LandingPhase};
+use super::observe::{no_landing, paused, with_tail};
+use super::stage;
+use super::state::State;
+use super::step::{Step, attempt as of_attempt, lane, task as of_task};
+use super::task::{Block, EVIDENCE_BYTES_MAX, Evidence, Task, TaskPhase, keep_tail};
+use super::turn::landing_check;
+
+/// Pause after a refusal that passes by itself (another git holds a lock), in milliseconds.
+const FOLLOW_SOON_MS: u64 = 2_000;
+/// Pause after a refusal that needs a person, in milliseconds.
+const FOLLOW_LATER_MS: u64 = 15_000;
+
+pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
+    match seen {
+        Observation::BaseSeen { tip, landed } => base_seen(state, event, tip, landed.as_ref()),
+        Observation::BaseTaken { base, landed } => {
+            let (base, landed) = (base.clone(), landed.clone());
+            Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
+        }
+        Observation::BaseConflicts { base, paths } => {
+            if state.base.tip.as_ref() != Some(base) {
+                return Step::note("the base moved on meanwhile");
+            }
+            let paths = paths.join(", ");
+            Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
+        }
+        Observation::LaneFaulted { why } => Step::accept(faulted(state, event, why)),
+        Observation::Merged { task, number, commit, onto, protected } => {
+            with(state, task, *number, |landing| {
+                let made = Made { commit, onto, protected };
+                merged(state, event, landing, &made)
+            })
+        }
+        Observation::AlreadyLanded { task, number, commit } => {
+            with(state, task, *number, |_| landed(event, task, commit, false))
+        }
+        Observation::MergeConflicts { task, number, onto, paths, with: others } => {
+            with(state, task, *number, |landing| {
+                conflicts(state, event, landing, onto, paths, others)
+            })
+        }
+        Observation::Landed { task, number, commit } => with(state, task, *number, |_| {
+            let is_verified = !state.settings.landing.checks.is_empty();
+            landed(event, task, commit, is_verified)
+        }),
+        Observation::LandingRaced { task, number, found } => {
+            with(state, task, *number, |_| raced(state, event, found.as_ref()))
+        }
+        Observation::Followed { to } => {
+            Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
+        }
+        Observation::FollowRefused { to, why, behind, is_passing } => {
+            follow_refused(state, event, to, why, *behind, *is_passing)
+        }
+        Observation::MonitorStarted { .. }
+        | Observation::MonitorEnded { .. }
+        | Observation::Prepared { .. }
+        | Observation::Started { .. }
+        | Observation::Exited { .. }
+        | Observation::Lost { .. }
+        | Observation::Saved { .. }
+        | Observation::Advanced { .. }
+        | Observation::AttemptFaulted { .. } => Step::note("not of the lane"),
+    }
+}
+
+/// Decides for the landing under way, if it is the one meant.
+fn with(
+    state: &State,
+    task: &TaskId,
+    number: u32,
+    decide: impl FnOnce(&Landing) -> Vec<Change>,
+) -> Step {
+    match &state.landing {
+        Some(landing) if landing.task == *task && landing.number == number => {
+            Step::accept(decide(landing))
+        }
+        Some(_) | None => Step::note(format!("landing {number} of `{task}` is over")),
+    }
+}
+
+fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> Step {
+    let base = &state.base;
+    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed {
+        return Step::accept(Vec::new());
+    }
+    let mut changes = Vec::new();
+    if base.tip.as_ref() != Some(tip) && base.follow.is_some() {
+        let behind = base.behind;
+        changes.push(lane(LaneChange::FollowSet { follow: None, why: None, behind }));
+    }
+    let (tip, landed) = (tip.clone(), landed.cloned());
+    changes.push(lane(LaneChange::BaseSeen { tip, landed, at: event.at }));
+    Step::accept(changes)
+}
+
+fn faulted(state: &State, event: &Event, why: &str) -> Vec<Change> {
+    let Some(landing) = &state.landing else {
+        let tries = paused(state, event, state.base.take_tries.failed + 1, why);
+        return vec![lane(LaneChange::TakeStalled { tries })];
+    };
+    let failed = landing.tries.failed + 1;
+    if failed <= state.settings.limits.infrastructure_retries {
+        let tries = paused(state, event, failed, why);
+        let landing = Some(Landing { tries, ..landing.clone() });
+        return vec![lane(LaneChange::LandingSet { landing })];
+    }
+    let task = &state.tasks[&landing.task];
+    let block = Block {
+        stage: last_stage(state, task),
+        class: Class::Infrastructure,
+        reason: format!("could not be landed: {why}"),
+        since: event.at,
+    };
+    let moved = TaskChange::Moved { to: TaskPhase::Blocked(block), at: event.at };
+    vec![no_landing(), of_task(&task.id, moved)]
+}
+
+fn last_stage(state: &State, task: &Task) -> Option<StageName> {
+    let mut stages = state.settings.stages.iter().rev();
+    stages.find(|stage| stage::applies(stage, task)).map(|stage| stage.id())
+}
+
+/// A merged commit.
+struct Made<'a> {
+    commit: &'a Oid,
+    onto: &'a Oid,
+    protected: &'a [String],
+}
+
+fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> Vec<Change> {
+    if landing.phase != LandingPhase::Merging {
+        return Vec::new();
+    }
+    let task = &state.tasks[&landing.task];
+    let is_approved = task.approved.is_some() && task.approved == task.tip;
+    if !made.protected.is_empty() && !is_approved {
+        let what = made.protected.join(", ");
+        return vec![no_landing(), of_task(&task.id, TaskChange::ApprovalAsked { what })];
+    }
+    let (commit, onto) = (made.commit.clone(), made.onto.clone());
+    let mut next = Landing { tries: Tries::default(), ..landing.clone() };
+    if state.settings.landing.checks.is_empty() {
+        next.phase = LandingPhase::Moving { commit, onto };
+        return vec![lane(LaneChange::LandingSet { landing: Some(next) })];
+    }
+    let kind = AttemptKind::LandingCheck { commit: commit.clone() };
+    let check = landing_check(state, event.at, &task.id, kind, event.random);
+    let id = check.id.clone();
+    next.phase = LandingPhase::Checking { commit, onto, attempt: id.clone() };
+    vec![
+        of_attempt(&id, AttemptChange::Added { attempt: Box::new(check) }),
+        lane(LaneChange::LandingSet { landing: Some(next) }),
+    ]
+}
+
+fn landed(event: &Event, id: &TaskId, commit: &Oid, is_verified: bool) -> Vec<Change> {
+    let change = LaneChange::Landed { id: id.clone(), commit: commit.clone(), is_verified };
+    let to = TaskPhase::Completed { commit: Some(commit.clone()), at: event.at };
+    vec![lane(change), of_task(id, TaskChange::Moved { to, at: event.at })]
+}
+
+fn conflicts(
+    state: &State,
+    event: &Event,
+    landing: &Landing,
+    onto: &Oid,
+    paths: &[String],
+    with: &[TaskId],
+) -> Vec<Change> {
+    let task = &state.tasks[&landing.task];
+    let others: Vec<&str> = with.iter().map(TaskId::as_str).collect();
+    let whose = if others.is_empty() {
+        "what has landed".to_owned()
+    } else {
+        format!("what {} landed", others.join(", "))
+    };
+    let text = format!(
+        "its work conflicts with {whose} in {}; the merge is prepared in the worktree",
+        paths.join(", ")
+    );
+    let attempt = AttemptId::new(format!("{}.landing.{}", task.id, landing.number));
+    let back = SendBack {
+        from: None,
+        attempt: &attempt,
+        class: Class::Conflict,
+        text: &text,
+        merge_owed: Some(onto.clone()),
+        used: task.tally.attempts,
+    };
+    let mut changes = vec![no_landing()];
+    changes.extend(send_back(state, event, task, &back));
+    changes
+}
+
+fn raced(state: &State, event: &Event, found: Option<&Oid>) -> Vec<Change> {
+    let Some(tip) = state.base.tip.clone() else { return vec![no_landing()] };
+    let seen = LaneChange::BaseSeen { tip, landed: found.cloned(), at: event.at };
+    // Back into the lane: the next turn begins it anew, on what is there now.
+    vec![no_landing(), lane(seen)]
+}
+
+fn follow_refused(
+    state: &State,
+    event: &Event,
+    to: &Oid,
+    why: &str,
+    behind: u64,
+    is_passing: bool,
+) -> Step {
+    let Some(follow) = state.base.follow.as_ref().filter(|follow| follow.to == *to) else {
+        return Step::note("the base is to follow elsewhere now");
+    };
+    let pause = if is_passing { FOLLOW_SOON_MS } else { FOLLOW_LATER_MS };
+    let tries = Tries {
+        failed: follow.tries.failed + 1,
+        until: Some(event.at.plus_ms(pause)),
+        why: why.to_owned(),
+    };
+    // What has landed meanwhile goes along with the next try.
+    let to = state.base.landed.clone().unwrap_or_else(|| to.clone());
+    let follow = Some(Follow { to, tries, is_passing });
+    let why = Some(why.to_owned());
+    Step::accept(vec![lane(LaneChange::FollowSet { follow, why, behind })])
+}
+
+/// The landing check is over.
+pub(super) fn checked(
+    state: &State,
+    event: &Event,
+    check: &Attempt,
+    commit: &Oid,
+    verdict: &Outcome,
+) -> Vec<Change> {
+    let Some(landing) = &state.landing else { return Vec::new() };
+    let LandingPhase::Checking { onto, attempt, .. } = &landing.phase else { return Vec::new() };
+    if *attempt != check.id {
+        return Vec::new();
+    }
+    let task = &state.tasks[&landing.task];
+    let mut next = landing.clone();
+    match verdict.class {
+        Class::Completed => {
+            next.phase = LandingPhase::Moving { commit: commit.clone(), onto: onto.clone() };
+            vec![lane(LaneChange::LandingSet { landing: Some(next) })]
+        }
+        Class::ChecksFailed => {
+            let text = with_tail(&verdict.reason, check);
+            let back = SendBack {
+                from: None,
+                attempt: &check.id,
+                class: Class::LandingChecksFailed,
+                text: &text,
+                merge_owed: Some(onto.clone()),
+                used: task.tally.attempts,
+            };
+            let mut changes = vec![no_landing()];
+            changes.extend(send_back(state, event, task, &back));
+            changes
+        }
+        // Lost, stopped or not startable: the same commit is made and checked again.
+        Class::Empty
+        | Class::Incomplete
+        | Class::Failed
+        | Class::ConflictLeft
+        | Class::Blocked
+        | Class::ChangesRequested
+        | Class::TimedOut
+        | Class::Silent
+        | Class::Crashed
+        | Class::Unstartable
+        | Class::Lost
+        | Class::Infrastructure
+        | Class::Stopped
+        | Class::Conflict
+        | Class::LandingChecksFailed
+        | Class::Dependency => again(state, event, landing, &verdict.reason),
+    }
+}
+
+/// Makes and checks the commit again after a pause; past the bound the task is blocked.
+fn again(state: &State, event: &Event, landing: &Landing, why: &str) -> Vec<Change> {
+    let failed = landing.tries.failed + 1;
+    if failed > state.settings.limits.infrastructure_retries {
+        return faulted(state, event, why);
+    }
+    let tries = paused(state, event, failed, why);
+    let landing = Landing { phase: LandingPhase::Merging, tries, ..landing.clone() };
+    vec![lane(LaneChange::LandingSet { landing: Some(landing) })]
+}
+
+/// The check of the base is over.
+pub(super) fn base_checked(
+    state: &State,
+    event: &Event,
+    check: &Attempt,
+    commit: &Oid,
+    verdict: &Outcome,
+) -> Vec<Change> {
+    let commit = commit.clone();
+    if verdict.class == Class::Completed {
+        return vec![lane(LaneChange::BaseFoundGreen { commit })];
+    }
+    let failed = state.base.check_tries.failed + 1;
+    let is_judged = verdict.class == Class::ChecksFailed;
+    if is_judged || failed > state.settings.limits.infrastructure_retries {
+        let text = with_tail(&verdict.reason, check);
+        let tail = keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned();
+        return vec![lane(LaneChange::BaseFoundRed { commit, tail })];
+    }
+    let tries = paused(state, event, failed, &verdict.reason);
+    vec![lane(LaneChange::BaseCheckStalled { tries })]
+}
+
+/// Work that goes back to an earlier stage.
+pub(super) struct SendBack<'a> {
+    /// The stage that sends it; `None`: the landing.
+    pub(super) from: Option<&'a StageName>,
+    pub(super) attempt: &'a AttemptId,
+    pub(super) class: Class,
+    pub(super) text: &'a str,
+    pub(super) merge_owed: Option<Oid>,
+    /// Work attempts used up so far.
+    pub(super) used: u32,
+}
+
+/// Sends a task back to the nearest earlier stage that must change something, within its bounds.
+pub(super) fn send_back(
+    state: &State,
+    event: &Event,
+    task: &Task,
+    back: &SendBack<'_>,
+) -> Vec<Change> {
+    let (id, at) = (&task.id, event.at);
+    let limits = &state.settings.limits;
+    let target = stage::back_from(&state.settings, task, back.from);
+    let stage = target.clone().or_else(|| back.from.cloned()).or_else(|| last_stage(state, task));
+    let mut tally = task.tally;
+    tally.attempts = back.used;
+    tally.send_backs += 1;
+    tally.stage_failures = 0;
+    let steer = Steer { merge_owed: back.merge_owed.clone(), ..Steer::default() };
+    let mut changes = vec![
+        of_task(id, TaskChange::Tallied { tally }),
+        of_task(id, TaskChange::Steered { steer: Box::new(steer) }),
+    ];
+    if let Some(stage) = stage.clone() {
+        let text = keep_tail(back.text, EVIDENCE_BYTES_MAX).to_owned();
+        let evidence = Evidence { from: back.attempt.clone(), stage, class: back.class, text };
+        changes.push(of_task(id, TaskChange::Evidenced { evidence }));
+    }
+    let is_within = tally.send_backs <= limits.send_backs && back.used < limits.attempts_per_task;
+    let to = match target.filter(|_| is_within) {
+        Some(stage) => TaskPhase::Ready { stage },
+        None => TaskPhase::Blocked(Block {
+            stage,
+            class: back.class,
+            reason: back.text.to_owned(),
+            since: at,
+        }),
+    };
+    changes.push(of_task(id, TaskChange::Moved { to, at }));
+    changes
+}

@@ -1,0 +1,68 @@
+//! The landing lane and the base branch, as far as the machine knows them.
+
+use super::attempt::Tries;
+use super::id::{AttemptId, Oid, TaskId};
+use super::time::Time;
+
+/// A landing under way; there is at most one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landing {
+    pub task: TaskId,
+    /// The n-th landing of this task, from 1.
+    pub number: u32,
+    /// Dates of the commit, so that a repetition gives the same id.
+    pub begun_at: Time,
+    pub phase: LandingPhase,
+    pub tries: Tries,
+}
+
+/// Where a landing stands, in life-cycle order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LandingPhase {
+    /// The merged commit is being made and pinned.
+    Merging,
+    /// The landing checks run on it.
+    Checking { commit: Oid, onto: Oid, attempt: AttemptId },
+    /// The landing branch is being moved from `onto` to `commit`.
+    Moving { commit: Oid, onto: Oid },
+}
+
+/// What is known of the base and the landing branch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Base {
+    /// Tip of the base branch when last looked at.
+    pub tip: Option<Oid>,
+    pub seen_at: Time,
+    /// Tip of the landing branch.
+    pub landed: Option<Oid>,
+    /// The base's tip that the landing branch holds.
+    pub taken: Option<Oid>,
+    /// The base conflicts with what has landed: which paths. Landing pauses.
+    pub conflict: Option<String>,
+    /// Newest commit known to pass setup and landing checks.
+    pub green: Option<Oid>,
+    /// The base's commit that failed them, with the end of the output.
+    pub red: Option<(Oid, String)>,
+    /// The check of the base that runs.
+    pub checking: Option<AttemptId>,
+    /// Checks of the base added so far.
+    pub checks: u32,
+    /// Checks of the base that were lost in a row.
+    pub check_tries: Tries,
+    /// Takes of the base that failed for want of git or disk.
+    pub take_tries: Tries,
+    pub follow: Option<Follow>,
+    /// Commits on the landing branch that the base does not have.
+    pub behind: u64,
+    /// Why the base does not follow.
+    pub why: Option<String>,
+}
+
+/// The base is to be moved to a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    pub to: Oid,
+    pub tries: Tries,
+    /// The last refusal passes by itself, e.g. a lock; else a person is needed.
+    pub is_passing: bool,
+}

@@ -1,0 +1,496 @@
+//! What is decided when something was seen of an attempt; of landings see `landing.rs`.
+
+use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
+use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::event::{Event, Observation};
+use super::id::{AttemptId, Oid, StageName};
+use super::judge;
+use super::landing;
+use super::mode::Isolation;
+use super::retry::delay_ms;
+use super::settings::{Completion, Settings};
+use super::stage;
+use super::state::State;
+use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
+use super::task::{
+    Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_tail,
+};
+use super::time::Time;
+
+/// Decides what an observation leads to; a late or odd one is noted.
+pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
+    match seen {
+        Observation::MonitorStarted { pid, allows_red_base } => {
+            let (pid, allows_red_base) = (*pid, *allows_red_base);
+            let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
+            Step::accept(vec![project(change)])
+        }
+        Observation::MonitorEnded { why } => {
+            let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
+            Step::accept(vec![project(change)])
+        }
+        Observation::Prepared { attempt, base, tip } => {
+            with(state, attempt, &[AttemptPhase::Preparing], |found| {
+                prepared(state, event, found, base.as_ref(), tip.as_ref())
+            })
+        }
+        Observation::Started { attempt, at } => {
+            with(state, attempt, &[AttemptPhase::Starting], |found| {
+                vec![of_attempt(&found.id, AttemptChange::Started { at: *at })]
+            })
+        }
+        Observation::Exited { attempt, exit } => {
+            with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
+        }
+        Observation::Lost { attempt, why } => {
+            with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
+        }
+        Observation::Saved { attempt, commit, has_changed, markers } => {
+            with(state, attempt, &[AttemptPhase::Saving], |found| {
+                saved(state, event, found, &Left { commit, has_changed: *has_changed, markers })
+            })
+        }
+        Observation::Advanced { attempt } => {
+            with(state, attempt, &[AttemptPhase::Advancing], |found| {
+                end(state, event, found, &completed(event.at))
+            })
+        }
+        Observation::AttemptFaulted { attempt, why } => {
+            with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
+        }
+        Observation::BaseSeen { .. }
+        | Observation::BaseTaken { .. }
+        | Observation::BaseConflicts { .. }
+        | Observation::LaneFaulted { .. }
+        | Observation::Merged { .. }
+        | Observation::AlreadyLanded { .. }
+        | Observation::MergeConflicts { .. }
+        | Observation::Landed { .. }
+        | Observation::LandingRaced { .. }
+        | Observation::Followed { .. }
+        | Observation::FollowRefused { .. } => landing::decide(state, event, seen),
+    }
+}
+
+const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
+const EVERY: [AttemptPhase; 6] = [
+    AttemptPhase::Preparing,
+    AttemptPhase::Starting,
+    AttemptPhase::Running,
+    AttemptPhase::Saving,
+    AttemptPhase::Checking,
+    AttemptPhase::Advancing,
+];
+
+/// Decides for a live attempt in one of the phases; anything else is noted.
+fn with(
+    state: &State,
+    id: &AttemptId,
+    phases: &[AttemptPhase],
+    decide: impl FnOnce(&Attempt) -> Vec<Change>,
+) -> Step {
+    match state.attempts.get(id) {
+        Some(found) if phases.contains(&found.phase) => Step::accept(decide(found)),
+        Some(found) => Step::note(format!("attempt `{id}` is already {:?}", found.phase)),
+        None => Step::note(format!("attempt `{id}` is over")),
+    }
+}
+
+fn completed(at: Time) -> Outcome {
+    Outcome { class: Class::Completed, reason: String::new(), at }
+}
+
+fn prepared(
+    state: &State,
+    event: &Event,
+    found: &Attempt,
+    base: Option<&Oid>,
+    tip: Option<&Oid>,
+) -> Vec<Change> {
+    if found.is_stopping {
+        let reason = "ended on request before it started".to_owned();
+        return end(state, event, found, &Outcome { class: Class::Stopped, reason, at: event.at });
+    }
+    let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
+    vec![of_attempt(&found.id, change)]
+}
+
+fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Change> {
+    let verdict = match &found.kind {
+        AttemptKind::Work { .. } => {
+            judge::of_work(exit, completion_of(state, found), found.is_stopping)
+        }
+        AttemptKind::StageCheck { stage, .. } => {
+            judge::of_check(exit, checks_of(&state.settings, stage))
+        }
+        AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
+            judge::of_check(exit, &state.settings.landing.checks)
+        }
+    };
+    let change =
+        AttemptChange::Exited { exit: Some(Box::new(exit.clone())), verdict: verdict.clone() };
+    let mut changes = vec![of_attempt(&found.id, change)];
+    // From here on the attempt is looked at as it will be once the exit is applied.
+    let found = Attempt { exit: Some(exit.clone()), ..found.clone() };
+    if !found.is_work() {
+        changes.extend(end_check(state, event, &found, &verdict));
+    } else if state.settings.project.isolation == Isolation::None {
+        changes.extend(after_saving(state, event, &found, &verdict, None));
+    }
+    changes
+}
+
+fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    let verdict = Outcome { class: Class::Lost, reason: why.to_owned(), at: event.at };
+    let change = AttemptChange::Exited { exit: None, verdict: verdict.clone() };
+    let mut changes = vec![of_attempt(&found.id, change)];
+    if !found.is_work() {
+        changes.extend(end_check(state, event, found, &verdict));
+    } else if state.settings.project.isolation == Isolation::None {
+        changes.extend(end(state, event, found, &verdict));
+    }
+    changes
+}
+
+/// What was found in the worktree after the end.
+struct Left<'a> {
+    commit: &'a Option<Oid>,
+    has_changed: bool,
+    markers: &'a [String],
+}
+
+fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<Change> {
+    let mut changes =
+        vec![of_attempt(&found.id, AttemptChange::Saved { commit: left.commit.clone() })];
+    let mut verdict = found.verdict.clone().unwrap_or_else(|| completed(event.at));
+    let must_change = found
+        .stage()
+        .and_then(|stage| state.settings.stage(stage.as_str()))
+        .is_some_and(|(_, stage)| stage.must_change);
+    if verdict.class == Class::Completed {
+        let is_merging = found.merge.is_some();
+        if is_merging && !left.markers.is_empty() {
+            verdict.class = Class::ConflictLeft;
+            verdict.reason = format!("conflict markers are left in {}", left.markers.join(", "));
+        } else if must_change && !left.has_changed && !is_merging {
+            verdict.class = Class::Empty;
+            verdict.reason = "said completed but changed no file".into();
+        }
+        if verdict.class != Class::Completed {
+            let judged = AttemptChange::Judged { verdict: verdict.clone() };
+            changes.push(of_attempt(&found.id, judged));
+        }
+    }
+    let found = Attempt { saved: left.commit.clone(), ..found.clone() };
+    changes.extend(after_saving(state, event, &found, &verdict, left.commit.as_ref()));
+    changes
+}
+
+/// Goes on to the checks, to the branch, or to the end.
+fn after_saving(
+    state: &State,
+    event: &Event,
+    found: &Attempt,
+    verdict: &Outcome,
+    commit: Option<&Oid>,
+) -> Vec<Change> {
+    if verdict.class != Class::Completed {
+        return end(state, event, found, verdict);
+    }
+    if found.stage().is_some_and(|stage| !checks_of(&state.settings, stage).is_empty()) {
+        return vec![of_attempt(&found.id, AttemptChange::Checking)];
+    }
+    match commit {
+        Some(_) => vec![of_attempt(&found.id, AttemptChange::Advancing)],
+        None => end(state, event, found, verdict),
+    }
+}
+
+/// Ends a check and carries its verdict to what it was for.
+fn end_check(state: &State, event: &Event, check: &Attempt, verdict: &Outcome) -> Vec<Change> {
+    let ended = AttemptChange::Ended { outcome: verdict.clone(), has_fresh_slot: false };
+    let mut changes = vec![of_attempt(&check.id, ended)];
+    match &check.kind {
+        AttemptKind::StageCheck { of, .. } => {
+            if let Some(parent) = state.attempts.get(of) {
+                changes.extend(checked(state, event, parent, check, verdict));
+            }
+        }
+        AttemptKind::LandingCheck { commit } => {
+            changes.extend(landing::checked(state, event, check, commit, verdict));
+        }
+        AttemptKind::BaseCheck { commit } => {
+            changes.extend(landing::base_checked(state, event, check, commit, verdict));
+        }
+        AttemptKind::Work { .. } => {}
+    }
+    changes
+}
+
+fn checked(
+    state: &State,
+    event: &Event,
+    parent: &Attempt,
+    check: &Attempt,
+    verdict: &Outcome,
+) -> Vec<Change> {
+    let is_judged = matches!(verdict.class, Class::Completed | Class::ChecksFailed);
+    if parent.is_stopping && !is_judged {
+        let reason = "ended on request".to_owned();
+        return end(state, event, parent, &Outcome { class: Class::Stopped, reason, at: event.at });
+    }
+    if verdict.class == Class::Completed {
+        return match parent.saved {
+            Some(_) => vec![of_attempt(&parent.id, AttemptChange::Advancing)],
+            None => end(state, event, parent, verdict),
+        };
+    }
+    if verdict.class == Class::ChecksFailed {
+        let reason = with_tail(&verdict.reason, check);
+        let verdict = Outcome { class: Class::ChecksFailed, reason, at: event.at };
+        return end(state, event, parent, &verdict);
+    }
+    stall(state, event, parent, &verdict.reason)
+}
+
+/// Joins a reason with the end of the attempt's output.
+pub(super) fn with_tail(reason: &str, from: &Attempt) -> String {
+    let tail = from.exit.as_ref().map_or("", |exit| exit.tail.trim_end());
+    if tail.is_empty() { reason.to_owned() } else { format!("{reason}\n{tail}") }
+}
+
+fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    let outcome = Outcome { class: Class::Infrastructure, reason: why.to_owned(), at: event.at };
+    match found.phase {
+        AttemptPhase::Preparing | AttemptPhase::Starting | AttemptPhase::Running => {
+            if found.is_work() {
+                end(state, event, found, &outcome)
+            } else {
+                end_check(state, event, found, &outcome)
+            }
+        }
+        AttemptPhase::Saving | AttemptPhase::Checking | AttemptPhase::Advancing => {
+            stall(state, event, found, why)
+        }
+    }
+}
+
+/// Pauses an attempt whose effect failed; past the bound it ends, its worktree untouched.
+fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    let failed = found.tries.failed + 1;
+    if failed > state.settings.limits.infrastructure_retries {
+        let reason = format!("{why}; what it left is in its worktree slot {}", found.slot);
+        let outcome = Outcome { class: Class::Infrastructure, reason, at: event.at };
+        return end(state, event, found, &outcome);
+    }
+    let tries = paused(state, event, failed, why);
+    vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
+}
+
+/// Returns a pause before the next try, by `[retry]`.
+pub(super) fn paused(state: &State, event: &Event, failed: u32, why: &str) -> Tries {
+    let delay = delay_ms(&state.settings.retry, failed, event.random);
+    Tries { failed, until: Some(event.at.plus_ms(delay)), why: why.to_owned() }
+}
+
+/// Ends a work attempt and moves its task on, unless the task went another way meanwhile.
+fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<Change> {
+    let has_leaked = found.exit.as_ref().is_some_and(|exit| exit.leaked > 0);
+    let is_unclean = has_leaked || outcome.class == Class::Infrastructure;
+    let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot: is_unclean };
+    let mut changes = vec![of_attempt(&found.id, ended)];
+    let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    if let (Some(task), Some(stage)) = (task, found.stage())
+        && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
+    {
+        let end = End { state, event, found, task, stage, outcome };
+        changes.extend(end.consequences());
+    }
+    changes
+}
+
+/// An ended work attempt with all that its consequences depend on.
+struct End<'a> {
+    state: &'a State,
+    event: &'a Event,
+    found: &'a Attempt,
+    task: &'a Task,
+    stage: &'a StageName,
+    outcome: &'a Outcome,
+}
+
+impl End<'_> {
+    fn consequences(&self) -> Vec<Change> {
+        match self.outcome.class {
+            Class::Completed => self.completed(),
+            Class::ChangesRequested => {
+                let mut changes = vec![self.tallied(|tally| tally.attempts += 1)];
+                let back = landing::SendBack {
+                    from: Some(self.stage),
+                    attempt: &self.found.id,
+                    class: Class::ChangesRequested,
+                    text: &self.outcome.reason,
+                    merge_owed: None,
+                    used: self.task.tally.attempts + 1,
+                };
+                changes.extend(landing::send_back(self.state, self.event, self.task, &back));
+                changes
+            }
+            Class::Blocked | Class::Unstartable => self.gave_up(),
+            Class::Stopped => vec![self.steered(None), self.ready()],
+            Class::Lost | Class::Infrastructure => self.infrastructure(),
+            Class::Empty
+            | Class::Incomplete
+            | Class::Failed
+            | Class::ChecksFailed
+            | Class::ConflictLeft
+            | Class::TimedOut
+            | Class::Silent
+            | Class::Crashed => self.failed(),
+            // Not classes of a work attempt.
+            Class::Conflict | Class::LandingChecksFailed | Class::Dependency => self.gave_up(),
+        }
+    }
+
+    fn completed(&self) -> Vec<Change> {
+        let id = &self.task.id;
+        let mut changes = vec![self.tallied(|tally| {
+            tally.attempts += 1;
+            tally.stage_failures = 0;
+            tally.infrastructure = 0;
+        })];
+        if let Some(tip) = &self.found.saved {
+            changes.push(of_task(id, TaskChange::TipMoved { tip: tip.clone() }));
+        }
+        let notes = self.found.exit.as_ref().map_or("", |exit| exit.notes.as_str());
+        if !notes.trim().is_empty() {
+            let text = keep_tail(notes, NOTES_BYTES_MAX).to_owned();
+            changes.push(of_task(id, TaskChange::Noted { stage: self.stage.clone(), text }));
+        }
+        changes.push(of_task(id, TaskChange::Steered { steer: Box::default() }));
+        let at = self.event.at;
+        let used = self.task.tally.attempts + 1;
+        let limit = self.state.settings.limits.attempts_per_task;
+        let to = match stage::after(&self.state.settings, self.task, self.stage) {
+            Some(stage) if used >= limit => TaskPhase::Blocked(Block {
+                stage: Some(stage),
+                class: Class::Failed,
+                reason: format!("used up its {limit} attempts"),
+                since: at,
+            }),
+            Some(stage) => TaskPhase::Ready { stage },
+            None if self.state.settings.project.isolation == Isolation::None => {
+                TaskPhase::Completed { commit: None, at }
+            }
+            None => TaskPhase::Landing { entry: self.state.entries + 1 },
+        };
+        changes.push(of_task(id, TaskChange::Moved { to, at }));
+        changes
+    }
+
+    fn failed(&self) -> Vec<Change> {
+        let limits = &self.state.settings.limits;
+        let failures = self.task.tally.stage_failures + 1;
+        let used = self.task.tally.attempts + 1;
+        let mut changes = vec![
+            self.tallied(|tally| {
+                tally.attempts += 1;
+                tally.stage_failures += 1;
+            }),
+            self.evidenced(),
+        ];
+        if failures >= limits.attempts_per_stage || used >= limits.attempts_per_task {
+            changes.extend(self.gave_up());
+        } else {
+            changes.extend([self.steered(None), self.ready(), self.backed_off(failures)]);
+        }
+        changes
+    }
+
+    fn infrastructure(&self) -> Vec<Change> {
+        let failures = self.task.tally.infrastructure + 1;
+        let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
+            && self.outcome.class == Class::Infrastructure;
+        let mut changes = vec![self.tallied(|tally| tally.infrastructure += 1)];
+        if is_unsaved || failures > self.state.settings.limits.infrastructure_retries {
+            changes.extend(self.gave_up());
+            return changes;
+        }
+        let avoid = (self.outcome.class == Class::Lost).then(|| self.found.agent.clone());
+        changes.extend([self.steered(avoid), self.ready(), self.backed_off(failures)]);
+        changes
+    }
+
+    fn gave_up(&self) -> Vec<Change> {
+        let at = self.event.at;
+        let block = Block {
+            stage: Some(self.stage.clone()),
+            class: self.outcome.class,
+            reason: self.outcome.reason.clone(),
+            since: at,
+        };
+        let to = TaskPhase::Blocked(block);
+        vec![self.steered(None), of_task(&self.task.id, TaskChange::Moved { to, at })]
+    }
+
+    fn ready(&self) -> Change {
+        let to = TaskPhase::Ready { stage: self.stage.clone() };
+        of_task(&self.task.id, TaskChange::Moved { to, at: self.event.at })
+    }
+
+    fn backed_off(&self, failures: u32) -> Change {
+        let delay = delay_ms(&self.state.settings.retry, failures, self.event.random);
+        let until = Some(self.event.at.plus_ms(delay));
+        of_task(&self.task.id, TaskChange::BackedOff { until })
+    }
+
+    fn evidenced(&self) -> Change {
+        // The reason of failed checks holds their output already.
+        let text = if self.outcome.class == Class::ChecksFailed {
+            self.outcome.reason.clone()
+        } else {
+            with_tail(&self.outcome.reason, self.found)
+        };
+        let evidence = Evidence {
+            from: self.found.id.clone(),
+            stage: self.stage.clone(),
+            class: self.outcome.class,
+            text: keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned(),
+        };
+        of_task(&self.task.id, TaskChange::Evidenced { evidence })
+    }
+
+    fn steered(&self, avoid: Option<super::id::AgentName>) -> Change {
+        let saved = self.found.saved.clone();
+        let resume_from = saved.filter(|_| judge::is_cut_short(self.outcome.class));
+        let steer = Steer {
+            merge_owed: self.task.merge_owed.clone(),
+            resume_from,
+            avoid,
+            hint: self.task.hint.clone(),
+            is_fresh: false,
+        };
+        of_task(&self.task.id, TaskChange::Steered { steer: Box::new(steer) })
+    }
+
+    fn tallied(&self, change: impl FnOnce(&mut super::task::Tally)) -> Change {
+        let mut tally = self.task.tally;
+        change(&mut tally);
+        of_task(&self.task.id, TaskChange::Tallied { tally })
+    }
+}
+
+fn completion_of(state: &State, found: &Attempt) -> Completion {
+    let agent = state.agents.get(&found.agent);
+    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    group.map_or(Completion::Marker, |group| group.completion)
+}
+
+fn checks_of<'a>(settings: &'a Settings, stage: &StageName) -> &'a [String] {
+    settings.stage(stage.as_str()).map_or(&[], |(_, stage)| stage.checks.as_slice())
+}
+
+/// Returns the change that gives up the landing under way.
+pub(super) fn no_landing() -> Change {
+    lane(LaneChange::LandingSet { landing: None })
+}

@@ -1,0 +1,183 @@
+//! The table of all moves: what may follow what.
+//!
+//! For every phase and trigger exactly one row fits; the test walks them all, and
+//! `tests/golden/transitions.txt` shows the table.
+
+use super::attempt::AttemptPhase;
+use super::task::TaskPhase;
+
+/// A task's phase without its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskStand {
+    Waiting,
+    Ready,
+    Working,
+    Landing,
+    Blocked,
+    Completed,
+    Cancelled,
+}
+
+impl TaskStand {
+    /// Every phase, in life-cycle order.
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Ready,
+        Self::Working,
+        Self::Landing,
+        Self::Blocked,
+        Self::Completed,
+        Self::Cancelled,
+    ];
+}
+
+impl From<&TaskPhase> for TaskStand {
+    fn from(phase: &TaskPhase) -> Self {
+        match phase {
+            TaskPhase::Waiting => Self::Waiting,
+            TaskPhase::Ready { .. } => Self::Ready,
+            TaskPhase::Working { .. } => Self::Working,
+            TaskPhase::Landing { .. } => Self::Landing,
+            TaskPhase::Blocked(_) => Self::Blocked,
+            TaskPhase::Completed { .. } => Self::Completed,
+            TaskPhase::Cancelled { .. } => Self::Cancelled,
+        }
+    }
+}
+
+/// What moves a task, with its guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskTrigger {
+    /// Dependencies met, not held, the gate open.
+    Freed,
+    /// A dependency cannot be met without a person.
+    Doomed,
+    /// A dead end among its dependencies went away.
+    Revived,
+    Assigned,
+    /// The attempt completed, and a stage follows.
+    StageDone,
+    /// The attempt completed the last stage, and there is git.
+    LastStageDone,
+    /// The attempt completed the last stage without git; or the landing branch holds it.
+    Landed,
+    /// The attempt failed within its bounds.
+    Failed,
+    /// Work goes back to an earlier stage, within its bound.
+    SentBack,
+    /// A bound is used up, or a person is needed.
+    GaveUp,
+    /// `task retry`.
+    Retried,
+    /// `task cancel`.
+    Cancelled,
+}
+
+impl TaskTrigger {
+    /// Every trigger.
+    pub const ALL: [Self; 12] = [
+        Self::Freed,
+        Self::Doomed,
+        Self::Revived,
+        Self::Assigned,
+        Self::StageDone,
+        Self::LastStageDone,
+        Self::Landed,
+        Self::Failed,
+        Self::SentBack,
+        Self::GaveUp,
+        Self::Retried,
+        Self::Cancelled,
+    ];
+}
+
+/// Where a trigger leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    To(TaskStand),
+    /// Late or odd: noted, nothing changes.
+    Ignored,
+    /// A command that is answered with the reason.
+    Refused,
+}
+
+/// Returns where `trigger` leads a task that stands at `from`.
+#[must_use]
+pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
+    use TaskStand as S;
+    use TaskTrigger as T;
+    match (from, trigger) {
+        (S::Waiting, T::Freed) => Move::To(S::Ready),
+        (S::Waiting, T::Doomed) => Move::To(S::Blocked),
+        (S::Blocked, T::Revived) => Move::To(S::Waiting),
+        (S::Ready, T::Assigned) => Move::To(S::Working),
+        (S::Working, T::StageDone | T::Failed | T::SentBack) => Move::To(S::Ready),
+        (S::Working, T::LastStageDone) => Move::To(S::Landing),
+        (S::Working | S::Landing, T::Landed) => Move::To(S::Completed),
+        (S::Landing, T::SentBack) => Move::To(S::Ready),
+        (S::Working | S::Landing | S::Ready, T::GaveUp) => Move::To(S::Blocked),
+        (S::Blocked | S::Ready | S::Waiting, T::Retried) => Move::To(S::Waiting),
+        (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Cancelled) => {
+            Move::To(S::Cancelled)
+        }
+        (S::Working | S::Landing | S::Completed | S::Cancelled, T::Retried)
+        | (S::Completed | S::Cancelled, T::Cancelled) => Move::Refused,
+        (
+            S::Waiting
+            | S::Ready
+            | S::Working
+            | S::Landing
+            | S::Blocked
+            | S::Completed
+            | S::Cancelled,
+            T::Freed
+            | T::Doomed
+            | T::Revived
+            | T::Assigned
+            | T::StageDone
+            | T::LastStageDone
+            | T::Landed
+            | T::Failed
+            | T::SentBack
+            | T::GaveUp,
+        ) => Move::Ignored,
+    }
+}
+
+/// Asserts that the table knows a move between two phases of a task.
+///
+/// # Panics
+/// When no trigger leads from the one to the other: a fault of the program.
+pub(super) fn assert_task_move(from: &TaskPhase, to: &TaskPhase) {
+    let (from, to) = (TaskStand::from(from), TaskStand::from(to));
+    let mut triggers = TaskTrigger::ALL.iter();
+    // A retry from a stage goes by way of `Waiting` in one step.
+    let is_known = triggers.any(|trigger| task_move(from, *trigger) == Move::To(to))
+        || (from, to) == (TaskStand::Blocked, TaskStand::Ready)
+        || (from, to) == (TaskStand::Ready, TaskStand::Ready);
+    assert!(is_known, "no row leads a task from {from:?} to {to:?}");
+}
+
+/// Returns the phases that may follow a phase of an attempt; it may end in each of them.
+#[must_use]
+pub const fn attempt_moves(from: AttemptPhase) -> &'static [AttemptPhase] {
+    use AttemptPhase as P;
+    match from {
+        P::Preparing => &[P::Starting],
+        // A quick exit may be seen before the start.
+        P::Starting => &[P::Running, P::Saving],
+        P::Running => &[P::Saving],
+        P::Saving => &[P::Checking, P::Advancing],
+        P::Checking => &[P::Advancing],
+        P::Advancing => &[],
+    }
+}
+
+/// Asserts that an attempt may move so.
+///
+/// # Panics
+/// When it may not: a fault of the program.
+pub(super) fn assert_attempt_move(from: AttemptPhase, to: AttemptPhase) {
+    let is_known = from == to || attempt_moves(from).contains(&to);
+    assert!(is_known, "no row leads an attempt from {from:?} to {to:?}");
+}

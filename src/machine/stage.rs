@@ -1,0 +1,63 @@
+//! The way of a task through the configured stages.
+
+use super::id::StageName;
+use super::settings::{Settings, Stage};
+use super::task::Task;
+
+impl Settings {
+    /// Returns the stage of that long name, with its place.
+    #[must_use]
+    pub fn stage(&self, name: &str) -> Option<(usize, &Stage)> {
+        self.stages.iter().enumerate().find(|(_, stage)| stage.name == name)
+    }
+
+    /// Returns the stage of that long or short name.
+    #[must_use]
+    pub fn stage_by_any_name(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == name || stage.short == name)
+    }
+}
+
+impl Stage {
+    /// Returns the long name as a type.
+    #[must_use]
+    pub fn id(&self) -> StageName {
+        StageName::new(&self.name)
+    }
+}
+
+/// Returns true when the task passes through the stage.
+#[must_use]
+pub fn applies(stage: &Stage, task: &Task) -> bool {
+    let is_chosen = task.spec.stages.is_empty()
+        || task.spec.stages.iter().any(|name| name.as_str() == stage.name);
+    let is_labelled = stage.labels.is_empty()
+        || stage.labels.iter().any(|label| task.spec.labels.contains(label));
+    is_chosen && is_labelled
+}
+
+/// Returns the first stage of the task; `None` when it passes through none.
+#[must_use]
+pub fn first(settings: &Settings, task: &Task) -> Option<StageName> {
+    settings.stages.iter().find(|stage| applies(stage, task)).map(Stage::id)
+}
+
+/// Returns the stage after `name`; `None` after the last.
+#[must_use]
+pub fn after(settings: &Settings, task: &Task, name: &StageName) -> Option<StageName> {
+    let (place, _) = settings.stage(name.as_str())?;
+    settings.stages[place + 1..].iter().find(|stage| applies(stage, task)).map(Stage::id)
+}
+
+/// Returns where work goes back to from `name` (`None`: from the landing): the configured stage,
+/// else the nearest earlier one that must change something; `None` when there is none.
+#[must_use]
+pub fn back_from(settings: &Settings, task: &Task, name: Option<&StageName>) -> Option<StageName> {
+    let found = name.and_then(|name| settings.stage(name.as_str()));
+    if let Some(back) = found.and_then(|(_, stage)| stage.returns_to.as_ref()) {
+        return Some(StageName::new(back));
+    }
+    let end = found.map_or(settings.stages.len(), |(place, _)| place);
+    let earlier = settings.stages[..end].iter().rev();
+    earlier.clone().find(|stage| stage.must_change && applies(stage, task)).map(Stage::id)
+}

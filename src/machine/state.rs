@@ -1,0 +1,167 @@
+//! All that the pipeline knows.
+//!
+//! Invariants, checked by [`State::check`] in tests and the simulator:
+//! * every index equals a recount (`index.rs`);
+//! * an agent's attempt exists, is live and names that agent; and the other way round;
+//! * a task is `Working` exactly while a live work attempt names it or it was cancelled under one;
+//! * at most one live work attempt per task, at most one landing;
+//! * the dependency graph has no cycle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::agent::Agent;
+use super::attempt::{Attempt, Tries};
+use super::event::StopKind;
+use super::id::{AgentName, AttemptId, TaskId};
+use super::index::Index;
+use super::lane::{Base, Landing};
+use super::mode::{Orchestration, Rollout};
+use super::settings::Settings;
+use super::task::Task;
+use super::time::Time;
+
+/// A switch of mode that waits for the last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    pub to: Orchestration,
+    /// Cleared when not done by then.
+    pub until: Time,
+}
+
+/// The monitor that runs or ran last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MonitorFacts {
+    pub pid: u32,
+    pub started_at: Time,
+    /// Work attempts added since it started.
+    pub attempts: u32,
+    /// Started with `--allow-red-base`.
+    pub allows_red_base: bool,
+    /// Begin of the second in which `launches` are counted, for `launch_rate`.
+    pub launch_window: Time,
+    pub launches: u32,
+}
+
+/// Sums over the life of the project.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metrics {
+    pub attempts: u64,
+    /// Attempts after the first of a task's stage.
+    pub retries: u64,
+    /// End of one attempt to the start of the agent's next, in the last handoffs, milliseconds.
+    pub handoff_ms: Vec<u64>,
+    /// Per long stage name: durations of completed attempts, the last ones, milliseconds.
+    pub stage_ms: BTreeMap<String, StageSum>,
+}
+
+/// Durations of one stage.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StageSum {
+    pub count: u64,
+    pub total_ms: u64,
+    /// The last [`SAMPLES_MAX`], oldest first.
+    pub samples_ms: Vec<u64>,
+}
+
+/// Samples kept of each distribution.
+pub const SAMPLES_MAX: usize = 256;
+
+/// The state; written by [`apply`](super::apply::apply) alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub settings: Arc<Settings>,
+    pub orchestration: Orchestration,
+    pub rollout: Rollout,
+    pub is_paused: bool,
+    pub stopping: Option<StopKind>,
+    pub drain: Option<Drain>,
+    /// Sequential mode's task.
+    pub current: Option<TaskId>,
+    pub monitor: MonitorFacts,
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Live attempts; ended ones are in their task's history.
+    pub attempts: BTreeMap<AttemptId, Attempt>,
+    pub agents: BTreeMap<AgentName, Agent>,
+    pub landing: Option<Landing>,
+    pub base: Base,
+    /// Tasks and lane entries numbered so far.
+    pub entries: u64,
+    pub metrics: Metrics,
+    /// Derived from all the above; kept by `apply`.
+    pub index: Index,
+}
+
+impl State {
+    /// Returns the state of a new project.
+    #[must_use]
+    pub fn new(settings: Settings, at: Time) -> Self {
+        let mut state = Self {
+            orchestration: settings.project.orchestration,
+            rollout: settings.project.rollout,
+            settings: Arc::new(settings),
+            is_paused: false,
+            stopping: None,
+            drain: None,
+            current: None,
+            monitor: MonitorFacts::default(),
+            tasks: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            landing: None,
+            base: Base::default(),
+            entries: 0,
+            metrics: Metrics::default(),
+            index: Index::default(),
+        };
+        super::apply::hire(&mut state, at);
+        state
+    }
+
+    /// Returns true while a task attempt runs.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.attempts.values().any(Attempt::is_work)
+    }
+
+    /// Returns true when only a person can move anything further, provided a turn has just found
+    /// nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.attempts.is_empty()
+            && self.landing.is_none()
+            && self.index.effects.is_empty()
+            && self.index.backoff.is_empty()
+            && self.drain.is_none()
+            && !self.has_passing_trouble()
+    }
+
+    /// Returns true while something that failed is tried again without a person.
+    fn has_passing_trouble(&self) -> bool {
+        let bound = self.settings.limits.infrastructure_retries;
+        let is_passing = |tries: &Tries| tries.until.is_some() && tries.failed <= bound;
+        let follow = self.base.follow.as_ref().filter(|follow| follow.is_passing);
+        follow.is_some_and(|follow| is_passing(&follow.tries))
+            || is_passing(&self.base.take_tries)
+            || is_passing(&self.base.check_tries)
+    }
+
+    /// Compares every index with a recount.
+    ///
+    /// # Panics
+    /// When one differs: a fault of the program.
+    pub fn check(&self) {
+        let mut again = self.clone();
+        super::index::rebuild(&mut again);
+        assert_eq!(self.index, again.index, "an index differs from a recount");
+        for (name, agent) in &self.agents {
+            if let Some(id) = &agent.attempt {
+                let attempt = self.attempts.get(id).expect("an agent's attempt is live");
+                assert_eq!(&attempt.agent, name);
+            }
+        }
+        for attempt in self.attempts.values().filter(|attempt| attempt.is_work()) {
+            assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! What the monitor does next, when nothing new has happened: timers, gates, landings, checks,
+//! assignments.
+//!
+//! The loop repeats the turn until it decides nothing more. Each kind of work is bounded by
+//! [`TURN_ITEMS_MAX`] a turn.
+
+use super::agent::{BASE_AGENT, LANDING_AGENT};
+use super::apply::{LAUNCH_WINDOW_MS, short_of};
+use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Tries};
+use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
+use super::event::StopKind;
+use super::id::{AgentName, AttemptId, StageName, TaskId};
+use super::lane::{Follow, Landing, LandingPhase};
+use super::mode::{Isolation, Rollout};
+use super::schedule::{self, Assignment};
+use super::settings::AgentCommand;
+use super::stage;
+use super::state::State;
+use super::step::{attempt, lane, project, task};
+use super::task::{Block, TaskPhase};
+use super::time::Time;
+
+/// Most items of one kind handled in one turn.
+pub const TURN_ITEMS_MAX: usize = 1024;
+
+/// Decides what comes next; `nonces` bounds the attempts added.
+pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    drain(state, at, &mut changes);
+    wake(state, at, &mut changes);
+    sort_waiting(state, at, &mut changes);
+    if state.stopping == Some(StopKind::Now) {
+        let running = state.attempts.values().filter(|attempt| !attempt.is_stopping);
+        changes.extend(running.map(|a| attempt(&a.id, AttemptChange::StopRequested)));
+    }
+    if !changes.is_empty() {
+        // What follows reads the state, so it waits for these to be applied.
+        return changes;
+    }
+    announce(state, &mut changes);
+    follow(state, &mut changes);
+    if state.stopping.is_none() {
+        begin_landing(state, at, &mut changes);
+    }
+    let mut nonces = nonces.iter().copied();
+    add_checks(state, at, &mut nonces, &mut changes);
+    if changes.is_empty() && may_launch(state) {
+        assign(state, at, &mut nonces, &mut changes);
+    }
+    changes
+}
+
+fn drain(state: &State, at: Time, changes: &mut Vec<Change>) {
+    let Some(drain) = state.drain else { return };
+    if !state.has_work() {
+        changes.push(project(ProjectChange::ModeSwitched { to: drain.to }));
+    } else if at >= drain.until {
+        changes.push(project(ProjectChange::DrainSet { drain: None }));
+    }
+}
+
+/// Ends the pauses that are over.
+fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
+    let due = state.index.backoff.iter().take_while(|(until, _)| *until <= at);
+    for (_, id) in due.take(TURN_ITEMS_MAX) {
+        changes.push(task(id, TaskChange::BackedOff { until: None }));
+    }
+    let woken = |tries: &Tries| {
+        let is_due = tries.until.is_some_and(|until| until <= at);
+        is_due.then(|| Tries { until: None, ..tries.clone() })
+    };
+    for stalled in state.attempts.values() {
+        if let Some(tries) = woken(&stalled.tries) {
+            changes.push(attempt(&stalled.id, AttemptChange::Stalled { tries }));
+        }
+    }
+    if let Some(landing) = &state.landing
+        && let Some(tries) = woken(&landing.tries)
+    {
+        let landing = Some(Landing { tries, ..landing.clone() });
+        changes.push(lane(LaneChange::LandingSet { landing }));
+    }
+    if let Some(tries) = woken(&state.base.take_tries) {
+        changes.push(lane(LaneChange::TakeStalled { tries }));
+    }
+    if let Some(tries) = woken(&state.base.check_tries) {
+        changes.push(lane(LaneChange::BaseCheckStalled { tries }));
+    }
+    if let Some(follow) = &state.base.follow
+        && let Some(tries) = woken(&follow.tries)
+    {
+        let follow = Some(Follow { tries, ..follow.clone() });
+        let (why, behind) = (state.base.why.clone(), state.base.behind);
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
+    }
+}
+
+/// Moves waiting and dependency-blocked tasks to where they now belong.
+fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
+    for id in state.index.freed.iter().take(TURN_ITEMS_MAX) {
+        changes.push(task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
+    }
+    for id in state.index.doomed.iter().take(TURN_ITEMS_MAX) {
+        let deps = state.tasks[id].spec.depends_on.iter();
+        let dead =
+            deps.filter(|dep| state.tasks.get(*dep).is_none_or(super::task::Task::is_dead_end));
+        let names: Vec<&str> = dead.map(TaskId::as_str).collect();
+        let reason = format!("depends on {}", names.join(", "));
+        let block = Block { stage: None, class: Class::Dependency, reason, since: at };
+        changes.push(task(id, TaskChange::Moved { to: TaskPhase::Blocked(block), at }));
+    }
+    for id in state.index.startable.iter().take(TURN_ITEMS_MAX) {
+        let first = stage::first(&state.settings, &state.tasks[id]);
+        let to = match first {
+            Some(stage) => TaskPhase::Ready { stage },
+            None => TaskPhase::Blocked(Block {
+                stage: None,
+                class: Class::Blocked,
+                reason: "passes through no stage of the present settings".into(),
+                since: at,
+            }),
+        };
+        changes.push(task(id, TaskChange::Moved { to, at }));
+    }
+}
+
+/// Says what shadow mode would start.
+fn announce(state: &State, changes: &mut Vec<Change>) {
+    for id in state.index.announceable.iter().take(TURN_ITEMS_MAX) {
+        let spec = &state.tasks[id].spec;
+        let Some(stage) = stage::first(&state.settings, &state.tasks[id]) else { continue };
+        let agents = state.agents.values();
+        let mut able = agents.filter(|a| schedule::can_serve(state, a, &stage, &spec.needs));
+        let agent = able.next().map(|agent| agent.name.clone());
+        changes.push(project(ProjectChange::WouldStart { id: id.clone(), stage, agent }));
+    }
+}
+
+/// In production the base follows what has landed, once the landing branch holds the base.
+fn follow(state: &State, changes: &mut Vec<Change>) {
+    let base = &state.base;
+    let is_due = state.rollout == Rollout::Production
+        && base.follow.is_none()
+        && base.landed.is_some()
+        && base.landed != base.tip
+        && base.taken == base.tip;
+    if let (true, Some(to)) = (is_due, base.landed.clone()) {
+        let follow = Some(Follow { to, tries: Tries::default(), is_passing: true });
+        let (why, behind) = (None, base.behind);
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
+    }
+}
+
+fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
+    let base = &state.base;
+    let is_open = state.landing.is_none() && base.conflict.is_none() && base.taken == base.tip;
+    let Some(id) = state.index.lane.values().next().filter(|_| is_open && base.tip.is_some())
+    else {
+        return;
+    };
+    let number = state.tasks[id].numbers.get("landing").copied().unwrap_or(0) + 1;
+    let landing = Landing {
+        task: id.clone(),
+        number,
+        begun_at: at,
+        phase: LandingPhase::Merging,
+        tries: Tries::default(),
+    };
+    changes.push(lane(LaneChange::LandingSet { landing: Some(landing) }));
+}
+
+/// Adds the check attempts that are owed: of stages and of the base. The landing's is added when
+/// its commit is made.
+fn add_checks(
+    state: &State,
+    at: Time,
+    nonces: &mut impl Iterator<Item = u128>,
+    changes: &mut Vec<Change>,
+) {
+    for parent in state.attempts.values() {
+        let is_owed = parent.phase == AttemptPhase::Checking && parent.tries.until.is_none();
+        let of =
+            |a: &Attempt| matches!(&a.kind, AttemptKind::StageCheck { of, .. } if *of == parent.id);
+        if !is_owed || state.attempts.values().any(of) {
+            continue;
+        }
+        let (Some(stage), Some(id)) = (parent.stage().cloned(), parent.task.clone()) else {
+            continue;
+        };
+        let Some(nonce) = nonces.next() else { return };
+        let short = format!("{}-check", short_of(&state.settings, &stage));
+        let kind = AttemptKind::StageCheck { stage, of: parent.id.clone() };
+        let mut check = new_attempt(state, at, &parent.agent, nonce, kind);
+        check.id = numbered(state, &id, &short);
+        check.task = Some(id);
+        check.slot = parent.slot;
+        check.phase = AttemptPhase::Starting;
+        changes.push(added(check));
+    }
+    let base = &state.base;
+    let Some(tip) = base.tip.as_ref().filter(|_| is_base_check_due(state)) else { return };
+    let Some(nonce) = nonces.next() else { return };
+    let kind = AttemptKind::BaseCheck { commit: tip.clone() };
+    let mut check = new_attempt(state, at, &AgentName::new(BASE_AGENT), nonce, kind);
+    check.id = AttemptId::new(format!("base.check.{}", base.checks + 1));
+    let id = check.id.clone();
+    changes.push(added(check));
+    changes.push(lane(LaneChange::BaseCheckBegun { id }));
+}
+
+/// Returns true when landing checks or setup exist, so that the base can be judged.
+#[must_use]
+pub fn has_base_checks(state: &State) -> bool {
+    let settings = &state.settings;
+    settings.project.isolation == Isolation::Worktree
+        && !(settings.landing.checks.is_empty() && settings.worktree.setup.is_empty())
+}
+
+fn is_base_check_due(state: &State) -> bool {
+    let base = &state.base;
+    let has_open_work = state.index.counts.ready > 0 || !state.index.startable.is_empty();
+    has_base_checks(state)
+        && state.rollout != Rollout::Shadow
+        && !state.monitor.allows_red_base
+        && state.stopping.is_none()
+        && !state.is_paused
+        && has_open_work
+        && base.checking.is_none()
+        && base.check_tries.until.is_none()
+        && base.taken == base.tip
+        && base.green != base.tip
+        && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
+}
+
+/// Returns true when the base lets new attempts start.
+#[must_use]
+pub fn is_base_good(state: &State) -> bool {
+    if state.settings.project.isolation == Isolation::None {
+        return true;
+    }
+    let base = &state.base;
+    let is_ready = base.landed.is_some() && base.tip.is_some();
+    let is_judged =
+        !has_base_checks(state) || state.monitor.allows_red_base || base.green.is_some();
+    let is_red = base.red.is_some() && !state.monitor.allows_red_base;
+    is_ready && is_judged && !is_red
+}
+
+fn may_launch(state: &State) -> bool {
+    state.stopping.is_none() && !state.is_paused && state.drain.is_none() && is_base_good(state)
+}
+
+/// Returns how many attempts may start in the present second; `None`: as many as there are.
+///
+/// Without a configured rate: 10 a second, and no limit where every agent is a command.
+#[must_use]
+pub fn launch_room(state: &State, at: Time) -> Option<u32> {
+    let rate = state.settings.monitor.launch_rate.unwrap_or(0);
+    if rate == 0 {
+        return None;
+    }
+    let is_new_window = at.ms_since(state.monitor.launch_window) >= LAUNCH_WINDOW_MS;
+    let used = if is_new_window { 0 } else { state.monitor.launches };
+    Some(rate.saturating_sub(used))
+}
+
+fn assign(
+    state: &State,
+    at: Time,
+    nonces: &mut impl Iterator<Item = u128>,
+    changes: &mut Vec<Change>,
+) {
+    let per_run = state.settings.limits.attempts_per_run;
+    let left = if per_run == 0 { u32::MAX } else { per_run.saturating_sub(state.monitor.attempts) };
+    let room = left.min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
+    let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
+    if let Some(id) = picked.current {
+        changes.push(project(ProjectChange::CurrentTaskSet { id }));
+    }
+    for assignment in picked.assignments {
+        let Some(nonce) = nonces.next() else { return };
+        let Assignment { task: id, stage, agent } = assignment;
+        let short = short_of(&state.settings, &stage);
+        let kind = AttemptKind::Work { stage: stage.clone() };
+        let mut new = new_attempt(state, at, &agent, nonce, kind);
+        new.id = numbered(state, &id, &short);
+        new.task = Some(id.clone());
+        new.merge.clone_from(&state.tasks[&id].merge_owed);
+        let to = TaskPhase::Working { stage, attempt: new.id.clone() };
+        changes.push(task(&id, TaskChange::Moved { to, at }));
+        changes.push(added(new));
+    }
+}
+
+fn added(new: Attempt) -> Change {
+    Change::Attempt(new.id.clone(), AttemptChange::Added { attempt: Box::new(new) })
+}
+
+/// Returns the next id of the form `<task>.<short>.<n>`.
+pub(super) fn numbered(state: &State, id: &TaskId, short: &str) -> AttemptId {
+    let number = state.tasks[id].numbers.get(short).copied().unwrap_or(0) + 1;
+    AttemptId::new(format!("{id}.{short}.{number}"))
+}
+
+/// Makes an attempt to be filled in: without id and task.
+pub(super) fn new_attempt(
+    state: &State,
+    at: Time,
+    agent: &AgentName,
+    nonce: u128,
+    kind: AttemptKind,
+) -> Attempt {
+    let is_bare = state.settings.project.isolation == Isolation::None;
+    Attempt {
+        id: AttemptId::new(""),
+        kind,
+        task: None,
+        agent: agent.clone(),
+        nonce: format!("{nonce:032x}"),
+        slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
+        settings: state.settings.hash.clone(),
+        phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
+        assigned_at: at,
+        started_at: None,
+        base: None,
+        merge: None,
+        exit: None,
+        saved: None,
+        verdict: None,
+        is_stopping: false,
+        tries: Tries::default(),
+        outcome: None,
+    }
+}
+
+/// Makes the check of a landing's commit.
+pub(super) fn landing_check(
+    state: &State,
+    at: Time,
+    id: &TaskId,
+    kind: AttemptKind,
+    nonce: u128,
+) -> Attempt {
+    let mut check = new_attempt(state, at, &AgentName::new(LANDING_AGENT), nonce, kind);
+    check.id = numbered(state, id, "land");
+    check.task = Some(id.clone());
+    check
+}
+
+/// Returns the group's command, if the agent still has a group.
+#[must_use]
+pub fn command_of<'a>(state: &'a State, agent: &AgentName) -> Option<&'a AgentCommand> {
+    let agent = state.agents.get(agent)?;
+    state.settings.agents.get(agent.group).map(|group| &group.command)
+}
+
+/// Returns the stages that no agent serves, in pipeline order.
+#[must_use]
+pub fn unserved_stages(state: &State) -> Vec<StageName> {
+    let served = |name: &StageName| state.agents.values().any(|a| a.stages.contains(name));
+    state.settings.stages.iter().map(|stage| stage.id()).filter(|name| !served(name)).collect()
+}
