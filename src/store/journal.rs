@@ -9,17 +9,17 @@
 //!   could succeed although the first one lost the bytes.
 //! * Nothing that was acknowledged is ever cut; the last two checkpoints stay.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sys::{fail, file};
 
+use super::handle::{End, Handle};
 use super::lock::{self, FileLock};
 use super::recovery::{self, Acknowledged};
-use super::segment::{self, Flaw, FlawKind, Position};
+use super::segment::{self, Flaw, FlawKind};
 use super::{Checkpoint, Loaded, Record, Store, StoreError, Tail, line};
 
 /// How often a reader without the lock looks again before it believes in damage.
@@ -36,45 +36,7 @@ pub struct FileStore {
     lock: Option<FileLock>,
     acknowledged: u64,
     /// `None` before the first load and after any failure.
-    open: Option<Open>,
-}
-
-/// The newest segment, as far as it was read.
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// For appending; opened when first needed, since readers may lack the right.
-    writer: Option<File>,
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    /// After the checkpoint.
-    base: Position,
-    /// After the last line that was read or written.
-    end: Position,
-    /// Whether all up to `end` was synced by this process.
-    is_synced: bool,
-    /// Whether the folders that name the file were.
-    is_named: bool,
-}
-
-impl Open {
-    /// Takes a segment that was read up to `end`, and not yet synced.
-    fn new(file: File, path: PathBuf, base: Position, end: Position) -> Result<Self, StoreError> {
-        let meta = file.metadata().map_err(StoreError::io("look at journal", &path))?;
-        let (device, inode) = (meta.dev(), meta.ino());
-        let (writer, is_synced, is_named) = (None, false, false);
-        Ok(Self { file, writer, path, device, inode, base, end, is_synced, is_named })
-    }
-}
-
-/// How the newest segment on disk compares with what was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Same,
-    Longer,
-    /// Rotated, shortened, rewritten or gone.
-    Moved,
+    open: Option<Handle>,
 }
 
 impl FileStore {
@@ -156,7 +118,7 @@ impl FileStore {
             }
             recovery::sweep(&listing.temps);
         }
-        self.open = Some(Open::new(file, path, base, end)?);
+        self.open = Some(Handle::new(file, path, base, end)?);
         self.make_durable()?;
         Ok(Loaded { checkpoint, records: scan.records, warnings })
     }
@@ -180,8 +142,7 @@ impl FileStore {
         // Taken out, so that a failure leaves no handle behind.
         let Some(mut open) = self.open.take() else { return Ok(()) };
         if !open.is_synced {
-            sync(&open.file).map_err(StoreError::io("sync journal", &open.path))?;
-            open.is_synced = true;
+            open.sync()?;
         }
         if !open.is_named {
             for folder in [&self.journal, &self.dir] {
@@ -194,46 +155,24 @@ impl FileStore {
         Ok(())
     }
 
-    /// Compares the journal's end on disk with what was read.
-    fn compare_end(&self, open: &Open) -> Result<End, StoreError> {
-        if segment::list(&self.journal)?.segments.last() != Some(&open.base.seq) {
-            return Ok(End::Moved);
-        }
-        let meta = match fs::metadata(&open.path) {
-            Ok(meta) => meta,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(End::Moved),
-            Err(error) => return Err(StoreError::io("look at journal", &open.path)(error)),
-        };
-        let is_same_file = meta.dev() == open.device && meta.ino() == open.inode;
-        if !is_same_file || meta.len() < open.end.offset {
-            return Ok(End::Moved);
-        }
-        // A failed append may have been cut off and replaced by another of the same length.
-        let expected = line::end_of_line(open.end.sum);
-        let mut found = vec![0; expected.len()];
-        let offset = open.end.offset.saturating_sub(found.len() as u64);
-        let read = open.file.read_exact_at(&mut found, offset);
-        if read.is_err() || found != expected {
-            return Ok(End::Moved);
-        }
-        Ok(if meta.len() > open.end.offset { End::Longer } else { End::Same })
-    }
-
     /// Takes the handle out for a write after `expected`, when nobody else wrote since.
-    fn open_for_write(&mut self, expected: u64) -> Result<Open, StoreError> {
+    fn open_for_write(&mut self, expected: u64) -> Result<Handle, StoreError> {
         assert!(self.is_locked()?, "the journal is written under the lock only");
         let gap = || StoreError::Gap { path: self.journal.clone() };
         let open = self.open.as_ref().ok_or_else(gap)?;
-        let found = match self.compare_end(open)? {
-            End::Same => open.end.seq,
-            End::Longer => segment::scan_records(&read_after(open, open.end)?, open.end).end.seq,
-            End::Moved => {
-                let gap = gap();
-                self.open = None;
-                return Err(gap);
-            }
+        let last = open.end.seq;
+        let found = match open.compare_end(&self.journal)? {
+            End::Same => Some(last),
+            // Longer, but by no record: an unfinished line, which loading cuts off.
+            End::Longer => Some(open.scan_from(open.end)?.end.seq).filter(|found| *found != last),
+            End::Moved => None,
         };
-        if found != expected || found != open.end.seq {
+        let Some(found) = found else {
+            let gap = gap();
+            self.open = None;
+            return Err(gap);
+        };
+        if found != expected || found != last {
             return Err(StoreError::Conflict { expected, found });
         }
         self.make_durable()?;
@@ -244,11 +183,11 @@ impl FileStore {
     /// Reads what follows `after`, or `None` when that cannot be told.
     fn read_tail(&mut self, after: u64) -> Result<Option<Vec<Record>>, StoreError> {
         let Some(mut open) = self.open.take() else { return Ok(None) };
-        if self.compare_end(&open)? == End::Moved || after < open.base.seq {
+        if open.compare_end(&self.journal)? == End::Moved || after < open.base.seq {
             return Ok(None);
         }
         let start = if after == open.end.seq { open.end } else { open.base };
-        let scan = segment::scan_records(&read_after(&open, start)?, start);
+        let scan = open.scan_from(start)?;
         let is_readable = match scan.flaw.map(|flaw| flaw.kind) {
             None => true,
             // Somebody may be writing it. Under the lock nobody is: loading puts it right.
@@ -314,9 +253,8 @@ impl Store for FileStore {
         }
         end.offset += bytes.len() as u64;
         if !bytes.is_empty() {
-            write_and_sync(&mut open, &bytes)?;
+            open.append(&bytes, end)?;
         }
-        open.end = end;
         self.acknowledged = self.acknowledged.max(end.seq);
         self.open = Some(open);
         Ok(())
@@ -351,79 +289,186 @@ impl Store for FileStore {
                 .and_then(|()| fs::remove_file(segment::path(&self.journal, *seq)));
         }
         recovery::sweep(&listing.temps);
-        let mut next = Open::new(segment::open(&path)?, path, end, end)?;
+        let mut next = Handle::new(segment::open(&path)?, path, end, end)?;
         (next.is_synced, next.is_named) = (true, true);
         self.open = Some(next);
         Ok(())
     }
 }
 
-/// Reads the newest segment from `start` to its present end.
-fn read_after(open: &Open, start: Position) -> Result<Vec<u8>, StoreError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let length = open.file.metadata()?.len().saturating_sub(start.offset);
-        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match open.file.read_at(&mut bytes[filled..], start.offset + filled as u64)? {
-                // Cut off meanwhile, which only the lock prevents.
-                0 => break,
-                count => filled += count,
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
-    };
-    read().map_err(StoreError::io("read journal", &open.path))
-}
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::{self, Write};
 
-/// Appends `bytes` in one write and syncs them; on failure tries to cut them off again.
-fn write_and_sync(open: &mut Open, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = match open.writer.take() {
-        Some(file) => file,
-        None => open_writer(open)?,
-    };
-    if let Err(error) = write_once(&mut file, bytes).and_then(|()| sync(&file)) {
-        // When this fails as well, whoever loads next finds the rest and judges it.
-        let _ = fail::point("journal.uncut")
-            .and_then(|()| file.set_len(open.end.offset))
-            .and_then(|()| file.sync_data());
-        return Err(StoreError::io("append to journal", &open.path)(error));
+    use super::*;
+    use crate::store::contract::{WAIT, checkpoint, first, record};
+
+    fn store() -> (tempfile::TempDir, FileStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = FileStore::create(dir.path(), &first(), WAIT).unwrap();
+        store.lock(WAIT).unwrap();
+        store.load().unwrap();
+        (dir, store)
     }
-    open.writer = Some(file);
-    Ok(())
-}
 
-/// Opens the segment for appending, making sure that it is still the same file.
-fn open_writer(open: &Open) -> Result<File, StoreError> {
-    let opened = OpenOptions::new().append(true).open(&open.path).and_then(|file| {
-        let meta = file.metadata()?;
-        if meta.dev() == open.device && meta.ino() == open.inode {
-            return Ok(file);
-        }
-        Err(io::Error::other("the file was replaced while under the lock"))
-    });
-    opened.map_err(StoreError::io("open journal", &open.path))
-}
-
-/// Writes all bytes at once; a part counts as a failure.
-fn write_once(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    fail::point("journal.write")?;
-    loop {
-        match file.write(bytes) {
-            Ok(count) if count == bytes.len() => return Ok(()),
-            Ok(count) => {
-                let found = format!("only {count} of {} bytes were written", bytes.len());
-                return Err(io::Error::new(io::ErrorKind::WriteZero, found));
-            }
-            // Nothing was written.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    fn names(store: &FileStore) -> Vec<String> {
+        let entries = fs::read_dir(&store.journal).unwrap();
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = entries.map(|entry| name(entry).into_string().unwrap()).collect();
+        names.sort();
+        names
     }
-}
 
-fn sync(file: &File) -> io::Result<()> {
-    fail::point("journal.sync")?;
-    file.sync_data()
+    #[test]
+    fn creation_is_refused_where_a_journal_is() {
+        let (dir, mut store) = store();
+        store.append(0, &[record(1)]).unwrap();
+        store.unlock();
+        let again = FileStore::create(dir.path(), &first(), WAIT);
+        assert!(matches!(again, Err(StoreError::Exists { .. })));
+        assert_eq!(store.load().unwrap().records, [record(1)]);
+    }
+
+    #[test]
+    fn rotation_keeps_two_checkpoints_and_sweeps_leftovers() {
+        let (_dir, mut store) = store();
+        fs::write(store.journal.join(".left.tmp"), "half").unwrap();
+        for seq in 1..=4 {
+            store.append(seq - 1, &[record(seq)]).unwrap();
+            store.put_checkpoint(&checkpoint(seq)).unwrap();
+        }
+        let kept = ["00000000000000000003.ndjson", "00000000000000000004.ndjson"];
+        assert_eq!(names(&store), kept);
+        assert_eq!(store.load().unwrap().checkpoint, checkpoint(4));
+    }
+
+    #[test]
+    fn chain_leads_from_segment_to_segment() {
+        let (_dir, mut store) = store();
+        store.append(0, &[record(1), record(2)]).unwrap();
+        store.put_checkpoint(&checkpoint(2)).unwrap();
+        let value = |path: PathBuf, last: bool| -> serde_json::Value {
+            let text = fs::read_to_string(path).unwrap();
+            let line = if last { text.lines().last() } else { text.lines().next() };
+            serde_json::from_str(line.unwrap()).unwrap()
+        };
+        let old = value(segment::path(&store.journal, 0), true);
+        let new = value(segment::path(&store.journal, 2), false);
+        assert_eq!((&old["seq"], &new["seq"]), (&2.into(), &2.into()));
+        assert_eq!(old["sum"], new["prev"]);
+        assert_eq!((&new["kind"], &new["v"]), (&"checkpoint".into(), &1.into()));
+    }
+
+    #[test]
+    fn failed_append_drops_the_handle_and_loading_goes_on() {
+        let (_dir, mut store) = store();
+        store.append(0, &[record(1)]).unwrap();
+        store.open.as_mut().unwrap().break_writer();
+        assert!(matches!(store.append(1, &[record(2)]), Err(StoreError::Io { .. })));
+        assert_eq!(store.read_from(1).unwrap(), Tail::Gap);
+        assert!(matches!(store.append(1, &[record(2)]), Err(StoreError::Gap { .. })));
+        assert_eq!(store.load().unwrap().records, [record(1)]);
+        store.append(1, &[record(2)]).unwrap();
+    }
+
+    #[test]
+    fn rewritten_end_of_equal_length_is_a_gap() {
+        let (dir, mut store) = store();
+        let mut reader = FileStore::open(dir.path(), 0);
+        store.append(0, &[record(1)]).unwrap();
+        reader.load().unwrap();
+        let base = store.open.as_ref().unwrap().base;
+        let segment =
+            OpenOptions::new().write(true).open(segment::path(&store.journal, 0)).unwrap();
+        segment.set_len(base.offset).unwrap();
+        let mut other = FileStore::open(dir.path(), 0);
+        store.unlock();
+        other.lock(WAIT).unwrap();
+        other.load().unwrap();
+        other.append(0, &[Record { actor: "tset".into(), ..record(1) }]).unwrap();
+        other.unlock();
+        reader.lock(WAIT).unwrap();
+        assert_eq!(reader.read_from(1).unwrap(), Tail::Gap);
+        assert_eq!(reader.load().unwrap().records[0].actor, "tset");
+    }
+
+    #[test]
+    fn shortened_and_replaced_files_are_gaps() {
+        let (dir, mut store) = store();
+        store.append(0, &[record(1), record(2)]).unwrap();
+        let path = segment::path(&store.journal, 0);
+        let whole = fs::read(&path).unwrap();
+        let mut reader = FileStore::open(dir.path(), 0);
+        reader.load().unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(reader.read_from(2).unwrap(), Tail::Gap);
+        assert!(matches!(store.append(2, &[record(3)]), Err(StoreError::Gap { .. })));
+        assert!(matches!(store.load(), Err(StoreError::Damaged { line: 3, .. })), "acknowledged");
+        file::write_atomic(&path, &whole, file::Durability::Process).unwrap();
+        reader.load().unwrap();
+        file::write_atomic(&path, &whole, file::Durability::Process).unwrap();
+        assert_eq!(reader.read_from(2).unwrap(), Tail::Gap);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(reader.read_from(2).unwrap(), Tail::Gap);
+    }
+
+    #[test]
+    fn reader_ignores_a_line_in_the_making_and_reads_it_when_whole() {
+        let (dir, mut store) = store();
+        let mut reader = FileStore::open(dir.path(), 0);
+        reader.load().unwrap();
+        store.append(0, &[record(1)]).unwrap();
+        let path = segment::path(&store.journal, 0);
+        let whole = fs::read(&path).unwrap();
+        let base = usize::try_from(store.open.as_ref().unwrap().base.offset).unwrap();
+        for cut in base..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(reader.read_from(0).unwrap(), Tail::Records(vec![]), "{cut}");
+        }
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(reader.read_from(0).unwrap(), Tail::Records(vec![record(1)]));
+    }
+
+    #[test]
+    fn line_left_unfinished_by_the_dead_is_a_gap_under_the_lock() {
+        let (dir, mut store) = store();
+        store.append(0, &[record(1)]).unwrap();
+        let path = segment::path(&store.journal, 0);
+        let mut segment = OpenOptions::new().append(true).open(path).unwrap();
+        segment.write_all(b"{\"v\":1,\"se").unwrap();
+        assert!(matches!(store.append(1, &[record(2)]), Err(StoreError::Gap { .. })));
+        store.load().unwrap();
+        segment.write_all(b"{\"v\":1,\"se").unwrap();
+        assert_eq!(store.read_from(1).unwrap(), Tail::Gap);
+        assert_eq!(store.load().unwrap().warnings.len(), 1);
+        store.append(1, &[record(2)]).unwrap();
+        assert_eq!(FileStore::open(dir.path(), 2).load().unwrap().records.len(), 2);
+    }
+
+    #[test]
+    fn lock_file_deleted_while_held_stops_the_writer() {
+        let (dir, mut store) = store();
+        fs::remove_file(dir.path().join("lock")).unwrap();
+        let mut other = FileStore::open(dir.path(), 0);
+        other.lock(WAIT).unwrap();
+        assert!(matches!(store.append(0, &[record(1)]), Err(StoreError::LockLost { .. })));
+        other.load().unwrap();
+        other.append(0, &[record(1)]).unwrap();
+    }
+
+    #[test]
+    fn state_that_was_read_unlocked_is_synced_before_it_is_built_upon() {
+        let (dir, mut store) = store();
+        store.append(0, &[record(1)]).unwrap();
+        store.unlock();
+        let mut other = FileStore::open(dir.path(), 0);
+        other.load().unwrap();
+        assert!(!other.open.as_ref().unwrap().is_synced);
+        other.lock(WAIT).unwrap();
+        assert_eq!(other.read_from(1).unwrap(), Tail::Records(vec![]));
+        let open = other.open.as_ref().unwrap();
+        assert!(open.is_synced && open.is_named);
+        assert_eq!(other.acknowledged, 1);
+    }
 }

@@ -4,20 +4,22 @@
 //! simulator; both pass the same contract. What a change or a state *means* is not known here:
 //! both are opaque [`Json`]. [`view`] writes `state.json`, which is never read back as state.
 
-mod line;
-mod recovery;
-mod segment;
-
 pub mod journal;
 pub mod lock;
 pub mod memory;
 pub mod view;
 
+mod error;
+mod handle;
+mod json;
+mod line;
+mod recovery;
+mod segment;
+
 #[cfg(test)]
 mod contract;
-
-mod error;
-mod json;
+#[cfg(all(test, feature = "failpoints"))]
+mod crash;
 
 use std::time::Duration;
 
