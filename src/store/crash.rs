@@ -46,7 +46,7 @@ fn work(dir: &Path, tries_left: &mut u32) -> Result<(), StoreError> {
         store.append(seq, &batch)?;
         seq += batch.len() as u64;
         fs::write(dir.join(ACKNOWLEDGED), seq.to_string()).unwrap();
-        if seq % 3 == 0 {
+        if seq.is_multiple_of(3) {
             store.put_checkpoint(&checkpoint(seq))?;
         }
         // A view that fails must not stop anything.

@@ -153,3 +153,42 @@ impl Error for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_attempt_the_place_and_what_was_found() {
+        let path = || PathBuf::from("journal/7");
+        let owner = Some(Owner { pid: 12, what: "transaction".into() });
+        let waited = Duration::from_secs(10);
+        let source = io::Error::other("disk full");
+        let cases = [
+            (
+                StoreError::LockTimeout { path: path(), waited, owner },
+                "cannot lock `journal/7` within 10000 ms, held by process 12 (transaction)",
+            ),
+            (
+                StoreError::Damaged { path: path(), line: 3, offset: 812, found: "short".into() },
+                "cannot read journal `journal/7`, line 3 (byte 812) is damaged: short",
+            ),
+            (
+                StoreError::damaged(&path(), "it is gone"),
+                "cannot read journal `journal/7`, it is damaged: it is gone",
+            ),
+            (
+                StoreError::Newer { path: path(), found: 3, supported: 1 },
+                "cannot use journal `journal/7` of format 3, this program knows formats up to 1",
+            ),
+            (
+                StoreError::io("append to journal", &path())(source),
+                "cannot append to journal `journal/7`",
+            ),
+        ];
+        for (error, expected) in &cases {
+            assert_eq!(error.to_string(), *expected);
+        }
+        assert_eq!(cases[4].0.source().unwrap().to_string(), "disk full");
+    }
+}

@@ -57,7 +57,9 @@ impl FileStore {
     pub fn create(dir: &Path, first: &Checkpoint, wait: Duration) -> Result<Self, StoreError> {
         let mut store = Self::open(dir, 0);
         let journal = &store.journal;
-        fs::create_dir_all(journal).map_err(StoreError::io("make folder", journal))?;
+        fail::point("journal.create")
+            .and_then(|()| fs::create_dir_all(journal))
+            .map_err(StoreError::io("make folder", journal))?;
         store.lock(wait)?;
         if !Self::is_fresh(dir)? {
             return Err(StoreError::Exists { path: store.journal.clone() });

@@ -67,7 +67,8 @@ impl FileLock {
         let mut pause = Duration::from_micros(50);
         loop {
             if let Some(mut lock) = Self::once(path)? {
-                lock.write_owner(what)?;
+                // Only information, so a full disk must not keep anyone from locking.
+                let _ = lock.write_owner(what);
                 return Ok(Some(lock));
             }
             let left = wait.saturating_sub(clock::monotonic().duration_since(start));
