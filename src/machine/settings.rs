@@ -44,7 +44,8 @@ pub struct Monitor {
     pub poll_busy_ms: u64,
     pub poll_normal_ms: u64,
     pub poll_idle_ms: u64,
-    pub on_exit: OnExit,
+    /// `None`: not set (kill where `CI` is set in the monitor's environment, leave elsewhere).
+    pub on_exit: Option<OnExit>,
     /// Most attempts started per second; 0: no limit; `None`: not set (10, and 0 for `command`).
     pub launch_rate: Option<u32>,
 }
