@@ -5,5 +5,6 @@
 
 pub mod passage;
 pub mod prompt;
+pub mod reply;
 pub mod status_line;
 pub mod task_file;

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::status_line::{Place, fence_count, is_status_line, lines};
+use super::status_line::{Line, Place, fence_count, is_status_line, lines};
 
 /// The longest reason kept from a status line, in characters.
 pub const REASON_CHARS_MAX: usize = 2000;
@@ -62,7 +62,7 @@ pub fn output(text: &str, bytes_max: usize) -> Passage {
 #[must_use]
 pub fn without_status_lines(text: &str) -> String {
     let text = plain(text);
-    let is_live = |line: &super::status_line::Line| {
+    let is_live = |line: &Line| {
         line.place == Place::Open && is_status_line(&text.as_bytes()[line.range.clone()])
     };
     let kept = lines(text.as_bytes()).filter(|line| !is_live(line));
@@ -125,12 +125,17 @@ fn clipped(text: &str, bytes_max: usize) -> (String, usize) {
         return (text.to_owned(), 0);
     }
     let budget = bytes_max.saturating_sub(NOTE_BYTES_MAX);
-    let head = text.floor_char_boundary(budget / 3 * 2);
+    let head = boundary(text, budget / 3 * 2);
     let head = text[..head].rfind('\n').map_or(head, |end| end + 1);
-    let tail = text.ceil_char_boundary(text.len() - budget / 3);
+    let tail = boundary(text, text.len() - budget / 3);
     let tail = text[tail..].find('\n').map_or(tail, |end| tail + end + 1);
     let cut = tail - head;
     (format!("{}\n[… {cut} bytes left out …]\n\n{}", &text[..head], &text[tail..]), cut)
+}
+
+/// Returns the last place at or before `at` where a character begins.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]

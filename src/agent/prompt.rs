@@ -101,9 +101,9 @@ fn ending(context: &Context<'_>) -> String {
     });
     format!(
         "\n## How to finish\n\n\
-         Work in the current folder only; what you change there is committed for you. Write what the \
-         next\nstage should know below `## Notes` in `{path}`, and keep the lines at its top. That \
-         file is never\ncommitted.\n\n\
+         Work in the current folder only; you need not commit. Write what the next stage should \
+         know below\n`## Notes` in `{path}`, and keep the lines at its top. That file is never \
+         committed.\n\n\
          Then say how it ended with one of these commands. Without the command, put the line in \
          brackets in\nplace of the last line of `{path}`.\n\n\
          - `pipeline done` (`## Status: COMPLETED ✅`): your stage is done.\n\
@@ -164,7 +164,7 @@ mod tests {
             "## Merge to finish",
             "- T-2 (test): words\n",
             "\n## From a person\n\nlook at a.rs\n",
-            "below `## Notes` in `TASK-001.md`",
+            "below\n`## Notes` in `TASK-001.md`",
             "`pipeline done`",
             "`pipeline request-changes \"WHAT\"`",
         ];

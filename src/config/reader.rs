@@ -41,7 +41,7 @@ impl<'t> Report<'t> {
     }
 
     fn place(&self, at: usize, what: Wrong) -> Problem {
-        let at = self.text.floor_char_boundary(at);
+        let at = (0..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0);
         let before = &self.text[..at];
         let line_start = before.rfind('\n').map_or(0, |end| end + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
