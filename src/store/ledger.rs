@@ -1,0 +1,255 @@
+//! The transaction: lock, read what others wrote, decide, append, sync, unlock.
+//!
+//! Every process that changes the state does it through here, the monitor and each command alike.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::format::{self, FormatError};
+use super::{Checkpoint, Record, Store, StoreError, Tail};
+use crate::machine::time::Time;
+use crate::machine::{Answer, Change, Event, EventBody, State, apply, step};
+
+/// Turns in one transaction; the rest follows in the next one.
+const TURNS_MAX: usize = 64;
+/// Attempts that one turn may add.
+const NONCES: usize = 64;
+
+/// Why a transaction or a read failed; the state in memory is read anew by the next one.
+#[derive(Debug)]
+pub enum LedgerError {
+    Store(StoreError),
+    /// A record or checkpoint that is whole but not understood.
+    Format { seq: u64, source: FormatError },
+    /// The kernel gave no random bytes.
+    Random(std::io::Error),
+}
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Format { seq, .. } => write!(f, "cannot understand journal record {seq}"),
+            Self::Random(_) => f.write_str("cannot get random bytes from the kernel"),
+        }
+    }
+}
+
+impl std::error::Error for LedgerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            Self::Format { source, .. } => Some(source),
+            Self::Random(source) => Some(source),
+        }
+    }
+}
+
+impl From<StoreError> for LedgerError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A state with the journal it comes from.
+#[derive(Debug)]
+pub struct Ledger<S> {
+    store: S,
+    actor: String,
+    state: State,
+    seq: u64,
+    time: Time,
+    is_stale: bool,
+}
+
+/// What a transaction did.
+#[derive(Debug)]
+pub struct Done {
+    /// One for each event, in order.
+    pub answers: Vec<Answer>,
+    /// What others had decided since this process last looked, in order.
+    pub foreign: Vec<Change>,
+    /// What was decided and is now durable, in order.
+    pub changes: Vec<Change>,
+    /// The turn was cut off at its bound: there is more to decide at once.
+    pub has_more: bool,
+}
+
+/// Whether the machine may also decide what comes next: the monitor's part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    None,
+    UntilQuiet,
+}
+
+impl<S: Store> Ledger<S> {
+    /// Reads the state; the second value holds what the store put right, to be shown.
+    ///
+    /// # Errors
+    /// What `load` says, or a record of another shape.
+    pub fn open(mut store: S, actor: &str) -> Result<(Self, Vec<String>), LedgerError> {
+        let (state, seq, time, warnings) = load(&mut store)?;
+        let actor = actor.to_owned();
+        Ok((Self { store, actor, state, seq, time, is_stale: false }, warnings))
+    }
+
+    /// Returns the state as last read or decided.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Returns the number of the last record the state contains.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Returns when the last record was decided.
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
+    /// Takes in what others appended, without the lock; returns their changes.
+    ///
+    /// For showing only: nothing may be acted upon before a transaction has seen it.
+    ///
+    /// # Errors
+    /// What the store says, or a record of another shape.
+    pub fn refresh(&mut self) -> Result<Vec<Change>, LedgerError> {
+        let result = self.catch_up();
+        self.is_stale |= result.is_err();
+        result
+    }
+
+    /// Carries out the events as one transaction; `at` dates its record.
+    ///
+    /// When this returns, what was decided is durable, and only then may it be acted upon or told.
+    ///
+    /// # Errors
+    /// Nothing of the transaction counts then; what others see is for the next `load` to tell.
+    pub fn transact(
+        &mut self,
+        wait: Duration,
+        at: Time,
+        events: &[Event],
+        turns: Turns,
+    ) -> Result<Done, LedgerError> {
+        self.store.lock(wait)?;
+        let result = self.transact_locked(at, events, turns);
+        self.is_stale |= result.is_err();
+        self.store.unlock();
+        result
+    }
+
+    fn transact_locked(
+        &mut self,
+        at: Time,
+        events: &[Event],
+        turns: Turns,
+    ) -> Result<Done, LedgerError> {
+        let foreign = self.catch_up()?;
+        let mut done =
+            Done { answers: Vec::with_capacity(events.len()), foreign, changes: Vec::new(), has_more: false };
+        for event in events {
+            let decided = step(&self.state, event);
+            self.take(decided.changes, &mut done.changes);
+            done.answers.push(decided.answer);
+        }
+        if turns == Turns::UntilQuiet {
+            self.take_turns(at, &mut done)?;
+        }
+        if done.changes.is_empty() {
+            return Ok(done);
+        }
+        let changes = format::encode_changes(&done.changes)
+            .map_err(|source| LedgerError::Format { seq: self.seq + 1, source })?;
+        let record = Record { seq: self.seq + 1, time: at, actor: self.actor.clone(), changes };
+        self.store.append(self.seq, &[record])?;
+        self.seq += 1;
+        self.time = at;
+        if self.store.wants_checkpoint() {
+            let state = format::encode_state(&self.state)
+                .map_err(|source| LedgerError::Format { seq: self.seq, source })?;
+            self.store.put_checkpoint(&Checkpoint { seq: self.seq, time: at, state })?;
+        }
+        Ok(done)
+    }
+
+    fn take_turns(&mut self, at: Time, done: &mut Done) -> Result<(), LedgerError> {
+        for _ in 0..TURNS_MAX {
+            let free = self.state.agents.values().filter(|agent| agent.is_free()).count();
+            let wanted = (free + self.state.attempts.len() + 1).min(NONCES);
+            let nonces =
+                crate::sys::env::random_values(wanted).map_err(LedgerError::Random)?;
+            let event = Event { at, random: 0, body: EventBody::Turn { nonces } };
+            let decided = step(&self.state, &event);
+            if decided.changes.is_empty() {
+                return Ok(());
+            }
+            self.take(decided.changes, &mut done.changes);
+        }
+        done.has_more = true;
+        Ok(())
+    }
+
+    fn take(&mut self, decided: Vec<Change>, all: &mut Vec<Change>) {
+        // From here to a successful append the state in memory is ahead of the journal: any error
+        // on the way makes it stale.
+        for change in &decided {
+            apply(&mut self.state, change);
+        }
+        all.extend(decided);
+    }
+
+    fn catch_up(&mut self) -> Result<Vec<Change>, LedgerError> {
+        if !self.is_stale
+            && let Tail::Records(records) = self.store.read_from(self.seq)?
+        {
+            return self.apply_records(&records);
+        }
+        let (state, seq, time, _) = load(&mut self.store)?;
+        self.state = state;
+        self.seq = seq;
+        self.time = time;
+        self.is_stale = false;
+        Ok(Vec::new())
+    }
+
+    fn apply_records(&mut self, records: &[Record]) -> Result<Vec<Change>, LedgerError> {
+        let mut all = Vec::new();
+        for record in records {
+            let changes = decode(record)?;
+            for change in &changes {
+                apply(&mut self.state, change);
+            }
+            self.seq = record.seq;
+            self.time = record.time;
+            all.extend(changes);
+        }
+        Ok(all)
+    }
+}
+
+/// Returns the changes of a record.
+///
+/// # Errors
+/// When one is of a shape that this build does not know.
+pub fn decode(record: &Record) -> Result<Vec<Change>, LedgerError> {
+    format::decode_changes(&record.changes)
+        .map_err(|source| LedgerError::Format { seq: record.seq, source })
+}
+
+fn load<S: Store>(store: &mut S) -> Result<(State, u64, Time, Vec<String>), LedgerError> {
+    let loaded = store.load()?;
+    let checkpoint = loaded.checkpoint;
+    let mut state = format::decode_state(&checkpoint.state)
+        .map_err(|source| LedgerError::Format { seq: checkpoint.seq, source })?;
+    let (mut seq, mut time) = (checkpoint.seq, checkpoint.time);
+    for record in &loaded.records {
+        for change in &decode(record)? {
+            apply(&mut state, change);
+        }
+        seq = record.seq;
+        time = record.time;
+    }
+    Ok((state, seq, time, loaded.warnings))
+}
