@@ -4,9 +4,12 @@
 //! [`client`] is the monitor's side of it, [`keeper`] the process itself, [`process`] one job in it.
 //! This folder knows processes and files; it does not know tasks, stages or what an outcome means.
 
+pub mod client;
+pub mod connect;
 pub mod environment;
 pub mod job;
 pub mod keeper;
+pub(crate) mod line;
 pub mod log;
 pub mod probe;
 pub mod process;
