@@ -16,7 +16,9 @@ use super::rendezvous::{self, KeeperInfo};
 use crate::sys::proc::{self, Process};
 use crate::sys::{child, clock, fail};
 
-/// How long a keeper may take to listen, to answer, or to be gone.
+/// How long a keeper that holds its lock may be out of reach, which it is while it starts or leaves.
+const REACH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long a keeper may take to listen or to answer.
 const KEEPER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before looking again at a keeper that has its lock and does not listen yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -74,9 +76,9 @@ impl Connector {
     /// Connects to the keeper that has the lock; `None` when nobody has it.
     ///
     /// # Errors
-    /// When one has the lock but does not answer within [`KEEPER_WAIT_MAX`].
+    /// When one has the lock but cannot be reached, or does not answer.
     pub fn connect_if_alive(&self) -> io::Result<Option<Link>> {
-        let give_up_at = clock::monotonic() + KEEPER_WAIT_MAX;
+        let give_up_at = clock::monotonic() + REACH_WAIT_MAX;
         while (self.is_held)(&rendezvous::lock_path(&self.keeper_dir)) {
             match self.try_connect() {
                 Ok(link) => return Ok(Some(link)),
