@@ -607,3 +607,48 @@ fn keeper_that_is_asked_to_quit_leaves_when_idle() {
     world.wait_for_keepers_end();
     world.finish(monitor);
 }
+
+/// Killed at any of its points, a keeper leaves a world that says what happened.
+#[cfg(feature = "failpoints")]
+#[test]
+fn keeper_killed_at_any_point_never_hides_a_run() {
+    let log = |world: &World| fs::read_to_string(world.path("points")).unwrap_or_default();
+    let run = |plan: &str| {
+        let world = World::new(&format!("point-{}", plan.replace([':', '.'], "-")));
+        let plan_text = format!("PIPELINE_FAILPOINT={plan}");
+        let log_text = format!("PIPELINE_FAILPOINT_LOG={}", world.path("points").display());
+        let args = [&plan_text, &log_text, env!("CARGO_BIN_EXE_pipeline"), "__keeper"];
+        let monitor = world.monitor_with("/usr/bin/env", &args);
+        monitor.keepers.start(AGENT, world.job("a1", &["echo x >> count"]));
+        let found = loop {
+            match monitor.next() {
+                Report::Exited { record, .. } => break Probe::Exited(record),
+                Report::KeeperLost { found, .. } => break found.expect("readable"),
+                Report::StartFailed { .. } => break Probe::Nothing,
+                Report::Connected { .. } | Report::Started { .. } => {}
+                other => panic!("at `{plan}`: {other:?}"),
+            }
+        };
+        let has_run = || world.path("count").exists();
+        match &found {
+            Probe::Exited(record) => assert_eq!(record.code, Some(0), "at `{plan}`"),
+            Probe::Strays(started) => {
+                end_orphans(started, Duration::ZERO).expect("ends");
+            }
+            Probe::Started(_) => {}
+            Probe::Nothing => assert!(!has_run(), "at `{plan}`"),
+            Probe::KeeperAlive => panic!("at `{plan}`: {found:?}"),
+        }
+        let points = log(&world);
+        world.finish(monitor);
+        (points, found)
+    };
+    let (points, found) = run("none");
+    assert!(matches!(found, Probe::Exited(_)));
+    let mut passes = std::collections::HashMap::new();
+    for name in points.lines() {
+        let pass = passes.entry(name).and_modify(|pass| *pass += 1).or_insert(1);
+        run(&format!("{name}:{pass}"));
+    }
+    assert!(passes.len() >= 8, "{passes:?}");
+}
