@@ -5,7 +5,11 @@
 //! modules in this order.
 
 pub mod agent;
+pub mod agent;
 pub mod config;
+pub mod machine;
+pub mod store;
+pub mod sys;
 pub mod machine;
 pub mod store;
 pub mod sys;

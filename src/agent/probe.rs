@@ -1,0 +1,81 @@
+//! What the world says of an attempt that nobody watched.
+
+use std::io;
+use std::path::Path;
+
+use super::job::{AttemptRef, ExitRecord, StartedRecord};
+use super::rendezvous::lock_path;
+use super::tree::Strays;
+
+/// Tells whether somebody holds the lock on this file.
+pub type IsHeld = fn(&Path) -> bool;
+
+/// What became of an attempt; the first that fits, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// It ended.
+    Exited(Box<ExitRecord>),
+    /// The agent's keeper lives: adopt it, it knows.
+    KeeperAlive,
+    /// The keeper died and left processes: end them, the attempt is lost.
+    Strays(StartedRecord),
+    /// It was started, and nothing is left of it: lost.
+    Started(StartedRecord),
+    /// It was never started: launch it.
+    Nothing,
+}
+
+/// Reads what became of `attempt`, whose agent's keeper has the folder `keeper_dir`.
+///
+/// # Errors
+/// When a record or /proc cannot be read.
+pub fn probe(keeper_dir: &Path, attempt: &AttemptRef, is_held: IsHeld) -> io::Result<Probe> {
+    if let Some(record) = ExitRecord::read(attempt)? {
+        return Ok(Probe::Exited(Box::new(record)));
+    }
+    if is_held(&lock_path(keeper_dir)) {
+        return Ok(Probe::KeeperAlive);
+    }
+    // Once more: it may have ended, and its keeper left, between the two looks.
+    if let Some(record) = ExitRecord::read(attempt)? {
+        return Ok(Probe::Exited(Box::new(record)));
+    }
+    let Some(started) = StartedRecord::read(attempt)? else { return Ok(Probe::Nothing) };
+    let strays = Strays::of_dead_keeper(&started)?;
+    Ok(if strays.is_empty() { Probe::Started(started) } else { Probe::Strays(started) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Probe, probe};
+    use crate::agent::job::{AttemptRef, JOB_VERSION, StartedRecord};
+    use crate::sys::proc;
+
+    #[test]
+    fn keeper_alive_comes_before_started_and_nothing_last() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let attempt = AttemptRef {
+            attempt: "a".into(),
+            nonce: format!("probe-{}", proc::own_pid()),
+            attempt_dir: dir.path().into(),
+        };
+        let check = |is_held| probe(dir.path(), &attempt, is_held).expect("probes");
+        assert_eq!(check(|_| false), Probe::Nothing);
+        let started = StartedRecord {
+            v: JOB_VERSION,
+            attempt: "a".into(),
+            nonce: attempt.nonce.clone(),
+            keeper_pid: -1,
+            keeper_start_ticks: 1,
+            boot_id: proc::boot_id().expect("readable"),
+            started_ms: 0,
+        };
+        started.write(dir.path()).expect("writes");
+        assert_eq!(check(|_| false), Probe::Started(started));
+        assert_eq!(check(|_| true), Probe::KeeperAlive);
+        fs::write(dir.path().join("exit.json"), "torn").expect("writes");
+        assert!(probe(dir.path(), &attempt, |_| false).is_err());
+    }
+}
