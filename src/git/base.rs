@@ -11,7 +11,7 @@ use super::gate::{Gate, WAIT_MAX};
 use super::oid::Oid;
 use super::refs::Cas;
 use super::repo::Repo;
-use super::worktree::remove_file;
+use super::slot::remove_file;
 use crate::sys::fail;
 use crate::sys::file::{Durability, read_bounded, write_atomic};
 
@@ -145,7 +145,7 @@ impl Repo {
         let reply = match self.git.run_outliving(self.signed(call, None)?.gate(gate)) {
             Ok(reply) => reply,
             Err(failure @ GitError::Killed { .. }) => {
-                return self.left_by_killed_merge()?.map_or(Err(failure), Ok);
+                return self.left_by_killed_merge()?.ok_or(failure);
             }
             Err(failure) => return Err(failure),
         };
@@ -249,6 +249,7 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::SlotRequest;
     use crate::git::scratch::Scratch;
     use crate::sys::child;
 
@@ -412,6 +413,31 @@ mod tests {
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(fs::read_to_string(linked.join("new.txt")).unwrap(), "new");
         assert_eq!(case.text("new.txt"), None);
+    }
+
+    #[test]
+    fn a_fast_forward_killed_before_the_ref_moved_is_finished() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(&case.scratch.root, &case.to).unwrap();
+        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn a_base_in_a_slot_is_left_alone_until_the_agent_is_done() {
+        let case = Case::new();
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        let slot = case.scratch.root.join(".pipeline/worktrees/impl/1");
+        let request = SlotRequest { path: &slot, at: &case.old, keep: &[], merge: None };
+        case.scratch.repo.prepare_slot(&request).unwrap();
+        case.scratch.git_in(&slot, ["checkout", "-q", "main"]);
+        let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
+        assert!(why.contains("an agent"));
+        case.scratch.repo.prepare_slot(&request).unwrap();
+        assert_eq!(case.follow(), Follow::Followed);
     }
 
     #[test]

@@ -204,16 +204,21 @@ mod tests {
         let start = scratch.rev("HEAD");
         let ours = scratch.commit_on(&start, "b ü", "b");
         let theirs = scratch.commit_on(&start, "c\nc", "c");
-        let pin = Some("refs/pipeline/pending/T-1/1");
+        let pin = "refs/pipeline/pending/T-1/1";
         let message = "Land T-1\n\nPipeline-Task: T-1";
-        let request =
-            MergeRequest { ours: &ours, theirs: &theirs, message, date_s: 1_700_000_000, pin };
+        let request = MergeRequest {
+            ours: &ours,
+            theirs: &theirs,
+            message,
+            date_s: 1_700_000_000,
+            pin: Some(pin),
+        };
         let (commit, changed) = made(scratch.repo.merge(&request).unwrap());
         assert_eq!(changed, ["c\nc"]);
         assert_eq!(scratch.parents(&commit), [ours.clone(), theirs.clone()]);
         let again = scratch.reopened();
         assert_eq!(made(again.merge(&request).unwrap()).0, commit);
-        assert_eq!(scratch.repo.read_ref(pin.unwrap()).unwrap(), Some(commit.clone()));
+        assert_eq!(scratch.repo.read_ref(pin).unwrap(), Some(commit.clone()));
         let format = "--format=%an <%ae> %at %ct %(trailers:key=Pipeline-Task,valueonly)";
         let shown = scratch.git(["log", "-1", format, commit.as_str()]);
         assert_eq!(shown.trim(), "Ann <ann@example.org> 1700000000 1700000000 T-1");
@@ -228,11 +233,12 @@ mod tests {
         let start = scratch.rev("HEAD");
         let ours = scratch.commit_on(&start, "a.txt", &format!("ours\n{LINES}"));
         let theirs = scratch.commit_on(&start, "a.txt", &format!("theirs\n{LINES}"));
-        let pin = Some("refs/pipeline/pending/T-1/1");
-        let request = MergeRequest { ours: &ours, theirs: &theirs, message: "x", date_s: 1, pin };
+        let pin = "refs/pipeline/pending/T-1/1";
+        let request =
+            MergeRequest { ours: &ours, theirs: &theirs, message: "x", date_s: 1, pin: Some(pin) };
         let merged = scratch.repo.merge(&request).unwrap();
         assert_eq!(merged, Merged::Conflict { paths: vec!["a.txt".into()] });
-        assert_eq!(scratch.repo.read_ref(pin.unwrap()).unwrap(), None);
+        assert_eq!(scratch.repo.read_ref(pin).unwrap(), None);
     }
 
     #[test]

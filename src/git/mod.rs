@@ -19,6 +19,7 @@ mod repo;
 #[cfg(test)]
 mod scratch;
 mod shape;
+mod slot;
 mod snapshot;
 mod worktree;
 
@@ -29,5 +30,6 @@ pub use oid::{ObjectFormat, Oid, OidError};
 pub use refs::{Cas, Checkout};
 pub use repo::{Identity, Repo};
 pub use shape::Shape;
+pub use slot::Slot;
 pub use snapshot::{Snapshot, SnapshotRequest};
-pub use worktree::{Changed, Slot, SlotReady, SlotRequest};
+pub use worktree::{Changed, SlotReady, SlotRequest};

@@ -148,7 +148,8 @@ impl Repo {
     pub(super) fn keep_at(&self, full: &str, oid: &Oid) -> Result<(), GitError> {
         own(full)?;
         match self.cas_ref(full, Some(oid), None)? {
-            Cas::Done | Cas::Moved(None) => self.set_own_ref(full, oid),
+            Cas::Done => Ok(()),
+            Cas::Moved(None) => self.set_own_ref(full, oid),
             Cas::Moved(Some(earlier)) => {
                 self.set_own_ref(&format!("{full}.{}", earlier.short()), &earlier)?;
                 self.set_own_ref(full, oid)

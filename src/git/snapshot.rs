@@ -13,7 +13,7 @@ use super::gate::Gate;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::Repo;
-use super::worktree::{remove_file, settle};
+use super::slot::{remove_file, settle};
 use crate::sys::fail;
 
 /// Most paths given to one `git grep`, so that the command line stays short.
@@ -53,6 +53,8 @@ pub struct Snapshot {
     /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch): the tree was put
     /// on top of `tip`, and the agent's own commits are kept at `<pin>.head`.
     pub head_moved_away: bool,
+    /// The slot's folder is not there: only what the agent committed could be taken.
+    pub is_gone: bool,
     /// What could not be committed: repositories inside the worktree, unreadable files. Git's words
     /// for the latter.
     pub left_out: Vec<String>,
@@ -74,12 +76,12 @@ impl Repo {
         let slot = settle(request.slot)?;
         let gate = self.slot_gate(&slot)?;
         let admin = self.admin_of(&slot)?.unwrap_or_else(|| self.common.clone());
-        let tip_tree = self.tree_of(request.tip)?;
-        let head = self.slot_head(&slot, &admin)?;
+        let (tip_tree, head) = self.tree_and_head(&slot, &admin, request.tip)?;
         let on_tip = match &head {
             Some(head) if self.is_ancestor(request.tip, head)? => Some(head.clone()),
             Some(_) | None => None,
         };
+        let is_gone = !slot.is_dir();
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
         let taken = self.take_files(&gate, &slot, &admin, &below, request)?;
@@ -97,6 +99,7 @@ impl Repo {
             tree_changed,
             markers: Vec::new(),
             head_moved_away,
+            is_gone,
             left_out: taken.left_out,
         };
         if let Some(merge) = request.merge {
@@ -116,16 +119,28 @@ impl Repo {
         Ok(snapshot)
     }
 
-    /// Returns where the agent's HEAD is; `None` when it has none, or the slot is no worktree any more.
-    fn slot_head(&self, slot: &Path, admin: &Path) -> Result<Option<Oid>, GitError> {
+    /// Returns the tree of `tip`, and where the agent's HEAD is: `None` when it has none, or the slot
+    /// is no worktree any more.
+    fn tree_and_head(
+        &self,
+        slot: &Path,
+        admin: &Path,
+        tip: &Oid,
+    ) -> Result<(Oid, Option<Oid>), GitError> {
         if admin == self.common {
-            return Ok(None);
+            return Ok((self.tree_of(tip)?, None));
         }
         let dir = if slot.is_dir() { slot } else { self.root.as_path() };
-        let args = ["rev-parse", "--verify", "-q", "HEAD^{commit}"];
+        let tree = format!("{tip}^{{tree}}");
+        let args = ["rev-parse", tree.as_str(), "HEAD^{commit}"];
         let call = self.in_slot(Call::read("git.slot_head", dir), slot, admin).args(args);
+        // Without a HEAD git prints the tree alone, and fails.
         let reply = self.git.run(call)?;
-        if reply.code == 0 { one_oid(&reply).map(Some) } else { Ok(None) }
+        let mut oids = reply.line().lines().map(str::parse).collect::<Vec<_>>().into_iter();
+        match (oids.next(), oids.next()) {
+            (Some(Ok(tree)), Some(Ok(head))) if reply.code == 0 => Ok((tree, Some(head))),
+            _ => Ok((self.tree_of(tip)?, None)),
+        }
     }
 
     /// Writes the slot's files as a tree, through an index of its own.
@@ -141,7 +156,7 @@ impl Repo {
             let (tree, left_out) = (self.tree_of(below)?, Vec::new());
             return Ok(Taken { tree, left_out });
         }
-        let index = self.own_index(slot, admin)?;
+        let (index, is_copied) = self.own_index(slot, admin)?;
         let call = |point| {
             self.in_slot(Call::write(point, slot), slot, admin).env("GIT_INDEX_FILE", &index)
         };
@@ -151,12 +166,19 @@ impl Repo {
             let except = except.clone();
             self.git.run(call("git.add").args(args).args(except).gate(gate))
         };
+        // Without an index, tracked files that are ignored would read as removed.
+        let read_anew = || {
+            remove_file(&index)?;
+            let args = ["read-tree", below.as_str()];
+            self.git.ok(call("git.read_tree").args(args).gate(gate))
+        };
+        if !is_copied {
+            read_anew()?;
+        }
         let mut added = add()?;
         if added.code == 128 {
             // A broken index, which the next prepare repairs: read every file anew.
-            fs::remove_file(&index).ok();
-            let args = ["read-tree", below.as_str()];
-            self.git.ok(call("git.read_tree").args(args).gate(gate))?;
+            read_anew()?;
             added = add()?;
         }
         let left_out = Left::of(added, slot)?;
@@ -174,17 +196,17 @@ impl Repo {
     }
 
     /// Makes a copy of the slot's index, which knows the times of its files; a stale one is replaced.
-    fn own_index(&self, slot: &Path, admin: &Path) -> Result<PathBuf, GitError> {
+    /// Returns its path, and whether there was something to copy.
+    fn own_index(&self, slot: &Path, admin: &Path) -> Result<(PathBuf, bool), GitError> {
         let place = if admin == self.common { self.gates_dir() } else { admin.to_owned() };
         let index = place.join("pipeline-index");
         remove_file(&index)?;
         remove_file(&place.join("pipeline-index.lock"))?;
         let file =
             |source| GitError::File { doing: "copy the index of", path: slot.into(), source };
-        if admin != self.common {
-            copy_with_time(&admin.join("index"), &index).map_err(file)?;
-        }
-        Ok(index)
+        let from = admin.join("index");
+        let is_copied = admin != self.common && copy_with_time(&from, &index).map_err(file)?;
+        Ok((index, is_copied))
     }
 
     /// Returns the files of `tree` that differ from both sides of a merge and hold markers.
@@ -241,16 +263,17 @@ impl Left {
 }
 
 /// Copies an index with its modification time: git takes entries as old as the index itself for
-/// possibly stale, and a younger copy would hide that.
-fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
+/// possibly stale, and a younger copy would hide that. `false` when there is none.
+fn copy_with_time(from: &Path, to: &Path) -> io::Result<bool> {
     fail::point("git.copy_index")?;
     let modified = match fs::metadata(from) {
         Ok(meta) => meta.modified()?,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
     fs::copy(from, to)?;
-    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))
+    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -272,7 +295,8 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let scratch = Scratch::new();
-            let tip = scratch.commit_on(&scratch.rev("HEAD"), ".gitignore", "ignored\n");
+            let tip = scratch.commit_on(&scratch.rev("HEAD"), ".gitignore", "ignored\n*.log\n");
+            let tip = scratch.commit_on(&tip, "tracked.log", "tracked although ignored");
             Self::at(scratch, tip, None)
         }
 
@@ -357,7 +381,7 @@ mod tests {
         let mut paths = case.scratch.repo.changed_paths(&case.tip, &commit).unwrap();
         paths.sort();
         assert_eq!(paths, ["-n", "a.txt", odd]);
-        assert_eq!(case.scratch.parents(&commit), [case.tip.clone()]);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
     }
 
     #[test]
@@ -379,7 +403,7 @@ mod tests {
         let own: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
         let (snapshot, commit) = case.taken();
         assert!(snapshot.tree_changed);
-        assert_eq!(case.scratch.parents(&commit), [own.clone()]);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&own));
         let tree = |oid: &Oid| case.scratch.repo.tree_of(oid).unwrap();
         assert_eq!(tree(&commit), tree(&own));
 
@@ -444,14 +468,14 @@ mod tests {
     #[test]
     fn a_head_that_moved_away_is_put_on_the_tip_and_kept() {
         let case = Case::new();
-        case.git(&["checkout", "-q", "--detach", "HEAD~1"]);
+        case.git(&["checkout", "-q", "--detach", "HEAD~2"]);
         case.write("b", "b");
         case.git(&["add", "b"]);
         case.git(&["commit", "-q", "-m", "elsewhere"]);
         let away: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
         let (snapshot, commit) = case.taken();
         assert!(snapshot.head_moved_away);
-        assert_eq!(case.scratch.parents(&commit), [case.tip.clone()]);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
         assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
         let kept = case.scratch.repo.read_ref(&format!("{PIN}.head")).unwrap();
         assert_eq!(kept, Some(away));
@@ -469,7 +493,8 @@ mod tests {
 
     #[test]
     fn a_broken_worktree_still_gives_its_files() {
-        let breaks: [fn(&Case); 4] = [
+        let breaks: [fn(&Case); 5] = [
+            |case| fs::remove_file(case.scratch.root.join(".git/worktrees/1/index")).unwrap(),
             |case| fs::remove_file(case.slot.join(".git")).unwrap(),
             |case| fs::remove_dir_all(case.scratch.root.join(".git/worktrees")).unwrap(),
             |case| fs::write(case.scratch.root.join(".git/worktrees/1/index"), "junk").unwrap(),
@@ -501,7 +526,8 @@ mod tests {
         case.git(&["add", "b"]);
         case.git(&["commit", "-q", "-m", "mine"]);
         fs::remove_dir_all(&case.slot).unwrap();
-        let (_, commit) = case.taken();
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.is_gone);
         assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
     }
 
