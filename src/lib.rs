@@ -4,12 +4,16 @@
 //! A pure state machine stands in the middle ([`machine`]); the world is at the rim. Read the
 //! modules in this order.
 
+pub mod machine;
+
+pub mod store;
+
+pub mod git;
+
 pub mod agent;
-pub mod agent;
+
 pub mod config;
-pub mod machine;
-pub mod store;
-pub mod sys;
-pub mod machine;
-pub mod store;
+
+pub mod monitor;
+
 pub mod sys;

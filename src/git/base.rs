@@ -1,0 +1,463 @@
+//! The base branch follows what has landed, without ever disturbing the person who has it checked
+//! out: nothing is written there but a fast-forward that git itself allows, and no lock is removed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::call::Call;
+use super::error::{GitError, Stderr};
+use super::gate::{Gate, WAIT_MAX};
+use super::oid::Oid;
+use super::refs::Cas;
+use super::repo::Repo;
+use super::slot::remove_file;
+use crate::sys::fail;
+use crate::sys::file::{Durability, read_bounded, write_atomic};
+
+/// Note that a fast-forward of a checkout has begun; left over only when its git was killed.
+const NOTE: &str = "base-follow";
+/// Bound of that note: two paths' worth.
+const NOTE_BYTES_MAX: u64 = 16 * 1024;
+
+/// How the base's step towards what has landed ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Follow {
+    /// The base contains the commit, by this call or otherwise.
+    Followed,
+    /// The base is not where it was expected, or has commits that the landing branch lacks: what was
+    /// found; `None` when the branch does not exist.
+    NotFastForward(Option<Oid>),
+    /// The person's checkout does not allow it; nothing was changed there by this call.
+    Refused {
+        /// What is in the way, for `status`.
+        why: String,
+        /// What the person can type; `None` when git's message is all there is to say.
+        command: Option<String>,
+        /// Git's own words; empty when it was not asked.
+        stderr: Stderr,
+    },
+    /// Another git is at work: try again later.
+    Locked {
+        /// Its lock.
+        path: PathBuf,
+    },
+}
+
+impl Follow {
+    fn refused(why: String, command: Option<String>) -> Self {
+        Self::Refused { why, command, stderr: Stderr(String::new()) }
+    }
+}
+
+impl Repo {
+    /// Moves the base branch (full name) forward from `expect_old` to `to`: by compare-and-swap when
+    /// nobody has it checked out, else by `git merge --ff-only` in that checkout, waited for.
+    ///
+    /// # Errors
+    /// When git cannot be asked; what a person can put right is a [`Follow`].
+    pub fn base_follow(
+        &self,
+        base_branch: &str,
+        to: &Oid,
+        expect_old: &Oid,
+    ) -> Result<Follow, GitError> {
+        // Whoever holds this gate knows that no earlier fast-forward of ours is still running.
+        let gate = Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?;
+        if let Some(refused) = self.left_by_killed_merge()? {
+            return Ok(refused);
+        }
+        let Some(found) = self.read_ref(base_branch)? else {
+            return Ok(Follow::NotFastForward(None));
+        };
+        if self.is_ancestor(to, &found)? {
+            return Ok(Follow::Followed);
+        }
+        if found != *expect_old || !self.is_ancestor(&found, to)? {
+            return Ok(Follow::NotFastForward(Some(found)));
+        }
+        if let Some(why) = self.rewriting(base_branch)? {
+            return Ok(Follow::refused(why, None));
+        }
+        let checkouts = self.checkouts_of(base_branch)?;
+        match checkouts.as_slice() {
+            [] => self.swap_base(base_branch, to, &found),
+            [checkout] if checkout.is_gone => {
+                let path = checkout.path.display();
+                let why = format!("it is checked out in `{path}`, which is gone");
+                Ok(Follow::refused(why, Some("git worktree prune".into())))
+            }
+            [checkout] if self.is_slot(&checkout.path)? => {
+                let path = checkout.path.display();
+                Ok(Follow::refused(format!("an agent has it checked out in `{path}`"), None))
+            }
+            [checkout] => self.merge_in_checkout(&gate, base_branch, &checkout.path, to),
+            [first, second, ..] => {
+                let (first, second) = (first.path.display(), second.path.display());
+                let why = format!("it is checked out twice, in `{first}` and `{second}`");
+                Ok(Follow::refused(why, None))
+            }
+        }
+    }
+
+    fn swap_base(&self, branch: &str, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
+        match self.cas_ref(branch, Some(to), Some(found)) {
+            Ok(Cas::Done) => Ok(Follow::Followed),
+            Ok(Cas::Moved(found)) => Ok(Follow::NotFastForward(found)),
+            Err(failure) => {
+                let path = self.ref_lock(branch);
+                if path.exists() { Ok(Follow::Locked { path }) } else { Err(failure) }
+            }
+        }
+    }
+
+    /// Fast-forwards in a person's checkout. That git is in a process group of its own and writes to
+    /// files, so it outlives this process; the gate stays closed until it ends.
+    fn merge_in_checkout(
+        &self,
+        gate: &Gate<'_>,
+        branch: &str,
+        dir: &Path,
+        to: &Oid,
+    ) -> Result<Follow, GitError> {
+        let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
+        let locks = [admin.join("index.lock"), admin.join("HEAD.lock"), self.ref_lock(branch)];
+        let locked = || locks.iter().find(|path| path.exists()).cloned();
+        if let Some(path) = locked() {
+            return Ok(Follow::Locked { path });
+        }
+        for (file, what, command) in [
+            ("MERGE_HEAD", "merge", "git merge --continue"),
+            ("CHERRY_PICK_HEAD", "cherry-pick", "git cherry-pick --continue"),
+            ("REVERT_HEAD", "revert", "git revert --continue"),
+        ] {
+            if admin.join(file).exists() {
+                let path = dir.display();
+                let why = format!("a {what} is under way in `{path}`");
+                let command = command.replacen("git", &format!("git -C {}", quoted(dir)), 1);
+                return Ok(Follow::refused(why, Some(command)));
+            }
+        }
+        self.note_merge(dir, to)?;
+        let call = Call::write("git.base_merge", dir)
+            .args(["merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-stat"])
+            .args(["-q", "--", to.as_str()]);
+        let reply = match self.git.run_outliving(self.signed(call, None)?.gate(gate)) {
+            Ok(reply) => reply,
+            Err(failure @ GitError::Killed { .. }) => {
+                return self.left_by_killed_merge()?.ok_or(failure);
+            }
+            Err(failure) => return Err(failure),
+        };
+        self.forget_merge()?;
+        let found = self.read_ref(branch)?;
+        if found.as_ref() == Some(to) {
+            return Ok(Follow::Followed);
+        }
+        if let Some(path) = locked() {
+            return Ok(Follow::Locked { path });
+        }
+        match &found {
+            Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
+            Some(found) if self.is_ancestor(found, to)? => Ok(Follow::Refused {
+                why: format!("git cannot fast-forward `{}`", dir.display()),
+                command: Some(format!("git -C {} merge --ff-only {to}", quoted(dir))),
+                stderr: Stderr(reply.stderr),
+            }),
+            Some(_) | None => Ok(Follow::NotFastForward(found)),
+        }
+    }
+
+    fn note_merge(&self, dir: &Path, to: &Oid) -> Result<(), GitError> {
+        let path = self.gates_dir().join(NOTE);
+        let text = format!("{to}\n{}", dir.display());
+        write_atomic(&path, text.as_bytes(), Durability::Process).map_err(|source| GitError::File {
+            doing: "write",
+            path,
+            source,
+        })
+    }
+
+    fn forget_merge(&self) -> Result<(), GitError> {
+        remove_file(&self.gates_dir().join(NOTE))
+    }
+
+    /// Returns the refusal for a checkout in which a git of ours was killed half-way and left its
+    /// lock; it is the person's to put right, since edits may have been made since.
+    fn left_by_killed_merge(&self) -> Result<Option<Follow>, GitError> {
+        let path = self.gates_dir().join(NOTE);
+        let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
+        let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
+        let Some(bytes) = read.map_err(file)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((to, dir)) = text.split_once('\n') {
+            let dir = Path::new(dir);
+            let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
+            let lock = admin.join("index.lock");
+            if lock.exists() {
+                let why = format!(
+                    "a fast-forward of `{}` was killed half-way and left `{}`",
+                    dir.display(),
+                    lock.display()
+                );
+                return Ok(Some(Follow::refused(why, Some(repair_command(dir, &lock, to)))));
+            }
+        }
+        self.forget_merge()?;
+        Ok(None)
+    }
+
+    /// Returns what is rewriting `branch` in some worktree: while a rebase or a bisect runs, git
+    /// shows HEAD as detached, but will come back to the branch.
+    fn rewriting(&self, branch: &str) -> Result<Option<String>, GitError> {
+        let short = branch.strip_prefix("refs/heads/").unwrap_or(branch);
+        let mut admins = vec![self.common.clone()];
+        admins.extend(self.admins()?);
+        for admin in admins {
+            for (file, what) in [
+                ("rebase-merge/head-name", "a rebase"),
+                ("rebase-apply/head-name", "a rebase"),
+                ("rebase-merge/update-refs", "a rebase"),
+                ("BISECT_START", "a bisect"),
+            ] {
+                let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
+                if text.lines().any(|line| line == branch || line == short) {
+                    return Ok(Some(format!("{what} of `{short}` is under way")));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the command that finishes a half-done fast-forward. It restores only files that the
+/// fast-forward changes, and git had begun only because the person had no edits in those.
+fn repair_command(dir: &Path, lock: &Path, to: &str) -> String {
+    format!(
+        "rm -f {} && cd {} && git diff -z --name-only --no-renames HEAD {to} | git restore -s {to} \
+         -SW --pathspec-from-file=- --pathspec-file-nul && git reset -q --soft {to}",
+        quoted(lock),
+        quoted(dir)
+    )
+}
+
+/// Quotes a path for a POSIX shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::SlotRequest;
+    use crate::git::scratch::Scratch;
+    use crate::sys::child;
+
+    const MAIN: &str = "refs/heads/main";
+
+    struct Case {
+        scratch: Scratch,
+        old: Oid,
+        to: Oid,
+    }
+
+    impl Case {
+        /// `main` is checked out at `old`; `to` changes line 1 of `a.txt` and adds `new.txt`.
+        fn new() -> Self {
+            let scratch = Scratch::new();
+            let old = scratch.rev("HEAD");
+            let text = "one\n2\n3\n4\n5\n6\n7\n8\n9\n10\n";
+            let to = scratch.commit_on(&old, "a.txt", text);
+            let to = scratch.commit_on(&to, "new.txt", "new");
+            Self { scratch, old, to }
+        }
+
+        fn follow(&self) -> Follow {
+            self.scratch.repo.base_follow(MAIN, &self.to, &self.old).unwrap()
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            fs::write(self.scratch.root.join(path), text).unwrap();
+        }
+
+        fn text(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.scratch.root.join(path)).ok()
+        }
+
+        fn assert_untouched(&self) {
+            assert_eq!(self.scratch.rev(MAIN), self.old);
+            assert!(!self.scratch.root.join(".git/pipeline/git").join(NOTE).exists());
+        }
+    }
+
+    #[test]
+    fn a_base_that_nobody_has_checked_out_is_swapped() {
+        let case = Case::new();
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        for _ in 0..2 {
+            assert_eq!(case.follow(), Follow::Followed);
+        }
+        assert_eq!(case.scratch.rev(MAIN), case.to);
+        assert_eq!(case.text("new.txt"), None);
+    }
+
+    #[test]
+    fn a_clean_checkout_is_fast_forwarded() {
+        let case = Case::new();
+        for _ in 0..2 {
+            assert_eq!(case.follow(), Follow::Followed);
+        }
+        assert_eq!(case.text("new.txt").as_deref(), Some("new"));
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn edits_elsewhere_stay_as_they_are() {
+        let case = Case::new();
+        case.write("mine.txt", "mine");
+        case.write("other.txt", "x");
+        case.scratch.git(["add", "other.txt"]);
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.text("mine.txt").as_deref(), Some("mine"));
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "A  other.txt\n?? mine.txt");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_refused_and_nothing_changes() {
+        let case = Case::new();
+        case.scratch.git(["config", "merge.autoStash", "true"]);
+        case.write("a.txt", "mine");
+        assert!(matches!(case.follow(), Follow::Refused { .. }));
+        assert_eq!(case.text("a.txt").as_deref(), Some("mine"));
+        case.scratch.git(["checkout", "-q", "a.txt"]);
+
+        case.write("new.txt", "untracked");
+        let Follow::Refused { stderr, command, .. } = case.follow() else { panic!("followed") };
+        assert!(stderr.0.contains("new.txt"), "{stderr}");
+        assert!(command.unwrap().contains("merge --ff-only"));
+        case.write(".git/info/exclude", "new.txt\n");
+        assert!(matches!(case.follow(), Follow::Refused { .. }));
+        assert_eq!(case.text("new.txt").as_deref(), Some("untracked"));
+        case.assert_untouched();
+    }
+
+    #[test]
+    fn a_lock_in_the_checkout_means_later_and_stays() {
+        let case = Case::new();
+        let lock = case.scratch.root.join(".git/index.lock");
+        fs::write(&lock, "").unwrap();
+        assert_eq!(case.follow(), Follow::Locked { path: lock.clone() });
+        assert!(lock.exists());
+        case.assert_untouched();
+        fs::remove_file(lock).unwrap();
+        assert_eq!(case.follow(), Follow::Followed);
+    }
+
+    #[test]
+    fn a_locked_ref_means_later_and_stays() {
+        let case = Case::new();
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        let lock = case.scratch.root.join(".git/refs/heads/main.lock");
+        fs::write(&lock, "").unwrap();
+        assert_eq!(case.follow(), Follow::Locked { path: lock.clone() });
+        assert!(lock.exists());
+    }
+
+    #[test]
+    fn commits_of_a_person_are_not_a_fast_forward() {
+        let case = Case::new();
+        let person = case.scratch.commit_on(&case.old, "p", "p");
+        case.scratch.git(["reset", "-q", "--hard", person.as_str()]);
+        assert_eq!(case.follow(), Follow::NotFastForward(Some(person.clone())));
+        // The person took a commit back: it is not put there again.
+        let repo = &case.scratch.repo;
+        let further = case.scratch.commit_on(&person, "q", "q");
+        case.scratch.git(["reset", "-q", "--hard", case.old.as_str()]);
+        let found = repo.base_follow(MAIN, &further, &person).unwrap();
+        assert_eq!(found, Follow::NotFastForward(Some(case.old.clone())));
+        let found = repo.base_follow("refs/heads/none", &case.to, &case.old).unwrap();
+        assert_eq!(found, Follow::NotFastForward(None));
+    }
+
+    #[test]
+    fn a_base_beyond_the_goal_has_followed() {
+        let case = Case::new();
+        assert_eq!(case.follow(), Follow::Followed);
+        let person = case.scratch.commit_on(&case.to, "p", "p");
+        case.scratch.git(["reset", "-q", "--hard", person.as_str()]);
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.rev(MAIN), person);
+    }
+
+    #[test]
+    fn a_rebase_or_a_merge_under_way_is_refused() {
+        let case = Case::new();
+        let git = case.scratch.root.join(".git");
+        fs::create_dir(git.join("rebase-merge")).unwrap();
+        fs::write(git.join("rebase-merge/head-name"), "refs/heads/main\n").unwrap();
+        let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
+        assert!(why.contains("rebase"));
+        fs::remove_dir_all(git.join("rebase-merge")).unwrap();
+        fs::write(git.join("MERGE_HEAD"), format!("{}\n", case.old)).unwrap();
+        let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
+        assert!(why.contains("a merge is under way"));
+        case.assert_untouched();
+    }
+
+    #[test]
+    fn a_linked_worktree_of_the_user_is_fast_forwarded() {
+        let case = Case::new();
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        let linked = case.scratch.home().join("linked it's");
+        case.scratch.git(["worktree", "add", "-q", linked.to_str().unwrap(), "main"]);
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(fs::read_to_string(linked.join("new.txt")).unwrap(), "new");
+        assert_eq!(case.text("new.txt"), None);
+    }
+
+    #[test]
+    fn a_fast_forward_killed_before_the_ref_moved_is_finished() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(&case.scratch.root, &case.to).unwrap();
+        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn a_base_in_a_slot_is_left_alone_until_the_agent_is_done() {
+        let case = Case::new();
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        let slot = case.scratch.root.join(".pipeline/worktrees/impl/1");
+        let request = SlotRequest { path: &slot, at: &case.old, keep: &[], merge: None };
+        case.scratch.repo.prepare_slot(&request).unwrap();
+        case.scratch.git_in(&slot, ["checkout", "-q", "main"]);
+        let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
+        assert!(why.contains("an agent"));
+        case.scratch.repo.prepare_slot(&request).unwrap();
+        assert_eq!(case.follow(), Follow::Followed);
+    }
+
+    #[test]
+    fn a_half_killed_fast_forward_is_reported_with_a_command_that_finishes_it() {
+        let case = Case::new();
+        case.write("mine.txt", "mine");
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(root, &case.to).unwrap();
+        fs::write(root.join(".git/index.lock"), "half").unwrap();
+        case.write("a.txt", "one\n2\n");
+        case.write("new.txt", "");
+        for _ in 0..2 {
+            assert!(matches!(case.follow(), Follow::Refused { command: Some(_), .. }));
+        }
+        let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
+        let mut shell = child::command("sh", root);
+        assert!(shell.args(["-c", &command]).status().unwrap().success());
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
+        assert_eq!(case.scratch.rev("HEAD"), case.to);
+    }
+}

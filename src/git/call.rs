@@ -1,0 +1,291 @@
+//! The one way to call git: fixed environment, fixed settings, no terminal, whole answers.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::error::{GitError, Stderr};
+use super::gate::Gate;
+use crate::sys::{child, fail};
+
+/// What our own writes sync, here and in the agents' git: git by default syncs no ref and no loose
+/// object (measured with strace on 2.47).
+pub(super) const FSYNC: &str = "committed,loose-object,reference";
+
+/// Settings of every call; the user's identity, filters, line ends and merge drivers still count.
+const SETTINGS: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    "commit.gpgSign=false",
+    "tag.gpgSign=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.fsmonitor=false",
+    "core.splitIndex=false",
+    "core.quotePath=false",
+    "merge.conflictStyle=diff3",
+    "merge.autoStash=false",
+    "rerere.enabled=false",
+    "submodule.recurse=false",
+    "i18n.commitEncoding=UTF-8",
+    "advice.detachedHead=false",
+    "advice.addEmbeddedRepo=false",
+];
+
+/// Variables that tests put into every call to be independent of the developer's settings.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Git {
+    pub(super) env: Vec<(OsString, OsString)>,
+}
+
+enum Input<'a> {
+    Nothing,
+    Bytes(&'a [u8]),
+    Gate(&'a Gate<'a>),
+}
+
+/// One call of git that has not been made yet.
+pub(super) struct Call<'a> {
+    point: &'static str,
+    dir: &'a Path,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    input: Input<'a>,
+    is_read: bool,
+}
+
+impl<'a> Call<'a> {
+    /// A call that only reads and takes no optional lock; `point` names its fail point.
+    pub(super) fn read(point: &'static str, dir: &'a Path) -> Self {
+        let (args, env) = (Vec::new(), Vec::new());
+        Self { point, dir, args, env, input: Input::Nothing, is_read: true }
+    }
+
+    /// A call that writes; `point` names its fail point.
+    pub(super) fn write(point: &'static str, dir: &'a Path) -> Self {
+        Self { is_read: false, ..Self::read(point, dir) }
+    }
+
+    pub(super) fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    pub(super) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Gives `bytes` to git's standard input.
+    pub(super) fn bytes(mut self, bytes: &'a [u8]) -> Self {
+        self.input = Input::Bytes(bytes);
+        self
+    }
+
+    /// Lets git hold `gate` with us, so that it stays closed should git outlive this process.
+    pub(super) fn gate(mut self, gate: &'a Gate<'a>) -> Self {
+        self.input = Input::Gate(gate);
+        self
+    }
+
+    /// Returns the command line as a person would type it, without the fixed settings.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::from("git");
+        for arg in &self.args {
+            text.push(' ');
+            text.push_str(&arg.to_string_lossy());
+        }
+        text
+    }
+}
+
+/// How a call ended, whatever the exit status.
+pub(super) struct Reply {
+    pub(super) call: String,
+    pub(super) code: i32,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+}
+
+impl Reply {
+    /// Returns the standard output without its line end, as text.
+    pub(super) fn line(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end_matches('\n').to_owned()
+    }
+
+    /// Returns the parts of a `-z` answer; the last one may lack its end.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        self.stdout.split(|byte| *byte == 0).filter(|field| !field.is_empty())
+    }
+
+    /// Returns the parts of a `-z` answer as texts; what is not UTF-8 is replaced.
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.fields().map(|field| String::from_utf8_lossy(field).into_owned()).collect()
+    }
+
+    pub(super) fn failure(self, dir: &Path) -> GitError {
+        let stderr = Stderr(self.stderr);
+        GitError::Failed { call: self.call, dir: dir.into(), code: self.code, stderr }
+    }
+}
+
+impl Git {
+    /// Runs a call; every exit status is an answer, a death by signal is not.
+    pub(super) fn run(&self, call: Call<'_>) -> Result<Reply, GitError> {
+        let text = call.text();
+        let start = |source| GitError::Start { call: text.clone(), source };
+        fail::point(call.point).map_err(start)?;
+        let output = self.command(&call).and_then(|mut it| it.output()).map_err(start)?;
+        reply(call.dir, text, output.status, output.stdout, &output.stderr)
+    }
+
+    /// Runs a call that must end with status 0.
+    pub(super) fn ok(&self, call: Call<'_>) -> Result<Reply, GitError> {
+        let dir = call.dir;
+        let reply = self.run(call)?;
+        if reply.code == 0 { Ok(reply) } else { Err(reply.failure(dir)) }
+    }
+
+    /// Runs a call that goes on undisturbed when this process dies: its output goes to files, since
+    /// a closed pipe would end it half-way.
+    pub(super) fn run_outliving(&self, call: Call<'_>) -> Result<Reply, GitError> {
+        let text = call.text();
+        let start = |source| GitError::Start { call: text.clone(), source };
+        fail::point(call.point).map_err(start)?;
+        let run = || -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
+            let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+            let mut command = self.command(&call)?;
+            command.stdout(out.try_clone()?).stderr(err.try_clone()?);
+            let status = command.spawn()?.wait()?;
+            Ok((status, read_whole(&mut out)?, read_whole(&mut err)?))
+        };
+        let (status, stdout, stderr) = run().map_err(start)?;
+        reply(call.dir, text, status, stdout, &stderr)
+    }
+
+    /// Builds the command: the only place that does.
+    fn command(&self, call: &Call<'_>) -> io::Result<Command> {
+        let mut command = child::command("git", call.dir);
+        shed(&mut command, std::env::vars_os().map(|(name, _)| name));
+        command.envs([
+            ("LC_ALL", "C"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_EDITOR", "true"),
+            ("GIT_SEQUENCE_EDITOR", "true"),
+            ("GIT_PAGER", "cat"),
+            ("GIT_REFLOG_ACTION", "pipeline"),
+        ]);
+        if call.is_read {
+            command.env("GIT_OPTIONAL_LOCKS", "0");
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.envs(call.env.iter().map(|(name, value)| (name, value)));
+        command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+        command.arg("-c").arg(format!("core.fsync={FSYNC}")).args(&call.args);
+        // A group of its own: Ctrl-C at the terminal is for us, not for a git half-way through.
+        command.process_group(0);
+        match call.input {
+            Input::Nothing => {}
+            Input::Bytes(bytes) => {
+                // A file, not a pipe: no thread is needed to feed git while it answers.
+                let mut file = tempfile::tempfile()?;
+                file.write_all(bytes)?;
+                file.rewind()?;
+                command.stdin(Stdio::from(file));
+            }
+            Input::Gate(gate) => {
+                command.stdin(Stdio::from(gate.share()?));
+            }
+        }
+        Ok(command)
+    }
+}
+
+/// Removes every `GIT_*` among `inherited` from the command's environment.
+fn shed(command: &mut Command, inherited: impl Iterator<Item = OsString>) {
+    for name in inherited.filter(|name| name.as_bytes().starts_with(b"GIT_")) {
+        command.env_remove(name);
+    }
+}
+
+fn read_whole(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn reply(
+    dir: &Path,
+    call: String,
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: &[u8],
+) -> Result<Reply, GitError> {
+    let stderr = String::from_utf8_lossy(stderr).into_owned();
+    match status.code() {
+        Some(code) => Ok(Reply { call, code, stdout, stderr }),
+        None => {
+            let signal = status.signal().unwrap_or_default();
+            Err(GitError::Killed { call, dir: dir.into(), signal, stderr: Stderr(stderr) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+
+    #[test]
+    fn every_inherited_git_variable_is_removed() {
+        let mut command = child::command("git", Path::new("/"));
+        let names = ["GIT_DIR", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "PATH", "GITHUB_TOKEN"];
+        shed(&mut command, names.iter().map(OsString::from));
+        let removed: Vec<_> =
+            command.get_envs().filter(|(_, v)| v.is_none()).map(|(k, _)| k.to_owned()).collect();
+        assert_eq!(removed.len(), 3);
+        assert!(!removed.iter().any(|name| name == "PATH" || name == "GITHUB_TOKEN"));
+    }
+
+    #[test]
+    fn reads_take_no_optional_lock_and_nobody_is_asked() {
+        let git = Git::default();
+        let value = |call: Call<'_>, name: &str| {
+            let command = git.command(&call).unwrap();
+            let found = command.get_envs().find(|(k, _)| *k == name).and_then(|(_, v)| v);
+            found.map(|v| v.to_string_lossy().into_owned())
+        };
+        let dir = Path::new("/");
+        assert_eq!(value(Call::read("git.x", dir), "GIT_OPTIONAL_LOCKS").as_deref(), Some("0"));
+        assert_ne!(value(Call::write("git.x", dir), "GIT_OPTIONAL_LOCKS").as_deref(), Some("0"));
+        assert_eq!(value(Call::write("git.x", dir), "GIT_TERMINAL_PROMPT").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn a_killed_git_is_an_unknown_outcome() {
+        let scratch = Scratch::new();
+        let args = ["-c", "alias.die=!kill -9 $PPID", "die"];
+        let call = Call::write("git.x", &scratch.root).args(args);
+        // The shell's parent is git itself, which starts it and waits.
+        match scratch.repo.git.run(call) {
+            Err(GitError::Killed { signal: 9, .. }) => {}
+            other => panic!("{:?}", other.map(|reply| reply.code)),
+        }
+    }
+
+    #[test]
+    fn a_failure_keeps_the_whole_message() {
+        let scratch = Scratch::new();
+        let call = Call::read("git.x", &scratch.root).args(["cat-file", "-p", "nothing"]);
+        match scratch.repo.git.ok(call) {
+            Err(GitError::Failed { code: 128, stderr, .. }) => {
+                assert!(stderr.0.contains("Not a valid object name nothing"), "{stderr}");
+            }
+            other => panic!("{:?}", other.map(|reply| reply.code)),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Everything that touches git: the one way to call it, refs, worktree slots, what an agent left
+//! behind, landing, and the base that follows.
+//!
+//! All calls block, may be made from several threads at once, and are idempotent: done twice equals
+//! done once, and a call that was killed at any instant is repeated as it stands. Nothing here knows
+//! of tasks, attempts or stages; names of refs, messages and dates come from the caller.
+//!
+//! Locks that a dead git left behind are removed only in our own domain: `refs/heads/pipeline/`,
+//! `refs/pipeline/` and the administrative folders of our slots; never in the user's checkout.
+
+mod base;
+mod call;
+mod error;
+mod gate;
+mod landing;
+mod oid;
+mod refs;
+mod repo;
+#[cfg(test)]
+mod scratch;
+mod shape;
+mod slot;
+mod snapshot;
+mod worktree;
+
+pub use base::Follow;
+pub use error::{GitError, Stderr};
+pub use landing::{MergeRequest, Merged, TakeBase};
+pub use oid::{ObjectFormat, Oid, OidError};
+pub use refs::{Cas, Checkout};
+pub use repo::{Identity, Repo};
+pub use shape::Shape;
+pub use slot::Slot;
+pub use snapshot::{Snapshot, SnapshotRequest};
+pub use worktree::{Changed, SlotReady, SlotRequest};

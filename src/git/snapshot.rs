@@ -1,0 +1,560 @@
+//! What an agent left behind in its slot, as one commit with trailers.
+//!
+//! Everything happens in an index of its own, so the slot stays as the agent left it and a repetition
+//! gives the same commit: the same tree, the same parents, the date of the intent.
+
+use std::fs::{self, File, FileTimes};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::call::{Call, Reply};
+use super::error::GitError;
+use super::gate::Gate;
+use super::oid::Oid;
+use super::refs::one_oid;
+use super::repo::Repo;
+use super::slot::{remove_file, settle};
+use crate::sys::fail;
+
+/// Most paths given to one `git grep`, so that the command line stays short.
+const GREP_PATHS_MAX: usize = 200;
+
+/// What to make of a slot.
+#[derive(Debug, Clone)]
+pub struct SnapshotRequest<'a> {
+    /// The slot's folder, absolute.
+    pub slot: &'a Path,
+    /// The task branch when the attempt began.
+    pub tip: &'a Oid,
+    /// The commit whose merge the slot was prepared with: it becomes a parent.
+    pub merge: Option<&'a Oid>,
+    /// Files at the worktree's root or below that are never committed, even if the agent did: in the
+    /// result they are as at `tip`. Paths with `/`, taken literally.
+    pub exclude: &'a [String],
+    /// The commit's message, with its trailers.
+    pub message: &'a str,
+    /// Date of author and committer, in seconds since 1970, from the intent.
+    pub date_s: u64,
+    /// The ref of ours that keeps the result; an earlier, different value is kept beside it.
+    pub pin: &'a str,
+}
+
+/// What was found in a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The commit, always a descendant of `tip`; `None`: no file differs, no commit was made and no
+    /// merge is owed.
+    pub commit: Option<Oid>,
+    /// Whether its tree differs from that of `tip`.
+    pub tree_changed: bool,
+    /// With a merge owed: files that both sides and the agent touched and that still hold conflict
+    /// markers. Sorted.
+    pub markers: Vec<String>,
+    /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch): the tree was put
+    /// on top of `tip`, and the agent's own commits are kept at `<pin>.head`.
+    pub head_moved_away: bool,
+    /// The slot's folder is not there: only what the agent committed could be taken.
+    pub is_gone: bool,
+    /// What could not be committed: repositories inside the worktree, unreadable files. Git's words
+    /// for the latter.
+    pub left_out: Vec<String>,
+}
+
+/// A slot's files as a tree.
+struct Taken {
+    tree: Oid,
+    left_out: Vec<String>,
+}
+
+impl Repo {
+    /// Commits what an agent left in its slot, and pins it; the slot itself is not touched. Ignored
+    /// files are left out.
+    ///
+    /// # Errors
+    /// When git fails, for instance on a full disk; nothing is pinned then.
+    pub fn snapshot(&self, request: &SnapshotRequest<'_>) -> Result<Snapshot, GitError> {
+        let slot = settle(request.slot)?;
+        let gate = self.slot_gate(&slot)?;
+        let admin = self.admin_of(&slot)?.unwrap_or_else(|| self.common.clone());
+        let (tip_tree, head) = self.tree_and_head(&slot, &admin, request.tip)?;
+        let on_tip = match &head {
+            Some(head) if self.is_ancestor(request.tip, head)? => Some(head.clone()),
+            Some(_) | None => None,
+        };
+        let is_gone = !slot.is_dir();
+        let head_moved_away = on_tip.is_none();
+        let below = on_tip.unwrap_or_else(|| request.tip.clone());
+        let taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+
+        let mut parents = vec![below.clone()];
+        if let Some(merge) = request.merge
+            && !self.is_ancestor(merge, &below)?
+        {
+            parents.push(merge.clone());
+        }
+        let tree_changed = taken.tree != tip_tree;
+        let is_new = tree_changed || below != *request.tip || parents.len() > 1;
+        let mut snapshot = Snapshot {
+            commit: None,
+            tree_changed,
+            markers: Vec::new(),
+            head_moved_away,
+            is_gone,
+            left_out: taken.left_out,
+        };
+        if let Some(merge) = request.merge {
+            snapshot.markers = self.markers_left(request.tip, merge, &taken.tree)?;
+        }
+        if let (true, Some(head)) = (head_moved_away, &head)
+            && !self.is_ancestor(head, request.tip)?
+        {
+            self.keep_at(&format!("{}.head", request.pin), head)?;
+        }
+        if is_new {
+            let commit =
+                self.commit_tree(&taken.tree, &parents, request.message, request.date_s)?;
+            self.keep_at(request.pin, &commit)?;
+            snapshot.commit = Some(commit);
+        }
+        Ok(snapshot)
+    }
+
+    /// Returns the tree of `tip`, and where the agent's HEAD is: `None` when it has none, or the slot
+    /// is no worktree any more.
+    fn tree_and_head(
+        &self,
+        slot: &Path,
+        admin: &Path,
+        tip: &Oid,
+    ) -> Result<(Oid, Option<Oid>), GitError> {
+        if admin == self.common {
+            return Ok((self.tree_of(tip)?, None));
+        }
+        let dir = if slot.is_dir() { slot } else { self.root.as_path() };
+        let tree = format!("{tip}^{{tree}}");
+        let args = ["rev-parse", tree.as_str(), "HEAD^{commit}"];
+        let call = self.in_slot(Call::read("git.slot_head", dir), slot, admin).args(args);
+        // Without a HEAD git prints the tree alone, and fails.
+        let reply = self.git.run(call)?;
+        let mut oids = reply.line().lines().map(str::parse).collect::<Vec<_>>().into_iter();
+        match (oids.next(), oids.next()) {
+            (Some(Ok(tree)), Some(Ok(head))) if reply.code == 0 => Ok((tree, Some(head))),
+            _ => Ok((self.tree_of(tip)?, None)),
+        }
+    }
+
+    /// Writes the slot's files as a tree, through an index of its own.
+    fn take_files(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        below: &Oid,
+        request: &SnapshotRequest<'_>,
+    ) -> Result<Taken, GitError> {
+        if !slot.is_dir() {
+            let (tree, left_out) = (self.tree_of(below)?, Vec::new());
+            return Ok(Taken { tree, left_out });
+        }
+        let (index, is_copied) = self.own_index(slot, admin)?;
+        let call = |point| {
+            self.in_slot(Call::write(point, slot), slot, admin).env("GIT_INDEX_FILE", &index)
+        };
+        let except = request.exclude.iter().map(|path| format!(":(top,exclude,literal){path}"));
+        let args = ["add", "-A", "--ignore-errors", "--", ":(top)"];
+        let add = || {
+            let except = except.clone();
+            self.git.run(call("git.add").args(args).args(except).gate(gate))
+        };
+        // Without an index, tracked files that are ignored would read as removed.
+        let read_anew = || {
+            remove_file(&index)?;
+            let args = ["read-tree", below.as_str()];
+            self.git.ok(call("git.read_tree").args(args).gate(gate))
+        };
+        if !is_copied {
+            read_anew()?;
+        }
+        let mut added = add()?;
+        if added.code == 128 {
+            // A broken index, which the next prepare repairs: read every file anew.
+            read_anew()?;
+            added = add()?;
+        }
+        let left_out = Left::of(added, slot)?;
+        // Whatever the agent staged or committed of these, they are in the result as at the tip.
+        let paths = request.exclude.iter().chain(&left_out.embedded);
+        let paths: Vec<String> = paths.map(|path| format!(":(top,literal){path}")).collect();
+        if !paths.is_empty() {
+            let args = ["reset", "-q", "--no-refresh", request.tip.as_str(), "--"];
+            self.git.ok(call("git.reset_paths").args(args).args(&paths).gate(gate))?;
+        }
+        let tree = one_oid(&self.git.ok(call("git.write_tree").args(["write-tree"]).gate(gate))?)?;
+        remove_file(&index)?;
+        let left_out = left_out.embedded.into_iter().chain(left_out.messages).collect();
+        Ok(Taken { tree, left_out })
+    }
+
+    /// Makes a copy of the slot's index, which knows the times of its files; a stale one is replaced.
+    /// Returns its path, and whether there was something to copy.
+    fn own_index(&self, slot: &Path, admin: &Path) -> Result<(PathBuf, bool), GitError> {
+        let place = if admin == self.common { self.gates_dir() } else { admin.to_owned() };
+        let index = place.join("pipeline-index");
+        remove_file(&index)?;
+        remove_file(&place.join("pipeline-index.lock"))?;
+        let file =
+            |source| GitError::File { doing: "copy the index of", path: slot.into(), source };
+        let from = admin.join("index");
+        let is_copied = admin != self.common && copy_with_time(&from, &index).map_err(file)?;
+        Ok((index, is_copied))
+    }
+
+    /// Returns the files of `tree` that differ from both sides of a merge and hold markers.
+    fn markers_left(&self, ours: &Oid, theirs: &Oid, tree: &Oid) -> Result<Vec<String>, GitError> {
+        let ours = self.changed_paths(ours, tree)?;
+        let theirs = self.changed_paths(theirs, tree)?;
+        let both: Vec<String> = ours.into_iter().filter(|path| theirs.contains(path)).collect();
+        let mut markers = Vec::new();
+        for paths in both.chunks(GREP_PATHS_MAX) {
+            let call = Call::read("git.markers", &self.root)
+                .args(["grep", "-l", "-z", "-I", "-E", "-e", r"^(<{7,}|>{7,}|\|{7,}) "])
+                .args([tree.as_str(), "--"])
+                .args(paths.iter().map(|path| format!(":(top,literal){path}")));
+            let reply = self.git.run(call)?;
+            if reply.code > 1 {
+                return Err(reply.failure(&self.root));
+            }
+            let prefix = format!("{tree}:");
+            markers
+                .extend(reply.texts().iter().map(|it| it.trim_start_matches(&prefix).to_owned()));
+        }
+        markers.sort();
+        Ok(markers)
+    }
+}
+
+/// What `git add` passed over.
+struct Left {
+    embedded: Vec<String>,
+    messages: Vec<String>,
+}
+
+impl Left {
+    /// Reads git's messages; an error of another kind than those passed over here is a failure, so
+    /// that a full disk never looks like an agent that wrote nothing.
+    fn of(added: Reply, slot: &Path) -> Result<Self, GitError> {
+        let (mut embedded, mut messages) = (Vec::new(), Vec::new());
+        let mut is_known = added.code <= 1;
+        for line in added.stderr.lines() {
+            if let Some(path) = line.strip_prefix("warning: adding embedded git repository: ") {
+                embedded.push(path.trim_end_matches('/').to_owned());
+            } else if let Some(error) = line.strip_prefix("error: ") {
+                let is_passed = error.ends_with("does not have a commit checked out")
+                    || error.ends_with("Permission denied")
+                    || error.starts_with("unable to index file");
+                is_known &= is_passed;
+                messages.push(error.to_owned());
+            } else if line.starts_with("fatal: ") {
+                is_known = false;
+            }
+        }
+        if is_known { Ok(Self { embedded, messages }) } else { Err(added.failure(slot)) }
+    }
+}
+
+/// Copies an index with its modification time: git takes entries as old as the index itself for
+/// possibly stale, and a younger copy would hide that. `false` when there is none.
+fn copy_with_time(from: &Path, to: &Path) -> io::Result<bool> {
+    fail::point("git.copy_index")?;
+    let modified = match fs::metadata(from) {
+        Ok(meta) => meta.modified()?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    fs::copy(from, to)?;
+    File::options().write(true).open(to)?.set_times(FileTimes::new().set_modified(modified))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::SlotRequest;
+    use crate::git::scratch::Scratch;
+
+    const PIN: &str = "refs/pipeline/salvage/T-1.impl.1";
+    const MESSAGE: &str = "T-1: impl\n\nPipeline-Task: T-1\nPipeline-Attempt: T-1.impl.1";
+
+    struct Case {
+        scratch: Scratch,
+        slot: PathBuf,
+        tip: Oid,
+        merge: Option<Oid>,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let scratch = Scratch::new();
+            let tip = scratch.commit_on(&scratch.rev("HEAD"), ".gitignore", "ignored\n*.log\n");
+            let tip = scratch.commit_on(&tip, "tracked.log", "tracked although ignored");
+            Self::at(scratch, tip, None)
+        }
+
+        fn at(scratch: Scratch, tip: Oid, merge: Option<Oid>) -> Self {
+            let slot = scratch.root.join(".pipeline/worktrees/impl/1");
+            let request = SlotRequest { path: &slot, at: &tip, keep: &[], merge: merge.as_ref() };
+            scratch.repo.prepare_slot(&request).unwrap();
+            fs::write(slot.join("TASK-1.md"), "task").unwrap();
+            Self { scratch, slot, tip, merge }
+        }
+
+        /// Takes the snapshot twice: the second one must find the same.
+        fn take(&self) -> Snapshot {
+            let exclude = ["TASK-1.md".to_owned()];
+            let request = SnapshotRequest {
+                slot: &self.slot,
+                tip: &self.tip,
+                merge: self.merge.as_ref(),
+                exclude: &exclude,
+                message: MESSAGE,
+                date_s: 1_700_000_000,
+                pin: PIN,
+            };
+            let repo = &self.scratch.repo;
+            let status = || self.git(&["status", "--porcelain=v2", "--branch"]);
+            let before = self.slot.join(".git").is_file().then(status);
+            let snapshot = repo.snapshot(&request).unwrap();
+            assert_eq!(repo.snapshot(&request).unwrap(), snapshot);
+            assert_eq!(repo.read_ref(PIN).unwrap(), snapshot.commit);
+            assert_eq!(self.slot.join(".git").is_file().then(status), before);
+            if let Some(commit) = &snapshot.commit {
+                assert!(repo.is_ancestor(&self.tip, commit).unwrap());
+                assert_eq!(self.scratch.text_at(commit, "TASK-1.md"), None);
+                let format = "--format=%(trailers:key=Pipeline-Attempt,valueonly)";
+                let trailer = self.scratch.git(["log", "-1", format, commit.as_str()]);
+                assert_eq!(trailer.trim(), "T-1.impl.1");
+            }
+            assert!(!self.scratch.root.join(".git/worktrees/1/pipeline-index").exists());
+            snapshot
+        }
+
+        fn taken(&self) -> (Snapshot, Oid) {
+            let snapshot = self.take();
+            let commit = snapshot.commit.clone().unwrap();
+            (snapshot, commit)
+        }
+
+        fn git(&self, args: &[&str]) -> String {
+            self.scratch.git_in(&self.slot, args.iter().copied())
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.slot.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn text(&self, commit: &Oid, path: &str) -> Option<String> {
+            self.scratch.text_at(commit, path)
+        }
+    }
+
+    #[test]
+    fn nothing_done_is_no_commit() {
+        let case = Case::new();
+        case.write("ignored", "x");
+        let snapshot = case.take();
+        assert_eq!((snapshot.commit, snapshot.tree_changed), (None, false));
+        assert!(!snapshot.head_moved_away);
+    }
+
+    #[test]
+    fn uncommitted_untracked_and_removed_files_are_taken_and_ignored_ones_not() {
+        let case = Case::new();
+        let odd = "dir ü/with space\nand line \"end\".txt";
+        case.write(odd, "odd");
+        case.write("ignored", "x");
+        case.write("-n", "dash");
+        fs::remove_file(case.slot.join("a.txt")).unwrap();
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.tree_changed);
+        let mut paths = case.scratch.repo.changed_paths(&case.tip, &commit).unwrap();
+        paths.sort();
+        assert_eq!(paths, ["-n", "a.txt", odd]);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
+    }
+
+    #[test]
+    fn staged_files_are_taken_as_they_stand() {
+        let case = Case::new();
+        case.write("s.txt", "staged");
+        case.git(&["add", "s.txt", "TASK-1.md"]);
+        case.write("s.txt", "later ");
+        let (_, commit) = case.taken();
+        assert_eq!(case.text(&commit, "s.txt").as_deref(), Some("later "));
+    }
+
+    #[test]
+    fn commits_of_the_agent_stay_below_one_with_trailers() {
+        let case = Case::new();
+        case.write("b", "b");
+        case.git(&["add", "b"]);
+        case.git(&["commit", "-q", "-m", "mine"]);
+        let own: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.tree_changed);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&own));
+        let tree = |oid: &Oid| case.scratch.repo.tree_of(oid).unwrap();
+        assert_eq!(tree(&commit), tree(&own));
+
+        case.write("c", "c");
+        let later = Case { merge: None, ..case };
+        later.scratch.git(["update-ref", "-d", PIN]);
+        let (_, commit) = later.taken();
+        assert_eq!(later.scratch.parents(&commit), [own]);
+        assert_eq!(later.text(&commit, "c").as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_committed_task_file_is_taken_out_again() {
+        let case = Case::new();
+        case.git(&["add", "-A"]);
+        case.git(&["commit", "-q", "-m", "with the task file"]);
+        let (snapshot, commit) = case.taken();
+        assert!(!snapshot.tree_changed);
+        assert_eq!(case.text(&commit, "TASK-1.md"), None);
+    }
+
+    #[test]
+    fn a_merge_owed_becomes_the_second_parent() {
+        let scratch = Scratch::new();
+        let start = scratch.rev("HEAD");
+        let ours = scratch.commit_on(&start, "a.txt", "ours\n");
+        let theirs = scratch.commit_on(&start, "a.txt", "theirs\n");
+        let theirs = scratch.commit_on(&theirs, "docs", "<<<<<<< an example\n");
+        let case = Case::at(scratch, ours.clone(), Some(theirs.clone()));
+        let (snapshot, commit) = case.taken();
+        assert_eq!(snapshot.markers, ["a.txt"]);
+        assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
+
+        case.scratch.git(["update-ref", "-d", PIN]);
+        case.write("a.txt", "both\n=======\n");
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.markers.is_empty());
+        assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
+
+        // The agent committed the merge itself.
+        case.scratch.git(["update-ref", "-d", PIN]);
+        case.git(&["add", "a.txt"]);
+        case.git(&["commit", "-q", "-m", "merged"]);
+        let own: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
+        let (_, commit) = case.taken();
+        assert_eq!(case.scratch.parents(&commit), [own]);
+    }
+
+    #[test]
+    fn a_merge_owed_is_made_even_if_it_changes_nothing() {
+        let scratch = Scratch::new();
+        let start = scratch.rev("HEAD");
+        let ours = scratch.commit_on(&start, "a.txt", "same\n");
+        let theirs = scratch.commit_on(&start, "a.txt", "same\n");
+        let theirs = scratch.commit_on(&theirs, "a.txt", "same\n");
+        let case = Case::at(scratch, ours.clone(), Some(theirs.clone()));
+        let (snapshot, commit) = case.taken();
+        assert!(!snapshot.tree_changed);
+        assert_eq!(case.scratch.parents(&commit), [ours, theirs]);
+    }
+
+    #[test]
+    fn a_head_that_moved_away_is_put_on_the_tip_and_kept() {
+        let case = Case::new();
+        case.git(&["checkout", "-q", "--detach", "HEAD~2"]);
+        case.write("b", "b");
+        case.git(&["add", "b"]);
+        case.git(&["commit", "-q", "-m", "elsewhere"]);
+        let away: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.head_moved_away);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
+        assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
+        let kept = case.scratch.repo.read_ref(&format!("{PIN}.head")).unwrap();
+        assert_eq!(kept, Some(away));
+    }
+
+    #[test]
+    fn an_unborn_head_is_one_that_moved_away() {
+        let case = Case::new();
+        case.git(&["checkout", "-q", "--orphan", "new"]);
+        case.write("b", "b");
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.head_moved_away);
+        assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_broken_worktree_still_gives_its_files() {
+        let breaks: [fn(&Case); 5] = [
+            |case| fs::remove_file(case.scratch.root.join(".git/worktrees/1/index")).unwrap(),
+            |case| fs::remove_file(case.slot.join(".git")).unwrap(),
+            |case| fs::remove_dir_all(case.scratch.root.join(".git/worktrees")).unwrap(),
+            |case| fs::write(case.scratch.root.join(".git/worktrees/1/index"), "junk").unwrap(),
+            |case| fs::write(case.scratch.root.join(".git/worktrees/1/index.lock"), "").unwrap(),
+        ];
+        for damage in breaks {
+            let case = Case::new();
+            case.write("b", "b");
+            let exclude = ["TASK-1.md".to_owned()];
+            damage(&case);
+            let request = SnapshotRequest {
+                slot: &case.slot,
+                tip: &case.tip,
+                merge: None,
+                exclude: &exclude,
+                message: MESSAGE,
+                date_s: 1,
+                pin: PIN,
+            };
+            let commit = case.scratch.repo.snapshot(&request).unwrap().commit.unwrap();
+            assert_eq!(case.scratch.repo.changed_paths(&case.tip, &commit).unwrap(), ["b"]);
+        }
+    }
+
+    #[test]
+    fn a_missing_folder_still_gives_the_agents_commits() {
+        let case = Case::new();
+        case.write("b", "b");
+        case.git(&["add", "b"]);
+        case.git(&["commit", "-q", "-m", "mine"]);
+        fs::remove_dir_all(&case.slot).unwrap();
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.is_gone);
+        assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn repositories_inside_are_left_out_and_named() {
+        let case = Case::new();
+        case.git(&["init", "-q", "empty one"]);
+        case.git(&["init", "-q", "full"]);
+        case.git(&["-C", "full", "commit", "-q", "--allow-empty", "-m", "x"]);
+        case.write("full/f", "f");
+        case.write("b", "b");
+        let (snapshot, commit) = case.taken();
+        let paths = case.scratch.repo.changed_paths(&case.tip, &commit).unwrap();
+        assert_eq!(paths, ["b"]);
+        assert_eq!(snapshot.left_out[0], "full");
+        assert!(snapshot.left_out[1].contains("empty one"), "{:?}", snapshot.left_out);
+    }
+
+    #[test]
+    fn a_later_snapshot_keeps_the_earlier_one() {
+        let case = Case::new();
+        case.write("b", "b");
+        let (_, first) = case.taken();
+        case.write("b", "c");
+        let (_, second) = case.taken();
+        let kept = case.scratch.repo.list_salvage().unwrap();
+        let kept: Vec<Oid> = kept.into_iter().map(|(_, oid)| oid).collect();
+        assert_eq!(kept, [second, first]);
+    }
+}

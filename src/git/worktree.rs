@@ -1,0 +1,562 @@
+//! Worktree slots: detached worktrees that are made once, cleaned and used again.
+//!
+//! **Invariants.** A slot is always detached, so no branch is ever "already checked out". Calls into
+//! a slot name its administrative folder themselves, so a `.git` file that an agent broke or turned
+//! elsewhere leads nowhere. A folder that is not ours is never cleaned or removed. Preparing throws
+//! away what is in the slot: [`Repo::snapshot`] comes first. The agent of the slot must be dead.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::call::Call;
+use super::error::GitError;
+use super::gate::Gate;
+use super::oid::Oid;
+use super::repo::Repo;
+use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
+use crate::sys::fail;
+
+/// In a slot's administrative folder: the commit at which `setup` last ran.
+const SET_UP: &str = "pipeline-set-up";
+/// Where a slot shall stand.
+#[derive(Debug, Clone)]
+pub struct SlotRequest<'a> {
+    /// Its folder, absolute; made when it is not there.
+    pub path: &'a Path,
+    /// The commit to stand at, detached.
+    pub at: &'a Oid,
+    /// Ignore patterns of what survives cleaning.
+    pub keep: &'a [String],
+    /// A commit to merge into the files, without committing; conflicts as markers (diff3).
+    pub merge: Option<&'a Oid>,
+}
+
+/// A slot that stands where it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotReady {
+    /// Where it stands.
+    pub head: Oid,
+    /// Files with conflicts of the prepared merge, in git's order; empty when it merged cleanly.
+    pub conflicts: Vec<String>,
+    /// What is different from the last time `setup` ran.
+    pub changed: Changed,
+    /// Tracked files that git calls modified right after a forced checkout: the repository's line
+    /// ends or filters disagree with what is committed. Usually empty.
+    pub unclean: Vec<String>,
+}
+
+/// What is different in a slot from the last time [`Repo::mark_set_up`] was called for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// It was never called: the slot is new or was made again.
+    Everything,
+    /// These paths, sorted, including those that the last agent changed; may be empty.
+    Paths(Vec<String>),
+}
+
+impl Repo {
+    /// Makes a slot stand at a commit, clean but for `keep`; makes or repairs it first where needed.
+    ///
+    /// # Errors
+    /// [`GitError::ForeignSlot`] when the place is taken; [`GitError::Busy`] while a git of a dead
+    /// monitor is at work there; [`GitError::Killed`]: repeat. Git's failures, after one attempt to
+    /// make the slot anew.
+    pub fn prepare_slot(&self, request: &SlotRequest<'_>) -> Result<SlotReady, GitError> {
+        let path = settle(request.path)?;
+        let gate = self.slot_gate(&path)?;
+        let admin = match self.find_slot(&path)? {
+            Found::Foreign(why) => return Err(GitError::ForeignSlot { path, why }),
+            Found::Absent | Found::Broken => self.make_slot(&gate, &path, request.at)?,
+            Found::Ready(admin) => admin,
+        };
+        match self.fill_slot(&gate, &path, &admin, request) {
+            Err(failure @ (GitError::Failed { .. } | GitError::SlotHead { .. })) => {
+                let mut needed = vec![request.at.clone()];
+                needed.extend(request.merge.cloned());
+                if !self.missing_commits(&needed)?.is_empty() {
+                    return Err(failure);
+                }
+                let admin = self.make_slot(&gate, &path, request.at)?;
+                self.fill_slot(&gate, &path, &admin, request)
+            }
+            other => other,
+        }
+    }
+
+    /// Notes that `setup` ran in the slot at `commit`, so that the next [`SlotReady::changed`] is
+    /// counted from there.
+    ///
+    /// # Errors
+    /// When the slot is not one of ours, or the note cannot be written.
+    pub fn mark_set_up(&self, slot: &Path, commit: &Oid) -> Result<(), GitError> {
+        let path = settle(slot)?;
+        match self.find_slot(&path)? {
+            Found::Ready(admin) => write(&admin.join(SET_UP), commit.as_str()),
+            Found::Absent | Found::Broken => {
+                Err(GitError::ForeignSlot { path, why: "the worktree is gone" })
+            }
+            Found::Foreign(why) => Err(GitError::ForeignSlot { path, why }),
+        }
+    }
+
+    fn fill_slot(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        request: &SlotRequest<'_>,
+    ) -> Result<SlotReady, GitError> {
+        if !admin.join(MARK).exists() {
+            write(&admin.join(MARK), "")?;
+        }
+        clear_state(admin)?;
+        let changed = self.changed_since_set_up(slot, admin, request.at)?;
+        let mut unclean = self.check_out(gate, slot, admin, request)?;
+        if !unclean.is_empty() {
+            // Flags that an agent set in the index, or racy times: read every file anew, once.
+            remove_file(&admin.join("index"))?;
+            unclean = self.check_out(gate, slot, admin, request)?;
+        }
+        let conflicts = match request.merge {
+            Some(theirs) => self.prepare_merge(gate, slot, admin, theirs)?,
+            None => Vec::new(),
+        };
+        Ok(SlotReady { head: request.at.clone(), conflicts, changed, unclean })
+    }
+
+    /// Returns what differs between the last setup and now, in the files as the last agent left
+    /// them, and in the commit to come.
+    fn changed_since_set_up(
+        &self,
+        slot: &Path,
+        admin: &Path,
+        at: &Oid,
+    ) -> Result<Changed, GitError> {
+        let text = fs::read_to_string(admin.join(SET_UP)).unwrap_or_default();
+        let Ok(mark) = text.parse::<Oid>() else { return Ok(Changed::Everything) };
+        let args = ["diff-index", "-z", "--name-only", "--no-renames", mark.as_str(), "--"];
+        let call = self.in_slot(Call::read("git.slot_diff", slot), slot, admin).args(args);
+        let reply = self.git.run(call)?;
+        if reply.code != 0 {
+            // The commit was collected, or the index is broken.
+            return Ok(Changed::Everything);
+        }
+        let mut paths = reply.texts();
+        paths.extend(self.changed_paths(&mark, at)?);
+        paths.sort();
+        paths.dedup();
+        Ok(Changed::Paths(paths))
+    }
+
+    /// Checks out and cleans; returns what is nevertheless modified.
+    fn check_out(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        request: &SlotRequest<'_>,
+    ) -> Result<Vec<String>, GitError> {
+        let at = request.at;
+        let args = ["checkout", "-q", "--detach", "--force", at.as_str(), "--"];
+        let call = self.in_slot(Call::write("git.checkout", slot), slot, admin).args(args);
+        self.git.ok(call.gate(gate))?;
+        let clean = || {
+            let call = self.in_slot(Call::write("git.clean", slot), slot, admin);
+            let keep = request.keep.iter().map(|pattern| format!("--exclude={pattern}"));
+            self.git.run(call.args(["clean", "-ffdxq"]).args(keep).gate(gate))
+        };
+        if clean()?.code != 0 {
+            // Some tools make their caches read-only, folders included.
+            make_writable(slot);
+            let reply = clean()?;
+            if reply.code != 0 {
+                return Err(reply.failure(slot));
+            }
+        }
+        let args = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no"];
+        let call = self.in_slot(Call::read("git.slot_status", slot), slot, admin).args(args);
+        let reply = self.git.ok(call.args(["--ignore-submodules=all", "--no-renames"]))?;
+        let (mut found, mut unclean) = (String::new(), Vec::new());
+        for field in reply.texts() {
+            if let Some(oid) = field.strip_prefix("# branch.oid ") {
+                found = oid.to_owned();
+            } else if !field.starts_with('#') {
+                // Eight fields before the path of a changed file, ten before an unmerged one's.
+                let fields = if field.starts_with('u') { 11 } else { 9 };
+                unclean.extend(field.splitn(fields, ' ').last().map(str::to_owned));
+            }
+        }
+        if found != at.as_str() {
+            return Err(GitError::SlotHead { path: slot.into(), found, expected: at.clone() });
+        }
+        Ok(unclean)
+    }
+
+    /// Merges into the slot's files without committing; returns the files in conflict.
+    fn prepare_merge(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        theirs: &Oid,
+    ) -> Result<Vec<String>, GitError> {
+        let call = self
+            .in_slot(Call::write("git.slot_merge", slot), slot, admin)
+            .args(["merge", "--no-ff", "--no-commit", "--no-autostash", "--no-stat", "-q"])
+            .args(["--no-rerere-autoupdate", "--", theirs.as_str()]);
+        let merged = self.git.run(self.signed(call, None)?.gate(gate))?;
+        if merged.code == 0 {
+            return Ok(Vec::new());
+        }
+        let args = ["diff", "--name-only", "--diff-filter=U", "-z"];
+        let call = self.in_slot(Call::read("git.slot_conflicts", slot), slot, admin).args(args);
+        let conflicts = self.git.ok(call)?.texts();
+        if merged.code == 1 && !conflicts.is_empty() {
+            return Ok(conflicts);
+        }
+        Err(merged.failure(slot))
+    }
+
+    /// Points a call at a slot by its administrative folder.
+    pub(super) fn in_slot<'a>(&self, call: Call<'a>, slot: &Path, admin: &Path) -> Call<'a> {
+        call.env("GIT_DIR", admin).env("GIT_WORK_TREE", slot)
+    }
+}
+
+/// Removes what merges, rebases and killed gits left in a slot's administrative folder.
+fn clear_state(admin: &Path) -> Result<(), GitError> {
+    const FILES: &[&str] = &[
+        "locked",
+        "MERGE_HEAD",
+        "MERGE_MSG",
+        "MERGE_MODE",
+        "MERGE_RR",
+        "MERGE_AUTOSTASH",
+        "AUTO_MERGE",
+        "SQUASH_MSG",
+        "CHERRY_PICK_HEAD",
+        "REVERT_HEAD",
+        "REBASE_HEAD",
+        "BISECT_START",
+        "BISECT_LOG",
+        "BISECT_NAMES",
+        "BISECT_TERMS",
+        "BISECT_EXPECTED_REV",
+    ];
+    const FOLDERS: &[&str] = &["rebase-merge", "rebase-apply", "sequencer"];
+    let entries = fs::read_dir(admin).map_err(|source| GitError::File {
+        doing: "read",
+        path: admin.into(),
+        source,
+    })?;
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let is_named = |names: &[&str]| names.iter().any(|it| name == **it);
+        if is_named(FILES) || name.as_bytes().ends_with(b".lock") {
+            remove_file(&entry.path())?;
+        } else if is_named(FOLDERS) {
+            remove_tree("git.clear_state", &entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), GitError> {
+    let written = fail::point("git.mark").and_then(|()| fs::write(path, text));
+    written.map_err(|source| GitError::File { doing: "write", path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::git::scratch::Scratch;
+    use crate::git::slot::{HALF_MADE_AGE_MIN, Slot};
+    use crate::sys::{child, clock};
+
+    struct Case {
+        scratch: Scratch,
+        slot: PathBuf,
+        tip: Oid,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let scratch = Scratch::new();
+            let slot = scratch.root.join(".pipeline/worktrees/impl ü/1");
+            let tip = scratch.rev("HEAD");
+            Self { scratch, slot, tip }
+        }
+
+        fn request<'a>(&'a self, at: &'a Oid) -> SlotRequest<'a> {
+            SlotRequest { path: &self.slot, at, keep: &[], merge: None }
+        }
+
+        /// Prepares and checks all that must hold afterwards, whatever was there before.
+        fn prepare(&self, at: &Oid) -> SlotReady {
+            let ready = self.scratch.repo.prepare_slot(&self.request(at)).unwrap();
+            self.assert_ready(at);
+            assert_eq!((&ready.head, ready.unclean.len()), (at, 0));
+            ready
+        }
+
+        fn assert_ready(&self, at: &Oid) {
+            let git = |args: &[&str]| self.scratch.git_in(&self.slot, args.iter().copied());
+            assert_eq!(git(&["rev-parse", "HEAD"]), at.as_str());
+            assert_eq!(git(&["status", "--porcelain", "--ignored"]), "");
+            assert_eq!(git(&["branch", "--show-current"]), "");
+            assert!(self.slot.join("a.txt").exists());
+            let admins = self.scratch.repo.admins().unwrap();
+            assert_eq!(admins.len(), 1, "{admins:?}");
+            self.scratch.fsck();
+        }
+
+        fn admin(&self) -> PathBuf {
+            self.scratch.repo.admin_of(&self.slot).unwrap().unwrap()
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.slot.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_slot_is_made_used_again_and_removed() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        assert_eq!(case.prepare(&case.tip).changed, Changed::Everything);
+        assert_eq!(case.prepare(&case.tip).changed, Changed::Everything);
+        let next = case.scratch.commit_on(&case.tip, "b b.txt", "b");
+        case.prepare(&next);
+        let dir = case.scratch.root.join(".pipeline");
+        let slot = Slot { path: case.slot.clone(), is_present: true };
+        assert_eq!(repo.list_slots(&dir).unwrap(), [slot]);
+        for _ in 0..2 {
+            repo.remove_slot(&case.slot).unwrap();
+        }
+        assert!(!case.slot.exists() && repo.list_slots(&dir).unwrap().is_empty());
+        assert_eq!(repo.checkouts().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn whatever_an_agent_left_is_gone() {
+        let case = Case::new();
+        case.prepare(&case.tip);
+        let theirs = case.scratch.commit_on(&case.tip, "a.txt", "theirs");
+        let git = |args: &[&str]| case.scratch.git_in(&case.slot, args.iter().copied());
+        git(&["checkout", "-q", "-b", "agents-own"]);
+        case.write("a.txt", "ours");
+        case.write("new dir/ü\n.txt", "new");
+        case.write(".gitignore", "ignored\n");
+        case.write("ignored/x", "x");
+        git(&["init", "-q", "nested"]);
+        git(&["commit", "-q", "-am", "mine"]);
+        let call = Call::write("git.x", &case.slot).args(["rebase", "-q", theirs.as_str()]);
+        assert_ne!(case.scratch.repo.git.run(call).unwrap().code, 0);
+        fs::write(case.admin().join("index.lock"), "").unwrap();
+        fs::write(case.admin().join("HEAD.lock"), "").unwrap();
+        case.prepare(&case.tip);
+        assert!(!case.admin().join("rebase-merge").exists());
+    }
+
+    #[test]
+    fn kept_patterns_survive() {
+        let case = Case::new();
+        case.prepare(&case.tip);
+        case.write("sub/node_modules/x", "x");
+        case.write("target/y", "y");
+        case.write("other/z", "z");
+        let keep = ["node_modules".to_owned(), "/target".to_owned()];
+        let request = SlotRequest { keep: &keep, ..case.request(&case.tip) };
+        let ready = case.scratch.repo.prepare_slot(&request).unwrap();
+        assert!(ready.unclean.is_empty());
+        assert!(case.slot.join("sub/node_modules/x").exists());
+        assert!(case.slot.join("target/y").exists());
+        assert!(!case.slot.join("other").exists());
+    }
+
+    #[test]
+    fn changes_are_counted_from_the_last_setup() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        case.prepare(&case.tip);
+        repo.mark_set_up(&case.slot, &case.tip).unwrap();
+        assert_eq!(case.prepare(&case.tip).changed, Changed::Paths(vec![]));
+        // An agent changed one file and threw it away; the next commit changes another.
+        case.write("a.txt", "agent");
+        let next = case.scratch.commit_on(&case.tip, "lock.json", "1");
+        let changed = Changed::Paths(vec!["a.txt".into(), "lock.json".into()]);
+        assert_eq!(case.prepare(&next).changed, changed);
+        let changed = Changed::Paths(vec!["lock.json".into()]);
+        assert_eq!(case.prepare(&next).changed, changed);
+        repo.mark_set_up(&case.slot, &next).unwrap();
+        assert_eq!(case.prepare(&next).changed, Changed::Paths(vec![]));
+    }
+
+    #[test]
+    fn half_made_and_broken_slots_are_made_again() {
+        let case = Case::new();
+        case.prepare(&case.tip);
+        type Damage = fn(&Case);
+        let breaks: [(&str, Damage); 8] = [
+            ("folder gone", |case| fs::remove_dir_all(&case.slot).unwrap()),
+            ("all worktrees gone", |case| {
+                fs::remove_dir_all(case.scratch.root.join(".pipeline")).unwrap();
+            }),
+            ("admin gone", |case| fs::remove_dir_all(case.admin()).unwrap()),
+            ("link gone", |case| fs::remove_file(case.slot.join(".git")).unwrap()),
+            ("link replaced by a repository", |case| {
+                fs::remove_file(case.slot.join(".git")).unwrap();
+                case.scratch.git(["init", "-q", case.slot.to_str().unwrap()]);
+            }),
+            ("no HEAD yet", |case| {
+                fs::remove_file(case.admin().join("HEAD")).unwrap();
+                fs::write(case.admin().join("locked"), "initializing").unwrap();
+            }),
+            ("broken index", |case| fs::write(case.admin().join("index"), "junk").unwrap()),
+            ("HEAD at nothing", |case| {
+                fs::write(case.admin().join("HEAD"), "0".repeat(40)).unwrap();
+            }),
+        ];
+        for (name, damage) in breaks {
+            damage(&case);
+            let ready = case.scratch.repo.prepare_slot(&case.request(&case.tip));
+            assert!(ready.is_ok(), "{name}: {ready:?}");
+            case.assert_ready(&case.tip);
+        }
+    }
+
+    #[test]
+    fn a_slot_whose_making_was_killed_anywhere_is_made_again() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        for step in 0..24 {
+            let gate = repo.slot_gate(&case.slot).unwrap();
+            let mut command = child::command("git", &case.scratch.root);
+            command.args(["worktree", "add", "-q", "--detach", "--"]).arg(&case.slot);
+            command.stdin(gate.share().unwrap()).stderr(std::process::Stdio::null());
+            let mut git = command.arg(case.tip.as_str()).spawn().unwrap();
+            drop((command, gate));
+            let start = clock::monotonic();
+            while start.elapsed() < Duration::from_micros(250 * step) {
+                std::hint::spin_loop();
+            }
+            git.kill().unwrap();
+            git.wait().unwrap();
+            // Waits for what that git started; an unfinished folder that says nothing stays.
+            let half = fs::read_dir(case.scratch.root.join(".git/worktrees"));
+            let ready = repo.prepare_slot(&case.request(&case.tip)).unwrap();
+            assert!(ready.unclean.is_empty());
+            case.scratch.fsck();
+            repo.remove_slot(&case.slot).unwrap();
+            for admin in half.into_iter().flatten().filter_map(Result::ok) {
+                let left = admin.path();
+                assert!(!left.exists() || !left.join("gitdir").exists(), "{left:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_admin_folder_with_only_its_lock_does_not_change_the_name() {
+        let case = Case::new();
+        let half = case.scratch.root.join(".git/worktrees/1");
+        fs::create_dir_all(&half).unwrap();
+        fs::write(half.join("locked"), "initializing").unwrap();
+        let old = fs::metadata(&half).unwrap().modified().unwrap() - 2 * HALF_MADE_AGE_MIN;
+        fs::File::open(&half).unwrap().set_modified(old).unwrap();
+        fs::create_dir_all(&case.slot).unwrap();
+        case.prepare(&case.tip);
+        assert_eq!(case.admin(), half);
+    }
+
+    #[test]
+    fn places_of_others_are_refused() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        let mine = case.scratch.home().join("mine");
+        fs::create_dir_all(&mine).unwrap();
+        fs::write(mine.join("x"), "x").unwrap();
+        fs::create_dir_all(case.slot.parent().unwrap()).unwrap();
+        let refused = || {
+            let prepared = repo.prepare_slot(&case.request(&case.tip));
+            assert!(matches!(prepared, Err(GitError::ForeignSlot { .. })), "{prepared:?}");
+            assert!(matches!(repo.remove_slot(&case.slot), Err(GitError::ForeignSlot { .. })));
+        };
+        std::os::unix::fs::symlink(&mine, &case.slot).unwrap();
+        refused();
+        fs::remove_file(&case.slot).unwrap();
+        fs::write(&case.slot, "file").unwrap();
+        refused();
+        fs::remove_file(&case.slot).unwrap();
+        fs::rename(&mine, &case.slot).unwrap();
+        refused();
+        assert!(case.slot.join("x").exists());
+    }
+
+    #[test]
+    fn an_unknown_commit_fails_and_keeps_the_slot() {
+        let case = Case::new();
+        case.prepare(&case.tip);
+        case.write("keep me", "x");
+        let none: Oid = "1".repeat(40).parse().unwrap();
+        let failed = case.scratch.repo.prepare_slot(&case.request(&none));
+        assert!(matches!(failed, Err(GitError::Failed { .. })), "{failed:?}");
+        assert!(case.slot.join("keep me").exists());
+    }
+
+    #[test]
+    fn a_prepared_merge_has_markers_with_the_common_base() {
+        let case = Case::new();
+        let (repo, tip) = (&case.scratch.repo, &case.tip);
+        let ours = case.scratch.commit_on(tip, "a.txt", "ours\n");
+        let theirs = case.scratch.commit_on(tip, "a.txt", "theirs\n");
+        let theirs = case.scratch.commit_on(&theirs, "t ü.txt", "t");
+        let request = SlotRequest { merge: Some(&theirs), ..case.request(&ours) };
+        for _ in 0..2 {
+            let ready = repo.prepare_slot(&request).unwrap();
+            assert_eq!(ready.conflicts, ["a.txt"]);
+            let text = fs::read_to_string(case.slot.join("a.txt")).unwrap();
+            for mark in ["<<<<<<< ", "||||||| ", "=======\n", ">>>>>>> "] {
+                assert!(text.contains(mark), "{text}");
+            }
+            assert!(case.slot.join("t ü.txt").exists());
+        }
+        case.prepare(&ours);
+        let clean = case.scratch.commit_on(tip, "c", "c");
+        let request = SlotRequest { merge: Some(&clean), ..case.request(&ours) };
+        assert!(repo.prepare_slot(&request).unwrap().conflicts.is_empty());
+        assert!(case.slot.join("c").exists());
+    }
+
+    #[test]
+    fn slots_are_prepared_at_once_by_many_threads() {
+        let case = Case::new();
+        std::thread::scope(|scope| {
+            for index in 0..4 {
+                let case = &case;
+                scope.spawn(move || {
+                    let path = case.scratch.root.join(format!(".pipeline/worktrees/a{index}/1"));
+                    for _ in 0..2 {
+                        let request = SlotRequest { path: &path, ..case.request(&case.tip) };
+                        case.scratch.repo.prepare_slot(&request).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(case.scratch.repo.list_slots(&case.scratch.root).unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_repository_that_disagrees_with_its_line_ends_is_reported() {
+        let case = Case::new();
+        let crlf = case.scratch.commit_on(&case.tip, "w.txt", "1\r\n");
+        let at = case.scratch.commit_on(&crlf, ".gitattributes", "*.txt text eol=lf\n");
+        let ready = case.scratch.repo.prepare_slot(&case.request(&at)).unwrap();
+        assert_eq!(ready.unclean, ["w.txt"]);
+    }
+}
