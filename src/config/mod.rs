@@ -5,6 +5,7 @@
 //! together.
 
 pub mod detect;
+pub mod layout;
 pub mod file;
 pub mod problem;
 pub mod reader;

@@ -12,6 +12,7 @@ mod base;
 mod call;
 mod error;
 mod gate;
+mod history;
 mod landing;
 mod oid;
 mod refs;

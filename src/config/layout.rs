@@ -1,0 +1,68 @@
+//! Where things lie in a project.
+
+use std::path::{Path, PathBuf};
+
+/// The folders of one project; all paths absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The main checkout, or the project's folder without git.
+    pub root: PathBuf,
+    /// `.git/pipeline` in the common git folder, or `.pipeline/state` without git.
+    pub state: PathBuf,
+}
+
+impl Layout {
+    /// Returns the layout of a git repository.
+    #[must_use]
+    pub fn of_repository(root: &Path, common_dir: &Path) -> Self {
+        Self { root: root.into(), state: common_dir.join("pipeline") }
+    }
+
+    /// Returns the layout of a folder without git.
+    #[must_use]
+    pub fn of_folder(root: &Path) -> Self {
+        Self { root: root.into(), state: root.join(".pipeline/state") }
+    }
+
+    /// Returns the settings file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.root.join("pipeline.toml")
+    }
+
+    /// Returns the folder of what we keep beside the user's files.
+    #[must_use]
+    pub fn dot(&self) -> PathBuf {
+        self.root.join(".pipeline")
+    }
+
+    /// Returns an agent's worktree slot; `dir` is `worktree.dir` of the settings.
+    #[must_use]
+    pub fn slot(&self, dir: &str, agent: &str, slot: u32) -> PathBuf {
+        self.root.join(dir).join(agent).join(slot.to_string())
+    }
+
+    /// Returns the folder with one folder per keeper.
+    #[must_use]
+    pub fn keepers(&self) -> PathBuf {
+        self.state.join("keepers")
+    }
+
+    /// Returns an attempt's folder: prompt, records, and the task file without git.
+    #[must_use]
+    pub fn attempt(&self, id: &str) -> PathBuf {
+        self.state.join("attempts").join(id)
+    }
+
+    /// Returns an attempt's log.
+    #[must_use]
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.state.join("logs").join(format!("{id}.log"))
+    }
+
+    /// Returns the lock that the monitor holds.
+    #[must_use]
+    pub fn monitor_lock(&self) -> PathBuf {
+        self.state.join("monitor.lock")
+    }
+}

@@ -1,0 +1,59 @@
+//! Questions about history.
+
+use super::call::Call;
+use super::error::GitError;
+use super::oid::Oid;
+use super::repo::Repo;
+
+/// Most paths asked about at once, so that the command line stays short.
+const PATHS_MAX: usize = 100;
+
+impl Repo {
+    /// Returns how many commits `to` has that `from` lacks.
+    ///
+    /// # Errors
+    /// When git fails or a commit does not exist.
+    pub fn commits_between(&self, from: &Oid, to: &Oid) -> Result<u64, GitError> {
+        let range = format!("{from}..{to}");
+        let call = Call::read("git.count", &self.root).args(["rev-list", "--count", &range, "--"]);
+        let reply = self.git.ok(call)?;
+        Ok(reply.line().trim().parse().unwrap_or(0))
+    }
+
+    /// Returns the tasks whose commits on `onto`, since it parted from `tip`, changed one of the
+    /// paths: values of the trailer `Pipeline-Task`, newest first, without repetition.
+    ///
+    /// # Errors
+    /// When git fails or a commit does not exist.
+    pub fn tasks_touching(
+        &self,
+        tip: &Oid,
+        onto: &Oid,
+        paths: &[String],
+    ) -> Result<Vec<String>, GitError> {
+        let range = format!("{tip}..{onto}");
+        let format = "--format=%(trailers:key=Pipeline-Task,valueonly)";
+        let paths = paths.iter().take(PATHS_MAX).map(String::as_str);
+        let call = Call::read("git.log", &self.root)
+            .args(["--literal-pathspecs", "log", format, &range, "--"])
+            .args(paths);
+        let reply = self.git.ok(call)?;
+        let mut tasks: Vec<String> = Vec::new();
+        for line in reply.line().lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if !tasks.iter().any(|task| task == line) {
+                tasks.push(line.to_owned());
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Returns the names at the root of a commit's tree.
+    ///
+    /// # Errors
+    /// When git fails or the commit does not exist.
+    pub fn root_names(&self, commit: &Oid) -> Result<Vec<String>, GitError> {
+        let args = ["ls-tree", "-z", "--name-only", commit.as_str()];
+        let reply = self.git.ok(Call::read("git.ls_tree", &self.root).args(args))?;
+        Ok(reply.texts())
+    }
+}

@@ -1,0 +1,207 @@
+//! The keeper's orders, made from the state.
+
+use std::path::{Path, PathBuf};
+
+use crate::agent::environment::agent_env;
+use crate::agent::job::{AttemptRef, GRACE_MS, JOB_VERSION, Job, JobCommand, MARKER_GRACE_MS};
+use crate::agent::task_file;
+use crate::config::layout::Layout;
+use crate::git::Repo;
+use crate::machine::State;
+use crate::machine::attempt::{Attempt, AttemptKind};
+use crate::machine::mode::Isolation;
+use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
+
+/// The paths of one attempt.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub dir: PathBuf,
+    pub attempt_dir: PathBuf,
+    pub prompt_file: PathBuf,
+    pub task_file: PathBuf,
+    pub excludes: PathBuf,
+    pub log: PathBuf,
+}
+
+/// Returns where an attempt's files lie.
+pub fn places(layout: &Layout, settings: &Settings, attempt: &Attempt) -> Places {
+    let attempt_dir = layout.attempt(attempt.id.as_str());
+    let name = attempt.task.as_ref().map(|task| task_file::file_name(task.as_str()));
+    let is_bare = settings.project.isolation == Isolation::None;
+    let dir = if is_bare {
+        layout.root.clone()
+    } else {
+        layout.slot(&settings.worktree.dir, attempt.agent.as_str(), attempt.slot)
+    };
+    let file_dir = if is_bare { &attempt_dir } else { &dir };
+    Places {
+        task_file: file_dir.join(name.unwrap_or_default()),
+        prompt_file: attempt_dir.join("prompt.md"),
+        excludes: attempt_dir.join("excludes"),
+        log: layout.log(attempt.id.as_str()),
+        dir,
+        attempt_dir,
+    }
+}
+
+/// Returns what identifies an attempt in the world.
+pub fn reference(layout: &Layout, attempt: &Attempt) -> AttemptRef {
+    AttemptRef {
+        attempt: attempt.id.as_str().into(),
+        nonce: attempt.nonce.clone(),
+        attempt_dir: layout.attempt(attempt.id.as_str()),
+    }
+}
+
+/// What every job of a project is given.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    pub layout: &'a Layout,
+    pub repo: Option<&'a Repo>,
+    /// The folder of the running program; first in `PATH`.
+    pub program_dir: &'a Path,
+}
+
+/// Returns the order for an attempt.
+///
+/// # Errors
+/// Why there is nothing to run, in words.
+pub fn order(around: &Surroundings<'_>, state: &State, attempt: &Attempt) -> Result<Job, String> {
+    let settings = &state.settings;
+    let places = places(around.layout, settings, attempt);
+    match &attempt.kind {
+        AttemptKind::Work { .. } => work(around, state, attempt, places),
+        AttemptKind::StageCheck { stage, .. } => {
+            let checks = settings.stage(stage.as_str()).map(|(_, stage)| stage.checks.clone());
+            Ok(checks_job(around, settings, attempt, &places, &checks.unwrap_or_default()))
+        }
+        AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
+            Ok(checks_job(around, settings, attempt, &places, &settings.landing.checks))
+        }
+    }
+}
+
+fn work(
+    around: &Surroundings<'_>,
+    state: &State,
+    attempt: &Attempt,
+    places: Places,
+) -> Result<Job, String> {
+    let settings = &state.settings;
+    let agent = state.agents.get(&attempt.agent);
+    let group = agent.and_then(|agent| settings.agents.get(agent.group));
+    let group = group.ok_or_else(|| format!("agent `{}` is gone", attempt.agent))?;
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let own = task.and_then(|task| task.spec.command.clone());
+    let command = command(around.layout, group, own, &places)?;
+    let stage = attempt.stage().and_then(|stage| settings.stage(stage.as_str()));
+    let timeout = stage.map(|(_, stage)| stage.timeout_ms.unwrap_or(stage.timeout_max_ms));
+    let marker_file =
+        (group.completion == Completion::Marker).then(|| places.task_file.clone());
+    let mut job = base(around, settings, attempt, &places, &group.env_allow, &group.env);
+    job.commands = vec![command];
+    job.stdin = Some(places.prompt_file);
+    job.timeout_ms = timeout;
+    job.marker_file = marker_file;
+    Ok(job)
+}
+
+/// Fills in the placeholders; a program path with a slash is taken from the project's root.
+fn command(
+    layout: &Layout,
+    group: &AgentGroup,
+    own: Option<String>,
+    places: &Places,
+) -> Result<JobCommand, String> {
+    let fill = |text: &String| {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        text.replace("{project}", &path(&layout.root))
+            .replace("{prompt_file}", &path(&places.prompt_file))
+            .replace("{task_file}", &path(&places.task_file))
+            .replace("{model}", "")
+    };
+    match &group.command {
+        AgentCommand::Shell(text) => Ok(JobCommand::Shell(fill(text))),
+        AgentCommand::Argv(words) => {
+            let mut words: Vec<String> = words.iter().map(fill).collect();
+            if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
+                *program = layout.root.join(&*program).to_string_lossy().into_owned();
+            }
+            Ok(JobCommand::Argv(words))
+        }
+        AgentCommand::Task => own.map(JobCommand::Shell).ok_or_else(|| {
+            "the agent runs the task's own command, and the task has none".to_owned()
+        }),
+    }
+}
+
+/// Returns the job that runs `commands` one after another in the attempt's worktree.
+pub fn checks_job(
+    around: &Surroundings<'_>,
+    settings: &Settings,
+    attempt: &Attempt,
+    places: &Places,
+    commands: &[String],
+) -> Job {
+    let all = vec!["*".to_owned()];
+    let mut job = base(around, settings, attempt, places, &all, &std::collections::BTreeMap::new());
+    job.commands = commands.iter().cloned().map(JobCommand::Shell).collect();
+    if job.commands.is_empty() {
+        // Setup alone judges the base then.
+        job.commands.push(JobCommand::Shell("true".into()));
+    }
+    job.timeout_ms = Some(settings.landing.checks_timeout_ms);
+    job
+}
+
+fn base(
+    around: &Surroundings<'_>,
+    settings: &Settings,
+    attempt: &Attempt,
+    places: &Places,
+    allow: &[String],
+    own: &std::collections::BTreeMap<String, String>,
+) -> Job {
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    let mut extra: Vec<(String, String)> = Vec::new();
+    if let Some(repo) = around.repo {
+        let excludes = attempt.is_work().then_some(places.excludes.as_path());
+        // Without it the agent's git has the user's settings, which is no reason not to start.
+        let git = repo.agent_git_env(excludes).unwrap_or_default();
+        extra.extend(git.into_iter().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+    }
+    extra.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let stage = attempt.stage().map_or("landing", |stage| stage.as_str());
+    let task = attempt.task.as_ref().map_or("", |task| task.as_str());
+    extra.extend([
+        ("PIPELINE_TASK_ID".into(), task.into()),
+        ("PIPELINE_STAGE".into(), stage.into()),
+        ("PIPELINE_AGENT".into(), attempt.agent.as_str().into()),
+        ("PIPELINE_ATTEMPT".into(), attempt.id.as_str().into()),
+        ("PIPELINE_NONCE".into(), attempt.nonce.clone()),
+        ("PIPELINE_PROJECT".into(), path(&around.layout.root)),
+    ]);
+    if attempt.is_work() {
+        extra.push(("PIPELINE_TASK_FILE".into(), path(&places.task_file)));
+        extra.push(("PIPELINE_PROMPT_FILE".into(), path(&places.prompt_file)));
+    }
+    Job {
+        v: JOB_VERSION,
+        attempt: attempt.id.as_str().into(),
+        nonce: attempt.nonce.clone(),
+        dir: places.dir.clone(),
+        commands: Vec::new(),
+        stdin: None,
+        log: places.log.clone(),
+        log_bytes: settings.limits.log_bytes,
+        env: agent_env(std::env::vars_os(), allow, around.program_dir, &extra),
+        timeout_ms: None,
+        silence_ms: None,
+        attempt_dir: places.attempt_dir.clone(),
+        marker_file: None,
+        marker_grace_ms: MARKER_GRACE_MS,
+        grace_ms: GRACE_MS,
+    }
+}

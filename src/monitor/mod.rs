@@ -1,0 +1,20 @@
+//! The monitor: the loop, what wakes it, and how effects are carried out.
+//!
+//! [`cycle`] is the loop over any store, world and clock; [`world`] the real world: git, keepers,
+//! files. Nothing here decides what happens next; that is the machine's.
+
+pub mod cycle;
+pub mod run;
+pub mod world;
+
+mod brief;
+mod current;
+mod job;
+mod lane;
+mod prepare;
+mod progress;
+mod report;
+mod sources;
+mod work;
+
+pub use run::{End, Options, Until, run};

@@ -1,0 +1,271 @@
+//! Makes an attempt's worktree ready: branch, checkout, copies, setup, task file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::brief::Brief;
+use super::job::Places;
+use super::report::{SetupEnd, Watch};
+use super::work::{Fault, oid, refs};
+use crate::agent::Launcher;
+use crate::agent::client::Keepers;
+use crate::agent::job::{AttemptRef, Job, JobCommand};
+use crate::agent::probe::Probe;
+use crate::agent::tree;
+use crate::git::{Cas, Changed, Oid, Repo, SlotRequest};
+use crate::machine::Observation;
+use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::settings::Worktree;
+
+/// Files whose change makes `setup` run again.
+const LOCKFILES: [&str; 14] = [
+    "package.json",
+    "package-lock.json",
+    "pnpm-lock.yaml",
+    "yarn.lock",
+    "pyproject.toml",
+    "uv.lock",
+    "poetry.lock",
+    "requirements.txt",
+    "Cargo.toml",
+    "Cargo.lock",
+    "go.mod",
+    "go.sum",
+    "Gemfile",
+    "Gemfile.lock",
+];
+/// How long the strays of a dead keeper get to leave.
+const STRAYS_GRACE: Duration = Duration::from_secs(2);
+
+/// All that preparing needs, copied from the state.
+#[derive(Debug)]
+pub struct Prepare {
+    pub attempt: AttemptId,
+    pub agent: String,
+    /// `None` for checks of a commit.
+    pub task: Option<TaskId>,
+    /// Tip of the task branch by the record.
+    pub tip: Option<String>,
+    /// Where a new task branch starts; or the commit to check.
+    pub start: String,
+    /// Salvaged work to go on from.
+    pub resume: Option<String>,
+    pub merge: Option<String>,
+    pub worktree: Worktree,
+    pub places: Places,
+    pub root: PathBuf,
+    pub brief: Option<Brief>,
+    /// The setup job, ready to be ordered; `None`: there is no setup.
+    pub setup: Option<Job>,
+    /// A monitor before this one may have begun it.
+    pub is_inherited: bool,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// In words; the attempt then ends as infrastructure.
+pub fn run(
+    prepare: &Prepare,
+    repo: &Repo,
+    keepers: &Keepers,
+    watch: &Arc<Watch>,
+) -> Result<Observation, Fault> {
+    if prepare.is_inherited {
+        end_leftovers(prepare, keepers, watch)?;
+    }
+    fs::create_dir_all(&prepare.places.attempt_dir).map_err(|error| {
+        Fault::file("make", &prepare.places.attempt_dir, &error)
+    })?;
+    let tip = match &prepare.task {
+        Some(task) if prepare.brief.is_some() => Some(task_tip(prepare, repo, task)?),
+        Some(_) | None => None,
+    };
+    let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
+    let at = oid(at)?;
+    let merge = prepare.merge.as_deref().map(oid).transpose()?;
+    let ready = repo.prepare_slot(&SlotRequest {
+        path: &prepare.places.dir,
+        at: &at,
+        keep: &prepare.worktree.keep,
+        merge: merge.as_ref(),
+    })?;
+    copy(prepare)?;
+    if is_setup_due(&ready.changed) {
+        set_up(prepare, repo, keepers, watch, &at)?;
+    }
+    if let Some(brief) = &prepare.brief {
+        let mut brief = brief.clone();
+        if prepare.merge.is_some() {
+            brief.set_merge(ready.conflicts);
+        }
+        write_brief(prepare, repo, &brief)?;
+    }
+    Ok(Observation::Prepared {
+        attempt: prepare.attempt.clone(),
+        base: Some(crate::machine::id::Oid::new(at.as_str())),
+        tip: tip.map(crate::machine::id::Oid::new),
+    })
+}
+
+/// Returns the tip of the task branch, which is made at the landing branch's tip when the record
+/// knows none; what stands there then is kept in salvage.
+fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fault> {
+    let name = refs::task(task);
+    if let Some(tip) = &prepare.tip {
+        let tip = oid(tip)?;
+        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)?
+            && found.as_ref() != Some(&tip)
+        {
+            put_back(repo, &name, &tip, found.as_ref())?;
+        }
+        return Ok(tip.to_string());
+    }
+    let start = oid(&prepare.start)?;
+    if let Cas::Moved(found) = repo.cas_ref(&name, Some(&start), None)?
+        && found.as_ref() != Some(&start)
+    {
+        put_back(repo, &name, &start, found.as_ref())?;
+    }
+    Ok(start.to_string())
+}
+
+/// Moves a branch of ours back to where the record has it; what was found goes to salvage.
+pub fn put_back(repo: &Repo, name: &str, to: &Oid, found: Option<&Oid>) -> Result<(), Fault> {
+    let short = name.rsplit('/').next().unwrap_or(name);
+    if let Some(found) = found {
+        let kept = refs::salvage(&format!("{short}.found-{}", found.short()));
+        repo.cas_ref(&kept, Some(found), None)?;
+    }
+    match repo.cas_ref(name, Some(to), found)? {
+        Cas::Done => Ok(()),
+        Cas::Moved(_) => Err(Fault(format!("`{name}` is being moved by somebody else"))),
+    }
+}
+
+fn is_setup_due(changed: &Changed) -> bool {
+    match changed {
+        Changed::Everything => true,
+        Changed::Paths(paths) => paths.iter().any(|path| {
+            let name = Path::new(path).file_name().unwrap_or_default();
+            LOCKFILES.iter().any(|lockfile| name == *lockfile)
+        }),
+    }
+}
+
+/// Copies files that git does not track from the main checkout; a missing one is left out.
+fn copy(prepare: &Prepare) -> Result<(), Fault> {
+    for name in &prepare.worktree.copy {
+        let (from, to) = (prepare.root.join(name), prepare.places.dir.join(name));
+        for entry in walkdir::WalkDir::new(&from).follow_links(false) {
+            let Ok(entry) = entry else { continue };
+            let Ok(below) = entry.path().strip_prefix(&from) else { continue };
+            let to = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+            let copied = if entry.file_type().is_dir() {
+                fs::create_dir_all(&to)
+            } else if entry.file_type().is_file() {
+                let parent = to.parent().map_or(Ok(()), fs::create_dir_all);
+                parent.and_then(|()| fs::copy(entry.path(), &to).map(|_| ()))
+            } else {
+                Ok(())
+            };
+            copied.map_err(|error| Fault::file("copy to", &to, &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_up(
+    prepare: &Prepare,
+    repo: &Repo,
+    keepers: &Keepers,
+    watch: &Arc<Watch>,
+    at: &Oid,
+) -> Result<(), Fault> {
+    let Some(job) = &prepare.setup else { return Ok(()) };
+    fs::create_dir_all(&job.attempt_dir)
+        .map_err(|error| Fault::file("make", &job.attempt_dir, &error))?;
+    let (sender, receiver) = channel();
+    watch.add_setup(&job.attempt, sender);
+    keepers.start(&prepare.agent, job.clone());
+    match receiver.recv() {
+        Ok(SetupEnd::Exited(record)) if record.code == Some(0) => {
+            repo.mark_set_up(&prepare.places.dir, at)?;
+            Ok(())
+        }
+        Ok(SetupEnd::Exited(record)) => {
+            let name = match job.commands.get(record.command_index) {
+                Some(JobCommand::Shell(text)) => text.clone(),
+                Some(JobCommand::Argv(words)) => words.join(" "),
+                None => "setup".into(),
+            };
+            let tail = super::report::tail_of(&job.log);
+            Err(Fault(format!("setup `{name}` failed ({})\n{tail}", ending(&record))))
+        }
+        Ok(SetupEnd::Gone(why)) => Err(Fault(format!("setup did not end: {why}"))),
+        Err(_) => Err(Fault("setup was given up".into())),
+    }
+}
+
+fn ending(record: &crate::agent::job::ExitRecord) -> String {
+    match (record.code, record.signal) {
+        (Some(code), _) => format!("status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => record.reason.clone(),
+    }
+}
+
+/// Waits for, or ends, what a monitor before this one started for the attempt.
+fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Result<(), Fault> {
+    let Some(job) = &prepare.setup else { return Ok(()) };
+    let reference = AttemptRef {
+        attempt: job.attempt.clone(),
+        nonce: job.nonce.clone(),
+        attempt_dir: job.attempt_dir.clone(),
+    };
+    let found = keepers
+        .probe(&prepare.agent, &reference)
+        .map_err(|error| Fault(format!("cannot look for a setup under way: {error}")))?;
+    match found {
+        Probe::KeeperAlive => {
+            let (sender, receiver) = channel();
+            watch.add_setup(&job.attempt, sender);
+            keepers.adopt(&prepare.agent, &reference);
+            // However it ended: the checkout and, where due, setup are done again.
+            let _ = receiver.recv();
+        }
+        Probe::Strays(started) => {
+            tree::end_orphans(&started, STRAYS_GRACE)
+                .map_err(|error| Fault(format!("cannot end a setup under way: {error}")))?;
+        }
+        Probe::Exited(_) | Probe::Started(_) | Probe::Nothing => {}
+    }
+    // Its records are of the same nonce: the next run of setup must not take them for its own.
+    match fs::remove_dir_all(&job.attempt_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Fault::file("remove", &job.attempt_dir, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief) -> Result<(), Fault> {
+    let places = &prepare.places;
+    if fs::symlink_metadata(&places.task_file).is_ok() {
+        let name = places.task_file.display();
+        return Err(Fault(format!(
+            "`{name}` is a file of the repository, so it cannot be the task file: rename the task"
+        )));
+    }
+    brief
+        .write(&prepare.root, &places.task_file, &places.prompt_file)
+        .map_err(|error| Fault(format!("cannot write the task file: {error}")))?;
+    let mut excludes = repo.user_excludes()?;
+    let name = places.task_file.file_name().unwrap_or_default().to_string_lossy();
+    excludes.extend(format!("\n/{name}\n").bytes());
+    fs::write(&places.excludes, excludes)
+        .map_err(|error| Fault::file("write", &places.excludes, &error))
+}

@@ -1,0 +1,220 @@
+//! From a keeper's report to an observation: the exit record, the task file's last word, the log's
+//! end.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::sources::Input;
+use crate::agent::client::Report;
+use crate::agent::job::{EndedBy as Ended, ExitRecord};
+use crate::agent::probe::Probe;
+use crate::agent::reply;
+use crate::agent::status_line::Status;
+use crate::machine::attempt::{EndedBy, Exit, Marker};
+use crate::machine::id::AttemptId;
+use crate::machine::task::{EVIDENCE_BYTES_MAX, NOTES_BYTES_MAX, keep_tail};
+use crate::machine::time::Time;
+use crate::machine::{EventBody, Observation};
+use crate::sys::file::read_bounded;
+
+/// What is to be read when an attempt ends.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub nonce: String,
+    /// `None` for checks.
+    pub task_file: Option<PathBuf>,
+    pub log: PathBuf,
+}
+
+/// How a setup job ended, told to the thread that waits for it.
+#[derive(Debug)]
+pub enum SetupEnd {
+    Exited(Box<ExitRecord>),
+    Gone(String),
+}
+
+/// Attempts ordered from keepers, shared with the keepers' threads.
+#[derive(Debug, Default)]
+pub struct Watch {
+    attempts: Mutex<HashMap<String, Watched>>,
+    setups: Mutex<HashMap<String, Sender<SetupEnd>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change of the maps is one insert or remove, so a panic elsewhere leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watch {
+    /// Remembers what belongs to an attempt.
+    pub fn add(&self, attempt: &str, watched: Watched) {
+        locked(&self.attempts).insert(attempt.to_owned(), watched);
+    }
+
+    /// Directs the end of a setup job to `sender`.
+    pub fn add_setup(&self, job: &str, sender: Sender<SetupEnd>) {
+        locked(&self.setups).insert(job.to_owned(), sender);
+    }
+
+    fn setup_ended(&self, job: &str, end: SetupEnd) -> Option<SetupEnd> {
+        match locked(&self.setups).remove(job) {
+            Some(sender) => {
+                // The thread that waited has given up: then nobody needs the outcome.
+                let _ = sender.send(end);
+                None
+            }
+            None => Some(end),
+        }
+    }
+
+    fn take(&self, attempt: &str) -> Option<Watched> {
+        locked(&self.attempts).remove(attempt)
+    }
+
+    fn has_setup(&self, job: &str) -> bool {
+        locked(&self.setups).contains_key(job)
+    }
+}
+
+/// Turns a report into input for the loop; runs on the keeper's thread.
+pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
+    let seen = |observation| {
+        // The loop has ended: the record on disk is for the next monitor.
+        let _ = input.send(Input::Event(EventBody::Observation(observation)));
+    };
+    match report {
+        Report::Connected { .. } => {}
+        Report::Started { attempt, .. } => {
+            if !watch.has_setup(&attempt) {
+                let _ = input.send(Input::Started(AttemptId::new(attempt)));
+            }
+        }
+        Report::Exited { record, .. } => {
+            let id = record.attempt.clone();
+            if let Some(SetupEnd::Exited(record)) =
+                watch.setup_ended(&id, SetupEnd::Exited(record))
+            {
+                let watched = watch.take(&id);
+                let exit = Box::new(exit_of(&record, watched.as_ref()));
+                seen(Observation::Exited { attempt: AttemptId::new(id), exit });
+            }
+        }
+        Report::Refused { attempt: Some(attempt), why, .. }
+        | Report::StartFailed { attempt, why, .. } => {
+            if watch.setup_ended(&attempt, SetupEnd::Gone(why.clone())).is_some() {
+                seen(Observation::AttemptFaulted { attempt: AttemptId::new(attempt), why });
+            }
+        }
+        Report::KeeperLost { agent, attempt: Some(attempt), found } => {
+            let why = format!("the keeper of `{agent}` is gone");
+            if watch.has_setup(&attempt) {
+                let _ = watch.setup_ended(&attempt, SetupEnd::Gone(why));
+            } else {
+                let _ = input.send(Input::KeeperLost { agent, attempt, found });
+            }
+        }
+        Report::Superseded { agent } => {
+            let _ = input.send(Input::Superseded { agent });
+        }
+        Report::Refused { attempt: None, .. } | Report::KeeperLost { attempt: None, .. } => {}
+    }
+}
+
+/// Returns what the machine is told of an ended attempt.
+pub fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
+    let said = watched.and_then(|watched| {
+        watched.task_file.as_deref().map(|file| read_reply(file, &watched.nonce, record.code))
+    });
+    let (marker, notes) = said.unwrap_or_default();
+    let is_clean = record.code == Some(0) && matches!(marker, None | Some(Marker::Completed));
+    let tail = match watched {
+        _ if !record.reason.is_empty() && record.ended_by == Ended::SpawnFailed => {
+            record.reason.clone()
+        }
+        Some(watched) if !is_clean => tail_of(&watched.log),
+        Some(_) | None => String::new(),
+    };
+    Exit {
+        started_at: Time::from_ms(record.started_ms),
+        ended_at: Time::from_ms(record.ended_ms),
+        code: record.code,
+        signal: record.signal,
+        ended_by: match record.ended_by {
+            Ended::Exit => EndedBy::Exit,
+            Ended::Timeout => EndedBy::Timeout,
+            Ended::Silence => EndedBy::Silence,
+            Ended::Stop => EndedBy::Stop,
+            Ended::MarkerGrace => EndedBy::MarkerGrace,
+            Ended::SpawnFailed => EndedBy::SpawnFailed,
+        },
+        command_index: u32::try_from(record.command_index).unwrap_or(u32::MAX),
+        leaked: record.leaked + record.left,
+        cpu_ms: record.cpu_user_ms + record.cpu_sys_ms,
+        rss_kib_max: record.max_rss_kib,
+        marker,
+        notes,
+        tail,
+    }
+}
+
+/// Reads the status that counts for this attempt, and the notes.
+///
+/// Another nonce: ignored. Header gone: accepted only with this attempt's own exit 0.
+fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> (Option<Marker>, String) {
+    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX as u64) else {
+        return (None, String::new());
+    };
+    let Ok(parsed) = reply::read(&bytes) else { return (None, String::new()) };
+    let is_own = match &parsed.nonce {
+        Some(found) => found == nonce,
+        None => code == Some(0),
+    };
+    if !is_own {
+        return (None, String::new());
+    }
+    let marker = parsed.status.and_then(|status| match status {
+        Status::InProgress => None,
+        Status::Completed => Some(Marker::Completed),
+        Status::Blocked(why) => Some(Marker::Blocked(why)),
+        Status::Failed(why) => Some(Marker::Failed(why)),
+        Status::ChangesRequested(what) => Some(Marker::ChangesRequested(what)),
+    });
+    (marker, keep_tail(&parsed.notes, NOTES_BYTES_MAX).to_owned())
+}
+
+/// Returns whether the task file says, for this attempt, that it is done: the keeper's question.
+pub fn has_marker(file: &Path, nonce: &str) -> bool {
+    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX as u64) else { return false };
+    reply::read(&bytes).is_ok_and(|parsed| {
+        let is_said = parsed.status.is_some_and(|status| status != Status::InProgress);
+        is_said && parsed.nonce.as_deref() == Some(nonce)
+    })
+}
+
+/// Returns the end of a log, bounded; empty when it cannot be read.
+pub fn tail_of(log: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES_MAX as u64)))?;
+        let mut bytes = Vec::new();
+        file.take(EVIDENCE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().map(|text| keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned()).unwrap_or_default()
+}
+
+/// Returns why an attempt whose keeper died is lost; `None`: it never started.
+pub fn lost_because(found: Option<&Probe>) -> Option<String> {
+    match found {
+        Some(Probe::Nothing) => None,
+        Some(Probe::Strays(_)) => Some("its keeper died; what it left running was ended".into()),
+        Some(Probe::Started(_) | Probe::KeeperAlive | Probe::Exited(_)) | None => {
+            Some("its keeper died, and nothing is left of it".into())
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Carries out an attempt's git effects: save what it left, move the task branch.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::prepare::put_back;
+use crate::git::{Cas, GitError, Oid, Repo, SnapshotRequest};
+use crate::machine::Observation;
+use crate::machine::id::{AttemptId, TaskId};
+
+/// Why an effect failed, in words for the journal.
+#[derive(Debug)]
+pub struct Fault(pub String);
+
+impl Fault {
+    /// Says which file could not be dealt with.
+    pub fn file(what: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self(format!("cannot {what} `{}`: {error}", path.display()))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<GitError> for Fault {
+    fn from(error: GitError) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self(text)
+    }
+}
+
+/// Takes an id from the record as git's.
+pub fn oid(text: &str) -> Result<Oid, Fault> {
+    text.parse().map_err(|error| Fault(format!("commit id `{text}`: {error}")))
+}
+
+/// The names of our refs.
+pub mod refs {
+    use crate::machine::id::TaskId;
+
+    /// The task's branch, by full name.
+    pub fn task(id: &TaskId) -> String {
+        format!("refs/heads/pipeline/task/{id}")
+    }
+
+    /// Where work that does not go on is kept.
+    pub fn salvage(name: &str) -> String {
+        format!("refs/pipeline/salvage/{name}")
+    }
+
+    /// Where a landing's commit is kept until it has landed.
+    pub fn pending(id: &TaskId) -> String {
+        format!("refs/pipeline/pending/{id}")
+    }
+}
+
+/// What saving needs.
+#[derive(Debug)]
+pub struct Save {
+    pub attempt: AttemptId,
+    pub slot: PathBuf,
+    pub tip: String,
+    pub merge: Option<String>,
+    /// Name of the task file.
+    pub exclude: String,
+    pub message: String,
+    pub date_s: u64,
+}
+
+/// Commits and pins what an attempt left.
+pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
+    let tip = oid(&save.tip)?;
+    let merge = save.merge.as_deref().map(oid).transpose()?;
+    let left = repo.snapshot(&SnapshotRequest {
+        slot: &save.slot,
+        tip: &tip,
+        merge: merge.as_ref(),
+        exclude: std::slice::from_ref(&save.exclude),
+        message: &save.message,
+        date_s: save.date_s,
+        pin: &refs::salvage(save.attempt.as_str()),
+    })?;
+    Ok(Observation::Saved {
+        attempt: save.attempt.clone(),
+        commit: left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str())),
+        has_changed: left.tree_changed,
+        markers: left.markers,
+    })
+}
+
+/// What moving the task branch needs.
+#[derive(Debug)]
+pub struct Advance {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub from: String,
+    pub to: String,
+}
+
+/// Moves the task branch to what the attempt left; a value that somebody else put there is kept in
+/// salvage.
+pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
+    let (from, to) = (oid(&advance.from)?, oid(&advance.to)?);
+    let name = refs::task(&advance.task);
+    if let Cas::Moved(found) = repo.cas_ref(&name, Some(&to), Some(&from))? {
+        put_back(repo, &name, &to, found.as_ref())?;
+    }
+    // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
+    let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
+    Ok(Observation::Advanced { attempt: advance.attempt.clone() })
+}
