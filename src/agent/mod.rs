@@ -15,6 +15,7 @@ pub mod probe;
 pub mod process;
 pub mod protocol;
 pub mod rendezvous;
+pub(crate) mod spawn;
 pub mod tree;
 
 use std::io;
