@@ -166,12 +166,6 @@ impl Run {
         &self.job
     }
 
-    /// Returns wall time at the start, in milliseconds since 1970-01-01 UTC.
-    #[must_use]
-    pub fn started_ms(&self) -> u64 {
-        self.started.as_ms()
-    }
-
     /// Returns whether a command was started at all, or is running.
     #[must_use]
     pub fn has_started(&self) -> bool {
