@@ -21,6 +21,7 @@ pub mod rendezvous;
 pub mod reply;
 pub mod status_line;
 pub mod task_file;
+pub(crate) mod spawn;
 pub mod tree;
 
 use std::io;

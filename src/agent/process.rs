@@ -7,22 +7,23 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 use wait4::Wait4;
 
-use super::job::{EndedBy, ExitRecord, JOB_VERSION, Job, JobCommand};
+use super::job::{EndedBy, ExitRecord, JOB_VERSION, Job};
 use super::log::CappedLog;
+use super::spawn::{Main, spawn};
 use super::tree::{KILL_WAIT_MAX, RESCAN, Strays};
 use crate::machine::time::Time;
+use crate::sys::clock;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::proc::{self, Children};
-use crate::sys::{child, clock, fail};
 
 /// How long strays of a job that ended by itself may finish by themselves (a `tee` does).
 pub const STRAY_SETTLE: Duration = Duration::from_millis(200);
@@ -81,13 +82,6 @@ enum Phase {
     Clearing(Strays, Instant),
     /// Nothing is left.
     Over,
-}
-
-#[derive(Debug)]
-struct Main {
-    child: Child,
-    pid: Pid,
-    fd: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -170,12 +164,6 @@ impl Run {
     #[must_use]
     pub fn job(&self) -> &Job {
         &self.job
-    }
-
-    /// Returns wall time at the start, in milliseconds since 1970-01-01 UTC.
-    #[must_use]
-    pub fn started_ms(&self) -> u64 {
-        self.started.as_ms()
     }
 
     /// Returns whether a command was started at all, or is running.
@@ -432,7 +420,7 @@ impl Run {
 
     /// Starts the command at `index`; a failure is noted and leaves the phase `Over`.
     fn spawn(&mut self) {
-        match self.try_spawn() {
+        match spawn(&self.job, self.index, &self.output.writer) {
             Ok(main) => {
                 self.status = None;
                 self.phase = Phase::Running(main);
@@ -442,45 +430,6 @@ impl Run {
                 self.end_as(EndedBy::SpawnFailed, why);
             }
         }
-    }
-
-    fn try_spawn(&self) -> Result<Main, String> {
-        let dir = &self.job.dir;
-        let (program, args): (&str, Vec<&str>) = match self.job.commands.get(self.index) {
-            Some(JobCommand::Shell(text)) => ("sh", vec!["-c", text]),
-            Some(JobCommand::Argv(argv)) => match argv.split_first() {
-                Some((program, args)) => (program, args.iter().map(String::as_str).collect()),
-                None => return Err("cannot start an empty command".into()),
-            },
-            None => return Err("cannot start a job without commands".into()),
-        };
-        let start = || -> io::Result<Main> {
-            let path = find_program(program, dir, &self.job.env)?;
-            let mut command = child::command(path, dir);
-            command.arg0(program).args(args).env_clear();
-            command.envs(self.job.env.iter().map(|(name, value)| (name, value)));
-            if let Some(stdin) = &self.job.stdin {
-                let file = File::open(stdin).map_err(|error| {
-                    io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
-                })?;
-                command.stdin(Stdio::from(file));
-            }
-            command.stdout(Stdio::from(self.output.writer.try_clone()?));
-            command.stderr(Stdio::from(self.output.writer.try_clone()?));
-            fail::point("keeper.spawn")?;
-            let mut child = command.process_group(0).spawn()?;
-            let pid = Pid::from_child(&child);
-            match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-                Ok(fd) => Ok(Main { child, pid, fd }),
-                Err(error) => {
-                    // Without a descriptor its exit could not be seen, so it must not run.
-                    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-                    let _ = child.wait();
-                    Err(error.into())
-                }
-            }
-        };
-        start().map_err(|error| format!("cannot start `{program}` in `{}`: {error}", dir.display()))
     }
 
     fn reap(&mut self, main: &mut Main) -> io::Result<()> {
@@ -572,46 +521,5 @@ impl Run {
             log_bytes: total.as_ref().map_or(0, |total| total.bytes),
             log_dropped_bytes: total.as_ref().map_or(0, |total| total.dropped),
         }
-    }
-}
-
-/// Returns the file to execute for `program`: looked up here, since a search at exec is slower.
-fn find_program(program: &str, dir: &Path, env: &[(String, String)]) -> io::Result<PathBuf> {
-    if program.contains('/') {
-        return Ok(dir.join(program));
-    }
-    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
-    for folder in path.split(':').filter(|folder| !folder.is_empty()) {
-        let file = dir.join(folder).join(program);
-        let is_runnable = rustix::fs::access(&file, rustix::fs::Access::EXEC_OK).is_ok();
-        if is_runnable && file.is_file() {
-            return Ok(file);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("not found in PATH `{path}`")))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::find_program;
-
-    #[test]
-    fn program_is_looked_up_in_the_jobs_own_path() {
-        let env = |path: &str| vec![("PATH".to_owned(), path.to_owned())];
-        let dir = Path::new("/tmp");
-        assert!(find_program("sh", dir, &env("/usr/bin:/bin")).is_ok());
-        let error = find_program("sh", dir, &env("/nowhere")).expect_err("refused");
-        assert!(error.to_string().contains("/nowhere"), "{error}");
-        assert!(find_program("sh", dir, &[]).is_err());
-    }
-
-    #[test]
-    fn program_with_a_slash_is_a_path_from_the_jobs_folder() {
-        let found = find_program("tools/x.sh", Path::new("/p"), &[]).expect("a path");
-        assert_eq!(found, Path::new("/p/tools/x.sh"));
-        let found = find_program("/bin/sh", Path::new("/p"), &[]).expect("a path");
-        assert_eq!(found, Path::new("/bin/sh"));
     }
 }

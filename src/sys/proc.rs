@@ -80,7 +80,7 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// Looks at one process; `None` when there is none by that id.
+/// Looks at one process; `None` when there is none by that id, or /proc hides it from us.
 ///
 /// # Errors
 /// When /proc cannot be read or has another layout.
@@ -192,7 +192,8 @@ pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> io::R
 
 fn is_gone(error: &io::Error) -> bool {
     let is_dead = error.raw_os_error() == Some(Errno::SRCH.raw_os_error());
-    is_dead || error.kind() == io::ErrorKind::NotFound
+    // Not permitted: a mount with `hidepid`, where only our own processes are shown.
+    is_dead || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// Reads `pid (name) state ppid pgrp session …`; the name may hold blanks and parentheses.

@@ -1,0 +1,107 @@
+//! Starting one command of a job: the only place in which an agent's program is executed.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::job::{Job, JobCommand};
+use crate::sys::{child, fail};
+
+/// A command that runs.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) child: Child,
+    /// Also its group's id.
+    pub(super) pid: Pid,
+    /// Readable when it has exited.
+    pub(super) fd: OwnedFd,
+}
+
+/// Starts the command of `job` at `index`, both its outputs going to `output`.
+///
+/// # Errors
+/// What was tried and why it failed, as a fragment for people; nothing runs then.
+pub(super) fn spawn(job: &Job, index: usize, output: &OwnedFd) -> Result<Main, String> {
+    let dir = &job.dir;
+    let (program, args): (&str, Vec<&str>) = match job.commands.get(index) {
+        Some(JobCommand::Shell(text)) => ("sh", vec!["-c", text]),
+        Some(JobCommand::Argv(argv)) => match argv.split_first() {
+            Some((program, args)) => (program, args.iter().map(String::as_str).collect()),
+            None => return Err("cannot start an empty command".into()),
+        },
+        None => return Err("cannot start a job without commands".into()),
+    };
+    let start = || -> io::Result<Main> {
+        let path = find_program(program, dir, &job.env)?;
+        let mut command = child::command(path, dir);
+        command.arg0(program).args(args).env_clear();
+        command.envs(job.env.iter().map(|(name, value)| (name, value)));
+        if let Some(stdin) = &job.stdin {
+            let file = File::open(stdin).map_err(|error| {
+                io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
+            })?;
+            command.stdin(Stdio::from(file));
+        }
+        command.stdout(Stdio::from(output.try_clone()?));
+        command.stderr(Stdio::from(output.try_clone()?));
+        fail::point("keeper.spawn")?;
+        let mut child = command.process_group(0).spawn()?;
+        let pid = Pid::from_child(&child);
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Main { child, pid, fd }),
+            Err(error) => {
+                // Without a descriptor its exit could not be seen, so it must not run.
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
+    };
+    start().map_err(|error| format!("cannot start `{program}` in `{}`: {error}", dir.display()))
+}
+
+/// Returns the file to execute for `program`: looked up here, since a search at exec is slower.
+fn find_program(program: &str, dir: &Path, env: &[(String, String)]) -> io::Result<PathBuf> {
+    if program.contains('/') {
+        return Ok(dir.join(program));
+    }
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, value)| value);
+    for folder in path.split(':').filter(|folder| !folder.is_empty()) {
+        let file = dir.join(folder).join(program);
+        let is_runnable = rustix::fs::access(&file, rustix::fs::Access::EXEC_OK).is_ok();
+        if is_runnable && file.is_file() {
+            return Ok(file);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, format!("not found in PATH `{path}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::find_program;
+
+    #[test]
+    fn program_is_looked_up_in_the_jobs_own_path() {
+        let env = |path: &str| vec![("PATH".to_owned(), path.to_owned())];
+        let dir = Path::new("/tmp");
+        assert!(find_program("sh", dir, &env("/usr/bin:/bin")).is_ok());
+        let error = find_program("sh", dir, &env("/nowhere")).expect_err("refused");
+        assert!(error.to_string().contains("/nowhere"), "{error}");
+        assert!(find_program("sh", dir, &[]).is_err());
+    }
+
+    #[test]
+    fn program_with_a_slash_is_a_path_from_the_jobs_folder() {
+        let found = find_program("tools/x.sh", Path::new("/p"), &[]).expect("a path");
+        assert_eq!(found, Path::new("/p/tools/x.sh"));
+        let found = find_program("/bin/sh", Path::new("/p"), &[]).expect("a path");
+        assert_eq!(found, Path::new("/bin/sh"));
+    }
+}
