@@ -1,0 +1,384 @@
+//! The real world: git, keepers and files. Effects run on threads of their own; the loop's thread
+//! starts no process and waits for none.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use super::cycle::World;
+use super::job::{self, Surroundings, places, reference};
+use super::lane::{self, Branches};
+use super::prepare::{self, Prepare};
+use super::progress::Progress;
+use super::report::{Watch, Watched, exit_of, lost_because};
+use super::sources::Input;
+use super::work::{self, Fault};
+use super::{brief, current};
+use crate::agent::Launcher;
+use crate::agent::client::Keepers;
+use crate::agent::job::GRACE_MS;
+use crate::agent::probe::Probe;
+use crate::agent::{task_file, tree};
+use crate::config::layout::Layout;
+use crate::git::Repo;
+use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
+use crate::machine::id::AttemptId;
+use crate::machine::lane::LandingPhase;
+use crate::machine::mode::Isolation;
+use crate::machine::time::Time;
+use crate::machine::{Change, Effect, EventBody, Observation, State};
+
+/// How long the strays of a dead keeper get to leave.
+const STRAYS_GRACE: Duration = Duration::from_secs(2);
+
+/// The world of one monitor.
+pub struct RealWorld {
+    pub layout: Layout,
+    /// `None` with `isolation = "none"`.
+    pub repo: Option<Arc<Repo>>,
+    pub keepers: Arc<Keepers>,
+    pub watch: Arc<Watch>,
+    pub input: Sender<Input>,
+    pub progress: Progress,
+    pub program_dir: PathBuf,
+    /// Attempts that were live when this monitor started, until it has looked at them.
+    pub inherited: BTreeSet<AttemptId>,
+}
+
+impl World for RealWorld {
+    fn begin(&mut self, effect: &Effect, state: &State) {
+        match effect {
+            Effect::Prepare { attempt, .. } => self.begin_prepare(state, attempt),
+            Effect::Start { attempt, .. } => self.begin_start(state, attempt),
+            Effect::Stop { attempt } => {
+                if let Some(attempt) = state.attempts.get(attempt) {
+                    let grace = Duration::from_millis(GRACE_MS);
+                    self.keepers.stop(attempt.agent.as_str(), attempt.id.as_str(), grace);
+                }
+            }
+            Effect::Save { attempt, .. } => self.begin_save(state, attempt),
+            Effect::Advance { attempt, .. } => self.begin_advance(state, attempt),
+            Effect::TakeBase { .. }
+            | Effect::Merge { .. }
+            | Effect::Land { .. }
+            | Effect::Follow { .. } => self.begin_lane(state, effect),
+        }
+    }
+
+    fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
+        self.progress.tell(changes, state, seq, at);
+        current::write(&self.layout, state);
+    }
+
+    fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
+        crate::sys::env::random_values(count)
+    }
+}
+
+impl RealWorld {
+    /// Runs `work` on a thread; a fault becomes what `failed` makes of it.
+    fn spawn(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
+        failed: impl Fn(String) -> Observation + Send + Clone + 'static,
+    ) {
+        let input = self.input.clone();
+        let send = move |observation| {
+            // The loop has ended: the effect is still owed, and done is done.
+            let _ = input.send(Input::Event(EventBody::Observation(observation)));
+        };
+        let (sender, on_failure) = (send.clone(), failed.clone());
+        let run = move || {
+            let observation = crate::sys::fail::point("effect.run")
+                .map_err(|error| Fault(error.to_string()))
+                .and_then(|()| work());
+            sender(observation.unwrap_or_else(|fault| on_failure(fault.0)));
+        };
+        if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
+            send(failed(format!("cannot start a thread: {error}")));
+        }
+    }
+
+    fn spawn_for(
+        &self,
+        attempt: &AttemptId,
+        work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
+    ) {
+        let id = attempt.clone();
+        self.spawn("attempt", work, move |why| Observation::AttemptFaulted {
+            attempt: id.clone(),
+            why,
+        });
+    }
+
+    fn around(&self) -> Surroundings<'_> {
+        Surroundings {
+            layout: &self.layout,
+            repo: self.repo.as_deref(),
+            program_dir: &self.program_dir,
+        }
+    }
+
+    fn begin_prepare(&mut self, state: &State, id: &AttemptId) {
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let settings = &state.settings;
+        let places = places(&self.layout, settings, attempt);
+        let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+        let landed = state.base.landed.as_ref().map_or(String::new(), |oid| oid.as_str().into());
+        let start = match &attempt.kind {
+            AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
+                commit.as_str().to_owned()
+            }
+            AttemptKind::Work { .. } | AttemptKind::StageCheck { .. } => landed,
+        };
+        let text = |oid: &crate::machine::id::Oid| oid.as_str().to_owned();
+        let setup = (!settings.worktree.setup.is_empty()).then(|| {
+            let commands = &settings.worktree.setup;
+            let mut job = job::checks_job(&self.around(), settings, attempt, &places, commands);
+            job.attempt = format!("{id}.setup");
+            job.attempt_dir = self.layout.attempt(&job.attempt);
+            job.log = self.layout.log(&job.attempt);
+            job
+        });
+        let prepare = Prepare {
+            attempt: id.clone(),
+            agent: attempt.agent.as_str().into(),
+            task: attempt.task.clone(),
+            tip: task.and_then(|task| task.tip.as_ref()).map(text),
+            start,
+            resume: task.and_then(|task| task.resume_from.as_ref()).map(text),
+            merge: attempt.merge.as_ref().map(text),
+            worktree: settings.worktree.clone(),
+            places,
+            root: self.layout.root.clone(),
+            brief: brief::of(state, attempt),
+            setup,
+            is_inherited: self.inherited.remove(id),
+        };
+        let (keepers, watch) = (Arc::clone(&self.keepers), Arc::clone(&self.watch));
+        self.spawn_for(id, move || prepare::run(&prepare, &repo, &keepers, &watch));
+    }
+
+    fn begin_start(&mut self, state: &State, id: &AttemptId) {
+        let Some(attempt) = state.attempts.get(id) else { return };
+        if self.inherited.remove(id) {
+            self.find_again(state, attempt);
+        } else {
+            self.start(state, attempt);
+        }
+    }
+
+    /// Orders an attempt that has never been ordered.
+    pub fn start(&self, state: &State, attempt: &Attempt) {
+        let fault = |why: String| {
+            let observation = Observation::AttemptFaulted { attempt: attempt.id.clone(), why };
+            let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
+        };
+        let order = match job::order(&self.around(), state, attempt) {
+            Ok(order) => order,
+            Err(why) => return fault(why),
+        };
+        if let Err(error) = self.make_files(state, attempt) {
+            return fault(format!("cannot write the attempt's files: {error}"));
+        }
+        self.attend(state, attempt);
+        self.keepers.start(attempt.agent.as_str(), order);
+    }
+
+    /// Makes the attempt's folder; without git also task file and prompt, which preparing the
+    /// worktree does otherwise.
+    fn make_files(&self, state: &State, attempt: &Attempt) -> std::io::Result<()> {
+        let places = places(&self.layout, &state.settings, attempt);
+        match std::fs::create_dir(&places.attempt_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let is_bare = state.settings.project.isolation == Isolation::None;
+        match brief::of(state, attempt).filter(|_| is_bare) {
+            Some(brief) => {
+                brief.write(&self.layout.root, &places.task_file, &places.prompt_file)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers what is to be read when the attempt ends.
+    fn attend(&self, state: &State, attempt: &Attempt) {
+        self.watch.add(attempt.id.as_str(), self.watched(state, attempt));
+    }
+
+    fn watched(&self, state: &State, attempt: &Attempt) -> Watched {
+        let places = places(&self.layout, &state.settings, attempt);
+        Watched {
+            nonce: attempt.nonce.clone(),
+            task_file: attempt.is_work().then_some(places.task_file),
+            log: places.log,
+        }
+    }
+
+    /// Looks for an attempt that a monitor before this one ordered, or was about to.
+    pub fn find_again(&self, state: &State, attempt: &Attempt) {
+        let agent = attempt.agent.as_str();
+        let reference = reference(&self.layout, attempt);
+        self.attend(state, attempt);
+        match self.keepers.probe(agent, &reference) {
+            Ok(Probe::KeeperAlive) => self.keepers.adopt(agent, &reference),
+            Ok(Probe::Exited(record)) => {
+                let exit = Box::new(exit_of(&record, Some(&self.watched(state, attempt))));
+                let observation = Observation::Exited { attempt: attempt.id.clone(), exit };
+                let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
+            }
+            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
+                self.keeper_lost(state, attempt, Some(found));
+            }
+            Err(_) => self.keeper_lost(state, attempt, None),
+        }
+    }
+
+    /// A keeper died: ends what it left, and starts the attempt when it never had.
+    pub fn keeper_lost(&self, state: &State, attempt: &Attempt, found: Option<Probe>) {
+        let id = attempt.id.clone();
+        match (lost_because(found.as_ref()), found) {
+            (None, _) if attempt.phase == AttemptPhase::Starting => self.start(state, attempt),
+            (None, _) => {
+                let why = "its keeper died before it began".to_owned();
+                self.spawn_for(&id.clone(), move || Ok(Observation::Lost { attempt: id, why }));
+            }
+            (Some(why), Some(Probe::Strays(started))) => {
+                self.spawn_for(&id.clone(), move || {
+                    let ended = tree::end_orphans(&started, STRAYS_GRACE)
+                        .map_err(|error| Fault(format!("cannot end what it left: {error}")))?;
+                    let why = match ended.left {
+                        0 => why,
+                        left => format!("{why}; {left} processes would not end"),
+                    };
+                    Ok(Observation::Lost { attempt: id, why })
+                });
+            }
+            (Some(why), _) => {
+                self.spawn_for(&id.clone(), move || Ok(Observation::Lost { attempt: id, why }));
+            }
+        }
+    }
+
+    fn begin_save(&mut self, state: &State, id: &AttemptId) {
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
+        let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else { return };
+        let places = places(&self.layout, &state.settings, attempt);
+        let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
+        let stage = attempt.stage().map_or("", |stage| stage.as_str());
+        let save = work::Save {
+            attempt: id.clone(),
+            slot: places.dir,
+            tip: tip.as_str().into(),
+            merge: attempt.merge.as_ref().map(|oid| oid.as_str().into()),
+            exclude: task_file::file_name(task.id.as_str()),
+            message: format!(
+                "{}: {stage} by {}\n\n{}\n\nPipeline-Task: {}\nPipeline-Stage: {stage}\nPipeline-Attempt: {id}\n",
+                task.id, attempt.agent, one_line(&task.spec.title), task.id
+            ),
+            date_s: ended.as_ms() / 1000,
+        };
+        self.spawn_for(id, move || work::save(&save, &repo));
+    }
+
+    fn begin_advance(&mut self, state: &State, id: &AttemptId) {
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
+        let (Some(from), Some(to)) = (&task.tip, &attempt.saved) else { return };
+        let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
+        let advance = work::Advance { attempt: id.clone(), task: task.id.clone(), from, to };
+        self.spawn_for(id, move || work::advance(&advance, &repo));
+    }
+
+    fn begin_lane(&mut self, state: &State, effect: &Effect) {
+        let Some(repo) = self.repo.clone() else { return };
+        let branches = branches(state);
+        let base = state.base.clone();
+        let failed = |why| Observation::LaneFaulted { why };
+        match effect.clone() {
+            Effect::TakeBase { base: tip, landed, .. } => {
+                let date_s = base.seen_at.as_ms() / 1000;
+                let work = move || {
+                    let landed = landed.as_ref().map(|oid| oid.as_str());
+                    lane::take_base(&branches, tip.as_str(), landed, date_s, &repo)
+                };
+                self.spawn("lane", work, failed);
+            }
+            Effect::Merge { task, number, .. } => {
+                let found = &state.tasks[&task];
+                let begun = state.landing.as_ref().map_or(Time::default(), |l| l.begun_at);
+                let (Some(tip), Some(onto)) = (&found.tip, &base.landed) else { return };
+                let merge = lane::Merge {
+                    task,
+                    number,
+                    tip: tip.as_str().into(),
+                    onto: onto.as_str().into(),
+                    title: one_line(&found.spec.title),
+                    date_s: begun.as_ms() / 1000,
+                    protect: state.settings.landing.protect.clone(),
+                };
+                self.spawn("lane", move || lane::merge(&merge, &repo), failed);
+            }
+            Effect::Land { task, number, .. } => {
+                let phase = state.landing.as_ref().map(|landing| landing.phase.clone());
+                let Some(LandingPhase::Moving { commit, onto }) = phase else { return };
+                let work = move || {
+                    let step = (onto.as_str(), commit.as_str());
+                    lane::land(&branches, &task, number, step, &repo)
+                };
+                self.spawn("lane", work, failed);
+            }
+            Effect::Follow { to, .. } => {
+                let Some(from) = base.tip else { return };
+                let refused = to.clone();
+                let failed = move |why| Observation::FollowRefused {
+                    to: refused.clone(),
+                    why,
+                    behind: base.behind,
+                    is_passing: true,
+                };
+                let work = move || lane::follow(&branches, to.as_str(), from.as_str(), &repo);
+                self.spawn("follow", work, failed);
+            }
+            Effect::Prepare { .. }
+            | Effect::Start { .. }
+            | Effect::Stop { .. }
+            | Effect::Save { .. }
+            | Effect::Advance { .. } => {}
+        }
+    }
+
+    /// Looks at the base on a thread; the answer comes as an event.
+    pub fn look_at_base(&self, state: &State) {
+        let Some(repo) = self.repo.clone() else { return };
+        let branches = branches(state);
+        let input = self.input.clone();
+        let work = move || {
+            // A base that cannot be read now is looked at again; nothing depends on this look.
+            if let Ok(seen) = lane::look(&branches, &repo) {
+                let _ = input.send(Input::Event(EventBody::Observation(seen)));
+            }
+        };
+        // Without a thread the next poll looks.
+        let _ = thread::Builder::new().name("base".into()).spawn(work);
+    }
+}
+
+/// Returns the lane's branches by full name.
+pub fn branches(state: &State) -> Branches {
+    let settings = &state.settings;
+    Branches {
+        base: format!("refs/heads/{}", settings.project.base),
+        landed: format!("refs/heads/{}", settings.landing.branch),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
