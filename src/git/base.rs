@@ -64,7 +64,7 @@ impl Repo {
     ) -> Result<Follow, GitError> {
         // Whoever holds this gate knows that no earlier fast-forward of ours is still running.
         let gate = Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?;
-        if let Some(refused) = self.left_by_killed_merge()? {
+        if let Some(refused) = self.left_by_killed_merge(base_branch)? {
             return Ok(refused);
         }
         let Some(found) = self.read_ref(base_branch)? else {
@@ -121,8 +121,7 @@ impl Repo {
         to: &Oid,
     ) -> Result<Follow, GitError> {
         let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
-        let locks = [admin.join("index.lock"), admin.join("HEAD.lock"), self.ref_lock(branch)];
-        let locked = || locks.iter().find(|path| path.exists()).cloned();
+        let locked = || self.locks_in_checkout(&admin, branch).into_iter().next();
         if let Some(path) = locked() {
             return Ok(Follow::Locked { path });
         }
@@ -145,7 +144,7 @@ impl Repo {
         let reply = match self.git.run_outliving(self.signed(call, None)?.gate(gate)) {
             Ok(reply) => reply,
             Err(failure @ GitError::Killed { .. }) => {
-                return self.left_by_killed_merge()?.ok_or(failure);
+                return self.left_by_killed_merge(branch)?.ok_or(failure);
             }
             Err(failure) => return Err(failure),
         };
@@ -182,9 +181,18 @@ impl Repo {
         remove_file(&self.gates_dir().join(NOTE))
     }
 
+    /// Returns the locks that stand in the way of a fast-forward, the index first.
+    fn locks_in_checkout(&self, admin: &Path, branch: &str) -> Vec<PathBuf> {
+        let names = ["index.lock", "HEAD.lock", "ORIG_HEAD.lock"];
+        let mut locks: Vec<PathBuf> = names.iter().map(|name| admin.join(name)).collect();
+        locks.push(self.ref_lock(branch));
+        locks.retain(|path| path.exists());
+        locks
+    }
+
     /// Returns the refusal for a checkout in which a git of ours was killed half-way and left its
-    /// lock; it is the person's to put right, since edits may have been made since.
-    fn left_by_killed_merge(&self) -> Result<Option<Follow>, GitError> {
+    /// locks; it is the person's to put right, since edits may have been made since.
+    fn left_by_killed_merge(&self, branch: &str) -> Result<Option<Follow>, GitError> {
         let path = self.gates_dir().join(NOTE);
         let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
         let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
@@ -193,14 +201,14 @@ impl Repo {
         if let Some((to, dir)) = text.split_once('\n') {
             let dir = Path::new(dir);
             let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
-            let lock = admin.join("index.lock");
-            if lock.exists() {
+            let locks = self.locks_in_checkout(&admin, branch);
+            if let Some(lock) = locks.first() {
                 let why = format!(
-                    "a fast-forward of `{}` was killed half-way and left `{}`",
+                    "a fast-forward of `{}` was killed half-way and left `{}`; when no git runs there",
                     dir.display(),
                     lock.display()
                 );
-                return Ok(Some(Follow::refused(why, Some(repair_command(dir, &lock, to)))));
+                return Ok(Some(Follow::refused(why, Some(repair_command(dir, &locks, to)))));
             }
         }
         self.forget_merge()?;
@@ -230,14 +238,18 @@ impl Repo {
     }
 }
 
-/// Returns the command that finishes a half-done fast-forward. It restores only files that the
-/// fast-forward changes, and git had begun only because the person had no edits in those.
-fn repair_command(dir: &Path, lock: &Path, to: &str) -> String {
+/// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
+/// be half done: it restores only those that the fast-forward changes, and git had begun only because
+/// the person had no edits in those. Checked at every kill point of `git merge --ff-only` (2.47).
+fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
+    let names: Vec<String> = locks.iter().map(|lock| quoted(lock)).collect();
+    let start = format!("rm -f {} && cd {}", names.join(" "), quoted(dir));
+    if !locks.iter().any(|lock| lock.ends_with("index.lock")) {
+        return format!("{start} && git merge -q --ff-only {to}");
+    }
     format!(
-        "rm -f {} && cd {} && git diff -z --name-only --no-renames HEAD {to} | git restore -s {to} \
-         -SW --pathspec-from-file=- --pathspec-file-nul && git reset -q --soft {to}",
-        quoted(lock),
-        quoted(dir)
+        "{start} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
+         --literal-pathspecs restore -s {to} -SW -- && git reset -q --soft {to}"
     )
 }
 
@@ -437,6 +449,21 @@ mod tests {
         let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
         assert!(why.contains("an agent"));
         case.scratch.repo.prepare_slot(&request).unwrap();
+        assert_eq!(case.follow(), Follow::Followed);
+    }
+
+    #[test]
+    fn a_lock_of_our_killed_git_comes_with_a_command() {
+        let case = Case::new();
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(root, &case.to).unwrap();
+        let lock = root.join(".git/ORIG_HEAD.lock");
+        fs::write(&lock, "").unwrap();
+        let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
+        assert!(lock.exists());
+        let mut shell = child::command("sh", root);
+        assert!(shell.args(["-c", &command]).status().unwrap().success());
         assert_eq!(case.follow(), Follow::Followed);
     }
 
