@@ -1,0 +1,3 @@
+//! Where the truth is kept.
+
+pub mod format;
