@@ -14,6 +14,8 @@ pub mod agent;
 
 pub mod config;
 
+pub mod observe;
+
 pub mod monitor;
 
 pub mod sys;

@@ -47,6 +47,17 @@ impl Repo {
         Ok(tasks)
     }
 
+    /// Returns true when git tracks a file at `path`, relative to the root, in the main checkout.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn is_tracked(&self, path: &std::path::Path) -> Result<bool, GitError> {
+        let call = Call::read("git.ls_files", &self.root)
+            .args(["--literal-pathspecs", "ls-files", "-z", "--"])
+            .args([path]);
+        Ok(self.git.ok(call)?.fields().next().is_some())
+    }
+
     /// Returns the names at the root of a commit's tree.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 
 mod base;
 mod call;
+mod create;
 mod error;
 mod gate;
 mod history;

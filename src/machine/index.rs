@@ -117,7 +117,7 @@ impl State {
 }
 
 /// Makes all indexes anew. Cost: tasks and dependencies.
-pub(super) fn rebuild(state: &mut State) {
+pub fn rebuild(state: &mut State) {
     state.index = Index::default();
     let ids: Vec<TaskId> = state.tasks.keys().cloned().collect();
     // Dependents keep their order of being added, so links are made in that order.

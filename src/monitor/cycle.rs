@@ -87,6 +87,21 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         Ok(Cycled { answers: done.answers, has_changed, has_more: done.has_more })
     }
 
+    /// Takes in what others appended, for showing; returns whether there was anything. The next
+    /// [`Cycle::run`] acts on it.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub fn notice(&mut self) -> Result<bool, LedgerError> {
+        let foreign = self.ledger.refresh()?;
+        if foreign.is_empty() {
+            return Ok(false);
+        }
+        let at = self.clock.now();
+        self.world.tell(&foreign, self.ledger.state(), self.ledger.seq(), at);
+        Ok(true)
+    }
+
     /// Returns when the machine wants to be woken; `None`: only by an event.
     ///
     /// What was due at the last cycle has been handled there and is not due again.

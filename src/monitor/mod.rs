@@ -4,7 +4,9 @@
 //! files. Nothing here decides what happens next; that is the machine's.
 
 pub mod cycle;
+pub mod progress;
 pub mod run;
+pub mod view;
 pub mod world;
 
 mod brief;
@@ -12,8 +14,7 @@ mod current;
 mod job;
 mod lane;
 mod prepare;
-mod progress;
-mod report;
+pub mod report;
 mod sources;
 mod work;
 

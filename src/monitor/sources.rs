@@ -23,45 +23,67 @@ pub enum Input {
     Superseded { agent: String },
     /// The journal may have grown.
     Journal,
-    /// Refs, settings or the current-task file may have changed.
+    /// Base or landing branch may have moved.
+    Refs,
+    /// Settings or current-task file may have changed.
     Files,
     Signal(i32),
 }
 
-/// Watches files until dropped; `None` where the kernel has no events to give.
-pub fn watch_files(
-    journal: &Path,
-    others: &[PathBuf],
-    input: &Sender<Input>,
-) -> notify::Result<RecommendedWatcher> {
+/// What is watched.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// The folder in which the base's ref lies as a file, if there is git.
+    pub refs: Option<PathBuf>,
+    /// Files of the user that count: settings, current task. Their folders are watched, since an
+    /// editor replaces files by renaming.
+    pub files: Vec<PathBuf>,
+}
+
+/// Watches until dropped.
+///
+/// # Errors
+/// When the kernel gives no events for a folder; polling goes on without.
+pub fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<RecommendedWatcher> {
     let sender = input.clone();
-    let journal_dir = journal.to_path_buf();
+    let seen = watched.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // An error (overflow among them) means that something was missed: look at everything.
-        let Ok(event) = event else {
-            let _ = sender.send(Input::Files);
-            return;
-        };
-        if event.kind.is_access() {
-            return;
-        }
-        let is_journal = |path: &PathBuf| path.starts_with(&journal_dir);
-        let is_noise = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.ends_with(".lock") || name.ends_with(".tmp")
-        };
-        let paths = || event.paths.iter().filter(|path| !is_noise(path));
-        if paths().any(|path| !is_journal(path)) || event.need_rescan() {
-            let _ = sender.send(Input::Files);
-        } else if paths().any(is_journal) {
-            let _ = sender.send(Input::Journal);
+        for input in inputs_of(&seen, event) {
+            // The loop has ended, and the watcher with it.
+            let _ = sender.send(input);
         }
     })?;
-    watcher.watch(journal, RecursiveMode::NonRecursive)?;
-    for path in others.iter().filter(|path| path.exists()) {
-        watcher.watch(path, RecursiveMode::NonRecursive)?;
+    watcher.watch(&watched.journal, RecursiveMode::NonRecursive)?;
+    let parents = watched.files.iter().filter_map(|file| file.parent());
+    let mut dirs: Vec<&Path> = watched.refs.as_deref().into_iter().chain(parents).collect();
+    dirs.sort_unstable();
+    dirs.dedup();
+    for dir in dirs.iter().filter(|dir| dir.exists()) {
+        watcher.watch(dir, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
+}
+
+/// Returns what an event of the kernel is a hint to; everything, when some were lost.
+fn inputs_of(watched: &Watched, event: notify::Result<notify::Event>) -> Vec<Input> {
+    let event = match event {
+        Ok(event) if !event.need_rescan() => event,
+        Ok(_) | Err(_) => return vec![Input::Journal, Input::Refs, Input::Files],
+    };
+    if event.kind.is_access() {
+        return Vec::new();
+    }
+    let below = |dir: &Path| event.paths.iter().any(|path| path.starts_with(dir));
+    if below(&watched.journal) {
+        return vec![Input::Journal];
+    }
+    let is_lock = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "lock");
+    let is_ref = watched.refs.as_deref().is_some_and(below) && !event.paths.iter().all(is_lock);
+    let is_file = event.paths.iter().any(|path| watched.files.contains(path));
+    let refs = is_ref.then_some(Input::Refs);
+    refs.into_iter().chain(is_file.then_some(Input::Files)).collect()
 }
 
 /// Passes on SIGINT, SIGTERM and SIGHUP.

@@ -19,7 +19,7 @@ use super::work::{self, Fault};
 use super::{brief, current};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
-use crate::agent::job::GRACE_MS;
+use crate::agent::job::{ExitRecord, GRACE_MS};
 use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
@@ -236,6 +236,16 @@ impl RealWorld {
                 self.keeper_lost(state, attempt, Some(found));
             }
             Err(_) => self.keeper_lost(state, attempt, None),
+        }
+    }
+
+    /// Looks whether a running attempt has ended without a report reaching us.
+    pub fn look_for_exit(&self, state: &State, attempt: &Attempt) {
+        let reference = reference(&self.layout, attempt);
+        if let Ok(Some(record)) = ExitRecord::read(&reference) {
+            let exit = Box::new(exit_of(&record, Some(&self.watched(state, attempt))));
+            let observation = Observation::Exited { attempt: attempt.id.clone(), exit };
+            let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
         }
     }
 

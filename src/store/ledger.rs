@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::format::{self, FormatError};
-use super::{Checkpoint, Record, Store, StoreError, Tail};
+use super::{Checkpoint, Json, Record, Store, StoreError, Tail};
 use crate::machine::time::Time;
 use crate::machine::{Answer, Change, Event, EventBody, State, apply, step};
 
@@ -21,6 +21,7 @@ pub enum LedgerError {
     Store(StoreError),
     /// A record or checkpoint that is whole but not understood.
     Format { seq: u64, source: FormatError },
+    Encode { seq: u64, source: serde_json::Error },
     /// The kernel gave no random bytes.
     Random(std::io::Error),
 }
@@ -30,6 +31,7 @@ impl fmt::Display for LedgerError {
         match self {
             Self::Store(error) => error.fmt(f),
             Self::Format { seq, .. } => write!(f, "cannot understand journal record {seq}"),
+            Self::Encode { seq, .. } => write!(f, "cannot write journal record {seq} as JSON"),
             Self::Random(_) => f.write_str("cannot get random bytes from the kernel"),
         }
     }
@@ -40,6 +42,7 @@ impl std::error::Error for LedgerError {
         match self {
             Self::Store(error) => error.source(),
             Self::Format { source, .. } => Some(source),
+            Self::Encode { source, .. } => Some(source),
             Self::Random(source) => Some(source),
         }
     }
@@ -160,15 +163,15 @@ impl<S: Store> Ledger<S> {
         if done.changes.is_empty() {
             return Ok(done);
         }
-        let changes = format::encode_changes(&done.changes)
-            .map_err(|source| LedgerError::Format { seq: self.seq + 1, source })?;
+        let changes = Json::of(&format::changes_value(&done.changes))
+            .map_err(|source| LedgerError::Encode { seq: self.seq + 1, source })?;
         let record = Record { seq: self.seq + 1, time: at, actor: self.actor.clone(), changes };
         self.store.append(self.seq, &[record])?;
         self.seq += 1;
         self.time = at;
         if self.store.wants_checkpoint() {
-            let state = format::encode_state(&self.state)
-                .map_err(|source| LedgerError::Format { seq: self.seq, source })?;
+            let state = Json::of(&format::state_value(&self.state))
+                .map_err(|source| LedgerError::Encode { seq: self.seq, source })?;
             self.store.put_checkpoint(&Checkpoint { seq: self.seq, time: at, state })?;
         }
         Ok(done)
@@ -234,14 +237,14 @@ impl<S: Store> Ledger<S> {
 /// # Errors
 /// When one is of a shape that this build does not know.
 pub fn decode(record: &Record) -> Result<Vec<Change>, LedgerError> {
-    format::decode_changes(&record.changes)
+    format::decode_changes_text(record.changes.get())
         .map_err(|source| LedgerError::Format { seq: record.seq, source })
 }
 
 fn load<S: Store>(store: &mut S) -> Result<(State, u64, Time, Vec<String>), LedgerError> {
     let loaded = store.load()?;
     let checkpoint = loaded.checkpoint;
-    let mut state = format::decode_state(&checkpoint.state)
+    let mut state = format::decode_state_text(checkpoint.state.get())
         .map_err(|source| LedgerError::Format { seq: checkpoint.seq, source })?;
     let (mut seq, mut time) = (checkpoint.seq, checkpoint.time);
     for record in &loaded.records {

@@ -4,7 +4,9 @@
 //! simulator; both pass the same contract. What a change or a state *means* is not known here:
 //! both are opaque [`Json`]. [`view`] writes `state.json`, which is never read back as state.
 
+pub mod format;
 pub mod journal;
+pub mod ledger;
 pub mod lock;
 pub mod memory;
 pub mod view;

@@ -1,0 +1,274 @@
+//! Which project a command is about, and its state.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+
+use super::error::Error;
+use super::exit_code::Kind;
+use super::gate::{Gate, Sent};
+use crate::config;
+use crate::config::layout::Layout;
+use crate::git::{GitError, Repo};
+use crate::machine::time::Time;
+use crate::machine::{Answer, Command, Event, EventBody, State};
+use crate::monitor::view::SMALL_BYTES_MAX;
+use crate::observe::document::state_document;
+use crate::store::StoreError;
+use crate::store::journal::FileStore;
+use crate::store::ledger::{Ledger, LedgerError, Turns};
+use crate::store::lock::is_held;
+use crate::store::view::write_view;
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::file::read_bounded;
+
+/// Largest `pipeline.toml` read, in bytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// A project, found but not read.
+#[derive(Debug)]
+pub struct Project {
+    pub layout: Layout,
+    /// `None` with `isolation = "none"`.
+    pub repo: Option<Repo>,
+}
+
+impl Project {
+    /// Finds the project that `dir` belongs to: the nearest folder above with a state of its own,
+    /// or the repository, by its common git folder, from any of its worktrees.
+    ///
+    /// # Errors
+    /// When there is none; when there are refs of a pipeline whose journal is gone.
+    pub fn find(dir: &Path) -> Result<Self, Error> {
+        for above in dir.ancestors() {
+            let state = above.join(".pipeline/state");
+            let is_folder = fs::symlink_metadata(&state).is_ok_and(|meta| meta.is_dir());
+            if is_folder && state.join("journal").is_dir() {
+                return Ok(Self { layout: Layout::of_folder(above), repo: None });
+            }
+            if above.join(".git").exists() {
+                break;
+            }
+        }
+        let repo = Repo::discover(dir).map_err(|error| no_project(dir, &error))?;
+        let layout = Layout::of_repository(repo.root(), repo.common_dir());
+        if layout.state.join("journal").is_dir() {
+            return Ok(Self { layout, repo: Some(repo) });
+        }
+        if layout.state.join("state.json").exists() || has_refs(&repo)? {
+            let path = layout.state.join("journal");
+            return Err(Error::new(
+                Kind::Damaged,
+                format!("the journal `{}` is gone, but a pipeline's refs or state are here", path.display()),
+            )
+            .hint("restore `.git/pipeline` from a backup, or start anew with `pipeline init --force`"));
+        }
+        Err(Error::usage(format!("there is no pipeline in `{}`", repo.root().display()))
+            .hint("set it up with `pipeline init`"))
+    }
+
+    /// Opens the state for reading and for commands.
+    ///
+    /// # Errors
+    /// When the journal is damaged, newer, or cannot be read.
+    pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
+        let store = FileStore::open(&self.layout.state, 0);
+        let (ledger, warnings) = Ledger::open(store, "cli").map_err(Error::from)?;
+        Ok(Open { project: self, ledger, warnings, lock_wait, clock: SystemClock::start(), events: None })
+    }
+}
+
+fn no_project(dir: &Path, error: &GitError) -> Error {
+    let told = Error::usage(format!("there is no pipeline in `{}`", dir.display())).because(error);
+    match error.hint() {
+        Some(hint) => told.hint(hint),
+        None => told.hint("set it up with `pipeline init`"),
+    }
+}
+
+/// Returns true when refs of a pipeline are there.
+///
+/// # Errors
+/// When git fails.
+pub fn has_refs(repo: &Repo) -> Result<bool, Error> {
+    let refs = repo.list_refs("refs/heads/pipeline/");
+    let refs = refs.map_err(|error| Error::failed("cannot list refs").because(&error))?;
+    Ok(!refs.is_empty())
+}
+
+/// A project with its state.
+pub struct Open {
+    pub project: Project,
+    ledger: Ledger<FileStore>,
+    /// What reading put right; to be shown once.
+    pub warnings: Vec<String>,
+    lock_wait: Duration,
+    clock: SystemClock,
+    events: Option<(notify::RecommendedWatcher, Receiver<()>)>,
+}
+
+impl Open {
+    /// Returns the state as read.
+    pub fn now(&self) -> (&State, u64, Time) {
+        (self.ledger.state(), self.ledger.seq(), self.ledger.time())
+    }
+
+    /// Returns the present moment.
+    pub fn clock(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Returns true when a monitor runs.
+    #[must_use]
+    pub fn has_monitor(&self) -> bool {
+        is_held(&self.project.layout.monitor_lock()).unwrap_or(false)
+    }
+
+    /// Gives the parts to a monitor.
+    #[must_use]
+    pub fn into_project(self) -> Project {
+        self.project
+    }
+
+    /// Returns the command that adopts a changed `pipeline.toml`, and what to warn of.
+    fn adoption(&mut self) -> Option<Command> {
+        let path = self.project.layout.config();
+        let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
+        match config::load(&String::from_utf8_lossy(&bytes)) {
+            Ok(loaded) if loaded.settings.hash == self.ledger.state().settings.hash => None,
+            Ok(loaded) => Some(Command::AdoptSettings { settings: Box::new(loaded.settings) }),
+            Err(error) => {
+                let path = path.display();
+                self.warnings.push(format!("`{path}` is broken, the old settings count: {error}"));
+                None
+            }
+        }
+    }
+
+    fn renew_view(&mut self, has_imported: bool) {
+        let document =
+            state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
+        if document.len() > SMALL_BYTES_MAX && !has_imported {
+            return;
+        }
+        match write_view(&self.project.layout.state, &document, self.clock.now()) {
+            Ok(warning) => self.warnings.extend(warning),
+            // Only a view: the journal has the change.
+            Err(error) => self.warnings.push(format!("cannot write `state.json`: {error}")),
+        }
+    }
+}
+
+/// Imports of more tasks than this renew a large `state.json` too.
+const IMPORT_TASKS: usize = 2;
+
+impl Gate for Open {
+    fn state(&mut self) -> Result<(&State, u64), Error> {
+        self.ledger.refresh().map_err(Error::from)?;
+        Ok((self.ledger.state(), self.ledger.seq()))
+    }
+
+    fn send(&mut self, command: Command) -> Result<Sent, Error> {
+        let has_imported =
+            matches!(&command, Command::AddTasks { tasks } if tasks.len() >= IMPORT_TASKS);
+        let has_monitor = self.has_monitor();
+        let adoption = if has_monitor { None } else { self.adoption() };
+        let at = self.clock.now();
+        let random = crate::sys::env::random_values(2)
+            .map_err(|error| Error::failed("cannot get random bytes").because(&error))?;
+        let events: Vec<Event> = adoption
+            .into_iter()
+            .chain([command])
+            .zip(random)
+            .map(|(command, random)| Event { at, random, body: EventBody::Command(command) })
+            .collect();
+        let done = self.ledger.transact(self.lock_wait, at, &events, Turns::None)?;
+        let mut answers = done.answers;
+        let answer = answers.pop();
+        for answer in answers {
+            if let Answer::Refuse(refusal) = answer {
+                self.warnings.push(format!("the settings stay as they were: {}", refusal.reason));
+            }
+        }
+        let note = match answer {
+            Some(Answer::Refuse(refusal)) => return Err(refusal.into()),
+            Some(Answer::Note(text)) => Some(text),
+            Some(Answer::Accept) | None => None,
+        };
+        if !has_monitor && !done.changes.is_empty() {
+            self.renew_view(has_imported);
+        }
+        Ok(Sent { note, changes: done.changes })
+    }
+
+    fn wait_change(&mut self, wait_max: Duration) -> Result<(), Error> {
+        if self.events.is_none() {
+            let (sender, receiver) = channel();
+            let watcher = notify::recommended_watcher(move |_| {
+                // The command has ended.
+                let _ = sender.send(());
+            });
+            let journal = self.project.layout.state.join("journal");
+            let watcher = watcher.and_then(|mut watcher| {
+                watcher.watch(&journal, RecursiveMode::NonRecursive).map(|()| watcher)
+            });
+            let watcher = watcher
+                .map_err(|error| Error::failed("cannot watch the journal").because(&error))?;
+            self.events = Some((watcher, receiver));
+        }
+        if let Some((_, receiver)) = &self.events {
+            // A time-out is an answer too: the caller looks at the state either way.
+            let _ = receiver.recv_timeout(wait_max);
+            while receiver.try_recv().is_ok() {}
+        }
+        Ok(())
+    }
+}
+
+impl From<LedgerError> for Error {
+    fn from(error: LedgerError) -> Self {
+        let kind = match &error {
+            LedgerError::Store(store) => kind_of(store),
+            LedgerError::Format { .. } => Kind::Damaged,
+            LedgerError::Encode { .. } | LedgerError::Random(_) => Kind::Failed,
+        };
+        let hint = match kind {
+            Kind::Damaged => Some("nothing was changed; see `pipeline doctor`"),
+            Kind::Busy => match &error {
+                LedgerError::Store(StoreError::Newer { .. }) => {
+                    Some("use the newer build for this repository")
+                }
+                LedgerError::Store(_)
+                | LedgerError::Format { .. }
+                | LedgerError::Encode { .. }
+                | LedgerError::Random(_) => Some("try again, or wait longer with --lock-timeout"),
+            },
+            Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Interrupted => None,
+        };
+        let told = Self::new(kind, error.to_string());
+        let told = match std::error::Error::source(&error) {
+            Some(cause) => told.because(cause),
+            None => told,
+        };
+        match hint {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+}
+
+fn kind_of(error: &StoreError) -> Kind {
+    match error {
+        StoreError::LockTimeout { .. } | StoreError::Newer { .. } | StoreError::LockLost { .. } => {
+            Kind::Busy
+        }
+        StoreError::Missing { .. } | StoreError::Damaged { .. } => Kind::Damaged,
+        StoreError::Conflict { .. }
+        | StoreError::Gap { .. }
+        | StoreError::Exists { .. }
+        | StoreError::Io { .. } => Kind::Failed,
+    }
+}

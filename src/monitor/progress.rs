@@ -1,0 +1,227 @@
+//! What the monitor says while it runs: a line per event, and on a terminal a live line per agent.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::machine::id::AgentName;
+use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::time::Time;
+use crate::machine::{Change, State};
+use crate::observe::lines;
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Redraws of the live lines are this far apart, in milliseconds.
+const TICK_MS: u64 = 1_000;
+
+/// The monitor's voice. Lines go to standard output, warnings and live lines to standard error.
+#[derive(Debug)]
+pub struct Progress {
+    format: LogFormat,
+    is_quiet: bool,
+    is_verbose: bool,
+    live: Option<Live>,
+    last_tick: Time,
+    has_agents_at_work: bool,
+}
+
+#[derive(Debug)]
+struct Live {
+    all: MultiProgress,
+    agents: BTreeMap<AgentName, ProgressBar>,
+    totals: ProgressBar,
+}
+
+impl Progress {
+    /// Makes the voice; `is_live`: standard error is a terminal to draw on.
+    #[must_use]
+    pub fn new(format: LogFormat, is_live: bool, is_quiet: bool, is_verbose: bool) -> Self {
+        let live = (is_live && format == LogFormat::Text && !is_quiet).then(|| {
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+            let totals = all.add(ProgressBar::new_spinner().with_style(style("{msg}")));
+            Live { all, agents: BTreeMap::new(), totals }
+        });
+        let last_tick = Time::default();
+        Self { format, is_quiet, is_verbose, live, last_tick, has_agents_at_work: false }
+    }
+
+    /// Says what this run will do.
+    pub fn open(&mut self, state: &State) {
+        if self.is_quiet || self.format == LogFormat::Json {
+            return;
+        }
+        for line in plan(state) {
+            self.line(&line);
+        }
+    }
+
+    /// Tells what was decided.
+    pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
+        self.has_agents_at_work = !state.attempts.is_empty();
+        if self.is_quiet {
+            return;
+        }
+        for change in changes {
+            match self.format {
+                LogFormat::Text => {
+                    if let Some(line) = lines::line(change, state) {
+                        self.line(&format!("{} {line}", lines::clock(at)));
+                    }
+                }
+                LogFormat::Json => {
+                    self.line(&lines::json_line(seq, at, "monitor", change));
+                }
+            }
+        }
+    }
+
+    /// Redraws the live lines, at most once a second.
+    pub fn tick(&mut self, state: &State, now: Time) {
+        if self.due_at().is_none_or(|due| now < due) {
+            return;
+        }
+        self.last_tick = now;
+        let Some(live) = &mut self.live else { return };
+        for (name, agent) in &state.agents {
+            let bar = live.agents.entry(name.clone()).or_insert_with(|| {
+                let bar = ProgressBar::new_spinner().with_style(style("  {prefix:24} {msg}"));
+                let bar = live.all.insert_before(&live.totals, bar);
+                bar.set_prefix(name.as_str().to_owned());
+                bar
+            });
+            let attempt = agent.attempt.as_ref().and_then(|id| state.attempts.get(id));
+            bar.set_message(match attempt {
+                Some(attempt) => {
+                    let since = now.ms_since(attempt.started_at.unwrap_or(attempt.assigned_at));
+                    format!("{}  {} s", attempt.id, since / 1000)
+                }
+                None if agent.is_paused => "paused".into(),
+                None => "idle".into(),
+            });
+        }
+        let counts = state.index.counts;
+        live.totals.set_message(format!(
+            "  {} landed, {} working, {} ready, {} waiting, {} landing, {} need a person",
+            counts.completed,
+            counts.wip,
+            counts.ready,
+            counts.unassigned,
+            counts.landing,
+            counts.blocked
+        ));
+    }
+
+    /// Returns when the live lines are due; `None`: nothing moves on them.
+    pub fn due_at(&self) -> Option<Time> {
+        let is_moving = self.live.is_some() && self.has_agents_at_work;
+        is_moving.then(|| self.last_tick.plus_ms(TICK_MS))
+    }
+
+    /// Says that something is odd; also when quiet.
+    pub fn warn(&self, text: &str) {
+        match self.format {
+            LogFormat::Text => self.to_error(&format!("warning: {text}")),
+            LogFormat::Json => {
+                self.to_error(&serde_json::json!({ "warning": text }).to_string());
+            }
+        }
+    }
+
+    /// Says something for those who look closely.
+    pub fn note(&self, text: &str) {
+        if self.is_verbose {
+            self.to_error(&format!("note: {text}"));
+        }
+    }
+
+    /// The terminal is gone: goes on without.
+    pub fn lose_terminal(&mut self) {
+        self.live = None;
+    }
+
+    /// Takes the live lines off the screen.
+    pub fn close(&mut self) {
+        if let Some(live) = self.live.take() {
+            for bar in live.agents.values().chain([&live.totals]) {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        let write = || {
+            // Nobody reads any more: the run goes on all the same.
+            let _ = writeln!(std::io::stdout().lock(), "{text}");
+        };
+        match &self.live {
+            Some(live) => live.all.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn to_error(&self, text: &str) {
+        let write = || {
+            // Nobody reads any more: the run goes on all the same.
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        };
+        match &self.live {
+            Some(live) => live.all.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Returns what the run will do: agents, where it lands, the most attempts it can make.
+fn plan(state: &State) -> Vec<String> {
+    let settings = &state.settings;
+    let counts = state.index.counts;
+    let open =
+        counts.unassigned + counts.ready + counts.wip + counts.landing + counts.blocked;
+    let groups: Vec<String> = settings
+        .agents
+        .iter()
+        .map(|group| format!("{} {} ({})", group.count, group.name, group.stages.join(", ")))
+        .collect();
+    let mode = match state.orchestration {
+        Orchestration::Sequential => "sequential",
+        Orchestration::Parallel => "parallel",
+    };
+    let rollout = match state.rollout {
+        Rollout::Shadow => "shadow: says what it would do and does nothing",
+        Rollout::Pilot => "pilot: acts for its slice, the base does not follow",
+        Rollout::Production => "production",
+    };
+    let mut lines = vec![
+        format!("{open} open tasks, {mode}, {rollout}"),
+        format!("agents: {}", if groups.is_empty() { "none".into() } else { groups.join("; ") }),
+    ];
+    if settings.project.isolation == Isolation::Worktree {
+        let follows = match state.rollout {
+            Rollout::Production => format!(", which `{}` follows", settings.project.base),
+            Rollout::Shadow | Rollout::Pilot => String::new(),
+        };
+        let checks = &settings.landing.checks;
+        let checked = if checks.is_empty() {
+            "without a check".to_owned()
+        } else {
+            format!("after {}", checks.join(", "))
+        };
+        lines.push(format!("lands on `{}`{follows}, {checked}", settings.landing.branch));
+    }
+    let per_task = u64::from(settings.limits.attempts_per_task) * open as u64;
+    let per_run = u64::from(settings.limits.attempts_per_run);
+    let most = if per_run == 0 { per_task } else { per_run.min(per_task) };
+    lines.push(format!("at most {most} attempts ([limits])"));
+    lines
+}

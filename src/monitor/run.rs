@@ -1,0 +1,578 @@
+//! One monitor from start to end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT};
+
+use super::current;
+use super::cycle::Cycle;
+use super::lane;
+use super::progress::Progress;
+use super::report::{Watch, pass_on};
+use super::sources::{Input, Watched, watch_files, watch_signals};
+use super::view::View;
+use super::world::{RealWorld, branches};
+use crate::agent::client::{KeeperDirs, Keepers};
+use crate::agent::connect::KeeperExe;
+use crate::agent::rendezvous::runtime_dir;
+use crate::config;
+use crate::config::layout::Layout;
+use crate::git::Repo;
+use crate::machine::attempt::AttemptPhase;
+use crate::machine::event::StopKind;
+use crate::machine::mode::Isolation;
+use crate::machine::settings::OnExit;
+use crate::machine::time::Time;
+use crate::machine::{Answer, Command, EventBody, Observation, State};
+use crate::store::journal::FileStore;
+use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::lock::{FileLock, is_held, read_owner};
+use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::file::read_bounded;
+
+/// How long a first SIGINT waits for a second one.
+const SECOND_SIGNAL_MS: u64 = 5_000;
+/// How long a monitor that leaves waits for git calls under way.
+const LEAVE_WAIT_MS: u64 = 5_000;
+/// More attempts than this make polling brisk.
+const BUSY_ATTEMPTS: usize = 3;
+/// Largest `pipeline.toml` read, in bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Events handled in one transaction.
+const EVENTS_MAX: usize = 4096;
+
+/// When the monitor ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to.
+    Told,
+    /// When only a person can move anything further; `within_ms`: at the latest then.
+    Idle { within_ms: Option<u64> },
+    /// At a moment: nothing new starts then, and what runs keeps running.
+    Moment(Time),
+    /// After one look at the world and what follows from it; waits for no agent.
+    Once,
+}
+
+/// How to run.
+#[derive(Debug)]
+pub struct Options {
+    pub layout: Layout,
+    /// `None` with `isolation = "none"`.
+    pub repo: Option<Repo>,
+    pub until: Until,
+    pub is_poll_only: bool,
+    pub allows_red_base: bool,
+    /// Acts for `stop --now` or `--drain` where no monitor runs.
+    pub stop: Option<StopKind>,
+    pub lock_wait: Duration,
+    pub progress: Progress,
+    /// The program file that keepers are started from, with what comes before their arguments.
+    pub keeper: KeeperExe,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// As it was asked to; for `Until::Idle`: every task is completed or cancelled.
+    Done,
+    /// Idle, and tasks are left that only a person can move.
+    PersonNeeded,
+    /// `within_ms` passed.
+    TimedOut,
+    /// The base does not pass its checks: no agent was started. The end of their output.
+    RedBase { output: String },
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// Why it could not run.
+#[derive(Debug)]
+pub enum RunError {
+    /// Another monitor runs.
+    Taken { path: PathBuf, pid: Option<u32> },
+    Ledger(LedgerError),
+    Io { attempt: String, source: io::Error },
+    Git(String),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken { path, pid: Some(pid) } => {
+                write!(f, "another monitor runs (process {pid} holds `{}`)", path.display())
+            }
+            Self::Taken { path, pid: None } => {
+                write!(f, "another monitor runs (`{}` is held)", path.display())
+            }
+            Self::Ledger(error) => error.fmt(f),
+            Self::Io { attempt, .. } => f.write_str(attempt),
+            Self::Git(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Ledger(error) => error.source(),
+            Self::Io { source, .. } => Some(source),
+            Self::Taken { .. } | Self::Git(_) => None,
+        }
+    }
+}
+
+impl From<LedgerError> for RunError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+fn io_error(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> RunError {
+    let attempt = attempt.into();
+    move |source| RunError::Io { attempt, source }
+}
+
+/// Runs a monitor until it ends.
+///
+/// # Errors
+/// Another monitor runs, the journal fails, or the world refuses something at the start. What was
+/// decided until then is durable, and agents live on.
+pub fn run(options: Options) -> Result<End, RunError> {
+    let lock_path = options.layout.monitor_lock();
+    let lock = FileLock::try_exclusive(&lock_path, "monitor")
+        .map_err(io_error(format!("cannot lock `{}`", lock_path.display())))?;
+    let Some(lock) = lock else {
+        let pid = read_owner(&lock_path).map(|owner| owner.pid);
+        return Err(RunError::Taken { path: lock_path, pid });
+    };
+    let (sender, receiver) = channel();
+    let mut monitor = Monitor::start(options, lock, sender, receiver)?;
+    let end = monitor.go();
+    monitor.finish(&end);
+    end
+}
+
+struct Monitor {
+    cycle: Cycle<FileStore, RealWorld, SystemClock>,
+    receiver: Receiver<Input>,
+    view: View,
+    until: Until,
+    has_stop_order: bool,
+    allows_red_base: bool,
+    started_at: Time,
+    next_poll: Time,
+    /// Set by a signal: when to leave, whatever runs.
+    leave_at: Option<Time>,
+    is_interrupted: bool,
+    config_seen: Option<Vec<u8>>,
+    /// Held until the end.
+    _lock: FileLock,
+    _watcher: Option<notify::RecommendedWatcher>,
+    _signals: signal_hook::iterator::Handle,
+}
+
+impl Monitor {
+    fn start(
+        options: Options,
+        lock: FileLock,
+        sender: Sender<Input>,
+        receiver: Receiver<Input>,
+    ) -> Result<Self, RunError> {
+        let layout = options.layout;
+        let store = FileStore::open(&layout.state, 0);
+        let (ledger, warnings) = Ledger::open(store, "monitor")?;
+        let mut progress = options.progress;
+        warnings.iter().for_each(|warning| progress.warn(warning));
+        if let Some(repo) = &options.repo {
+            repo.clear_stale_ref_locks().map_err(|error| RunError::Git(error.to_string()))?;
+        }
+        let watch = Arc::new(Watch::default());
+        let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
+        let clock = SystemClock::start();
+        let signals =
+            watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
+        let watcher = if options.is_poll_only {
+            None
+        } else {
+            open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
+        };
+        let inherited = ledger.state().attempts.keys().cloned().collect();
+        let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
+        let world = RealWorld {
+            layout,
+            repo: options.repo.map(Arc::new),
+            keepers,
+            watch,
+            input: sender,
+            progress,
+            program_dir,
+            inherited,
+        };
+        let started_at = clock.now();
+        let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
+        let mut monitor = Self {
+            cycle,
+            receiver,
+            view: View::default(),
+            until: options.until,
+            has_stop_order: options.stop.is_some(),
+            allows_red_base: options.allows_red_base,
+            started_at,
+            next_poll: started_at,
+            leave_at: None,
+            is_interrupted: false,
+            config_seen: None,
+            _lock: lock,
+            _watcher: watcher,
+            _signals: signals,
+        };
+        monitor.take_over(options.stop)?;
+        Ok(monitor)
+    }
+
+    /// The first transaction: settings, base, and that we are here; then looks for what runs.
+    fn take_over(&mut self, stop: Option<StopKind>) -> Result<(), RunError> {
+        let mut bodies: VecDeque<EventBody> = VecDeque::new();
+        bodies.extend(self.read_config());
+        let pid = std::process::id();
+        let seen = Observation::MonitorStarted { pid, allows_red_base: self.allows_red_base };
+        bodies.push_back(EventBody::Observation(seen));
+        if let Some(repo) = &self.cycle.world.repo {
+            let seen = lane::look(&branches(self.cycle.ledger.state()), repo)
+                .map_err(|fault| RunError::Git(fault.0))?;
+            bodies.push_back(EventBody::Observation(seen));
+        }
+        if let Some(kind) = stop {
+            bodies.push_back(EventBody::Command(Command::Stop { kind }));
+        }
+        let running: Vec<_> = {
+            let attempts = self.cycle.ledger.state().attempts.values();
+            let running = attempts.filter(|attempt| attempt.phase == AttemptPhase::Running);
+            running.map(|attempt| attempt.id.clone()).collect()
+        };
+        self.handle(bodies.into())?;
+        self.cycle.world.progress.open(self.cycle.ledger.state());
+        for id in running {
+            let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+            if let Some(attempt) = state.attempts.get(&id) {
+                world.find_again(state, attempt);
+            }
+        }
+        Ok(())
+    }
+
+    fn go(&mut self) -> Result<End, RunError> {
+        loop {
+            if let Some(end) = self.end()? {
+                return Ok(end);
+            }
+            let bodies = self.wait()?;
+            let now = self.cycle.clock.now();
+            let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
+            let has_news = self.cycle.notice()?;
+            if !bodies.is_empty() || is_due || has_news {
+                self.handle(bodies)?;
+            }
+            self.view.renew(&self.cycle, Some(now));
+            self.cycle.world.progress.tick(self.cycle.ledger.state(), now);
+        }
+    }
+
+    fn handle(&mut self, mut bodies: Vec<EventBody>) -> Result<(), RunError> {
+        loop {
+            let count = bodies.len();
+            let cycled = self.cycle.run(std::mem::take(&mut bodies))?;
+            debug_assert_eq!(cycled.answers.len(), count);
+            for answer in &cycled.answers {
+                match answer {
+                    Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
+                    Answer::Note(text) => self.cycle.world.progress.note(text),
+                    Answer::Accept => {}
+                }
+            }
+            if cycled.has_changed {
+                self.view.mark(self.cycle.clock.now());
+            }
+            if !cycled.has_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to happen, or for the next moment at which something is due.
+    fn wait(&mut self) -> Result<Vec<EventBody>, RunError> {
+        let mut bodies = Vec::new();
+        let moments = [self.cycle.deadline(), Some(self.next_poll), self.leave_at, self.last_moment()];
+        let view = self.view.due_at();
+        let tick = self.cycle.world.progress.due_at();
+        let until = moments.into_iter().chain([view, tick]).flatten().min();
+        let until = until.unwrap_or(self.next_poll);
+        let wait = until.ms_since(self.cycle.clock.now());
+        match self.receiver.recv_timeout(Duration::from_millis(wait)) {
+            Ok(first) => {
+                self.take(first, &mut bodies)?;
+                while bodies.len() < EVENTS_MAX {
+                    let Ok(next) = self.receiver.try_recv() else { break };
+                    self.take(next, &mut bodies)?;
+                }
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        if self.cycle.clock.now() >= self.next_poll {
+            self.poll(&mut bodies);
+        }
+        Ok(bodies)
+    }
+
+    fn last_moment(&self) -> Option<Time> {
+        match self.until {
+            Until::Idle { within_ms: Some(within) } => Some(self.started_at.plus_ms(within)),
+            Until::Moment(at) => Some(at),
+            Until::Idle { within_ms: None } | Until::Told | Until::Once => None,
+        }
+    }
+
+    fn take(&mut self, input: Input, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
+        match input {
+            Input::Event(body) => bodies.push(body),
+            Input::Started(attempt) => {
+                let at = self.cycle.clock.now();
+                bodies.push(EventBody::Observation(Observation::Started { attempt, at }));
+            }
+            Input::KeeperLost { attempt, found, .. } => {
+                let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+                let id = crate::machine::id::AttemptId::new(attempt);
+                if let Some(attempt) = state.attempts.get(&id) {
+                    world.keeper_lost(state, attempt, found);
+                }
+            }
+            Input::Superseded { agent } => {
+                let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+                let mut attempts = state.attempts.values();
+                if let Some(attempt) = attempts.find(|a| {
+                    a.agent.as_str() == agent && a.phase == AttemptPhase::Running
+                }) {
+                    world.find_again(state, attempt);
+                }
+            }
+            // What is new is read before each transaction.
+            Input::Journal => {}
+            Input::Refs => self.cycle.world.look_at_base(self.cycle.ledger.state()),
+            Input::Files => self.look_at_files(bodies),
+            Input::Signal(signal) => self.on_signal(signal, bodies),
+        }
+        Ok(())
+    }
+
+    fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {
+        bodies.extend(self.read_config());
+        let state = self.cycle.ledger.state();
+        if let Some(text) = current::read_edit(&self.cycle.world.layout, state) {
+            bodies.push(EventBody::Command(Command::PickTask { text }));
+        }
+    }
+
+    /// The safety net: looks at all that events should have told.
+    fn poll(&mut self, bodies: &mut Vec<EventBody>) {
+        self.look_at_files(bodies);
+        let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+        world.look_at_base(state);
+        for attempt in state.attempts.values() {
+            if attempt.phase == AttemptPhase::Running {
+                world.look_for_exit(state, attempt);
+            }
+        }
+        self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
+    }
+
+    /// Returns the command that adopts `pipeline.toml`, when it has changed and is valid.
+    fn read_config(&mut self) -> Option<EventBody> {
+        let path = self.cycle.world.layout.config();
+        // A file gone missing keeps the adopted settings.
+        let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
+        if self.config_seen.as_ref() == Some(&bytes) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        self.config_seen = Some(bytes);
+        let progress = &mut self.cycle.world.progress;
+        match config::load(&text) {
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(|warning| progress.warn(warning));
+                if loaded.settings.hash == self.cycle.ledger.state().settings.hash {
+                    return None;
+                }
+                let settings = Box::new(loaded.settings);
+                Some(EventBody::Command(Command::AdoptSettings { settings }))
+            }
+            Err(error) => {
+                let path = path.display();
+                progress.warn(&format!("`{path}` is broken, the settings stay as they were: {error}"));
+                None
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: i32, bodies: &mut Vec<EventBody>) {
+        if signal == SIGHUP {
+            self.cycle.world.progress.lose_terminal();
+            return;
+        }
+        let state = self.cycle.ledger.state();
+        let running = state.attempts.len();
+        let on_exit = on_exit(state);
+        let now = self.cycle.clock.now();
+        let is_first = self.leave_at.is_none() && !self.is_interrupted;
+        let progress = &mut self.cycle.world.progress;
+        self.is_interrupted |= signal == SIGINT;
+        let kind = match (is_first, signal, on_exit) {
+            (false, SIGINT, _) | (true, _, OnExit::Kill) => StopKind::Now,
+            (true, _, OnExit::Drain) => StopKind::Drain,
+            (true, _, OnExit::Leave) => StopKind::Leave,
+            (false, _, _) => return,
+        };
+        match kind {
+            StopKind::Leave if running > 0 && signal == SIGINT => {
+                progress.warn(&format!(
+                    "nothing new starts; {running} agents keep running; Ctrl-C again within 5 s ends them"
+                ));
+                self.leave_at = Some(now.plus_ms(SECOND_SIGNAL_MS));
+            }
+            StopKind::Leave => self.leave_at = Some(now),
+            StopKind::Now => {
+                progress.warn(&format!("ending {running} agents, their work is saved"));
+                self.leave_at = None;
+            }
+            StopKind::Drain => progress.warn(&format!("waiting for {running} agents")),
+        }
+        bodies.push(EventBody::Command(Command::Stop { kind }));
+    }
+
+    fn end(&mut self) -> Result<Option<End>, RunError> {
+        let now = self.cycle.clock.now();
+        let state = self.cycle.ledger.state();
+        let is_performing = self.cycle.is_performing();
+        let done = if self.is_interrupted { End::Interrupted } else { End::Done };
+        if let Some(at) = self.leave_at {
+            let is_over = !is_performing || now >= at.plus_ms(LEAVE_WAIT_MS);
+            return Ok((now >= at && is_over).then_some(done));
+        }
+        match state.stopping {
+            Some(StopKind::Leave) => {
+                self.leave_at = Some(now);
+                return Ok((!is_performing).then_some(done));
+            }
+            Some(StopKind::Drain | StopKind::Now) => {
+                let is_over = state.attempts.is_empty() && state.landing.is_none();
+                return Ok((is_over && !is_performing).then_some(done));
+            }
+            None => {}
+        }
+        if self.has_stop_order {
+            return Ok(Some(done));
+        }
+        let is_unused = state.attempts.is_empty() && state.monitor.attempts == 0;
+        if let Some((_, output)) = state.base.red.as_ref().filter(|_| is_unused)
+            && !self.allows_red_base
+        {
+            return Ok(Some(End::RedBase { output: output.clone() }));
+        }
+        if self.last_moment().is_some_and(|at| now >= at) {
+            let is_timeout = matches!(self.until, Until::Idle { .. });
+            self.leave_at = Some(now);
+            return Ok(Some(if is_timeout { End::TimedOut } else { done }));
+        }
+        let is_quiet = !is_performing && state.is_idle();
+        match self.until {
+            Until::Once => Ok((!is_performing).then_some(done)),
+            Until::Idle { .. } if is_quiet => {
+                let counts = state.index.counts;
+                let is_all = counts.unassigned + counts.ready + counts.landing + counts.blocked == 0;
+                Ok(Some(if is_all { done } else { End::PersonNeeded }))
+            }
+            Until::Idle { .. } | Until::Told | Until::Moment(_) => Ok(None),
+        }
+    }
+
+    /// Says goodbye: to the journal, to keepers, to `state.json`.
+    fn finish(&mut self, end: &Result<End, RunError>) {
+        let why = match end {
+            Ok(End::Done) => "done".to_owned(),
+            Ok(End::PersonNeeded) => "only a person can go on".to_owned(),
+            Ok(End::TimedOut) => "time is up".to_owned(),
+            Ok(End::RedBase { .. }) => "checks are red on the base branch".to_owned(),
+            Ok(End::Interrupted) => "interrupted".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        // After a failed journal this fails too, and the error is told already.
+        let _ = self.cycle.run(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
+        self.cycle.world.keepers.leave();
+        self.view.renew(&self.cycle, None);
+        self.cycle.world.progress.close();
+    }
+}
+
+fn on_exit(state: &State) -> OnExit {
+    let in_ci = std::env::var_os("CI").is_some();
+    state.settings.monitor.on_exit.unwrap_or(if in_ci { OnExit::Kill } else { OnExit::Leave })
+}
+
+/// Returns how long to wait between looks that nothing asked for.
+pub fn poll_interval_ms(state: &State) -> u64 {
+    let monitor = &state.settings.monitor;
+    match state.attempts.len() {
+        0 => monitor.poll_idle_ms,
+        count if count > BUSY_ATTEMPTS => monitor.poll_busy_ms,
+        _ => monitor.poll_normal_ms,
+    }
+}
+
+fn open_keepers(
+    layout: &Layout,
+    exe: KeeperExe,
+    watch: &Arc<Watch>,
+    sender: &Sender<Input>,
+) -> Result<Arc<Keepers>, RunError> {
+    for dir in [layout.keepers(), layout.state.join("attempts"), layout.state.join("logs")] {
+        std::fs::create_dir_all(&dir)
+            .map_err(io_error(format!("cannot make `{}`", dir.display())))?;
+    }
+    let runtime_dir = runtime_dir().map_err(io_error("cannot make the folder for sockets"))?;
+    let dirs = KeeperDirs { keepers_dir: layout.keepers(), exe, runtime_dir };
+    let (watch, input) = (Arc::clone(watch), sender.clone());
+    // A lock that cannot be probed counts as held: better to ask its holder than to start beside it.
+    let is_lock_held = |path: &std::path::Path| is_held(path).unwrap_or(true);
+    let report = move |report| pass_on(&watch, &input, report);
+    Ok(Arc::new(Keepers::new(dirs, report, is_lock_held)))
+}
+
+fn open_watcher(
+    layout: &Layout,
+    repo: Option<&Repo>,
+    state: &State,
+    sender: &Sender<Input>,
+    progress: &mut Progress,
+) -> Option<notify::RecommendedWatcher> {
+    let current = layout.root.join(&state.settings.project.current_task_file);
+    let base = repo.map(|repo| {
+        repo.common_dir().join("refs/heads").join(&state.settings.project.base)
+    });
+    let watched = Watched {
+        journal: layout.state.join("journal"),
+        refs: base.and_then(|base| base.parent().map(PathBuf::from)),
+        files: vec![layout.config(), current],
+    };
+    debug_assert!(state.settings.project.isolation == Isolation::None || watched.refs.is_some());
+    watch_files(&watched, sender)
+        .map_err(|error| {
+            progress.warn(&format!("no file events ({error}): looking every few seconds instead"));
+        })
+        .ok()
+}
