@@ -18,4 +18,6 @@ pub mod observe;
 
 pub mod monitor;
 
+pub mod cli;
+
 pub mod sys;

@@ -85,7 +85,8 @@ fn until(args: &MonitorArgs, open: &Open) -> Result<Until, Error> {
         return Ok(Until::Idle { within_ms });
     }
     if let Some(when) = &args.until {
-        return Ok(Until::Moment(when.next(open.clock())?));
+        let at = when.future(open.clock(), &jiff::tz::TimeZone::system());
+        return at.map(Until::Moment).map_err(Error::usage);
     }
     Ok(if args.once { Until::Once } else { Until::Told })
 }

@@ -6,9 +6,9 @@ use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
-use super::id::{AgentName, AttemptId, StageName, TaskId};
+use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
-use super::lane::LandingPhase;
+use super::lane::{Base, GREEN_MAX, LandingPhase};
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase};
@@ -337,7 +337,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
         }
         LaneChange::BaseCheckStalled { tries } => base.check_tries = tries.clone(),
         LaneChange::BaseFoundGreen { commit } => {
-            base.green = Some(commit.clone());
+            note_green(base, commit);
             base.red = None;
             base.check_tries = Tries::default();
         }
@@ -357,7 +357,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.landed = Some(commit.clone());
             base.behind += 1;
             if *is_verified {
-                base.green = Some(commit.clone());
+                note_green(base, commit);
             }
             state.landing = None;
         }
@@ -381,12 +381,19 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     let judges =
         |settings: &Settings| (settings.landing.checks.clone(), settings.worktree.setup.clone());
     if judges(settings) != judges(&state.settings) {
-        state.base.green = None;
+        state.base.green.clear();
         state.base.red = None;
     }
     state.settings = Arc::new(settings.clone());
     hire(state, at);
     index::rebuild(state);
+}
+
+fn note_green(base: &mut Base, commit: &Oid) {
+    base.green.retain(|known| known != commit);
+    base.green.push(commit.clone());
+    let surplus = base.green.len().saturating_sub(GREEN_MAX);
+    base.green.drain(..surplus);
 }
 
 /// Makes the agents of the settings; those no longer in them are retired, at once when idle.

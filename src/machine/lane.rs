@@ -27,6 +27,9 @@ pub enum LandingPhase {
     Moving { commit: Oid, onto: Oid },
 }
 
+/// Commits remembered as passing: what has landed until the base has followed, with room.
+pub const GREEN_MAX: usize = 64;
+
 /// What is known of the base and the landing branch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Base {
@@ -39,8 +42,8 @@ pub struct Base {
     pub taken: Option<Oid>,
     /// The base conflicts with what has landed: which paths. Landing pauses.
     pub conflict: Option<String>,
-    /// Newest commit known to pass setup and landing checks.
-    pub green: Option<Oid>,
+    /// Commits known to pass setup and landing checks, the last [`GREEN_MAX`], newest last.
+    pub green: Vec<Oid>,
     /// The base's commit that failed them, with the end of the output.
     pub red: Option<(Oid, String)>,
     /// The check of the base that runs.

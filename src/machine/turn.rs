@@ -228,7 +228,7 @@ fn is_base_check_due(state: &State) -> bool {
         && base.checking.is_none()
         && base.check_tries.until.is_none()
         && base.taken == base.tip
-        && base.green != base.tip
+        && base.tip.as_ref().is_some_and(|tip| !base.green.contains(tip))
         && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
 }
 
@@ -241,7 +241,7 @@ pub fn is_base_good(state: &State) -> bool {
     let base = &state.base;
     let is_ready = base.landed.is_some() && base.tip.is_some();
     let is_judged =
-        !has_base_checks(state) || state.monitor.allows_red_base || base.green.is_some();
+        !has_base_checks(state) || state.monitor.allows_red_base || !base.green.is_empty();
     let is_red = base.red.is_some() && !state.monitor.allows_red_base;
     is_ready && is_judged && !is_red
 }

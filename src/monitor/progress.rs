@@ -9,7 +9,8 @@ use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::time::Time;
 use crate::machine::{Change, State};
-use crate::observe::lines;
+use crate::observe::lines::line as readable;
+use crate::observe::log_json::json_line;
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +72,12 @@ impl Progress {
         for change in changes {
             match self.format {
                 LogFormat::Text => {
-                    if let Some(line) = lines::line(change, state) {
-                        self.line(&format!("{} {line}", lines::clock(at)));
+                    if let Some(line) = readable(change, state) {
+                        self.line(&format!("{} {line}", clock_face(at)));
                     }
                 }
                 LogFormat::Json => {
-                    self.line(&lines::json_line(seq, at, "monitor", change));
+                    self.line(&json_line(seq, at, "monitor", change));
                 }
             }
         }
@@ -176,6 +177,12 @@ impl Progress {
             None => write(),
         }
     }
+}
+
+/// Returns the local time of day, `22:04:05`.
+fn clock_face(at: Time) -> String {
+    let moment = jiff::Timestamp::from_millisecond(at.as_ms() as i64).unwrap_or_default();
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -27,7 +27,7 @@ mirror! { struct Base {
     landed: Option<Oid>,
     taken: Option<Oid>,
     conflict: Option<String>,
-    green: Option<Oid>,
+    green: Vec<Oid>,
     red: Option<(Oid, String)>,
     checking: Option<AttemptId>,
     checks: u32,
