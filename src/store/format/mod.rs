@@ -23,6 +23,13 @@ mod settings;
 mod state;
 mod task;
 
+#[cfg(test)]
+mod drive;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod sample;
+
 pub use change::{changes_value, decode_changes, decode_changes_text, encode_changes};
 pub use error::FormatError;
 pub use state::{decode_state, decode_state_text, encode_state, state_value};
