@@ -4,6 +4,8 @@
 //! A pure state machine stands in the middle ([`machine`]); the world is at the rim. Read the
 //! modules in this order.
 
+pub mod agent;
+pub mod config;
 pub mod machine;
 pub mod store;
 pub mod sys;

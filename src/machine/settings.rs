@@ -11,16 +11,23 @@ use super::mode::{Isolation, Orchestration, Rollout};
 pub struct Settings {
     /// Identifies the settings: 16 hex digits over the file's text; attempts pin it.
     pub hash: String,
+    /// What the project is.
     pub project: Project,
+    /// How the loop waits, starts and ends.
     pub monitor: Monitor,
+    /// How worktrees are made ready.
     pub worktree: Worktree,
+    /// How often and how much.
     pub limits: Limits,
+    /// How long to wait before a try.
     pub retry: Retry,
     /// In pipeline order, at least one.
     pub stages: Vec<Stage>,
     /// Groups in file order; may be empty.
     pub agents: Vec<AgentGroup>,
+    /// How work lands.
     pub landing: Landing,
+    /// Which slice a pilot acts for.
     pub rollout: RolloutRules,
 }
 
@@ -33,6 +40,7 @@ pub struct Project {
     pub orchestration: Orchestration,
     /// Counts for a new state only.
     pub rollout: Rollout,
+    /// Where agents run.
     pub isolation: Isolation,
     /// Relative to the project's root.
     pub current_task_file: String,
@@ -41,10 +49,14 @@ pub struct Project {
 /// `[monitor]`; intervals in milliseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Monitor {
+    /// With more than three attempts running.
     pub poll_busy_ms: u64,
+    /// With one to three attempts running.
     pub poll_normal_ms: u64,
+    /// With no attempt running.
     pub poll_idle_ms: u64,
-    pub on_exit: OnExit,
+    /// `None`: not set (kill where `CI` is set in the monitor's environment, leave elsewhere).
+    pub on_exit: Option<OnExit>,
     /// Most attempts started per second; 0: no limit; `None`: not set (10, and 0 for `command`).
     pub launch_rate: Option<u32>,
 }
@@ -52,8 +64,11 @@ pub struct Monitor {
 /// What becomes of running agents when the monitor ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
+    /// They go on.
     Leave,
+    /// They are waited for.
     Drain,
+    /// They are ended, their work saved.
     Kill,
 }
 
@@ -68,26 +83,35 @@ pub struct Worktree {
     pub copy: Vec<String>,
     /// Paths relative to a worktree's root.
     pub keep: Vec<String>,
+    /// How long worktrees, attempts and branches of finished tasks stay.
     pub keep_finished_ms: u64,
 }
 
 /// `[limits]`; 0 means none where INTERFACE says so.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
+    /// Task failures at one stage, at least 1.
     pub attempts_per_stage: u32,
+    /// Failures that are not the task's; counted apart.
     pub infrastructure_retries: u32,
+    /// Over all stages, at least 1.
     pub attempts_per_task: u32,
+    /// Changes requested, conflicts and failed landing checks together.
     pub send_backs: u32,
+    /// 0: no limit.
     pub attempts_per_run: u32,
+    /// Of one attempt's log, head and tail kept; at least 4096.
     pub log_bytes: u64,
 }
 
 /// `[retry]`: delay before try n is `first * factor^(n-1)`, at most `max`, give or take `jitter`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
+    /// Delay before the first retry.
     pub first_ms: u64,
     /// At least 1.
     pub factor: f64,
+    /// Longest delay.
     pub max_ms: u64,
     /// Share of the delay, 0 to 1.
     pub jitter: f64,
@@ -96,39 +120,54 @@ pub struct Retry {
 /// One `[[stage]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
+    /// Long name; neither it nor the short one is another stage's, letter case aside.
     pub name: String,
+    /// Used in statuses and ids of attempts; without `.`.
     pub short: String,
     /// A file of the project; `None`: the built-in prompt of that name, or a general one.
     pub prompt: Option<String>,
+    /// Whether completing without a change to the tree is a failure.
     pub must_change: bool,
     /// Shell commands.
     pub checks: Vec<String>,
     /// `None` is `auto`.
     pub timeout_ms: Option<u64>,
+    /// Least automatic timeout.
     pub timeout_min_ms: u64,
+    /// Greatest automatic timeout, not below the least.
     pub timeout_max_ms: u64,
+    /// No output for so long ends an attempt; has no meaning for agents with a command.
     pub silence_ms: u64,
     /// Empty: every task passes through.
     pub labels: Vec<String>,
-    /// `None`: the nearest earlier `must_change` stage.
+    /// Long name of an earlier stage; `None`: the nearest earlier `must_change` stage.
     pub returns_to: Option<String>,
+    /// Expected duration until there is history.
     pub estimate_ms: u64,
 }
 
 /// One `[[agent]]`: a group of `count` alike agents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentGroup {
+    /// The agent's name, or what numbered ones begin with.
     pub name: String,
     /// Long names of the stages served, at least one.
     pub stages: Vec<String>,
+    /// At least 1; one keeps the bare name, more are numbered from 1.
     pub count: u32,
+    /// What is run.
     pub command: AgentCommand,
+    /// How it says that it is done.
     pub completion: Completion,
+    /// Added to the environment; never `PIPELINE_*`.
     pub env: BTreeMap<String, String>,
     /// Patterns with `*`; as in INTERFACE, `GIT_*` never passes unless named in full.
     pub env_allow: Vec<String>,
+    /// What tasks may need.
     pub capabilities: Vec<String>,
+    /// At least 1; escalation goes to the next higher one.
     pub tier: u32,
+    /// Of `simple`, `moderate`, `complex`: preferred for these.
     pub complexity: Vec<String>,
 }
 
@@ -159,6 +198,7 @@ pub struct Landing {
     pub branch: String,
     /// Shell commands, run on the merged result.
     pub checks: Vec<String>,
+    /// Of one check.
     pub checks_timeout_ms: u64,
     /// Globs; prompt files of stages are added by validation.
     pub protect: Vec<String>,
@@ -167,6 +207,7 @@ pub struct Landing {
 /// `[rollout]`, as far as it is built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutRules {
+    /// The pilot's tasks.
     pub pilot: Slice,
 }
 
@@ -175,6 +216,8 @@ pub struct RolloutRules {
 pub enum Slice {
     /// 0 to 100, by a hash of the id.
     Percent(u32),
+    /// Tasks with one of these labels.
     Labels(Vec<String>),
+    /// These ids.
     Tasks(Vec<String>),
 }

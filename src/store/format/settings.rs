@@ -39,7 +39,7 @@ mirror! { struct Monitor {
     poll_busy_ms: u64,
     poll_normal_ms: u64,
     poll_idle_ms: u64,
-    on_exit: OnExit,
+    on_exit: Option<OnExit>,
     launch_rate: Option<u32>,
 } }
 

@@ -1,0 +1,379 @@
+//! The keys of `pipeline.toml`, each with its default: the file read into [`Settings`].
+//!
+//! Looks at one key at a time; what several keys must agree on is in [`super::validate`].
+
+use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::settings::{
+    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
+    RolloutRules, Settings, Slice, Stage, Worktree,
+};
+
+use super::reader::Section;
+
+/// What the file says, with the tables it said it in.
+#[derive(Debug)]
+pub struct Read<'a> {
+    /// Complete, but what keys must agree on is not yet looked at.
+    pub settings: Settings,
+    /// Where to report problems of `[project]`.
+    pub project: Section<'a>,
+    /// Where to report problems of `[worktree]`.
+    pub worktree: Section<'a>,
+    /// As long as `settings.stages`, or empty when the four default stages are used.
+    pub stages: Vec<Section<'a>>,
+    /// As long as `settings.agents`.
+    pub agents: Vec<Section<'a>>,
+    /// Where to report problems of `[landing]`.
+    pub landing: Section<'a>,
+    /// Where to report problems of `[rollout]`.
+    pub rollout: Section<'a>,
+}
+
+/// The stages of a file that names none: name and short name, in order.
+pub const DEFAULT_STAGES: [(&str, &str); 4] =
+    [("architect", "arch"), ("test", "test"), ("implementation", "impl"), ("supervisor", "super")];
+
+/// Reads every key below the root; problems go to the root's report.
+#[must_use]
+pub fn read<'a>(root: &mut Section<'a>, hash: String) -> Read<'a> {
+    // Looked at by the caller, before anything else.
+    root.has("requires");
+    let (project, project_at) = project(root.section("project"));
+    let monitor = monitor(root.section("monitor"));
+    let (worktree, worktree_at) = worktree(root.section("worktree"));
+    let limits = limits(root.section("limits"));
+    let retry = retry(root.section("retry"));
+    let (stages, stages_at) = stages(root);
+    let (agents, agents_at) = root.sections("agent").into_iter().map(agent).unzip();
+    scheduler(root.section("scheduler"));
+    let (landing, landing_at) = landing(root.section("landing"));
+    let (rollout, rollout_at) = rollout(root.section("rollout"));
+    let mut notify = root.section("notify");
+    notify.empty_later("command");
+    notify.finish();
+    root.finish();
+    Read {
+        settings: Settings {
+            hash,
+            project,
+            monitor,
+            worktree,
+            limits,
+            retry,
+            stages,
+            agents,
+            landing,
+            rollout,
+        },
+        project: project_at,
+        worktree: worktree_at,
+        stages: stages_at,
+        agents: agents_at,
+        landing: landing_at,
+        rollout: rollout_at,
+    }
+}
+
+fn project(mut at: Section<'_>) -> (Project, Section<'_>) {
+    let project = Project {
+        base: at.string("base").unwrap_or_else(|| "main".into()),
+        orchestration: at.word(
+            "orchestration_mode",
+            Orchestration::Parallel,
+            &[
+                ("parallel", Some(Orchestration::Parallel)),
+                ("sequential", Some(Orchestration::Sequential)),
+                ("hybrid", None),
+            ],
+        ),
+        rollout: at.word(
+            "rollout",
+            Rollout::Production,
+            &[
+                ("production", Some(Rollout::Production)),
+                ("pilot", Some(Rollout::Pilot)),
+                ("shadow", Some(Rollout::Shadow)),
+            ],
+        ),
+        isolation: at.word(
+            "isolation",
+            Isolation::Worktree,
+            &[("worktree", Some(Isolation::Worktree)), ("none", Some(Isolation::None))],
+        ),
+        current_task_file: at
+            .string("current_task_file")
+            .unwrap_or_else(|| ".pipeline/current-task.txt".into()),
+    };
+    at.finish();
+    (project, at)
+}
+
+/// Polling more often than this is a busy loop, not a safety net.
+const POLL_MS_MIN: u64 = 10;
+
+fn monitor(mut at: Section<'_>) -> Monitor {
+    let mut poll = at.section("poll");
+    let monitor = Monitor {
+        poll_busy_ms: poll.duration_ms("busy", "15s", POLL_MS_MIN),
+        poll_normal_ms: poll.duration_ms("normal", "30s", POLL_MS_MIN),
+        poll_idle_ms: poll.duration_ms("idle", "60s", POLL_MS_MIN),
+        on_exit: at.word(
+            "on_exit",
+            None,
+            &[
+                ("leave", Some(Some(OnExit::Leave))),
+                ("drain", Some(Some(OnExit::Drain))),
+                ("kill", Some(Some(OnExit::Kill))),
+            ],
+        ),
+        launch_rate: if at.has("launch_rate") {
+            Some(at.integer("launch_rate", 10, 0..=100_000))
+        } else {
+            None
+        },
+    };
+    poll.finish();
+    at.finish();
+    monitor
+}
+
+fn worktree(mut at: Section<'_>) -> (Worktree, Section<'_>) {
+    let worktree = Worktree {
+        dir: at.string("dir").unwrap_or_else(|| ".pipeline/worktrees".into()),
+        setup: at.strings("setup").unwrap_or_default(),
+        copy: at.strings("copy").unwrap_or_default(),
+        keep: at.strings("keep").unwrap_or_default(),
+        keep_finished_ms: at.duration_ms("keep_finished", "7d", 0),
+    };
+    at.finish();
+    (worktree, at)
+}
+
+/// Less than this holds no head and tail worth reading.
+const LOG_BYTES_MIN: u64 = 4096;
+
+fn limits(mut at: Section<'_>) -> Limits {
+    let limits = Limits {
+        attempts_per_stage: at.integer("attempts_per_stage", 3, 1..=10_000),
+        infrastructure_retries: at.integer("infrastructure_retries", 5, 0..=10_000),
+        attempts_per_task: at.integer("attempts_per_task", 12, 1..=100_000),
+        send_backs: at.integer("send_backs", 2, 0..=10_000),
+        attempts_per_run: at.integer("attempts_per_run", 0, 0..=u32::MAX),
+        log_bytes: at.bytes("log_bytes", 16 << 20, LOG_BYTES_MIN),
+    };
+    at.number_later("cost_usd", 0.0);
+    at.number_later("cost_usd_per_task", 0.0);
+    at.finish();
+    limits
+}
+
+fn retry(mut at: Section<'_>) -> Retry {
+    let mut backoff = at.section("backoff");
+    let retry = Retry {
+        first_ms: backoff.duration_ms("first", "5s", 0),
+        factor: backoff.float("factor", 2.0, 1.0..=1000.0),
+        max_ms: backoff.duration_ms("max", "5m", 0),
+        jitter: backoff.float("jitter", 0.1, 0.0..=1.0),
+    };
+    backoff.finish();
+    at.finish();
+    retry
+}
+
+fn stages<'a>(root: &mut Section<'a>) -> (Vec<Stage>, Vec<Section<'a>>) {
+    let sections = root.sections("stage");
+    if !sections.is_empty() {
+        return sections.into_iter().map(stage).unzip();
+    }
+    let default = |(name, short): (&str, &str)| Stage {
+        name: name.into(),
+        short: short.into(),
+        prompt: None,
+        must_change: must_change(name),
+        checks: Vec::new(),
+        timeout_ms: None,
+        timeout_min_ms: 30 * 60 * 1000,
+        timeout_max_ms: 2 * 3600 * 1000,
+        silence_ms: 10 * 60 * 1000,
+        labels: Vec::new(),
+        returns_to: None,
+        estimate_ms: 10 * 60 * 1000,
+    };
+    (DEFAULT_STAGES.into_iter().map(default).collect(), Vec::new())
+}
+
+/// Two of the default stages only read and write down what they think.
+fn must_change(stage: &str) -> bool {
+    stage != "architect" && stage != "supervisor"
+}
+
+fn stage(mut at: Section<'_>) -> (Stage, Section<'_>) {
+    let name = at.string("name").unwrap_or_else(|| {
+        at.missing("name", "the name of the stage");
+        String::new()
+    });
+    let known = DEFAULT_STAGES.into_iter().find(|(long, _)| *long == name);
+    let short = at.string("short").unwrap_or_else(|| known.map_or(&*name, |(_, s)| s).to_owned());
+    let stage = Stage {
+        short,
+        prompt: at.string("prompt"),
+        must_change: at.boolean("must_change", must_change(&name)),
+        checks: at.strings("checks").unwrap_or_default(),
+        timeout_ms: timeout(&mut at),
+        timeout_min_ms: at.duration_ms("timeout_min", "30m", 1),
+        timeout_max_ms: at.duration_ms("timeout_max", "2h", 1),
+        silence_ms: at.duration_ms("silence", "10m", 1),
+        labels: at.strings("labels").unwrap_or_default(),
+        returns_to: at.string("returns_to").filter(|stage| !stage.is_empty()),
+        estimate_ms: at.duration_ms("estimate", "10m", 1),
+        name,
+    };
+    at.empty_later("resources");
+    at.finish();
+    (stage, at)
+}
+
+fn timeout(at: &mut Section<'_>) -> Option<u64> {
+    match at.string("timeout").as_deref() {
+        None | Some("auto") => None,
+        Some(_) => Some(at.duration_ms("timeout", "2h", 1)),
+    }
+}
+
+fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
+    let name = at.string("name").unwrap_or_else(|| {
+        at.missing("name", "the name of the agent");
+        String::new()
+    });
+    let stages = at.strings("stages").unwrap_or_else(|| {
+        at.missing("stages", "the stages that the agent serves");
+        Vec::new()
+    });
+    at.word("launcher", (), &[("process", Some(())), ("tmux", None)]);
+    at.word("sandbox", (), &[("none", Some(())), ("landlock", None), ("bwrap", None)]);
+    for key in ["preset", "model"] {
+        if at.has(key) {
+            at.not_yet(key, "say in `command` what to run");
+        }
+    }
+    if at.has("scale") {
+        at.not_yet("scale", "use `count`");
+    }
+    let group = AgentGroup {
+        name,
+        stages,
+        count: at.integer("count", 1, 1..=10_000),
+        command: command(&mut at),
+        completion: at.word(
+            "completion",
+            Completion::Exit,
+            &[("marker", Some(Completion::Marker)), ("exit", Some(Completion::Exit))],
+        ),
+        env: at.section("env").all_strings().into_iter().collect(),
+        env_allow: at.strings("env_allow").unwrap_or_else(|| vec!["*".into()]),
+        capabilities: at.strings("capabilities").unwrap_or_default(),
+        tier: at.integer("tier", 1, 1..=1000),
+        complexity: at.strings("complexity").unwrap_or_default(),
+    };
+    at.finish();
+    (group, at)
+}
+
+/// Reads `command`; where it is wrong the value returned is of no use, the report says so.
+fn command(at: &mut Section<'_>) -> AgentCommand {
+    const EXPECTED: &str = "a program with arguments, a shell line, or \"task\"";
+    if !at.has("command") {
+        if !at.has("preset") {
+            at.missing("command", EXPECTED);
+        }
+        return AgentCommand::Task;
+    }
+    if at.is_list("command") {
+        let argv = at.raw_strings("command");
+        if argv.first().is_none_or(|program| program.trim().is_empty()) {
+            at.wrong_value("command", "[]", EXPECTED);
+        }
+        return AgentCommand::Argv(argv);
+    }
+    match at.string("command") {
+        Some(text) if text == "task" => AgentCommand::Task,
+        Some(text) => {
+            if text.trim().is_empty() {
+                at.wrong_value("command", &text, EXPECTED);
+            }
+            AgentCommand::Shell(text)
+        }
+        None => AgentCommand::Task,
+    }
+}
+
+fn scheduler(mut at: Section<'_>) {
+    let policies =
+        [("critical-path", Some(())), ("priority", None), ("fifo", None), ("shortest", None)];
+    at.word("policy", (), &policies);
+    at.number_later("prefetch", 2.0);
+    if !at.boolean("affinity", true) {
+        at.not_yet("affinity", "");
+    }
+    at.empty_later("resources");
+    at.number_later("load_limit", 0.0);
+    at.number_later("escalate_after", 2.0);
+    at.empty_later("command");
+    at.finish();
+}
+
+fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
+    let strategies = [("verified", Some(())), ("optimistic", None), ("manual", None)];
+    at.word("strategy", (), &strategies);
+    at.word("style", (), &[("merge", Some(())), ("squash", None)]);
+    let landing = Landing {
+        branch: at.string("branch").unwrap_or_else(|| "pipeline/landed".into()),
+        checks: at.strings("checks").unwrap_or_default(),
+        checks_timeout_ms: at.duration_ms("checks_timeout", "30m", 1),
+        protect: at
+            .strings("protect")
+            .unwrap_or_else(|| vec!["pipeline.toml".into(), ".github/**".into()]),
+    };
+    at.finish();
+    (landing, at)
+}
+
+fn rollout(mut at: Section<'_>) -> (RolloutRules, Section<'_>) {
+    let mut gate = at.section("gate");
+    gate.number_later("completed", 10.0);
+    gate.number_later("success_rate", 0.9);
+    gate.number_later("reverts", 0.0);
+    gate.number_later("agreement", 0.8);
+    gate.finish();
+    let mut fallback = at.section("fallback");
+    fallback.number_later("window", 20.0);
+    fallback.number_later("failure_rate", 0.5);
+    fallback.number_later("revert_rate", 0.2);
+    let hour_ms = 3600 * 1000;
+    if fallback.duration_ms("cooldown", "1h", 0) != hour_ms {
+        fallback.not_yet("cooldown", "");
+    }
+    fallback.finish();
+    let pilot = pilot(&mut at);
+    at.finish();
+    (RolloutRules { pilot }, at)
+}
+
+fn pilot(at: &mut Section<'_>) -> Slice {
+    let mut pilot = at.section("pilot");
+    let given: Vec<&str> =
+        ["percent", "labels", "tasks"].into_iter().filter(|key| pilot.has(key)).collect();
+    let slice = if pilot.has("labels") {
+        Slice::Labels(pilot.strings("labels").unwrap_or_default())
+    } else if pilot.has("tasks") {
+        Slice::Tasks(pilot.strings("tasks").unwrap_or_default())
+    } else {
+        Slice::Percent(pilot.integer("percent", 100, 0..=100))
+    };
+    if given.len() > 1 {
+        let expected = "one of `percent`, `labels` and `tasks`";
+        at.wrong_value("pilot", &given.join("`, `"), expected);
+    }
+    pilot.finish();
+    slice
+}

@@ -1,0 +1,192 @@
+//! The text of `pipeline.toml` that `init` writes: short, with what was found filled in.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use crate::machine::mode::Isolation;
+
+use super::detect::Found;
+use super::file::DEFAULT_STAGES;
+
+/// What goes into a new `pipeline.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template<'a> {
+    /// The branch that work starts from.
+    pub base: &'a str,
+    /// What the repository looks like.
+    pub found: &'a Found,
+    /// Which agents are written.
+    pub agents: Agents<'a>,
+    /// Where agents run.
+    pub isolation: Isolation,
+}
+
+/// Which agents a new file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agents<'a> {
+    /// An example, commented out.
+    Example,
+    /// One small shell script for each stage, so that a first run works.
+    Shell,
+    /// One block for each name, with a command to fill in; a name that is a stage's, long or short,
+    /// serves that stage, any other serves all.
+    Named(&'a [String]),
+}
+
+/// Returns the text; `config::load` takes it as long as base and names are valid.
+#[must_use]
+pub fn render(template: &Template<'_>) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_head(&mut text, template);
+    match template.agents {
+        Agents::Example => text.push_str(EXAMPLE),
+        Agents::Shell => DEFAULT_STAGES.iter().for_each(|(name, _)| shell_agent(&mut text, name)),
+        Agents::Named(names) => names.iter().for_each(|name| named_agent(&mut text, name)),
+    }
+    text
+}
+
+fn write_head(text: &mut String, template: &Template<'_>) -> std::fmt::Result {
+    let mut numbers = env!("CARGO_PKG_VERSION").split('.');
+    let (major, minor) = (numbers.next().unwrap_or("0"), numbers.next().unwrap_or("0"));
+    writeln!(text, "# What `pipeline` does here. Every key left out is at its default.")?;
+    writeln!(text, "requires = \">={major}.{minor}\"\n")?;
+    writeln!(text, "[project]")?;
+    writeln!(text, "base = {}", quoted(template.base))?;
+    if template.isolation == Isolation::None {
+        writeln!(text, "isolation = \"none\"    # no git: agents run in this folder")?;
+    }
+    if matches!(template.agents, Agents::Named(_)) {
+        writeln!(text, "rollout = \"pilot\"     # your branch stays as it is until you promote")?;
+    }
+    if template.isolation == Isolation::None {
+        return Ok(());
+    }
+    let found = template.found;
+    writeln!(text, "\n[worktree]            # each agent works in a git worktree of its own")?;
+    writeln!(text, "setup = {}    # after a checkout changed a lockfile", list(&found.setup))?;
+    writeln!(text, "keep = {}    # survives cleaning", list(&found.keep))?;
+    writeln!(text, "copy = {}    # from this checkout, never committed", list(&found.copy))?;
+    writeln!(text, "\n[landing]")?;
+    writeln!(text, "# Run on the merged result; nothing lands unless all of them pass.")?;
+    writeln!(text, "checks = {}", list(&found.checks))
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+fn list(items: &[String]) -> String {
+    Value::Array(items.iter().map(|item| Value::String(item.clone())).collect()).to_string()
+}
+
+const EXAMPLE: &str = "
+# Who does the work. The prompt comes on standard input; exit status 0 says done.
+# Stages: architect, test, implementation, supervisor.
+#
+# [[agent]]
+# name = \"implementation\"
+# stages = [\"implementation\"]
+# count = 3                                # implementation-1 .. implementation-3
+# command = [\"sh\", \"{project}/tools/implementation.sh\"]
+";
+
+/// Each task has a file of its own, so that tasks which run together do not conflict.
+fn shell_agent(text: &mut String, stage: &str) {
+    text.push_str(&format!(
+        r#"
+[[agent]]
+name = "{stage}"
+stages = ["{stage}"]
+command = '''
+mkdir -p notes &&
+echo "$PIPELINE_STAGE done by $PIPELINE_AGENT" >> "notes/$PIPELINE_TASK_ID.md"
+'''
+"#
+    ));
+}
+
+fn named_agent(text: &mut String, name: &str) {
+    let is_called = |(long, short): &&(&str, &str)| name == *long || name == *short;
+    let stages: Vec<String> = match DEFAULT_STAGES.iter().find(is_called) {
+        Some((long, _)) => vec![(*long).to_owned()],
+        None => DEFAULT_STAGES.iter().map(|(long, _)| (*long).to_owned()).collect(),
+    };
+    let (name, stages) = (quoted(name), list(&stages));
+    text.push_str(&format!(
+        r#"
+[[agent]]
+name = {name}
+stages = {stages}
+count = 1
+# Fill in what to run: the prompt comes on standard input, exit status 0 says done.
+command = "echo 'fill in this command in pipeline.toml' >&2; exit 1"
+"#
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Agents, Template, render};
+    use crate::config::detect::Found;
+    use crate::config::load;
+    use crate::machine::mode::{Isolation, Rollout};
+    use crate::machine::settings::Settings;
+
+    fn check(agents: Agents<'_>, isolation: Isolation) -> Settings {
+        let found = Found {
+            checks: vec!["cargo test".into(), "sh -c 'echo \"a\\b\"'".into()],
+            setup: vec!["npm ci".into()],
+            keep: vec!["target".into(), "node_modules".into()],
+            copy: vec![".env".into()],
+        };
+        for found in [&found, &Found::default()] {
+            let text = render(&Template { base: "trunk", found, agents, isolation });
+            let loaded = load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert_eq!(loaded.settings.project.base, "trunk");
+            assert_eq!(loaded.settings.project.isolation, isolation);
+            if isolation == Isolation::Worktree {
+                assert_eq!(loaded.settings.landing.checks, found.checks);
+                assert_eq!(loaded.settings.worktree.setup, found.setup);
+                assert_eq!(loaded.settings.worktree.keep, found.keep);
+                assert_eq!(loaded.settings.worktree.copy, found.copy);
+            }
+        }
+        let found = Found::default();
+        load(&render(&Template { base: "trunk", found: &found, agents, isolation }))
+            .expect("read above")
+            .settings
+    }
+
+    #[test]
+    fn every_template_is_read_back() {
+        for isolation in [Isolation::Worktree, Isolation::None] {
+            assert!(check(Agents::Example, isolation).agents.is_empty());
+            let shell = check(Agents::Shell, isolation);
+            assert_eq!(shell.agents.len(), 4);
+            assert_eq!(shell.project.rollout, Rollout::Production);
+            let names = ["impl".to_owned(), "someone".to_owned()];
+            let named = check(Agents::Named(&names), isolation);
+            assert_eq!(named.agents[0].stages, ["implementation"]);
+            assert_eq!(named.agents[1].stages.len(), 4);
+            assert_eq!(named.project.rollout, Rollout::Pilot);
+        }
+    }
+
+    #[test]
+    fn the_commented_example_is_valid_too() {
+        let found = Found::default();
+        let text = render(&Template {
+            base: "main",
+            found: &found,
+            agents: Agents::Example,
+            isolation: Isolation::Worktree,
+        });
+        let (head, example) = text.split_once("# [[agent]]").expect("an example");
+        let example = format!("{head}[[agent]]{}", example.replace("\n# ", "\n"));
+        let settings = load(&example).unwrap_or_else(|error| panic!("{error}\n{example}")).settings;
+        assert_eq!(settings.agents[0].count, 3);
+    }
+}
