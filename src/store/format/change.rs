@@ -282,3 +282,89 @@ mirror! { struct Steer {
     hint: Option<String>,
     is_fresh: bool,
 } }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::error::Error as _;
+
+    use super::super::sample;
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let error = decode_changes_text(text).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `changes` from the journal");
+        error.source().unwrap().to_string()
+    }
+
+    #[test]
+    fn every_change_is_read_back_as_it_was() {
+        let changes = sample::every_change();
+        let text = encode_changes(&changes).unwrap();
+        assert_eq!(decode_changes(&text).unwrap(), changes);
+        for change in changes {
+            let text = encode_changes(std::slice::from_ref(&change)).unwrap();
+            assert!(text.get().starts_with(r#"[{"kind":""#), "{text}");
+            assert_eq!(decode_changes(&text).unwrap(), [change], "{text}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_a_sample_and_a_name_of_its_own() {
+        let text = encode_changes(&sample::every_change()).unwrap();
+        let values: Vec<serde_json::Value> = serde_json::from_str(text.get()).unwrap();
+        let found: BTreeSet<&str> = values.iter().map(|it| it["kind"].as_str().unwrap()).collect();
+        assert_eq!(found, KINDS.iter().copied().collect());
+        assert_eq!(found.len(), KINDS.len());
+    }
+
+    #[test]
+    fn no_changes_are_an_empty_array() {
+        assert_eq!(encode_changes(&[]).unwrap().get(), "[]");
+        assert_eq!(decode_changes_text(" [] ").unwrap(), []);
+    }
+
+    #[test]
+    fn change_is_one_flat_object() {
+        let id = TaskId::new("TASK-001");
+        let to = TaskPhase::Ready { stage: StageName::new("test") };
+        let moved = Change::Task(id, TaskChange::Moved { to, at: Time::from_ms(5) });
+        let expected = concat!(
+            r#"[{"kind":"task_moved","id":"TASK-001","#,
+            r#""to":{"ready":{"stage":"test"}},"at":5}]"#
+        );
+        assert_eq!(encode_changes(&[moved]).unwrap().get(), expected);
+    }
+
+    #[test]
+    fn what_is_not_of_this_format_is_refused_by_name() {
+        for (text, expected) in [
+            (r#"[{"kind":"task_melted","id":"a"}]"#, "unknown kind `task_melted`"),
+            (r#"[{"kind":"pause_set","is_paused":true,"by":1}]"#, "unknown field `by`"),
+            (r#"[{"kind":"pause_set"}]"#, "missing field `is_paused`"),
+            (r#"[{"kind":"current_task_set"}]"#, "missing field `id`"),
+            (r#"[{"kind":"attempt_checking","id":"a","kind":"b"}]"#, "unknown field `kind`"),
+            (r#"[{"kind":"mode_switched","to":"sideways"}]"#, "unknown variant `sideways`"),
+            (r#"[{"is_paused":true,"kind":"pause_set"}]"#, "found `is_paused` before `kind`"),
+            (r#"[{"kind":"task_moved","id":"a","at":1,"to":{"ready":{"x":1}}}]"#, "field `x`"),
+            (r#"[{"kind":"task_moved","id":"a","at":1,"to":{"asleep":{}}}]"#, "`asleep`"),
+            (r#"[{"kind":"task_moved","id":"a","at":"now","to":"waiting"}]"#, "invalid type"),
+            (r#"[{"kind":"task_moved","id":"a","at":1,"at":1,"to":"waiting"}]"#, "duplicate field"),
+            ("[{}]", "missing field `kind`"),
+            ("{}", "invalid type: map"),
+            ("[] []", "trailing characters"),
+            ("", "EOF"),
+        ] {
+            let found = refusal(text);
+            assert!(found.contains(expected), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn part_of_the_changes_is_refused_wherever_it_ends() {
+        let text = encode_changes(&sample::every_change()[..4]).unwrap().get().to_owned();
+        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+            assert!(decode_changes_text(&text[..end]).is_err(), "{end} bytes");
+        }
+    }
+}

@@ -377,3 +377,62 @@ macro_rules! mirror {
 }
 
 pub(super) use mirror;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: Mirror>(text: &str) -> Result<T, serde_json::Error> {
+        serde_json::from_str::<Read<T>>(text).map(|Read(value)| value)
+    }
+
+    #[test]
+    fn numbers_are_read_back_to_the_last_bit() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        let edges = [0.0, -0.0, 0.1 + 0.2, f64::MAX, f64::MIN_POSITIVE, 5e-324, 1e21, 2.0];
+        for turn in 0..20_000 {
+            // A full-period generator: every exponent comes up.
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(turn);
+            let number = edges.get(turn as usize).copied().unwrap_or(f64::from_bits(bits));
+            if !number.is_finite() {
+                continue;
+            }
+            let text = serde_json::to_string(&Written(&number)).unwrap();
+            let again = read::<f64>(&text).unwrap();
+            assert_eq!(again.to_bits(), number.to_bits(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_json_cannot_hold_are_refused() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(serde_json::to_string(&Written(&number)).is_err());
+        }
+        for text in ["null", "\"1\"", "1e999", "[1]", "NaN"] {
+            assert!(read::<f64>(text).is_err(), "{text}");
+        }
+        assert!(read::<u32>("4294967296").is_err());
+        assert_eq!(read::<u64>(&u64::MAX.to_string()).ok(), Some(u64::MAX));
+    }
+
+    #[test]
+    fn names_are_read_with_their_escapes() {
+        let id = TaskId::new("a\"\u{1}\n🦀");
+        let text = serde_json::to_string(&Written(&id)).unwrap();
+        assert_eq!(read::<TaskId>(&text).ok(), Some(id));
+        assert!(read::<TaskId>("1").is_err());
+    }
+
+    #[test]
+    fn key_that_is_there_twice_is_refused() {
+        let found = read::<BTreeMap<String, u32>>(r#"{"a":1,"a":2}"#).unwrap_err();
+        assert!(found.to_string().contains("`a` is there twice"), "{found}");
+    }
+
+    #[test]
+    fn pair_has_two_items() {
+        assert_eq!(read::<(u32, String)>(r#"[1,"a"]"#).unwrap(), (1, "a".into()));
+        assert!(read::<(u32, u32)>("[1]").is_err());
+        assert!(read::<(u32, u32)>("[1,2,3]").is_err());
+    }
+}

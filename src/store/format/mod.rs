@@ -12,6 +12,9 @@
 //! * Tasks, attempts and agents are arrays, each with its own id; two with one id are refused.
 //! * What can be computed, the index, is not stored.
 //!
+//! A field added within format 1 is listed under `optional`, so that what was written before is
+//! still read; a program from before it refuses the line that holds it.
+//!
 //! `state/schema` describes the same for others, `state/samples` holds one of everything.
 
 mod attempt;
@@ -22,6 +25,13 @@ mod mirror;
 mod settings;
 mod state;
 mod task;
+
+#[cfg(test)]
+mod drive;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod sample;
 
 pub use change::{changes_value, decode_changes, decode_changes_text, encode_changes};
 pub use error::FormatError;

@@ -131,3 +131,147 @@ macro_rules! mirror_keyed {
 }
 
 mirror_keyed!(AgentName => Agent.name, AttemptId => Attempt.id, TaskId => Task.id);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::error::Error as _;
+
+    use super::super::drive::{self, Drive};
+    use super::super::sample::{self, at, plain_spec};
+    use super::super::{decode_changes, encode_changes};
+    use super::*;
+    use crate::machine::apply;
+    use crate::machine::settings::Slice;
+    use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase};
+
+    fn check_read_back(state: &State) {
+        let text = encode_state(state).unwrap();
+        let again = decode_state(&text).unwrap();
+        assert_eq!(again, *state);
+        assert_eq!(encode_state(&again).unwrap().get(), text.get());
+    }
+
+    fn refusal(text: &str) -> String {
+        decode_state_text(text).unwrap_err().source().unwrap().to_string()
+    }
+
+    #[test]
+    fn state_is_read_back_with_its_index() {
+        check_read_back(&State::new(sample::settings(Slice::Percent(0)), at(0)));
+        check_read_back(&drive::worked_on().state);
+        check_read_back(&drive::full());
+    }
+
+    #[test]
+    fn changes_read_back_lead_to_the_same_state() {
+        let drive = drive::worked_on();
+        let changes = decode_changes(&encode_changes(&drive.decided).unwrap()).unwrap();
+        assert_eq!(changes, drive.decided);
+        let mut state = Drive::new().state;
+        for change in &changes {
+            apply(&mut state, change);
+        }
+        assert_eq!(state, drive.state);
+    }
+
+    #[test]
+    fn what_a_state_may_hold_is_all_in_the_full_one() {
+        let text = encode_state(&drive::full()).unwrap();
+        let value: serde_json::Value = serde_json::from_str(text.get()).unwrap();
+        let empty = value.as_object().unwrap().iter().filter(|(_, value)| {
+            value.is_null() || **value == serde_json::json!([]) || **value == serde_json::json!({})
+        });
+        assert_eq!(empty.count(), 0);
+        assert!(value.get("index").is_none());
+    }
+
+    #[test]
+    fn plain_task_takes_less_than_300_bytes() {
+        let mut drive = Drive::new();
+        drive.add(plain_spec("Take the header out of the export"), false);
+        let text = serde_json::to_string(&Written(&drive.state.tasks)).unwrap();
+        assert!(text.len() < 300, "{text}");
+        check_read_back(&drive.state);
+    }
+
+    /// A default that changes in the machine must not change what old files say.
+    #[test]
+    fn fields_left_out_keep_their_meaning() {
+        let text = concat!(
+            r#"[{"id":"a","spec":{"title":"t"},"phase":"waiting","entry":1,"#,
+            r#""created_at":2,"updated_at":3}]"#
+        );
+        let Read(tasks): Read<BTreeMap<TaskId, Task>> = serde_json::from_str(text).unwrap();
+        let spec = Spec {
+            title: "t".into(),
+            body: String::new(),
+            priority: Priority::Medium,
+            kind: TaskKind::Task,
+            parent: None,
+            depends_on: Vec::new(),
+            touches: Vec::new(),
+            stages: Vec::new(),
+            labels: Vec::new(),
+            needs: Vec::new(),
+            complexity: None,
+            estimate_ms: None,
+            resources: BTreeMap::new(),
+            is_exclusive: false,
+            command: None,
+            extra: BTreeMap::new(),
+        };
+        let tally = Tally { attempts: 0, stage_failures: 0, infrastructure: 0, send_backs: 0 };
+        let task = Task {
+            id: TaskId::new("a"),
+            spec,
+            phase: TaskPhase::Waiting,
+            entry: 1,
+            is_front: false,
+            is_held: false,
+            created_at: Time::from_ms(2),
+            updated_at: Time::from_ms(3),
+            backoff_until: None,
+            tally,
+            tip: None,
+            merge_owed: None,
+            resume_from: None,
+            approved: None,
+            approval: None,
+            avoid: None,
+            notes: Vec::new(),
+            evidence: Vec::new(),
+            hint: None,
+            history: Vec::new(),
+            numbers: BTreeMap::new(),
+            is_announced: false,
+        };
+        assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
+    }
+
+    #[test]
+    fn unknown_missing_and_doubled_parts_are_refused_by_name() {
+        let text = encode_state(&drive::worked_on().state).unwrap().get().to_owned();
+        let with = |from: &str, to: &str| {
+            assert!(text.contains(from), "{from}");
+            refusal(&text.replacen(from, to, 1))
+        };
+        assert!(with("\"is_paused\"", "\"paused\"").contains("unknown field `paused`"));
+        assert!(with("\"current\":null,", "").contains("missing field `current`"));
+        assert!(with("\"title\":", "\"head\":").contains("unknown field `head`"));
+        assert!(with("\"production\"", "\"half\"").contains("unknown variant `half`"));
+        assert!(
+            with("\"TASK-002\",\"spec\"", "\"TASK-001\",\"spec\"").contains("`TASK-001` is there")
+        );
+        assert!(with("\"entries\":", "\"entries\":-").contains("invalid value"));
+    }
+
+    #[test]
+    fn part_of_a_state_is_refused_wherever_it_ends() {
+        let text = encode_state(&drive::worked_on().state).unwrap().get().to_owned();
+        for end in (0..text.len()).step_by(97).chain([text.len() - 1]) {
+            assert!(decode_state_text(&text[..end]).is_err(), "{end} bytes");
+        }
+        assert!(decode_state_text(&(text + "{}")).is_err());
+    }
+}
