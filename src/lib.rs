@@ -5,4 +5,5 @@
 //! modules in this order.
 
 pub mod machine;
+pub mod observe;
 pub mod sys;

@@ -1,0 +1,19 @@
+//! What the pipeline tells of itself: the state as a document, the status, a line per change.
+//!
+//! Pure: reads the machine's state, writes text or serialisable structs; knows no files, no
+//! terminal and no clock. Numbers come out in the units of their field's name.
+
+pub mod agents;
+pub mod blocked;
+pub mod document;
+pub mod figures;
+pub mod lines;
+pub mod log_json;
+pub mod page;
+pub mod status;
+pub mod text;
+pub mod waiting;
+pub mod words;
+
+#[cfg(test)]
+pub(crate) mod support;

@@ -1,0 +1,302 @@
+//! The status for a person: first what landed, what needs them, what waits; then the details.
+
+use std::collections::BTreeMap;
+
+use super::agents::{AgentEntry, AgentStatus};
+use super::blocked::Blocked;
+use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
+use super::status::StatusDocument;
+use super::waiting::{On, Waiting};
+use super::words::span;
+
+/// Waiting tasks shown; the rest is counted.
+pub const WAITING_SHOWN_MAX: usize = 20;
+/// Agents shown; the rest is counted.
+pub const AGENTS_SHOWN_MAX: usize = 50;
+/// Columns left for a reason, however long the command beside it.
+const REASON_COLUMNS_MIN: usize = 16;
+
+/// Returns the status as text; every line ends in a line feed.
+///
+/// Lines are at most `width` columns, but for a command to type, which is never cut.
+#[must_use]
+pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
+    let page = Page { has_color: color, width };
+    let mut out = headline(status, page);
+    out.push_str(&page.paint(Ink::Faint, &mode_line(status)));
+    out.push('\n');
+    out.push_str(&base_lines(status, page));
+    out.push_str(&person_lines(status, page));
+    out.push_str(&agent_lines(status, page));
+    out.push_str(&waiting_lines(status, page));
+    out
+}
+
+/// Returns the tasks that wait for `task approve`.
+fn approvals<'a>(status: &'a StatusDocument<'_>) -> impl Iterator<Item = &'a Waiting<'a>> {
+    status.waiting.iter().filter(|waiting| waiting.reason.on == On::Approval)
+}
+
+fn headline(status: &StatusDocument<'_>, page: Page) -> String {
+    let counts = &status.counts;
+    if counts.total == 0 {
+        return "no tasks yet: pipeline task add TITLE\n".into();
+    }
+    let done = if status.has_git { "landed" } else { "completed" };
+    let roots = status.blocked.iter().filter(|blocked| blocked.is_root).count();
+    let held_up = status.blocked.len() - roots;
+    let approvals = approvals(status).count();
+    let persons = roots + approvals;
+    let waits = status.waiting.len() - approvals + held_up;
+    let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
+    let mut parts =
+        vec![page.paint(Ink::Good, &format!("{} of {} {done}", counts.completed, counts.total))];
+    if persons > 0 {
+        let verb = if persons == 1 { "needs" } else { "need" };
+        parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
+    }
+    if waits > 0 {
+        parts.push(format!("{waits} {}", if waits == 1 { "waits" } else { "wait" }));
+    }
+    if in_work > 0 {
+        parts.push(page.paint(Ink::Busy, &format!("{in_work} in work")));
+    }
+    if counts.cancelled > 0 {
+        parts.push(format!("{} cancelled", counts.cancelled));
+    }
+    if let Some(cost) = status.metrics.cost_usd {
+        parts.push(format!("cost ${cost:.2}"));
+    }
+    parts.join(", ") + "\n"
+}
+
+fn mode_line(status: &StatusDocument<'_>) -> String {
+    let monitor = match (status.monitor.running, status.monitor.pid) {
+        (true, Some(pid)) => format!("monitor {pid} runs"),
+        (true, None) => "a monitor runs".into(),
+        (false, _) => "no monitor runs: pipeline monitor".into(),
+    };
+    let paused = if status.paused { ", paused: pipeline resume" } else { "" };
+    format!("{}, {}, {monitor}{paused}", status.orchestration_mode, status.mode)
+}
+
+fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let landing = &status.landing;
+    let mut out = String::new();
+    if let (Some(why), Some(next)) = (&landing.why, &landing.next) {
+        out.push_str(&with_command(page, 0, "", why, next));
+    }
+    if landing.behind > 0 {
+        let commits = if landing.behind == 1 { "commit" } else { "commits" };
+        let (base, branch) = (landing.base, landing.branch);
+        out.push_str(&format!("{base} is {} {commits} behind {branch}\n", landing.behind));
+    }
+    out
+}
+
+/// Returns one line: name, reason cut to what is left, command whole.
+fn with_command(page: Page, indent: usize, name: &str, reason: &str, command: &str) -> String {
+    let taken = indent + columns(name) + columns(command) + 2;
+    let room = page.columns().saturating_sub(taken).max(REASON_COLUMNS_MIN);
+    let reason = first_line(reason);
+    let (reason, command) = (cut(&reason, room), page.paint(Ink::Strong, command));
+    format!("{:indent$}{name}{reason}: {command}\n", "")
+}
+
+fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let roots: Vec<&Blocked<'_>> = status.blocked.iter().filter(|entry| entry.is_root).collect();
+    let waiting: Vec<&Waiting<'_>> = approvals(status).collect();
+    if roots.is_empty() && waiting.is_empty() {
+        return String::new();
+    }
+    let ids = roots.iter().map(|entry| entry.id).chain(waiting.iter().map(|entry| entry.id));
+    let wide = ids.map(columns).max().unwrap_or(0).min(page.columns() / 3);
+    let mut out = section(page, "needs a person");
+    for entry in roots {
+        let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let reason = match entry.reason.trim() {
+            "" => format!("{stage}{}", entry.class),
+            reason => format!("{stage}{}", first_line(reason)),
+        };
+        let name = format!("{:wide$}  ", entry.id);
+        out.push_str(&with_command(page, 2, &name, &reason, &entry.next));
+    }
+    for entry in waiting {
+        let reason = format!("touches {}", entry.reason.what);
+        let next = format!("pipeline task approve {}", entry.id);
+        let name = format!("{:wide$}  ", entry.id);
+        out.push_str(&with_command(page, 2, &name, &reason, &next));
+    }
+    let held_up = status.blocked.iter().filter(|entry| !entry.is_root).count();
+    if held_up > 0 {
+        let what = if held_up == 1 { "task depends" } else { "tasks depend" };
+        out.push_str(&format!("  {held_up} more {what} on these\n"));
+    }
+    out
+}
+
+fn section(page: Page, title: &str) -> String {
+    format!("\n{}\n", page.paint(Ink::Strong, title))
+}
+
+fn agent_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    if status.agents.is_empty() {
+        return String::new();
+    }
+    let mut rows: Vec<Vec<Cell>> =
+        status.agents.iter().take(AGENTS_SHOWN_MAX).map(|(name, entry)| row(name, entry)).collect();
+    if status.agents.len() > AGENTS_SHOWN_MAX {
+        let more = status.agents.len() - AGENTS_SHOWN_MAX;
+        rows.push(vec![Cell::new(&format!("and {more} more"))]);
+    }
+    section(page, "agents") + &table(page, 2, &rows)
+}
+
+/// Returns an agent's line: name, status, what it is at.
+pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
+    let ink = match entry.status {
+        AgentStatus::Idle => Ink::Faint,
+        AgentStatus::Working => Ink::Busy,
+        AgentStatus::Paused => Ink::Bad,
+    };
+    let mut at_it = match (entry.current_task, entry.stage, entry.at_it_ms) {
+        (Some(task), Some(stage), Some(ms)) => format!("{task} {stage} for {}", span(ms)),
+        (Some(task), _, _) => task.to_owned(),
+        (None, _, _) => String::new(),
+    };
+    if entry.is_retired {
+        at_it.push_str(" (its last: no longer in the settings)");
+    }
+    let status = Cell::new(entry.status.word()).inked(ink);
+    vec![Cell::new(name), status, Cell::new(&at_it)]
+}
+
+fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let waiting = || status.waiting.iter().filter(|entry| entry.reason.on != On::Approval);
+    let count = waiting().count();
+    if count == 0 {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = waiting()
+        .take(WAITING_SHOWN_MAX)
+        .map(|entry| {
+            let reason = &entry.reason;
+            let until = reason.until.map(|until| until.0.ms_since(status.updated_at.0));
+            let until = until.map(|ms| format!(" (in {})", span(ms))).unwrap_or_default();
+            let what = Cell::new(&format!("{}{until}", reason.what));
+            vec![Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint), what]
+        })
+        .collect();
+    let mut out = section(page, "waiting") + &table(page, 2, &rows);
+    let mut rest: BTreeMap<On, usize> = BTreeMap::new();
+    for entry in waiting().skip(rows.len()) {
+        *rest.entry(entry.reason.on).or_default() += 1;
+    }
+    if count > rows.len() {
+        let kinds: Vec<String> = rest.iter().map(|(on, n)| format!("{n} {}", on.word())).collect();
+        out.push_str(&format!("  and {} more: {}\n", count - rows.len(), kinds.join(", ")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+    use crate::machine::attempt::Marker;
+    use crate::machine::event::NewTask;
+    use crate::machine::id::TaskId;
+    use crate::machine::{Command, Observation};
+    use crate::observe::status::{MonitorInfo, status};
+    use crate::observe::support::{End, Pipeline, oid, settings, task};
+
+    fn of(pipeline: &Pipeline, color: bool, width: usize) -> String {
+        let monitor = MonitorInfo { running: true, pid: Some(4711), poll_interval_s: 15.0 };
+        text(&status(&pipeline.state, pipeline.seq, pipeline.now, monitor), color, width)
+    }
+
+    #[test]
+    fn the_first_lines_say_what_landed_what_needs_a_person_and_what_waits() {
+        let tasks = vec![task("A", &[]), task("B", &["A"]), task("C", &["B"]), task("D", &[])];
+        let mut pipeline = Pipeline::started(settings(), tasks);
+        let why = "which colour shall the bike shed have, and may it be the one it had before?";
+        pipeline.run("A.arch.1", End::Says(Marker::Blocked(why.into())));
+        pipeline.turn();
+        let expected = "\
+0 of 4 landed, 1 needs a person, 2 wait, 1 in work
+parallel, production, monitor 4711 runs
+
+needs a person
+  A  architect: which colour shall t…: pipeline task retry A --note 'ANSWER'
+  2 more tasks depend on these
+
+agents
+  architect         working  D architect for 0 s
+  implementation-1  idle
+  implementation-2  idle
+  supervisor        idle
+  test              idle
+";
+        let plain = of(&pipeline, false, 80);
+        let same = |line: &&str| !line.starts_with("  A ");
+        let lines = |text: &str| text.lines().filter(same).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(&plain), lines(expected), "{plain}");
+        assert!(plain.contains(": pipeline task retry A --note 'ANSWER'\n"), "{plain}");
+        assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+        assert!(of(&pipeline, true, 80).contains("\x1b[31m1 needs a person\x1b[0m"));
+        assert!(of(&pipeline, false, 10).contains("pipeline task retry A --note 'ANSWER'\n"));
+    }
+
+    #[test]
+    fn an_approval_needs_a_person_and_names_the_paths() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        pipeline.turn();
+        pipeline.see(Observation::Merged {
+            task: TaskId::new("A"),
+            number: 1,
+            commit: oid('c'),
+            onto: oid('a'),
+            protected: vec!["pipeline.toml".into()],
+        });
+        let plain = of(&pipeline, false, 80);
+        assert!(plain.starts_with("0 of 1 landed, 1 needs a person\n"), "{plain}");
+        assert!(plain.contains("  A  touches pipeline.toml: pipeline task approve A\n"), "{plain}");
+        assert!(!plain.contains("\nwaiting\n"), "{plain}");
+    }
+
+    #[test]
+    fn what_waits_is_listed_up_to_a_bound_and_counted() {
+        let ids: Vec<String> = (0..30).map(|n| format!("T{n:02}")).collect();
+        let mut tasks: Vec<NewTask> = ids.iter().map(|id| task(id, &["T00"])).collect();
+        tasks[0].spec.depends_on.clear();
+        tasks[1].spec.title = "evil \x1b[2J".into();
+        let mut pipeline = Pipeline::started(settings(), tasks);
+        pipeline.run("T00.arch.1", End::Status(1));
+        let plain = of(&pipeline, false, 80);
+        assert!(plain.starts_with("0 of 30 landed, 30 wait\n"), "{plain}");
+        let failure = "  T00  backoff     after: exited with status 1 (in 5 s)\n";
+        assert!(plain.contains(failure), "{plain}");
+        assert!(
+            plain.ends_with("  T19  dependency  T00\n  and 10 more: 10 dependency\n"),
+            "{plain}"
+        );
+    }
+
+    #[test]
+    fn an_empty_project_says_how_to_begin() {
+        let pipeline = Pipeline::new(settings());
+        assert!(of(&pipeline, false, 80).starts_with("no tasks yet: pipeline task add TITLE\n"));
+    }
+
+    #[test]
+    fn a_conflicting_base_comes_with_its_command() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.see(Observation::BaseSeen { tip: oid('d'), landed: Some(oid('a')) });
+        pipeline.see(Observation::BaseConflicts { base: oid('d'), paths: vec!["x.rs".into()] });
+        pipeline.send(Command::Pause);
+        let plain = of(&pipeline, false, 100);
+        let line = "`main` conflicts with `pipeline/landed` in x.rs: git merge pipeline/landed\n";
+        assert!(plain.contains(line), "{plain}");
+        assert!(plain.contains("paused: pipeline resume"), "{plain}");
+    }
+}

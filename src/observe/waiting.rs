@@ -1,0 +1,429 @@
+//! What each task that nobody works on waits for.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::page::first_line;
+use super::words::{self, Stamp, last_failure, listed};
+use crate::machine::State;
+use crate::machine::agent::Agent;
+use crate::machine::gate;
+use crate::machine::id::{StageName, TaskId};
+use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::schedule::can_serve;
+use crate::machine::task::{Task, TaskKind, TaskPhase};
+use crate::machine::time::Time;
+use crate::machine::turn::is_base_good;
+
+/// Names listed in one reason; the rest is counted.
+const NAMES_MAX: usize = 5;
+
+/// What kind of thing is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// Tasks it depends on.
+    Dependency,
+    /// The base conflicts with what has landed.
+    Conflict,
+    /// A pause after a failure.
+    Backoff,
+    /// The base or the landing branch must be in order first, or others land before it.
+    Checkout,
+    /// An agent that may take it.
+    Agent,
+    /// A limit of the run is used up.
+    Budget,
+    /// `task approve`.
+    Approval,
+    /// A person holds the task or the whole pipeline.
+    Hold,
+    /// The rollout does not let the pipeline act for it.
+    Rollout,
+}
+
+impl On {
+    /// Returns the word used in JSON and text.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dependency => "dependency",
+            Self::Conflict => "conflict",
+            Self::Backoff => "backoff",
+            Self::Checkout => "checkout",
+            Self::Agent => "agent",
+            Self::Budget => "budget",
+            Self::Approval => "approval",
+            Self::Hold => "hold",
+            Self::Rollout => "rollout",
+        }
+    }
+}
+
+/// A reason to wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub on: On,
+    /// In words, one line.
+    pub what: String,
+    /// When it passes by itself; `None`: not known, or not by itself.
+    pub until: Option<Stamp>,
+}
+
+impl Reason {
+    fn new(on: On, what: impl Into<String>) -> Self {
+        Self { on, what: what.into(), until: None }
+    }
+
+    fn until(self, until: Option<Time>) -> Self {
+        Self { until: until.map(Stamp), ..self }
+    }
+}
+
+/// A task with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting<'a> {
+    pub id: &'a str,
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+/// Finds reasons; what many tasks share is found once.
+#[derive(Debug)]
+pub struct Waits<'a> {
+    state: &'a State,
+    /// Holds for every task that is ready.
+    shared: Option<Reason>,
+    /// By stage and what is needed.
+    agents: BTreeMap<(&'a str, &'a [String]), Reason>,
+}
+
+impl<'a> Waits<'a> {
+    /// Looks at what holds for all tasks.
+    #[must_use]
+    pub fn new(state: &'a State) -> Self {
+        Self { state, shared: shared(state), agents: BTreeMap::new() }
+    }
+
+    /// Returns what the task waits for; `None` for an epic, and for a task that is being worked on
+    /// or landed, is blocked or is final.
+    pub fn reason(&mut self, task: &'a Task) -> Option<Reason> {
+        if task.spec.kind == TaskKind::Epic {
+            return None;
+        }
+        match &task.phase {
+            TaskPhase::Waiting => Some(self.of_waiting(task)),
+            TaskPhase::Ready { stage } => Some(self.of_ready(task, stage)),
+            TaskPhase::Landing { .. } => self.of_landing(task),
+            TaskPhase::Working { .. }
+            | TaskPhase::Blocked(_)
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => None,
+        }
+    }
+
+    fn of_waiting(&self, task: &Task) -> Reason {
+        if task.is_held {
+            return held(&task.id);
+        }
+        let state = self.state;
+        let unmet = |id: &&TaskId| state.tasks.get(*id).is_none_or(|dep| !dep.is_met());
+        let mut open = task.spec.depends_on.iter().filter(unmet).peekable();
+        if open.peek().is_some() {
+            return Reason::new(On::Dependency, listed(open, NAMES_MAX));
+        }
+        self.gated(&task.id)
+            .or_else(|| self.shared.clone())
+            .unwrap_or_else(|| Reason::new(On::Agent, "the monitor's next turn"))
+    }
+
+    fn of_ready(&mut self, task: &'a Task, stage: &'a StageName) -> Reason {
+        if task.is_held {
+            return held(&task.id);
+        }
+        if task.backoff_until.is_some() {
+            let why = last_failure(task).map_or(Cow::Borrowed("a failure"), first_line);
+            return Reason::new(On::Backoff, format!("after: {why}")).until(task.backoff_until);
+        }
+        if let Some(reason) = self.gated(&task.id).or_else(|| self.shared.clone()) {
+            return reason;
+        }
+        let state = self.state;
+        if state.orchestration == Orchestration::Sequential
+            && let Some(current) = state.current.as_ref().filter(|current| **current != task.id)
+        {
+            return Reason::new(On::Agent, format!("{current} is the current task"));
+        }
+        let key = (stage.as_str(), task.spec.needs.as_slice());
+        let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, key.1));
+        reason.clone()
+    }
+
+    fn of_landing(&self, task: &Task) -> Option<Reason> {
+        let state = self.state;
+        let base = &state.base;
+        if let Some(landing) = state.landing.as_ref().filter(|landing| landing.task == task.id) {
+            let why = format!("after: {}", first_line(&landing.tries.why));
+            let until = landing.tries.until;
+            return until.map(|_| Reason::new(On::Backoff, why).until(until));
+        }
+        if task.is_held {
+            return Some(held(&task.id));
+        }
+        if let Some(paths) = &task.approval {
+            return Some(Reason::new(On::Approval, first_line(paths)));
+        }
+        if let Some(reason) = self.gated(&task.id) {
+            return Some(reason);
+        }
+        let (name, branch) = (&state.settings.project.base, &state.settings.landing.branch);
+        if let Some(paths) = &base.conflict {
+            let what = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
+            return Some(Reason::new(On::Conflict, what));
+        }
+        if base.take_tries.until.is_some() {
+            let why = first_line(&base.take_tries.why);
+            let what = format!("`{branch}` could not take `{name}` in: {why}");
+            return Some(Reason::new(On::Checkout, what).until(base.take_tries.until));
+        }
+        if let Some(landing) = &state.landing {
+            return Some(Reason::new(On::Checkout, format!("the landing of {}", landing.task)));
+        }
+        if base.tip.is_none() || base.taken != base.tip {
+            let what = format!("`{branch}` takes `{name}` in first");
+            return Some(Reason::new(On::Checkout, what));
+        }
+        let first = state.index.lane.values().next().filter(|first| **first != task.id);
+        let what = first.map_or_else(
+            || "the monitor's next turn".to_owned(),
+            |first| format!("the landing of {first}"),
+        );
+        Some(Reason::new(On::Checkout, what))
+    }
+
+    fn gated(&self, id: &TaskId) -> Option<Reason> {
+        if gate::may_act(self.state, id) {
+            return None;
+        }
+        let what = match self.state.rollout {
+            Rollout::Shadow => "the rollout is shadow",
+            Rollout::Pilot | Rollout::Production => "outside the pilot's slice",
+        };
+        Some(Reason::new(On::Rollout, what))
+    }
+}
+
+fn held(id: &TaskId) -> Reason {
+    Reason::new(On::Hold, format!("held by a person: pipeline task release {id}"))
+}
+
+/// Returns why nothing at all is started.
+fn shared(state: &State) -> Option<Reason> {
+    if state.is_paused {
+        return Some(Reason::new(On::Hold, "the pipeline is paused: pipeline resume"));
+    }
+    if state.stopping.is_some() {
+        return Some(Reason::new(On::Hold, "the monitor is stopping"));
+    }
+    if let Some(drain) = state.drain {
+        let what = format!("the switch to {} mode", words::orchestration(drain.to));
+        return Some(Reason::new(On::Agent, what).until(Some(drain.until)));
+    }
+    if state.rollout != Rollout::Shadow && !is_base_good(state) {
+        return Some(Reason::new(On::Checkout, base_trouble(state)));
+    }
+    let per_run = state.settings.limits.attempts_per_run;
+    if per_run > 0 && state.monitor.attempts >= per_run {
+        let what = format!("the run's {per_run} attempts are used up (`limits.attempts_per_run`)");
+        return Some(Reason::new(On::Budget, what));
+    }
+    None
+}
+
+/// Returns why the base lets nothing start, in words.
+fn base_trouble(state: &State) -> String {
+    let (base, name) = (&state.base, &state.settings.project.base);
+    let is_git = state.settings.project.isolation == Isolation::Worktree;
+    if is_git && let Some((_, tail)) = &base.red {
+        return format!("checks fail on `{name}` itself: {}", first_line(tail));
+    }
+    if let Some(paths) = base.conflict.as_deref() {
+        let branch = &state.settings.landing.branch;
+        return format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
+    }
+    if base.checking.is_some() {
+        return format!("the checks on `{name}` itself are running");
+    }
+    if base.check_tries.until.is_some() {
+        let why = first_line(&base.check_tries.why);
+        return format!("the checks on `{name}` itself could not run: {why}");
+    }
+    if base.take_tries.until.is_some() {
+        return format!("`{name}` could not be taken in: {}", first_line(&base.take_tries.why));
+    }
+    format!("the monitor looks at `{name}` first")
+}
+
+/// Returns which agents of the stage are missing or busy.
+fn of_agents(state: &State, stage: &StageName, needs: &[String]) -> Reason {
+    let serving: Vec<&Agent> = state
+        .agents
+        .values()
+        .filter(|agent| !agent.is_retired && agent.stages.contains(stage))
+        .collect();
+    if serving.is_empty() {
+        return Reason::new(On::Agent, format!("no agent serves stage `{stage}`"));
+    }
+    let able = || serving.iter().filter(|agent| can_serve(state, agent, stage, needs));
+    if able().next().is_none() {
+        let what = format!("no agent of stage `{stage}` has `{}`", needs.join("`, `"));
+        return Reason::new(On::Agent, first_line(&what));
+    }
+    let names = |agents: &mut dyn Iterator<Item = &&Agent>| {
+        let all: Vec<&str> = agents.map(|agent| agent.name.as_str()).take(NAMES_MAX).collect();
+        all.join(", ")
+    };
+    if able().all(|agent| agent.is_paused) {
+        let what = format!("{} paused: pipeline agent resume", names(&mut able()));
+        return Reason::new(On::Agent, what);
+    }
+    let free = names(&mut able().filter(|agent| agent.is_free()));
+    if !free.is_empty() {
+        return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
+    }
+    let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
+    Reason::new(On::Agent, format!("stage `{stage}`: {busy} busy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{On, Waits};
+    use crate::machine::attempt::Marker;
+    use crate::machine::event::StopKind;
+    use crate::machine::id::TaskId;
+    use crate::machine::mode::{Orchestration, Rollout};
+    use crate::machine::settings::{Settings, Slice};
+    use crate::machine::{Command, Observation};
+    use crate::observe::support::{End, Pipeline, oid, settings, task};
+
+    fn check(pipeline: &Pipeline, id: &str, on: On, what: &str) {
+        let mut waits = Waits::new(&pipeline.state);
+        let found = waits.reason(&pipeline.state.tasks[&TaskId::new(id)]);
+        let found = found.unwrap_or_else(|| panic!("{id} waits for nothing"));
+        assert_eq!(found.on, on, "{found:?}");
+        assert!(found.what.contains(what), "{found:?} lacks {what:?}");
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Settings {
+        let mut settings = settings();
+        change(&mut settings);
+        settings
+    }
+
+    #[test]
+    fn waiting_tasks_name_dependency_hold_or_rollout() {
+        let mut held = task("C", &[]);
+        held.is_held = true;
+        let tasks = vec![task("A", &[]), task("B", &["A"]), held];
+        let pipeline = Pipeline::started(settings(), tasks);
+        check(&pipeline, "B", On::Dependency, "A");
+        check(&pipeline, "C", On::Hold, "pipeline task release C");
+        let pilot = with(|settings| {
+            settings.project.rollout = Rollout::Pilot;
+            settings.rollout.pilot = Slice::Tasks(vec!["A".into()]);
+        });
+        let pipeline = Pipeline::started(pilot, vec![task("A", &[]), task("B", &[])]);
+        check(&pipeline, "B", On::Rollout, "slice");
+        let shadow = with(|settings| settings.project.rollout = Rollout::Shadow);
+        let pipeline = Pipeline::started(shadow, vec![task("A", &[])]);
+        check(&pipeline, "A", On::Rollout, "shadow");
+    }
+
+    #[test]
+    fn ready_tasks_say_which_agents_are_busy_paused_or_missing() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[]), task("B", &[])]);
+        check(&pipeline, "B", On::Agent, "architect busy");
+        pipeline.run("A.arch.1", End::Done);
+        check(&pipeline, "B", On::Agent, "architect free");
+        pipeline.pause_agent("architect");
+        check(&pipeline, "B", On::Agent, "architect paused");
+        let unserved = with(|settings| {
+            settings.agents.remove(0);
+        });
+        let pipeline = Pipeline::started(unserved, vec![task("A", &[])]);
+        check(&pipeline, "A", On::Agent, "no agent serves stage `architect`");
+        let mut needy = task("A", &[]);
+        needy.spec.needs = vec!["gpu".into()];
+        let pipeline = Pipeline::started(settings(), vec![needy]);
+        check(&pipeline, "A", On::Agent, "has `gpu`");
+    }
+
+    #[test]
+    fn a_failure_waits_until_its_pause_is_over() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Says(Marker::Failed("no plan".into())));
+        check(&pipeline, "A", On::Backoff, "after: no plan");
+        let mut waits = Waits::new(&pipeline.state);
+        let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("A")]);
+        let until = reason.and_then(|reason| reason.until).expect("it has an end");
+        assert_eq!(until.0, pipeline.now.plus_ms(5_000));
+    }
+
+    #[test]
+    fn what_holds_all_is_said_of_each() {
+        let started = || Pipeline::started(settings(), vec![task("A", &[]), task("B", &[])]);
+        let mut pipeline = started();
+        pipeline.send(Command::Pause);
+        check(&pipeline, "B", On::Hold, "paused");
+        let mut pipeline = started();
+        pipeline.send(Command::Stop { kind: StopKind::Drain });
+        check(&pipeline, "B", On::Hold, "stopping");
+        let mut pipeline = started();
+        let (to, wait_ms) = (Orchestration::Sequential, Some(1_000));
+        pipeline.send(Command::SwitchMode { to, wait_ms, is_forced: false });
+        check(&pipeline, "B", On::Agent, "sequential");
+        let budget = with(|settings| settings.limits.attempts_per_run = 1);
+        let pipeline = Pipeline::started(budget, vec![task("A", &[]), task("B", &[])]);
+        check(&pipeline, "B", On::Budget, "attempts_per_run");
+        let sequential = with(|settings| {
+            settings.project.orchestration = Orchestration::Sequential;
+        });
+        let pipeline = Pipeline::started(sequential, vec![task("A", &[]), task("B", &[])]);
+        check(&pipeline, "B", On::Agent, "A is the current task");
+    }
+
+    #[test]
+    fn a_red_base_is_named_with_its_output() {
+        let checked = with(|settings| settings.landing.checks = vec!["make test".into()]);
+        let mut pipeline = Pipeline::started(checked, vec![task("A", &[])]);
+        check(&pipeline, "A", On::Checkout, "are running");
+        pipeline.run("base.check.1", End::Tail(1, "boom"));
+        check(&pipeline, "A", On::Checkout, "`make test` exited with status 1");
+    }
+
+    #[test]
+    fn landings_wait_for_approval_conflict_or_each_other() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        check(&pipeline, "A", On::Checkout, "next turn");
+        pipeline.turn();
+        let mut waits = Waits::new(&pipeline.state);
+        assert_eq!(waits.reason(&pipeline.state.tasks[&TaskId::new("A")]), None);
+        let protected = vec!["pipeline.toml".to_owned()];
+        pipeline.see(Observation::Merged {
+            task: TaskId::new("A"),
+            number: 1,
+            commit: oid('c'),
+            onto: oid('a'),
+            protected,
+        });
+        check(&pipeline, "A", On::Approval, "pipeline.toml");
+        pipeline.send(Command::ApproveTasks { ids: vec![TaskId::new("A")] });
+        pipeline.see(Observation::BaseSeen { tip: oid('d'), landed: Some(oid('a')) });
+        check(&pipeline, "A", On::Checkout, "takes `main` in first");
+        pipeline.see(Observation::BaseConflicts { base: oid('d'), paths: vec!["x.rs".into()] });
+        check(&pipeline, "A", On::Conflict, "x.rs");
+    }
+}
