@@ -9,7 +9,8 @@ use super::figures::{Figures, figures};
 use super::status::{Queues, VERSION, agent_entries, queues};
 use super::words::{self, Stamp, StatusWords};
 use crate::machine::State;
-use crate::machine::task::{Task, TaskKind, TaskPhase};
+use crate::machine::id::TaskId;
+use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
 
 /// Format of the document; greater when a field changes its meaning.
@@ -102,7 +103,7 @@ pub struct TaskEntry<'a> {
 
 /// Task ids in the order of their task's own list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids<'a>(pub &'a [crate::machine::id::TaskId]);
+pub struct Ids<'a>(pub &'a [TaskId]);
 
 impl Serialize for Ids<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -114,34 +115,17 @@ impl<'a> TaskEntry<'a> {
     /// Makes the entry of a task.
     #[must_use]
     pub fn new(state: &'a State, words: &'a StatusWords, task: &'a Task) -> Self {
-        let attempt = match &task.phase {
-            TaskPhase::Working { attempt, .. } => state.attempts.get(attempt),
-            TaskPhase::Waiting
-            | TaskPhase::Ready { .. }
-            | TaskPhase::Landing { .. }
-            | TaskPhase::Blocked(_)
-            | TaskPhase::Completed { .. }
-            | TaskPhase::Cancelled { .. } => None,
-        };
-        let block = match &task.phase {
-            TaskPhase::Blocked(block) => Some(block),
-            TaskPhase::Waiting
-            | TaskPhase::Ready { .. }
-            | TaskPhase::Working { .. }
-            | TaskPhase::Landing { .. }
-            | TaskPhase::Completed { .. }
-            | TaskPhase::Cancelled { .. } => None,
-        };
-        let (commit, finished_at) = match &task.phase {
-            TaskPhase::Completed { commit, at } => (commit.as_ref(), Some(Stamp(*at))),
-            TaskPhase::Cancelled { at } => (None, Some(Stamp(*at))),
-            TaskPhase::Waiting
-            | TaskPhase::Ready { .. }
-            | TaskPhase::Working { .. }
-            | TaskPhase::Landing { .. }
-            | TaskPhase::Blocked(_) => (None, None),
-        };
-        let is_epic = task.spec.kind == TaskKind::Epic;
+        let (mut attempt, mut block, mut commit, mut finished_at) = (None, None, None, None);
+        match &task.phase {
+            TaskPhase::Working { attempt: id, .. } => attempt = state.attempts.get(id),
+            TaskPhase::Blocked(found) => block = Some(found),
+            TaskPhase::Completed { commit: landed, at } => {
+                commit = landed.as_ref();
+                finished_at = Some(Stamp(*at));
+            }
+            TaskPhase::Cancelled { at } => finished_at = Some(Stamp(*at)),
+            TaskPhase::Waiting | TaskPhase::Ready { .. } | TaskPhase::Landing { .. } => {}
+        }
         Self {
             id: task.id.as_str(),
             title: &task.spec.title,
@@ -158,7 +142,7 @@ impl<'a> TaskEntry<'a> {
             labels: &task.spec.labels,
             touches: &task.spec.touches,
             needs: &task.spec.needs,
-            held: task.is_held && !is_epic,
+            held: task.is_held,
             backoff_until: task.backoff_until.map(Stamp),
             class: block.map(|block| block.class.word()),
             reason: block.map(|block| block.reason.as_str()),

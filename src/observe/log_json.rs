@@ -1,1 +1,332 @@
-//! To come.
+//! One JSON object per decision, for `pipeline log --json`.
+//!
+//! Tells what a person or a script would ask of a log; it is not the journal's own record.
+
+use serde::Serialize;
+
+use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
+use crate::machine::attempt::{AttemptKind, Outcome, Tries};
+use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
+use crate::machine::event::StopKind;
+use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::task::TaskPhase;
+use crate::machine::time::Time;
+
+/// The object; what a decision does not have is left out.
+#[derive(Debug, Default, Serialize)]
+struct Entry<'a> {
+    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<Stamp>,
+    actor: &'a str,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<&'a str>,
+    /// `work` or what is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Stamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// Failures so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<u32>,
+    /// Commits of the landing branch that the base lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<u64>,
+}
+
+/// Returns one decision of the transaction `seq` as a JSON object, without a line feed.
+#[must_use]
+pub fn json_line(seq: u64, time: Time, actor: &str, change: &Change) -> String {
+    let entry = match change {
+        Change::Project(change) => of_project(change),
+        Change::Task(id, change) => Entry { task: Some(id.as_str()), ..of_task(change) },
+        Change::Attempt(id, change) => of_attempt(id, change),
+        Change::Lane(change) => of_lane(change),
+    };
+    let entry = Entry { seq, time: Some(Stamp(time)), actor, ..entry };
+    serde_json::to_string(&entry).expect("every key is a string")
+}
+
+fn kind(kind: &'static str) -> Entry<'static> {
+    Entry { kind, ..Entry::default() }
+}
+
+const fn yes_or_no(flag: bool, yes: &'static str, no: &'static str) -> &'static str {
+    if flag { yes } else { no }
+}
+
+fn of_project(change: &ProjectChange) -> Entry<'_> {
+    match change {
+        ProjectChange::SettingsAdopted { settings, .. } => {
+            Entry { to: Some(&settings.hash), ..kind("settings_adopted") }
+        }
+        ProjectChange::MonitorStarted { pid, .. } => {
+            Entry { pid: Some(*pid), ..kind("monitor_started") }
+        }
+        ProjectChange::MonitorEnded { why, .. } => {
+            Entry { reason: Some(why), ..kind("monitor_ended") }
+        }
+        ProjectChange::StopRequested { kind: stop } => {
+            let to = match stop {
+                StopKind::Leave => "leave",
+                StopKind::Drain => "drain",
+                StopKind::Now => "now",
+            };
+            Entry { to: Some(to), ..kind("stop_requested") }
+        }
+        ProjectChange::PauseSet { is_paused } => kind(yes_or_no(*is_paused, "paused", "resumed")),
+        ProjectChange::AgentPauseSet { name, is_paused } => {
+            let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
+            Entry { agent: Some(name.as_str()), ..entry }
+        }
+        ProjectChange::ModeSwitched { to } => {
+            Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
+        }
+        ProjectChange::DrainSet { drain } => Entry {
+            to: drain.map(|drain| orchestration(drain.to)),
+            until: drain.map(|drain| Stamp(drain.until)),
+            ..kind("drain_set")
+        },
+        ProjectChange::RolloutSet { to } => Entry { to: Some(rollout(*to)), ..kind("rollout_set") },
+        ProjectChange::CurrentTaskSet { id } => {
+            Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
+        }
+        ProjectChange::WouldStart { id, stage, agent } => Entry {
+            task: Some(id.as_str()),
+            stage: Some(stage.as_str()),
+            agent: agent.as_ref().map(|agent| agent.as_str()),
+            ..kind("would_start")
+        },
+    }
+}
+
+fn of_task(change: &TaskChange) -> Entry<'_> {
+    match change {
+        TaskChange::Added { task } => Entry { title: Some(&task.spec.title), ..kind("task_added") },
+        TaskChange::Edited { spec, .. } => {
+            Entry { title: Some(&spec.title), ..kind("task_edited") }
+        }
+        TaskChange::HeldSet { is_held } => kind(yes_or_no(*is_held, "task_held", "task_released")),
+        TaskChange::Moved { to, .. } => moved(to),
+        TaskChange::BackedOff { until } => {
+            Entry { until: until.map(Stamp), ..kind("task_backed_off") }
+        }
+        TaskChange::Tallied { tally } => {
+            Entry { failed: Some(tally.stage_failures), ..kind("task_tallied") }
+        }
+        TaskChange::Noted { stage, .. } => {
+            Entry { stage: Some(stage.as_str()), ..kind("task_noted") }
+        }
+        TaskChange::Evidenced { evidence } => Entry {
+            stage: Some(evidence.stage.as_str()),
+            attempt: Some(evidence.from.as_str()),
+            class: Some(evidence.class.word()),
+            reason: Some(&evidence.text),
+            ..kind("task_evidenced")
+        },
+        TaskChange::Steered { steer } => {
+            Entry { reason: steer.hint.as_deref(), ..kind("task_steered") }
+        }
+        TaskChange::ApprovalAsked { what } => {
+            Entry { reason: Some(what), ..kind("task_approval_asked") }
+        }
+        TaskChange::Approved { tip } => {
+            Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
+        }
+        TaskChange::TipMoved { tip } => {
+            Entry { commit: Some(tip.as_str()), ..kind("task_tip_moved") }
+        }
+    }
+}
+
+fn moved(to: &TaskPhase) -> Entry<'_> {
+    let moved = |to: &'static str| Entry { to: Some(to), ..kind("task_moved") };
+    match to {
+        TaskPhase::Waiting => moved("unassigned"),
+        TaskPhase::Ready { stage } => Entry { stage: Some(stage.as_str()), ..moved("ready") },
+        TaskPhase::Working { stage, attempt } => {
+            Entry { stage: Some(stage.as_str()), attempt: Some(attempt.as_str()), ..moved("wip") }
+        }
+        TaskPhase::Landing { .. } => moved("landing"),
+        TaskPhase::Blocked(block) => Entry {
+            stage: block.stage.as_ref().map(|stage| stage.as_str()),
+            class: Some(block.class.word()),
+            reason: Some(&block.reason),
+            ..moved("blocked")
+        },
+        TaskPhase::Completed { commit, .. } => {
+            let commit = commit.as_ref().map(|commit| commit.as_str());
+            Entry { commit, ..moved("completed") }
+        }
+        TaskPhase::Cancelled { .. } => moved("cancelled"),
+    }
+}
+
+fn judged<'a>(name: &'static str, outcome: &'a Outcome) -> Entry<'a> {
+    let reason = Some(outcome.reason.as_str()).filter(|reason| !reason.is_empty());
+    Entry { class: Some(outcome.class.word()), reason, ..kind(name) }
+}
+
+fn stalled<'a>(name: &'static str, tries: &'a Tries) -> Entry<'a> {
+    let reason = Some(tries.why.as_str());
+    Entry { until: tries.until.map(Stamp), failed: Some(tries.failed), reason, ..kind(name) }
+}
+
+fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
+    let entry = match change {
+        AttemptChange::Added { attempt } => {
+            let commit = match &attempt.kind {
+                AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
+                    Some(commit.as_str())
+                }
+                AttemptKind::Work { .. } | AttemptKind::StageCheck { .. } => None,
+            };
+            Entry {
+                purpose: Some(attempt_kind(&attempt.kind)),
+                agent: Some(attempt.agent.as_str()),
+                stage: attempt.stage().map(|stage| stage.as_str()),
+                commit,
+                ..kind("attempt_added")
+            }
+        }
+        AttemptChange::Prepared { base, .. } => {
+            Entry { commit: base.as_ref().map(|base| base.as_str()), ..kind("attempt_prepared") }
+        }
+        AttemptChange::Started { .. } => kind("attempt_started"),
+        AttemptChange::StopRequested => kind("attempt_stop_requested"),
+        AttemptChange::Exited { verdict, .. } => judged("attempt_exited", verdict),
+        AttemptChange::Saved { commit } => {
+            Entry { commit: commit.as_ref().map(|oid| oid.as_str()), ..kind("attempt_saved") }
+        }
+        AttemptChange::Judged { verdict } => judged("attempt_judged", verdict),
+        AttemptChange::Checking => kind("attempt_checking"),
+        AttemptChange::Advancing => kind("attempt_advancing"),
+        AttemptChange::Stalled { tries } => stalled("attempt_stalled", tries),
+        AttemptChange::Ended { outcome, .. } => judged("attempt_ended", outcome),
+    };
+    Entry { task: task_of_attempt(id), attempt: Some(id.as_str()), ..entry }
+}
+
+fn of_lane(change: &LaneChange) -> Entry<'_> {
+    match change {
+        LaneChange::BaseSeen { tip, .. } => {
+            Entry { commit: Some(tip.as_str()), ..kind("base_seen") }
+        }
+        LaneChange::BaseTaken { base, .. } => {
+            Entry { commit: Some(base.as_str()), ..kind("base_taken") }
+        }
+        LaneChange::BaseConflicted { paths } => {
+            Entry { reason: Some(paths), ..kind("base_conflicted") }
+        }
+        LaneChange::TakeStalled { tries } => stalled("take_stalled", tries),
+        LaneChange::BaseCheckBegun { id } => {
+            Entry { attempt: Some(id.as_str()), ..kind("base_check_begun") }
+        }
+        LaneChange::BaseCheckStalled { tries } => stalled("base_check_stalled", tries),
+        LaneChange::BaseFoundGreen { commit } => {
+            Entry { commit: Some(commit.as_str()), ..kind("base_found_green") }
+        }
+        LaneChange::BaseFoundRed { commit, tail } => {
+            Entry { commit: Some(commit.as_str()), reason: Some(tail), ..kind("base_found_red") }
+        }
+        LaneChange::LandingSet { landing } => {
+            landing.as_ref().map_or_else(|| kind("landing_set"), landing_set)
+        }
+        LaneChange::Landed { id, commit, .. } => {
+            Entry { task: Some(id.as_str()), commit: Some(commit.as_str()), ..kind("landed") }
+        }
+        LaneChange::FollowSet { follow, why, behind } => Entry {
+            commit: follow.as_ref().map(|follow| follow.to.as_str()),
+            reason: why.as_deref(),
+            behind: Some(*behind),
+            ..kind("follow_set")
+        },
+        LaneChange::BaseFollowed { to } => {
+            Entry { commit: Some(to.as_str()), ..kind("base_followed") }
+        }
+    }
+}
+
+fn landing_set(landing: &Landing) -> Entry<'_> {
+    let (to, commit) = match &landing.phase {
+        LandingPhase::Merging => ("merging", None),
+        LandingPhase::Checking { commit, .. } => ("checking", Some(commit)),
+        LandingPhase::Moving { commit, .. } => ("moving", Some(commit)),
+    };
+    let tries = &landing.tries;
+    Entry {
+        task: Some(landing.task.as_str()),
+        to: Some(to),
+        commit: commit.map(|commit| commit.as_str()),
+        reason: tries.until.map(|_| tries.why.as_str()),
+        until: tries.until.map(Stamp),
+        ..kind("landing_set")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::json_line;
+    use crate::machine::Command;
+    use crate::observe::support::{End, Pipeline, settings, task};
+
+    fn last(pipeline: &Pipeline) -> Vec<Value> {
+        let lines = pipeline.last.iter().map(|change| {
+            let line = json_line(pipeline.seq, pipeline.now, "monitor:4711", change);
+            assert!(!line.contains('\n'), "{line}");
+            serde_json::from_str(&line).expect("an object")
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn each_change_is_one_object_with_its_facts() {
+        let mut pipeline = Pipeline::started(settings(), Vec::new());
+        pipeline.send(Command::AddTasks { tasks: vec![task("A", &[])] });
+        let added = json!({"seq": pipeline.seq, "time": "2026-11-20T23:00:00.000Z",
+            "actor": "monitor:4711", "kind": "task_added", "task": "A", "title": "Title of A"});
+        assert_eq!(last(&pipeline), [added]);
+        pipeline.turn();
+        pipeline.run("A.arch.1", End::Status(3));
+        let seen = last(&pipeline);
+        let ended = seen.iter().find(|entry| entry["kind"] == "attempt_ended").expect("it ended");
+        assert_eq!((&ended["task"], &ended["attempt"]), (&json!("A"), &json!("A.arch.1")));
+        assert_eq!(ended["class"], "failed");
+        assert_eq!(ended["reason"], "exited with status 3");
+        let moved = seen.iter().find(|entry| entry["kind"] == "task_moved").expect("it moved");
+        assert_eq!((&moved["to"], &moved["stage"]), (&json!("ready"), &json!("architect")));
+    }
+
+    #[test]
+    fn a_landing_carries_its_commit() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        let seen = last(&pipeline);
+        assert_eq!(seen[0]["kind"], "landed");
+        assert_eq!(seen[0]["commit"], "c".repeat(40));
+        assert_eq!(seen[1]["to"], "completed");
+    }
+}

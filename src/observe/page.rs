@@ -65,15 +65,23 @@ impl Page {
     }
 }
 
-/// Returns the text on one line, safe to print: control characters and line ends become blanks,
-/// and characters that reorder text are dropped.
+/// Returns the text on one line, safe to print: control characters and line ends become blanks;
+/// colour codes, and characters that reorder text, are dropped.
 #[must_use]
 pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| c.is_control() || is_reordering(c)) {
         return Cow::Borrowed(text.trim_end());
     }
-    let kept = text.chars().filter(|c| !is_reordering(*c));
-    let line: String = kept.map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if c == '\x1b' && rest.next_if_eq(&'[').is_some() {
+            while rest.next_if(|c| !('@'..='~').contains(c)).is_some() {}
+            rest.next();
+        } else if !is_reordering(c) {
+            line.push(if c.is_control() { ' ' } else { c });
+        }
+    }
     Cow::Owned(line.trim_end().to_owned())
 }
 
@@ -172,7 +180,8 @@ mod tests {
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
-        assert_eq!(clean("a\x1b[31mb\nc\u{9b}d\u{202e}e\r\n"), "a [31mb c de");
+        assert_eq!(clean("a\x1b[1;31mb\nc\u{9b}d\u{202e}e\r\n"), "ab c de");
+        assert_eq!(clean("a\x1b[3"), "a");
         assert_eq!(clean_lines("a\tb\x07\n\x1b]0;x"), "a\tb\n ]0;x");
     }
 

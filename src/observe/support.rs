@@ -238,14 +238,22 @@ impl Pipeline {
             let (has_changed, markers) = (true, Vec::new());
             self.see(Observation::Saved { attempt: attempt.clone(), commit, has_changed, markers });
         }
-        if self.state.attempts.contains_key(&attempt) {
+        let phase = self.state.attempts.get(&attempt).map(|attempt| attempt.phase);
+        if phase == Some(AttemptPhase::Advancing) {
             self.see(Observation::Advanced { attempt });
         }
     }
 
     /// Takes a task through all four stages, so that it stands in the lane.
     pub(crate) fn run_stages(&mut self, id: &str) {
-        for short in ["arch", "test", "impl", "super"] {
+        self.turn();
+        self.run(&format!("{id}.arch.1"), End::Done);
+        self.run_rest(id);
+    }
+
+    /// Takes a task through the stages after the first.
+    pub(crate) fn run_rest(&mut self, id: &str) {
+        for short in ["test", "impl", "super"] {
             self.turn();
             self.run(&format!("{id}.{short}.1"), End::Done);
         }

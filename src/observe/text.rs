@@ -1,5 +1,7 @@
 //! The status for a person: first what landed, what needs them, what waits; then the details.
 
+use std::collections::BTreeMap;
+
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
@@ -186,8 +188,13 @@ fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
         })
         .collect();
     let mut out = section(page, "waiting") + &table(page, 2, &rows);
+    let mut rest: BTreeMap<On, usize> = BTreeMap::new();
+    for entry in waiting().skip(rows.len()) {
+        *rest.entry(entry.reason.on).or_default() += 1;
+    }
     if count > rows.len() {
-        out.push_str(&format!("  and {} more\n", count - rows.len()));
+        let kinds: Vec<String> = rest.iter().map(|(on, n)| format!("{n} {}", on.word())).collect();
+        out.push_str(&format!("  and {} more: {}\n", count - rows.len(), kinds.join(", ")));
     }
     out
 }
@@ -269,7 +276,10 @@ agents
         assert!(plain.starts_with("0 of 30 landed, 30 wait\n"), "{plain}");
         let failure = "  T00  backoff     after: exited with status 1 (in 5 s)\n";
         assert!(plain.contains(failure), "{plain}");
-        assert!(plain.ends_with("  T19  dependency  T00\n  and 10 more\n"), "{plain}");
+        assert!(
+            plain.ends_with("  T19  dependency  T00\n  and 10 more: 10 dependency\n"),
+            "{plain}"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
 use crate::machine::State;
+use crate::machine::agent::BASE_AGENT;
 use crate::machine::attempt::{AttemptKind, AttemptPhase};
 use crate::machine::id::{AttemptId, Oid, StageName, TaskId};
 use crate::machine::mode::{Orchestration, Rollout};
@@ -220,17 +221,25 @@ pub struct AttemptWords<'a> {
 /// Reads `<task>.<short>.<n>`, `<task>.<short>-check.<n>`, `<task>.land.<n>` and `base.check.<n>`.
 #[must_use]
 pub fn attempt_words<'a>(settings: &'a Settings, id: &'a AttemptId) -> AttemptWords<'a> {
-    let mut parts = id.as_str().rsplitn(3, '.');
-    let (_number, word, task) = (parts.next(), parts.next().unwrap_or(""), parts.next());
+    let word = id.as_str().rsplit('.').nth(1).unwrap_or("");
+    let task = task_of_attempt(id);
     let long = |short: &'a str| {
         settings.stage_by_any_name(short).map_or(short, |stage| stage.name.as_str())
     };
-    match (task, word, word.strip_suffix("-check")) {
-        (Some("base"), "check", _) => AttemptWords { task: None, what: "base", is_check: true },
-        (_, "land", _) => AttemptWords { task, what: "landing", is_check: true },
-        (_, _, Some(short)) => AttemptWords { task, what: long(short), is_check: true },
-        (_, _, None) => AttemptWords { task, what: long(word), is_check: false },
+    match (task, word.strip_suffix("-check")) {
+        (None, _) => AttemptWords { task, what: "base", is_check: true },
+        (Some(_), Some(short)) => AttemptWords { task, what: long(short), is_check: true },
+        (Some(_), None) if word == "land" => AttemptWords { task, what: "landing", is_check: true },
+        (Some(_), None) => AttemptWords { task, what: long(word), is_check: false },
     }
+}
+
+/// Returns the task in an attempt's id; `None` for a check of the base.
+#[must_use]
+pub fn task_of_attempt(id: &AttemptId) -> Option<&str> {
+    let mut parts = id.as_str().rsplitn(3, '.');
+    let (_number, word, task) = (parts.next(), parts.next(), parts.next());
+    task.filter(|task| (*task, word) != (BASE_AGENT, Some("check")))
 }
 
 /// Returns why the last work attempt ended, `None` when it completed or there was none.

@@ -1,0 +1,164 @@
+//! The JSON documents of the commands that only look.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::machine::attempt::Attempt;
+use crate::machine::task::Task;
+use crate::observe::agents::AgentEntry;
+use crate::observe::document::TaskEntry;
+use crate::observe::waiting::Reason;
+use crate::observe::words::{Stamp, attempt_kind, attempt_phase};
+
+/// Returns the value as one JSON line.
+///
+/// # Panics
+/// When a map has keys that are no strings: a fault of the program.
+#[must_use]
+pub fn document(value: &impl Serialize) -> String {
+    let text = serde_json::to_string(value).expect("every key is a string");
+    text + "\n"
+}
+
+/// `task list --json`.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskList<'a> {
+    pub(super) tasks: Vec<TaskEntry<'a>>,
+}
+
+/// `agent list --json`: what `status` tells of an agent, and its name.
+#[derive(Debug, Serialize)]
+pub(super) struct AgentList<'a> {
+    pub(super) agents: Vec<NamedAgent<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct NamedAgent<'a> {
+    pub(super) name: &'a str,
+    #[serde(flatten)]
+    pub(super) entry: AgentEntry<'a>,
+    pub(super) capabilities: &'a [String],
+}
+
+/// `task show --json`: what `task list` tells, and the rest.
+#[derive(Debug, Serialize)]
+pub(super) struct TaskDetail<'a> {
+    #[serde(flatten)]
+    pub(super) entry: TaskEntry<'a>,
+    pub(super) body: &'a str,
+    /// Long names; empty: all that its labels allow.
+    pub(super) stages: Vec<&'a str>,
+    pub(super) complexity: Option<&'a str>,
+    /// In seconds.
+    pub(super) estimate_s: Option<f64>,
+    pub(super) resources: &'a BTreeMap<String, String>,
+    pub(super) exclusive: bool,
+    pub(super) command: Option<&'a str>,
+    pub(super) front: bool,
+    /// Tasks that depend on it.
+    pub(super) dependents: Vec<&'a str>,
+    pub(super) branch: Option<String>,
+    /// What it waits for; `null` when it waits for nothing.
+    pub(super) waiting: Option<Reason>,
+    /// The command to type, when it needs a person.
+    pub(super) next: Option<String>,
+    pub(super) notes: Vec<NoteEntry<'a>>,
+    pub(super) evidence: Vec<EvidenceEntry<'a>>,
+    /// What a person said with the last retry.
+    pub(super) hint: Option<&'a str>,
+    /// Ended attempts, oldest first, then the live ones.
+    pub(super) attempts: Vec<AttemptEntry<'a>>,
+    /// Unknown fields of its source.
+    pub(super) extra: Extra<'a>,
+}
+
+/// JSON texts by name; what is not JSON is written as a string.
+#[derive(Debug)]
+pub(super) struct Extra<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl Serialize for Extra<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = |text: &String| {
+            let quoted = || serde_json::value::to_raw_value(text).ok();
+            RawValue::from_string(text.clone()).ok().or_else(quoted)
+        };
+        serializer.collect_map(self.0.iter().map(|(name, text)| (name, raw(text))))
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct NoteEntry<'a> {
+    pub(super) stage: &'a str,
+    pub(super) text: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EvidenceEntry<'a> {
+    pub(super) from: &'a str,
+    pub(super) stage: &'a str,
+    pub(super) class: &'static str,
+    pub(super) text: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AttemptEntry<'a> {
+    pub(super) id: &'a str,
+    /// `work` or what is checked.
+    pub(super) kind: &'static str,
+    pub(super) stage: Option<&'a str>,
+    pub(super) agent: &'a str,
+    /// Where a live one stands; `null` when it is over.
+    pub(super) phase: Option<&'static str>,
+    pub(super) assigned_at: Stamp,
+    pub(super) started_at: Option<Stamp>,
+    pub(super) ended_at: Option<Stamp>,
+    /// How it ended.
+    pub(super) class: Option<&'static str>,
+    pub(super) reason: Option<&'a str>,
+    pub(super) exit_code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) cpu_ms: Option<u64>,
+    pub(super) rss_kib_max: Option<u64>,
+    /// Processes that outlived it and were ended.
+    pub(super) leaked: u32,
+    /// What it left.
+    pub(super) commit: Option<&'a str>,
+}
+
+impl<'a> AttemptEntry<'a> {
+    pub(super) fn new(attempt: &'a Attempt) -> Self {
+        let (outcome, exit) = (attempt.outcome.as_ref(), attempt.exit.as_ref());
+        Self {
+            id: attempt.id.as_str(),
+            kind: attempt_kind(&attempt.kind),
+            stage: attempt.stage().map(|stage| stage.as_str()),
+            agent: attempt.agent.as_str(),
+            phase: outcome.is_none().then(|| attempt_phase(attempt.phase)),
+            assigned_at: Stamp(attempt.assigned_at),
+            started_at: attempt.started_at.map(Stamp),
+            ended_at: outcome.map(|outcome| Stamp(outcome.at)),
+            class: outcome.map(|outcome| outcome.class.word()),
+            reason: outcome.map(|outcome| outcome.reason.as_str()).filter(|why| !why.is_empty()),
+            exit_code: exit.and_then(|exit| exit.code),
+            signal: exit.and_then(|exit| exit.signal),
+            cpu_ms: exit.map(|exit| exit.cpu_ms),
+            rss_kib_max: exit.map(|exit| exit.rss_kib_max),
+            leaked: exit.map_or(0, |exit| exit.leaked),
+            commit: attempt.saved.as_ref().map(|commit| commit.as_str()),
+        }
+    }
+}
+
+/// Returns what the finished stages and failed attempts left for the next one.
+pub(super) fn left_behind(task: &Task) -> (Vec<NoteEntry<'_>>, Vec<EvidenceEntry<'_>>) {
+    let notes = task.notes.iter().map(|(stage, text)| NoteEntry { stage: stage.as_str(), text });
+    let evidence = task.evidence.iter().map(|evidence| EvidenceEntry {
+        from: evidence.from.as_str(),
+        stage: evidence.stage.as_str(),
+        class: evidence.class.word(),
+        text: &evidence.text,
+    });
+    (notes.collect(), evidence.collect())
+}

@@ -1,0 +1,17 @@
+//! What the commands that only look print: pure functions from the state to text or JSON.
+//!
+//! Text ends in a line feed; a JSON document too. Nothing here reads files or asks the terminal.
+
+mod agents;
+mod graph;
+mod json;
+mod log;
+mod task;
+mod tasks;
+
+pub use agents::{render_agents, render_agents_json};
+pub use graph::{graph_of, render_graph, render_graph_json};
+pub use json::document;
+pub use log::{LogRecord, render_log_record, render_log_record_json};
+pub use task::{render_task, render_task_json};
+pub use tasks::{Filter, UnknownFilter, render_tasks, render_tasks_json};
