@@ -9,7 +9,7 @@ use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::time::Time;
 use crate::machine::{Change, State};
-use crate::observe::lines::line as readable;
+use crate::observe::lines::lines;
 use crate::observe::log_json::json_line;
 
 /// How events are written.
@@ -69,14 +69,14 @@ impl Progress {
         if self.is_quiet {
             return;
         }
-        for change in changes {
-            match self.format {
-                LogFormat::Text => {
-                    if let Some(line) = readable(change, state) {
-                        self.line(&format!("{} {line}", clock_face(at)));
-                    }
+        match self.format {
+            LogFormat::Text => {
+                for line in lines(changes, state) {
+                    self.line(&format!("{} {line}", clock_face(at)));
                 }
-                LogFormat::Json => {
+            }
+            LogFormat::Json => {
+                for change in changes {
                     self.line(&json_line(seq, at, "monitor", change));
                 }
             }
