@@ -52,6 +52,7 @@ pub struct Globals {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum Command {
     /// Set the pipeline up in this repository.
     Init(InitArgs),
@@ -342,15 +343,21 @@ pub fn has_json(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
-/// Returns the definition of the command line, for completions.
+/// Returns the definition of the command line without what is hidden, for completions.
 #[must_use]
 pub fn definition() -> clap::Command {
-    Args::command()
+    let full = Args::command();
+    let shown = full.get_subcommands().filter(|sub| !sub.is_hide_set()).cloned();
+    clap::Command::new("pipeline").args(full.get_arguments().cloned()).subcommands(shown)
 }
 
 /// Puts what clap says into our form: its first paragraph, then the tips.
 fn usage(error: &clap::Error) -> Error {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    let is_missing = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand
+    );
+    if is_missing {
         return Error::usage("no command given").hint("see `pipeline --help`");
     }
     let text = error.render().to_string();
@@ -397,10 +404,9 @@ impl Early {
     #[must_use]
     pub fn text(error: &clap::Error, told: &Error) -> String {
         let text = error.render().to_string();
-        match word_hint(error) {
-            Some(_) => told.text(),
-            None => text,
-        }
+        // Clap's list of what is missing would name hidden commands.
+        let is_ours = error.kind() == ErrorKind::MissingSubcommand || word_hint(error).is_some();
+        if is_ours { told.text() } else { text }
     }
 }
 
@@ -408,9 +414,11 @@ impl Early {
 mod tests {
     use std::ffi::OsString;
 
+    use clap::CommandFactory;
+
     use super::{Args, Command, Early, Error, definition, parse};
 
-    pub(super) fn words(line: &str) -> Vec<OsString> {
+    fn words(line: &str) -> Vec<OsString> {
         std::iter::once("pipeline").chain(line.split_whitespace()).map(OsString::from).collect()
     }
 
@@ -427,6 +435,7 @@ mod tests {
 
     #[test]
     fn definition_is_sound() {
+        Args::command().debug_assert();
         definition().debug_assert();
     }
 
@@ -489,8 +498,10 @@ mod tests {
         for line in ["deinit", "plan", "report", "task take A", "task reopen A", "salvage list"] {
             bad(line);
         }
-        let help = definition().render_long_help().to_string();
+        let help = Args::command().render_long_help().to_string();
         assert!(!help.contains("keeper"), "{help}");
+        let (text, told) = bad("--json");
+        assert!(!text.contains("keeper") && !told.message.contains("keeper"), "{text}");
     }
 
     #[test]
@@ -533,7 +544,7 @@ mod tests {
             assert!(about.len() <= 90, "{about}");
             command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(walk);
         }
-        walk(&definition());
+        walk(&Args::command());
     }
 
     #[test]

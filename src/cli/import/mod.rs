@@ -22,6 +22,7 @@ use crate::sys::clock::{Clock, SystemClock};
 use super::add::read_file;
 use super::console::Console;
 use super::error::Error;
+use super::exit_code::Kind;
 use super::gate::{self, Gate, Sent};
 use super::serve;
 use super::task_args::{ImportArgs, OnMissing};
@@ -76,7 +77,11 @@ pub fn run(
     } else {
         read_file(&path, &name, FILE_BYTES_MAX)?
     };
+    // A store that fails is told as it is: nothing is wrong with the file then.
     let within = |mut error: Error| {
+        if error.kind != Kind::Invalid {
+            return error;
+        }
         error.path = error.path.or_else(|| (!is_input).then(|| path.clone()));
         error.message = format!("cannot import {name}: {}", error.message);
         error
