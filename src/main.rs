@@ -1,3 +1,7 @@
 //! The command line's entry point: parse, call, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pipeline::cli::run(std::env::args_os())
+}

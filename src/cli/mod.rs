@@ -1,3 +1,184 @@
-//! The command line.
+//! The command line: what is asked, who does it, how it is told.
+//!
+//! Commands that only read the state or send one command to the machine are done here, against
+//! [`gate::Gate`]; all others go through [`rim`].
 
-pub mod show;
+pub mod args;
+pub mod console;
+pub mod error;
+pub mod exit_code;
+pub mod gate;
+pub mod import;
+pub mod rim;
+pub mod said;
+pub mod task_args;
+pub mod value;
+pub mod when;
+
+mod add;
+mod control;
+mod edit;
+mod serve;
+mod steer;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::machine;
+use crate::sys::env;
+
+use args::{AgentCommand, Args, Command, Early, Globals};
+use console::{Color, Console, Format};
+use error::Error;
+use exit_code::Exit;
+use rim::Context;
+use said::Said;
+use task_args::TaskCommand;
+
+/// Runs the program with its arguments, the first being its name.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match args::parse(&args) {
+        Ok(args) => {
+            let format = if args.globals.json { Format::Json } else { Format::Text };
+            let mut console = Console::process(format, args.globals.quiet, args.globals.color);
+            let done =
+                context(&args.globals).and_then(|context| dispatch(&context, &mut console, &args));
+            let exit = done.unwrap_or_else(|error| {
+                console.error(&error);
+                error.kind.exit()
+            });
+            exit.into()
+        }
+        Err(Early::Asked(text)) => {
+            // A reader that goes away is no error; nothing else can go wrong with a help text.
+            let _ = text.print();
+            Exit::Done.into()
+        }
+        Err(Early::Wrong(text, told)) => {
+            let is_json = args::has_json(&args);
+            if is_json {
+                Console::process(Format::Json, false, Color::Never).error(&told);
+            } else {
+                eprint_quietly(&Early::text(&text, &told));
+            }
+            told.kind.exit().into()
+        }
+    }
+}
+
+fn eprint_quietly(text: &str) {
+    use std::io::Write;
+    // Nobody is left to tell when standard error cannot be written.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn context(globals: &Globals) -> Result<Context, Error> {
+    let dir = env::working_dir();
+    let dir = dir.map_err(|e| Error::failed("cannot find the working folder").because(&e))?;
+    let dir = globals.dir.iter().fold(dir, |dir, next| dir.join(next));
+    if !globals.dir.is_empty() && !dir.is_dir() {
+        return Err(Error::invalid(format!("`{}` is no folder", dir.display())).at(&dir));
+    }
+    Ok(Context { dir, lock_wait_max: globals.lock_timeout, verbosity: globals.verbose })
+}
+
+fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result<Exit, Error> {
+    let plain = |console: &mut Console<'_>, command| {
+        let done = control::plain(&mut *rim::open(context)?, console, command);
+        done.map(|()| Exit::Done)
+    };
+    let say = |console: &mut Console<'_>, said: Result<Said, Error>| {
+        let named = std::env::var_os(said::TASK_FILE_VARIABLE).map(PathBuf::from);
+        let done = said::run(console, &context.dir, named, &said?, rim::set_status);
+        done.map(|()| Exit::Done)
+    };
+    match &args.command {
+        Command::Init(args) => rim::init(context, console, args),
+        Command::Demo(args) => rim::demo(context, console, args.dir.as_deref()),
+        Command::Task(command) => task(context, console, command),
+        Command::Monitor(args) => rim::monitor(context, console, args),
+        Command::Pause => plain(console, machine::Command::Pause),
+        Command::Resume => plain(console, machine::Command::Resume),
+        Command::Stop(args) => {
+            let kind = control::stop_kind(args);
+            if rim::has_monitor(context)? {
+                plain(console, machine::Command::Stop { kind })
+            } else {
+                rim::stop_alone(context, console, kind)
+            }
+        }
+        Command::Mode(command) => {
+            control::mode(&mut *rim::open(context)?, console, command).map(|()| Exit::Done)
+        }
+        Command::Rollout(command) => {
+            control::rollout(&mut *rim::open(context)?, console, command).map(|()| Exit::Done)
+        }
+        Command::Status(args) => rim::status(context, console, args),
+        Command::Log(args) => rim::log(context, console, args),
+        Command::Graph(args) => rim::graph(context, console, args),
+        Command::Agent(command) => agent(context, console, command),
+        Command::Done => say(console, Ok(Said::Done)),
+        Command::Block(args) => say(console, Said::blocked(args)),
+        Command::Fail(args) => say(console, Said::failed(args)),
+        Command::RequestChanges(args) => say(console, Said::changes_requested(args)),
+        Command::Doctor(args) => rim::doctor(context, console, args),
+        Command::Completions { shell } => completions(console, *shell),
+        Command::Keeper { args } => rim::keeper(context, console, args),
+    }
+}
+
+fn task(
+    context: &Context,
+    console: &mut Console<'_>,
+    command: &TaskCommand,
+) -> Result<Exit, Error> {
+    let dir = &context.dir;
+    let open = || rim::open(context);
+    match command {
+        TaskCommand::Add(args) => add::run(&mut *open()?, console, dir, args)?,
+        TaskCommand::Import(args) => import::run(&mut *open()?, console, dir, args)?,
+        TaskCommand::List(args) => return rim::task_list(context, console, args),
+        TaskCommand::Show { id } => return rim::task_show(context, console, id),
+        TaskCommand::Edit(args) => {
+            let editor = edit::editor();
+            edit::run(&mut *open()?, console, dir, args, editor.as_deref())?;
+        }
+        TaskCommand::Hold(args) => steer::hold(&mut *open()?, console, args)?,
+        TaskCommand::Release(args) => steer::release(&mut *open()?, console, args)?,
+        TaskCommand::Retry(args) => steer::retry(&mut *open()?, console, args)?,
+        TaskCommand::Cancel(args) => steer::cancel(&mut *open()?, console, args)?,
+        TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
+        TaskCommand::Log(args) => return rim::task_log(context, console, args),
+        TaskCommand::Diff(args) => return rim::task_diff(context, console, args),
+    }
+    Ok(Exit::Done)
+}
+
+fn agent(
+    context: &Context,
+    console: &mut Console<'_>,
+    command: &AgentCommand,
+) -> Result<Exit, Error> {
+    match command {
+        AgentCommand::List => return rim::agent_list(context, console),
+        AgentCommand::Pause { name } => {
+            control::pause_agent(&mut *rim::open(context)?, console, name)?;
+        }
+        AgentCommand::Resume { name } => {
+            control::resume_agent(&mut *rim::open(context)?, console, name)?;
+        }
+        AgentCommand::Logs { name, follow } => {
+            return rim::agent_logs(context, console, name, *follow);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn completions(console: &mut Console<'_>, shell: clap_complete::Shell) -> Result<Exit, Error> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut args::definition(), "pipeline", &mut text);
+    console.write(&text).map(|()| Exit::Done)
+}

@@ -1,0 +1,216 @@
+//! Commands on tasks that exist: hold, release, retry, cancel, approve.
+
+use serde_json::json;
+
+use crate::machine::Command;
+use crate::machine::event::{Dependents, RetryTarget};
+
+use super::add::said;
+use super::console::{Console, Format};
+use super::error::Error;
+use super::gate::{self, Gate, Sent};
+use super::task_args::{CancelArgs, DependentsArg, IdsArgs, RetryArgs};
+use super::value;
+
+/// Holds tasks back.
+///
+/// # Errors
+/// What the machine refuses, and what the store reports.
+pub fn hold(gate: &mut dyn Gate, console: &mut Console<'_>, args: &IdsArgs) -> Result<(), Error> {
+    let sent = gate::send(gate, console, Command::HoldTasks { ids: args.ids.clone() })?;
+    tell(console, &sent)
+}
+
+/// Lets held tasks go on.
+///
+/// # Errors
+/// As [`hold`].
+pub fn release(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    args: &IdsArgs,
+) -> Result<(), Error> {
+    let sent = gate::send(gate, console, Command::ReleaseTasks { ids: args.ids.clone() })?;
+    tell(console, &sent)
+}
+
+/// Allows landings.
+///
+/// # Errors
+/// As [`hold`].
+pub fn approve(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    args: &IdsArgs,
+) -> Result<(), Error> {
+    let sent = gate::send(gate, console, Command::ApproveTasks { ids: args.ids.clone() })?;
+    tell(console, &sent)
+}
+
+/// Lets tasks go on from the stage that failed.
+///
+/// # Errors
+/// As [`hold`]; and an unknown stage.
+pub fn retry(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    args: &RetryArgs,
+) -> Result<(), Error> {
+    let note = args.note.as_deref().map(|text| said(console, "note", text)).transpose()?;
+    let settings = &gate.state()?.0.settings;
+    let stage = args.stage.as_deref().map(|text| value::stage(settings, text)).transpose();
+    let stage = stage.map_err(Error::invalid)?;
+    let target =
+        if args.blocked { RetryTarget::Blocked } else { RetryTarget::Tasks(args.ids.clone()) };
+    let command = Command::RetryTasks { target, stage, note, is_fresh: args.fresh };
+    let sent = gate::send(gate, console, command)?;
+    tell(console, &sent)
+}
+
+/// Gives tasks up.
+///
+/// # Errors
+/// As [`hold`].
+pub fn cancel(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    args: &CancelArgs,
+) -> Result<(), Error> {
+    let dependents = match args.dependents {
+        None => Dependents::Refuse,
+        Some(DependentsArg::Cancel) => Dependents::Cancel,
+        Some(DependentsArg::Release) => Dependents::Release,
+    };
+    let command = Command::CancelTasks { ids: args.ids.ids.clone(), dependents };
+    let sent = gate::send(gate, console, command)?;
+    tell(console, &sent)
+}
+
+/// Names the tasks that changed; people read it as a note, scripts as data.
+fn tell(console: &mut Console<'_>, sent: &Sent) -> Result<(), Error> {
+    let ids: Vec<&str> = sent.touched().into_iter().map(|id| id.as_str()).collect();
+    match console.format {
+        Format::Json => console.json(&json!({ "tasks": ids })),
+        Format::Text if !ids.is_empty() => {
+            console.note(&format!("changed: {}", ids.join(", ")));
+            Ok(())
+        }
+        Format::Text => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::args::{Command, parse};
+    use crate::cli::console::tests::captured;
+    use crate::cli::console::{Console, Format};
+    use crate::cli::error::Error;
+    use crate::cli::gate::memory::Memory;
+    use crate::cli::task_args::TaskCommand;
+    use crate::machine::event::Edit;
+    use crate::machine::id::TaskId;
+    use crate::machine::task::TaskPhase;
+
+    fn act(memory: &mut Memory, console: &mut Console<'_>, line: &str) -> Result<(), Error> {
+        let words = ["pipeline", "task"].into_iter().chain(line.split(' ')).map(Into::into);
+        match parse(&words.collect::<Vec<_>>()).expect("good usage").command {
+            Command::Task(TaskCommand::Hold(args)) => super::hold(memory, console, &args),
+            Command::Task(TaskCommand::Release(args)) => super::release(memory, console, &args),
+            Command::Task(TaskCommand::Retry(args)) => super::retry(memory, console, &args),
+            Command::Task(TaskCommand::Cancel(args)) => super::cancel(memory, console, &args),
+            Command::Task(TaskCommand::Approve(args)) => super::approve(memory, console, &args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Returns (exit code, error output or JSON).
+    fn check(memory: &mut Memory, line: &str, format: Format) -> (u8, String) {
+        let (done, out, err) = captured("from a person\n", format, |console| {
+            act(memory, console, line).inspect_err(|error| console.error(error))
+        });
+        (done.map_or_else(|error| error.kind.exit().number(), |()| 0), out + &err)
+    }
+
+    fn chained() -> Memory {
+        let mut memory = Memory::with(&["a", "b", "c"]);
+        let edit = Edit { add_depends_on: vec![TaskId::new("a")], ..Edit::default() };
+        let command =
+            crate::machine::Command::EditTask { id: TaskId::new("b"), edit: Box::new(edit) };
+        crate::cli::gate::Gate::send(&mut memory, command).expect("a good edit");
+        memory
+    }
+
+    #[test]
+    fn tasks_are_held_and_released() {
+        let mut memory = Memory::with(&["a", "b"]);
+        let (code, text) = check(&mut memory, "hold a b", Format::Json);
+        assert_eq!((code, text.as_str()), (0, "{\"tasks\":[\"a\",\"b\"]}\n"));
+        assert!(memory.state.tasks[&TaskId::new("a")].is_held);
+        let (code, text) = check(&mut memory, "release a", Format::Text);
+        assert_eq!((code, text.as_str()), (0, "note: changed: a\n"));
+        assert!(!memory.state.tasks[&TaskId::new("a")].is_held);
+    }
+
+    #[test]
+    fn unknown_tasks_are_refused() {
+        let mut memory = Memory::with(&["a"]);
+        for line in ["hold a x", "release x", "retry x", "cancel x", "approve x"] {
+            let (code, text) = check(&mut memory, line, Format::Text);
+            assert_eq!(code, 2, "{line}");
+            assert!(text.starts_with("error: there is no task `x`\n  hint: "), "{text}");
+        }
+        assert!(!memory.state.tasks[&TaskId::new("a")].is_held);
+    }
+
+    #[test]
+    fn what_others_wait_for_is_cancelled_only_when_said() {
+        let mut memory = chained();
+        let (code, text) = check(&mut memory, "cancel a", Format::Text);
+        assert_eq!(code, 4);
+        assert!(text.contains("open tasks depend on `a`: b"), "{text}");
+        let (code, text) = check(&mut memory, "cancel a --dependents cancel", Format::Json);
+        assert_eq!((code, text.as_str()), (0, "{\"tasks\":[\"a\",\"b\"]}\n"));
+        let mut memory = chained();
+        assert_eq!(check(&mut memory, "cancel a --dependents release", Format::Text).0, 0);
+        assert!(memory.state.tasks[&TaskId::new("b")].spec.depends_on.is_empty());
+    }
+
+    #[test]
+    fn retry_takes_a_stage_and_a_note() {
+        let mut memory = Memory::with(&["a"]);
+        let (code, _) = check(&mut memory, "retry a --stage impl --note -", Format::Text);
+        assert_eq!(code, 0);
+        let task = &memory.state.tasks[&TaskId::new("a")];
+        assert_eq!(task.hint.as_deref(), Some("from a person\n"));
+        assert!(
+            matches!(&task.phase, TaskPhase::Ready { stage } if stage.as_str() == "implementation")
+        );
+        let (code, text) = check(&mut memory, "retry a --stage deploy", Format::Text);
+        assert_eq!(code, 2);
+        assert!(text.contains("there is no stage `deploy`"), "{text}");
+    }
+
+    #[test]
+    fn retry_of_all_blocked_says_when_there_are_none() {
+        let mut memory = Memory::with(&["a"]);
+        let (code, text) = check(&mut memory, "retry --blocked", Format::Text);
+        assert_eq!((code, text.as_str()), (0, "note: no task is blocked\n"));
+    }
+
+    #[test]
+    fn approval_is_for_what_waits_for_it() {
+        let mut memory = Memory::with(&["a"]);
+        let (code, text) = check(&mut memory, "approve a", Format::Text);
+        assert_eq!(code, 2);
+        assert!(text.contains("does not wait for approval"), "{text}");
+    }
+
+    #[test]
+    fn finished_tasks_are_not_held() {
+        let mut memory = Memory::with(&["a"]);
+        assert_eq!(check(&mut memory, "cancel a", Format::Text).0, 0);
+        let (code, text) = check(&mut memory, "hold a", Format::Text);
+        assert_eq!(code, 2);
+        assert!(text.contains("is finished"), "{text}");
+    }
+}
