@@ -6,16 +6,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::machine::event::StopKind;
-
-use super::args::{DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs};
-use super::console::Console;
+use super::args::{DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs};
+use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
-use super::gate::Gate;
+use super::gate::{Gate, Sent};
+use super::monitor::Manner;
+use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, TaskLogArgs};
+use super::{attempt_log, demo as demonstration, doctor as health, journal, monitor as runs, views};
+use crate::agent::reply;
+use crate::agent::status_line::Status;
 use crate::machine::id::TaskId;
+use crate::machine::{Command, State};
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,69 +32,231 @@ pub struct Context {
     pub verbosity: u8,
 }
 
+/// Finds and reads the project that the folder belongs to.
+fn project(context: &Context, console: &mut Console<'_>) -> Result<Open, Error> {
+    let mut open = Project::find(&context.dir)?.open(context.lock_wait_max)?;
+    open.warnings.drain(..).for_each(|warning| console.warn(&warning));
+    Ok(open)
+}
+
+/// A project whose warnings are told when the command is over.
+struct Told(Open);
+
+impl Gate for Told {
+    fn state(&mut self) -> Result<(&State, u64), Error> {
+        self.0.state()
+    }
+
+    fn send(&mut self, command: Command) -> Result<Sent, Error> {
+        self.0.send(command)
+    }
+
+    fn wait_change(&mut self, wait_max: Duration) -> Result<(), Error> {
+        self.0.wait_change(wait_max)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        for warning in &self.0.warnings {
+            super::eprint_quietly(&format!("warning: {warning}\n"));
+        }
+    }
+}
+
 /// Opens the project that the folder belongs to.
 ///
 /// # Errors
 /// When there is none, or its state is damaged or of a newer program.
-pub fn open(_: &Context) -> Result<Box<dyn Gate>, Error> {
-    unwired("the project")
-}
-
-/// Returns true while a monitor runs for the project.
-///
-/// # Errors
-/// As [`open`].
-pub fn has_monitor(_: &Context) -> Result<bool, Error> {
-    unwired("stop")
-}
-
-/// Ends what a monitor left running, without one.
-///
-/// # Errors
-/// As [`open`].
-pub fn stop_alone(_: &Context, _: &mut Console<'_>, _: StopKind) -> Result<Exit, Error> {
-    unwired("stop")
+pub fn open(context: &Context) -> Result<Box<dyn Gate>, Error> {
+    let open = Project::find(&context.dir)?.open(context.lock_wait_max)?;
+    Ok(Box::new(Told(open)))
 }
 
 /// Writes the status line to a task file, atomically.
 ///
 /// # Errors
 /// When the file cannot be read or written.
-pub fn set_status(_: &Path, _: &Said) -> io::Result<()> {
-    Err(io::Error::other("not wired"))
-}
-
-macro_rules! elsewhere {
-    ($($name:ident($($args:ty),*);)*) => {
-        $(
-            #[doc = concat!("`pipeline ", stringify!($name), "`.")]
-            ///
-            /// # Errors
-            /// Whatever stops it.
-            pub fn $name(_: &Context, _: &mut Console<'_>, $(_: $args),*) -> Result<Exit, Error> {
-                unwired(stringify!($name))
-            }
-        )*
+pub fn set_status(path: &Path, said: &Said) -> io::Result<()> {
+    let status = match said {
+        Said::Done => Status::Completed,
+        Said::Blocked(why) => Status::Blocked(why.clone()),
+        Said::Failed(why) => Status::Failed(why.clone()),
+        Said::ChangesRequested(what) => Status::ChangesRequested(what.clone()),
     };
+    reply::set_status(path, &status)
 }
 
-elsewhere! {
-    init(&InitArgs);
-    demo(Option<&Path>);
-    monitor(&MonitorArgs);
-    status(&StatusArgs);
-    log(&LogArgs);
-    graph(&GraphArgs);
-    task_list(&ListArgs);
-    task_show(&TaskId);
-    task_log(&TaskLogArgs);
-    task_diff(&DiffArgs);
-    agent_list();
-    agent_logs(&str, bool);
-    doctor(&DoctorArgs);
-    keeper(&[OsString]);
+fn manner(context: &Context, console: &Console<'_>) -> Manner {
+    Manner {
+        lock_wait: context.lock_wait_max,
+        is_quiet: console.is_quiet,
+        is_verbose: context.verbosity > 0,
+    }
 }
 
-fn unwired<T>(what: &str) -> Result<T, Error> {
-    Err(Error::failed(format!("{what} is not wired")))
+/// `pipeline init`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn init(context: &Context, console: &mut Console<'_>, args: &InitArgs) -> Result<Exit, Error> {
+    super::init::run(args, &context.dir, context.lock_wait_max, console).map(|()| Exit::Done)
+}
+
+/// `pipeline demo`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn demo(context: &Context, console: &mut Console<'_>, args: &DemoArgs) -> Result<Exit, Error> {
+    demonstration::run(args, &context.dir, context.lock_wait_max, console).map(|()| Exit::Done)
+}
+
+/// `pipeline monitor`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn monitor(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &MonitorArgs,
+) -> Result<Exit, Error> {
+    let open = project(context, console)?;
+    runs::run(args, open, manner(context, console), console)
+}
+
+/// `pipeline stop`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn stop(context: &Context, console: &mut Console<'_>, args: &StopArgs) -> Result<Exit, Error> {
+    let open = project(context, console)?;
+    runs::stop(args, open, manner(context, console), console)
+}
+
+/// `pipeline status`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn status(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &StatusArgs,
+) -> Result<Exit, Error> {
+    views::status(&project(context, console)?, console, args)
+}
+
+/// `pipeline log`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn log(context: &Context, console: &mut Console<'_>, args: &LogArgs) -> Result<Exit, Error> {
+    journal::run(project(context, console)?, console, args)
+}
+
+/// `pipeline graph`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn graph(context: &Context, console: &mut Console<'_>, args: &GraphArgs) -> Result<Exit, Error> {
+    match &args.file {
+        Some(file) => views::graph_of_file(&context.dir.join(file), console),
+        None => views::graph(&project(context, console)?, console),
+    }
+}
+
+/// `pipeline task list`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_list(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &ListArgs,
+) -> Result<Exit, Error> {
+    views::tasks(&project(context, console)?, console, args)
+}
+
+/// `pipeline task show`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_show(context: &Context, console: &mut Console<'_>, id: &TaskId) -> Result<Exit, Error> {
+    views::task(&project(context, console)?, console, id)
+}
+
+/// `pipeline task log`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_log(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &TaskLogArgs,
+) -> Result<Exit, Error> {
+    attempt_log::of_task(project(context, console)?, console, args)
+}
+
+/// `pipeline task diff`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_diff(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &DiffArgs,
+) -> Result<Exit, Error> {
+    views::diff(&project(context, console)?, console, args)
+}
+
+/// `pipeline agent list`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn agent_list(context: &Context, console: &mut Console<'_>) -> Result<Exit, Error> {
+    views::agents(&project(context, console)?, console)
+}
+
+/// `pipeline agent logs`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn agent_logs(
+    context: &Context,
+    console: &mut Console<'_>,
+    name: &str,
+    is_following: bool,
+) -> Result<Exit, Error> {
+    attempt_log::of_agent(project(context, console)?, console, name, is_following)
+}
+
+/// `pipeline doctor`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn doctor(context: &Context, console: &mut Console<'_>, _: &DoctorArgs) -> Result<Exit, Error> {
+    health::run(&context.dir, context.lock_wait_max, console)
+}
+
+/// Prints text or, where it is asked for, JSON that is rendered already.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print(
+    console: &mut Console<'_>,
+    text: impl FnOnce() -> String,
+    json: impl FnOnce() -> String,
+) -> Result<(), Error> {
+    let data = match console.format {
+        Format::Text => text(),
+        Format::Json => json(),
+    };
+    console.write(data.as_bytes())
+}
+
+/// `pipeline __keeper`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn keeper(args: &[OsString]) -> Result<Exit, Error> {
+    super::keeper::run(args).map(|()| Exit::Done)
 }

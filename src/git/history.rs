@@ -47,6 +47,20 @@ impl Repo {
         Ok(tasks)
     }
 
+    /// Returns what `tip` changed since it parted from `base`, as git shows it.
+    ///
+    /// # Errors
+    /// When git fails or a commit does not exist.
+    pub fn diff_since(&self, base: &str, tip: &Oid, is_stat: bool) -> Result<Vec<u8>, GitError> {
+        let range = format!("{base}...{tip}");
+        let stat = is_stat.then_some("--stat");
+        let call = Call::read("git.diff", &self.root)
+            .args(["diff", "--no-color", "--no-ext-diff"])
+            .args(stat)
+            .args([range.as_str(), "--"]);
+        Ok(self.git.ok(call)?.stdout)
+    }
+
     /// Returns true when git tracks a file at `path`, relative to the root, in the main checkout.
     ///
     /// # Errors

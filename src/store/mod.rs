@@ -5,6 +5,7 @@
 //! both are opaque [`Json`]. [`view`] writes `state.json`, which is never read back as state.
 
 pub mod format;
+pub mod history;
 pub mod journal;
 pub mod ledger;
 pub mod lock;

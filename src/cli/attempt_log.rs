@@ -1,0 +1,132 @@
+//! `pipeline task log` and `pipeline agent logs`: what an agent wrote.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use super::console::Console;
+use super::error::Error;
+use super::exit_code::Exit;
+use super::gate::Gate;
+use super::project::Open;
+use super::task_args::TaskLogArgs;
+use super::views::find;
+use crate::machine::State;
+use crate::machine::attempt::{Attempt, Class};
+use crate::machine::id::{AgentName, AttemptId};
+
+/// How often a followed log is looked at: it grows without an event that we are told of.
+const LOOK: Duration = Duration::from_millis(250);
+/// Read at once, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Prints the log of one attempt at a task, by default the newest.
+pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Result<Exit, Error> {
+    let (state, ..) = open.now();
+    let task = find(state, &args.id)?;
+    let stage = match &args.stage {
+        Some(name) => Some(state.settings.stage_by_any_name(name).ok_or_else(|| {
+            Error::invalid(format!("there is no stage `{name}`"))
+        })?),
+        None => None,
+    };
+    let live = state.attempts.values().filter(|a| a.task.as_ref() == Some(&args.id));
+    let mut attempts: Vec<&Attempt> = task.history.iter().chain(live).collect();
+    attempts.retain(|attempt| {
+        let is_stage = stage.is_none_or(|stage| {
+            attempt.stage().is_some_and(|name| name.as_str() == stage.name)
+        });
+        let is_number = args.attempt.is_none_or(|n| number(&attempt.id) == Some(n));
+        is_stage && is_number && (!args.failed || has_failed(attempt))
+    });
+    // Of an attempt and its failed check, the check is the later one and says what is wrong.
+    let wanted = attempts.iter().rev().find(|attempt| args.attempt.is_none() || attempt.is_work());
+    let Some(attempt) = wanted.or(attempts.last()) else {
+        return Err(Error::invalid(format!("task `{}` has no such attempt", args.id))
+            .hint(format!("see `pipeline task show {}`", args.id)));
+    };
+    let id = attempt.id.clone();
+    console.note(&format!("attempt {id}"));
+    if args.failed
+        && let Some(outcome) = &attempt.outcome
+    {
+        console.note(&format!("{}: {}", outcome.class.word(), outcome.reason));
+    }
+    print_log(open, console, &id, args.follow)
+}
+
+fn number(id: &AttemptId) -> Option<u32> {
+    id.as_str().rsplit('.').next()?.parse().ok()
+}
+
+fn has_failed(attempt: &Attempt) -> bool {
+    attempt.outcome.as_ref().is_some_and(|outcome| outcome.class != Class::Completed)
+}
+
+/// Prints the log of what an agent does, or did last.
+pub fn of_agent(
+    open: Open,
+    console: &mut Console<'_>,
+    name: &str,
+    is_following: bool,
+) -> Result<Exit, Error> {
+    let (state, ..) = open.now();
+    let agent = state.agents.get(&AgentName::new(name)).ok_or_else(|| {
+        Error::invalid(format!("there is no agent `{name}`")).hint("see `pipeline agent list`")
+    })?;
+    let last = || {
+        let ended = state.tasks.values().flat_map(|task| &task.history);
+        let own = ended.filter(|attempt| attempt.agent == agent.name && attempt.is_work());
+        own.max_by_key(|attempt| attempt.assigned_at).map(|attempt| attempt.id.clone())
+    };
+    let Some(id) = agent.attempt.clone().or_else(last) else {
+        console.note(&format!("agent `{name}` has not done anything yet"));
+        return Ok(Exit::Done);
+    };
+    console.note(&format!("attempt {id}"));
+    print_log(open, console, &id, is_following)
+}
+
+fn print_log(
+    mut open: Open,
+    console: &mut Console<'_>,
+    id: &AttemptId,
+    is_following: bool,
+) -> Result<Exit, Error> {
+    let path = open.project.layout.log(id.as_str());
+    let mut at = 0;
+    loop {
+        at = copy_from(&path, at, console)?;
+        let is_over = |state: &State| !state.attempts.contains_key(id);
+        if !is_following || console.is_closed() || is_over(open.state()?.0) {
+            // What came between the two looks.
+            copy_from(&path, at, console)?;
+            return Ok(Exit::Done);
+        }
+        open.wait_change(LOOK)?;
+    }
+}
+
+/// Copies what the log holds behind `at` to standard output; returns how far it got.
+fn copy_from(path: &Path, at: u64, console: &mut Console<'_>) -> Result<u64, Error> {
+    let failed = |error: std::io::Error| {
+        Error::failed(format!("cannot read the log `{}`", path.display())).because(&error)
+    };
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(at),
+        Err(error) => return Err(failed(error)),
+    };
+    file.seek(SeekFrom::Start(at)).map_err(failed)?;
+    let mut at = at;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = file.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            return Ok(at);
+        }
+        at += count as u64;
+        console.write(&buffer[..count])?;
+    }
+}

@@ -1,0 +1,43 @@
+//! All records that are still there, for reading a log; the state is never made of this.
+
+use std::path::Path;
+
+use super::segment::{self, FlawKind, Scan};
+use super::{Checkpoint, Record, StoreError, recovery};
+
+/// The records of all segments kept, with the state before the first of them.
+#[derive(Debug)]
+pub struct History {
+    pub start: Checkpoint,
+    /// In order, without a gap.
+    pub records: Vec<Record>,
+}
+
+/// Reads the journal in `dir` from its oldest segment on, without the lock.
+///
+/// A torn end is left out. Cost: all of the journal.
+///
+/// # Errors
+/// Damage in the middle, a newer format, or the file system's own.
+pub fn history(dir: &Path) -> Result<History, StoreError> {
+    let journal = dir.join("journal");
+    let mut found: Option<History> = None;
+    for seq in segment::list(&journal)?.segments {
+        let path = segment::path(&journal, seq);
+        let bytes = std::fs::read(&path).map_err(|source| StoreError::Io {
+            attempt: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let (checkpoint, _, Scan { records, flaw, .. }) =
+            segment::scan(seq, bytes).map_err(|flaw| recovery::refuse(&path, flaw))?;
+        if let Some(flaw) = flaw.filter(|flaw| !matches!(flaw.kind, FlawKind::Torn(_))) {
+            return Err(recovery::refuse(&path, flaw));
+        }
+        match &mut found {
+            Some(history) => history.records.extend(records),
+            None => found = Some(History { start: checkpoint, records }),
+        }
+    }
+    found.ok_or(StoreError::Missing { path: journal })
+}
