@@ -348,7 +348,8 @@ pub fn has_json(args: &[OsString]) -> bool {
 pub fn definition() -> clap::Command {
     let full = Args::command();
     let shown = full.get_subcommands().filter(|sub| !sub.is_hide_set()).cloned();
-    clap::Command::new("pipeline").args(full.get_arguments().cloned()).subcommands(shown)
+    let bare = clap::Command::default().name("pipeline");
+    bare.args(full.get_arguments().cloned()).subcommands(shown)
 }
 
 /// Puts what clap says into our form: its first paragraph, then the tips.
