@@ -4,7 +4,6 @@
 //! A pure state machine stands in the middle ([`machine`]); the world is at the rim. Read the
 //! modules in this order.
 
-pub mod cli;
 pub mod machine;
 
 pub mod store;

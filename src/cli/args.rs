@@ -96,7 +96,7 @@ pub enum Command {
     /// Say that the work in this worktree must be changed first.
     RequestChanges(WhatArgs),
     /// Look for damage and say what to do about it.
-    Doctor(DoctorArgs),
+    Doctor,
     /// Print the completions for a shell.
     Completions {
         /// Name the shell.
@@ -299,19 +299,6 @@ pub struct WhatArgs {
     /// Say what must change.
     #[arg(value_name = "WHAT", required = true)]
     pub what: Vec<String>,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct DoctorArgs {
-    /// Repair what can be repaired without loss; what is cut is kept aside.
-    #[arg(long)]
-    pub repair: bool,
-    /// Say what would be repaired.
-    #[arg(short = 'n', long, requires = "repair")]
-    pub dry_run: bool,
-    /// Run setup and landing checks on the base too.
-    #[arg(long)]
-    pub checks: bool,
 }
 
 /// Why there is no command to run.

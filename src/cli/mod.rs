@@ -9,17 +9,27 @@ pub mod error;
 pub mod exit_code;
 pub mod gate;
 pub mod import;
+pub mod project;
 pub mod rim;
 pub mod said;
+pub mod show;
 pub mod task_args;
 pub mod value;
 pub mod when;
 
 mod add;
+mod attempt_log;
 mod control;
+mod demo;
+mod doctor;
 mod edit;
+mod init;
+mod journal;
+mod keeper;
+mod monitor;
 mod serve;
 mod steer;
+mod views;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,19 +107,12 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
     };
     match &args.command {
         Command::Init(args) => rim::init(context, console, args),
-        Command::Demo(args) => rim::demo(context, console, args.dir.as_deref()),
+        Command::Demo(args) => rim::demo(context, console, args),
         Command::Task(command) => task(context, console, command),
         Command::Monitor(args) => rim::monitor(context, console, args),
         Command::Pause => plain(console, machine::Command::Pause),
         Command::Resume => plain(console, machine::Command::Resume),
-        Command::Stop(args) => {
-            let kind = control::stop_kind(args);
-            if rim::has_monitor(context)? {
-                plain(console, machine::Command::Stop { kind })
-            } else {
-                rim::stop_alone(context, console, kind)
-            }
-        }
+        Command::Stop(args) => rim::stop(context, console, args),
         Command::Mode(command) => {
             control::mode(&mut *rim::open(context)?, console, command).map(|()| Exit::Done)
         }
@@ -124,9 +127,9 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Block(args) => say(console, Said::blocked(args)),
         Command::Fail(args) => say(console, Said::failed(args)),
         Command::RequestChanges(args) => say(console, Said::changes_requested(args)),
-        Command::Doctor(args) => rim::doctor(context, console, args),
+        Command::Doctor => rim::doctor(context, console),
         Command::Completions { shell } => completions(console, *shell),
-        Command::Keeper { args } => rim::keeper(context, console, args),
+        Command::Keeper { args } => rim::keeper(args),
     }
 }
 

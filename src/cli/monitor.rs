@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::args::{LogFormat as Format, MonitorArgs, StopArgs};
 use super::console::Console;
+use super::control::stop_kind;
 use super::error::Error;
 use super::exit_code::{Exit, Kind};
 use super::gate::Gate;
@@ -206,11 +207,7 @@ pub fn stop(
     manner: Manner,
     console: &mut Console<'_>,
 ) -> Result<Exit, Error> {
-    let kind = match (args.drain, args.now) {
-        (true, _) => StopKind::Drain,
-        (false, true) => StopKind::Now,
-        (false, false) => StopKind::Leave,
-    };
+    let kind = stop_kind(args);
     if !open.has_monitor() {
         let has_work = !open.now().0.attempts.is_empty();
         if !has_work || kind == StopKind::Leave {

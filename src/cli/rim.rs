@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs};
+use super::args::{DemoArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
@@ -233,7 +233,7 @@ pub fn agent_logs(
 ///
 /// # Errors
 /// Whatever stops it.
-pub fn doctor(context: &Context, console: &mut Console<'_>, _: &DoctorArgs) -> Result<Exit, Error> {
+pub fn doctor(context: &Context, console: &mut Console<'_>) -> Result<Exit, Error> {
     health::run(&context.dir, context.lock_wait_max, console)
 }
 

@@ -106,6 +106,16 @@ pub fn run(
     Ok(())
 }
 
+/// Reads a backlog file for looking at it: finished tasks count as open.
+///
+/// # Errors
+/// When the file cannot be read or understood.
+pub fn read(path: &Path) -> Result<Parsed, Error> {
+    let name = format!("`{}`", path.display());
+    let bytes = read_file(path, &name, FILE_BYTES_MAX)?;
+    json::parse(&bytes, Finished::Open).map_err(|error| error.at(path))
+}
+
 fn check_format(format: &str) -> Result<(), Error> {
     match format {
         "json" => Ok(()),

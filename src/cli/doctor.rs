@@ -1,0 +1,290 @@
+//! `pipeline doctor`: looks at everything a run depends on, and changes nothing.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::console::{Console, Format};
+use super::error::Error;
+use super::exit_code::{Exit, Kind};
+use super::project::{CONFIG_BYTES_MAX, Project};
+use super::show;
+use crate::agent::rendezvous;
+use crate::config;
+use crate::machine::State;
+use crate::machine::attempt::AttemptPhase;
+use crate::store::history::history;
+use crate::store::ledger::LedgerError;
+use crate::store::lock::{FileLock, is_held};
+use crate::sys::file::read_bounded;
+
+/// The oldest git that has `merge-tree --write-tree`.
+const GIT_MIN: (u32, u32) = (2, 38);
+/// Less free space than this is worth a warning, in bytes.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Good,
+    /// Works, but should be looked at.
+    Warning,
+    /// A run would fail.
+    Bad,
+    /// The state on disk is damaged.
+    Damaged,
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone, Serialize)]
+struct Finding {
+    level: Level,
+    what: &'static str,
+    found: String,
+    /// What to do about it; empty when it is good.
+    remedy: String,
+}
+
+impl Finding {
+    fn good(what: &'static str, found: impl Into<String>) -> Self {
+        Self { level: Level::Good, what, found: found.into(), remedy: String::new() }
+    }
+
+    fn warning(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { level: Level::Warning, what, found: found.into(), remedy: remedy.into() }
+    }
+
+    fn bad(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { level: Level::Bad, what, found: found.into(), remedy: remedy.into() }
+    }
+}
+
+/// Looks and tells; exit 0, 1 or 3.
+pub fn run(dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<Exit, Error> {
+    let project = Project::find(dir)?;
+    let findings = examine(&project, wait);
+    match console.format {
+        Format::Json => {
+            #[derive(Serialize)]
+            struct Document<'a> {
+                findings: &'a [Finding],
+            }
+            console.write(show::document(&Document { findings: &findings }).as_bytes())?;
+        }
+        Format::Text => {
+            for finding in &findings {
+                let mark = match finding.level {
+                    Level::Good => "ok     ",
+                    Level::Warning => "warning",
+                    Level::Bad => "bad    ",
+                    Level::Damaged => "damaged",
+                };
+                console.line(&format!("{mark}  {}: {}", finding.what, finding.found))?;
+                if !finding.remedy.is_empty() {
+                    console.line(&format!("         {}", finding.remedy))?;
+                }
+            }
+        }
+    }
+    Ok(exit_of(&findings))
+}
+
+/// Returns true when `doctor` would not exit with 0.
+pub fn is_unhealthy(project: &Project) -> bool {
+    exit_of(&examine(project, Duration::ZERO)) != Exit::Done
+}
+
+fn exit_of(findings: &[Finding]) -> Exit {
+    let has = |level| findings.iter().any(|finding| finding.level == level);
+    if has(Level::Damaged) {
+        Exit::Damaged
+    } else if has(Level::Bad) {
+        Exit::Failed
+    } else {
+        Exit::Done
+    }
+}
+
+fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
+    let mut findings = vec![journal(project)];
+    findings.extend(tools(project));
+    findings.push(settings(project));
+    findings.push(locks(project));
+    findings.extend(space(project));
+    findings.extend(limits());
+    let again = Project { layout: project.layout.clone(), repo: None };
+    match again.open(wait) {
+        Ok(open) => {
+            findings.push(monitor(&open));
+            findings.extend(attempts(project, open.now().0));
+            findings.extend(base(open.now().0));
+        }
+        Err(error) => findings.push(Finding {
+            level: if error.kind == Kind::Damaged { Level::Damaged } else { Level::Bad },
+            what: "state",
+            found: error.message.clone(),
+            remedy: error.hints.join("; "),
+        }),
+    }
+    findings
+}
+
+fn journal(project: &Project) -> Finding {
+    match history(&project.layout.state) {
+        Ok(history) => {
+            let last = history.records.last().map_or(history.start.seq, |record| record.seq);
+            Finding::good("journal", format!("whole up to record {last}"))
+        }
+        Err(error) => {
+            let error = Error::from(LedgerError::Store(error));
+            let level = if error.kind == Kind::Damaged { Level::Damaged } else { Level::Bad };
+            let remedy = "keep a copy of the folder `.pipeline/state`; nothing is written while \
+                          the journal is damaged"
+                .into();
+            let found = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
+            Finding { level, what: "journal", found: found.join(": "), remedy }
+        }
+    }
+}
+
+fn tools(project: &Project) -> Vec<Finding> {
+    let Some(repo) = &project.repo else { return Vec::new() };
+    let shape = match repo.shape() {
+        Ok(shape) => shape,
+        Err(error) => return vec![Finding::bad("git", error.to_string(), "install git")],
+    };
+    let mut numbers = shape.git_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let mut findings = vec![if version >= GIT_MIN {
+        Finding::good("git", shape.git_version.clone())
+    } else {
+        Finding::bad("git", shape.git_version.clone(), "install git 2.38 or newer")
+    }];
+    if shape.has_pipeline_branch {
+        findings.push(Finding::bad(
+            "branches",
+            "a branch `pipeline` leaves no room for `pipeline/…`",
+            "rename it: git branch -m pipeline NAME",
+        ));
+    }
+    for note in shape.notes() {
+        findings.push(Finding::warning("repository", note, "see the README"));
+    }
+    findings
+}
+
+fn settings(project: &Project) -> Finding {
+    let path = project.layout.config();
+    match read_bounded(&path, CONFIG_BYTES_MAX) {
+        Err(error) => Finding::bad("settings", error.to_string(), "make pipeline.toml readable"),
+        Ok(None) => Finding::warning(
+            "settings",
+            "pipeline.toml is gone; the adopted settings count",
+            "write it anew or take it from git",
+        ),
+        Ok(Some(bytes)) => match config::load(&String::from_utf8_lossy(&bytes)) {
+            Ok(loaded) if loaded.settings.agents.is_empty() => {
+                Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+            }
+            Ok(_) => Finding::good("settings", "pipeline.toml is valid"),
+            Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
+        },
+    }
+}
+
+/// Tries a lock of our own on this very file system.
+fn locks(project: &Project) -> Finding {
+    let path = project.layout.state.join("doctor.lock");
+    let tried = FileLock::try_exclusive(&path, "doctor").and_then(|lock| {
+        let held = is_held(&path)?;
+        Ok(lock.is_some() && held)
+    });
+    // Only a trial; nobody else uses that name.
+    let _ = fs::remove_file(&path);
+    match tried {
+        Ok(true) => Finding::good("locks", "file locks work here"),
+        Ok(false) => Finding::bad(
+            "locks",
+            "a lock that is held does not look held",
+            "use a local file system: this one cannot keep two monitors apart",
+        ),
+        Err(error) => Finding::bad("locks", error.to_string(), "make the state folder writable"),
+    }
+}
+
+fn space(project: &Project) -> Option<Finding> {
+    let stat = rustix::fs::statvfs(&project.layout.state).ok()?;
+    let free = stat.f_bavail * stat.f_frsize;
+    let found = format!("{} MiB free", free >> 20);
+    Some(if free >= FREE_BYTES_MIN {
+        Finding::good("disk", found)
+    } else {
+        Finding::warning("disk", found, "make room: worktrees and logs need it")
+    })
+}
+
+fn limits() -> Option<Finding> {
+    let read = |name: &str| -> Option<u64> {
+        let path = Path::new("/proc/sys/fs/inotify").join(name);
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    let instances = read("max_user_instances")?;
+    Some(if instances >= 16 {
+        Finding::good("file events", format!("{instances} watchers possible"))
+    } else {
+        Finding::warning(
+            "file events",
+            format!("only {instances} watchers possible"),
+            "raise fs.inotify.max_user_instances, or use `monitor --poll-only`",
+        )
+    })
+}
+
+fn monitor(open: &super::project::Open) -> Finding {
+    let found = if open.has_monitor() { "runs" } else { "does not run" };
+    Finding::good("monitor", found)
+}
+
+fn attempts(project: &Project, state: &State) -> Vec<Finding> {
+    let has_monitor = is_held(&project.layout.monitor_lock()).unwrap_or(false);
+    let running = state.attempts.values().filter(|a| a.phase == AttemptPhase::Running);
+    let mut findings = Vec::new();
+    for attempt in running {
+        let dir = project.layout.keepers().join(attempt.agent.as_str());
+        let is_alive = is_held(&rendezvous::lock_path(&dir)).unwrap_or(true);
+        if !is_alive && !has_monitor {
+            findings.push(Finding::warning(
+                "attempts",
+                format!("{} ended while no monitor ran", attempt.id),
+                "start `pipeline monitor`: it takes the outcome up",
+            ));
+        }
+    }
+    findings
+}
+
+fn base(state: &State) -> Vec<Finding> {
+    let name = &state.settings.project.base;
+    let mut findings = Vec::new();
+    if let Some((commit, _)) = &state.base.red {
+        findings.push(Finding::bad(
+            "base",
+            format!("checks are red on `{name}` at {commit}"),
+            "mend it, or run `pipeline monitor --allow-red-base`",
+        ));
+    }
+    if let Some(paths) = &state.base.conflict {
+        findings.push(Finding::bad(
+            "base",
+            format!("`{name}` conflicts with what has landed in {paths}"),
+            format!("git merge {}", state.settings.landing.branch),
+        ));
+    }
+    if let Some(why) = &state.base.why {
+        findings.push(Finding::warning("base", format!("`{name}` does not follow: {why}"), ""));
+    }
+    findings
+}
