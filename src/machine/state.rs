@@ -133,6 +133,7 @@ impl State {
             && self.index.effects.is_empty()
             && self.index.backoff.is_empty()
             && self.drain.is_none()
+            && super::turn::rate_deadline(self).is_none()
             && !self.has_passing_trouble()
     }
 

@@ -264,15 +264,33 @@ pub fn launch_room(state: &State, at: Time) -> Option<u32> {
     Some(rate.saturating_sub(used))
 }
 
+/// Returns when the launch rate lets the next attempt start; `None` when it is not the rate that
+/// holds one up.
+pub(super) fn rate_deadline(state: &State) -> Option<Time> {
+    let window = state.monitor.launch_window;
+    let is_full = launch_room(state, window) == Some(0);
+    if !is_full || !may_launch(state) || attempts_left(state) == 0 {
+        return None;
+    }
+    let is_due = !schedule::pick(state, 1).assignments.is_empty();
+    is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
+}
+
+/// Returns how many attempts this run may still add.
+fn attempts_left(state: &State) -> u32 {
+    match state.settings.limits.attempts_per_run {
+        0 => u32::MAX,
+        per_run => per_run.saturating_sub(state.monitor.attempts),
+    }
+}
+
 fn assign(
     state: &State,
     at: Time,
     nonces: &mut impl Iterator<Item = u128>,
     changes: &mut Vec<Change>,
 ) {
-    let per_run = state.settings.limits.attempts_per_run;
-    let left = if per_run == 0 { u32::MAX } else { per_run.saturating_sub(state.monitor.attempts) };
-    let room = left.min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
+    let room = attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
     let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
     if let Some(id) = picked.current {
         changes.push(project(ProjectChange::CurrentTaskSet { id }));
