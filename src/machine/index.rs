@@ -49,8 +49,8 @@ impl Rank {
 /// What ties a task to others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Links {
-    /// Tasks that depend on it, in order of being added.
-    pub dependents: Vec<TaskId>,
+    /// Tasks that depend on it.
+    pub dependents: BTreeSet<TaskId>,
     /// Dependencies that are not met, unknown ones among them.
     pub unmet: u32,
     /// Dependencies that cannot be met without a person, unknown ones among them.
@@ -120,11 +120,13 @@ impl State {
 pub(super) fn rebuild(state: &mut State) {
     state.index = Index::default();
     let ids: Vec<TaskId> = state.tasks.keys().cloned().collect();
-    // Dependents keep their order of being added, so links are made in that order.
-    let mut by_entry = ids.clone();
-    by_entry.sort_by_key(|id| state.tasks[id].entry);
-    for id in &by_entry {
-        link(state, id);
+    for id in &ids {
+        tie(state, id);
+    }
+    for id in &ids {
+        if gate::is_selected(&state.settings.rollout.pilot, &state.tasks[id]) {
+            vote(state, id, true, &Placed::None);
+        }
     }
     for id in &ids {
         insert(state, id);
@@ -134,14 +136,14 @@ pub(super) fn rebuild(state: &mut State) {
     refresh_lane(state);
 }
 
-/// Ties a task to its dependencies and parent; its own entries are not in the index then.
-pub(super) fn link(state: &mut State, id: &TaskId) {
+/// Ties a task to its dependencies and parent.
+fn tie(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
     state.index.folded.insert(id.as_str().to_ascii_lowercase());
     state.index.links.entry(id.clone()).or_default();
     for dep in &task.spec.depends_on {
         let (is_met, is_dead_end) = standing(state, dep);
-        state.index.links.entry(dep.clone()).or_default().dependents.push(id.clone());
+        state.index.links.entry(dep.clone()).or_default().dependents.insert(id.clone());
         let links = state.index.links.entry(id.clone()).or_default();
         links.unmet += u32::from(!is_met);
         links.dead_ends += u32::from(is_dead_end);
@@ -151,15 +153,20 @@ pub(super) fn link(state: &mut State, id: &TaskId) {
         links.children += 1;
         links.open_children += u32::from(!task.is_final());
     }
-    let is_selected = gate::is_selected(&state.settings.rollout.pilot, &task);
-    let has_voters = state.index.links[id].slice_votes > 0;
-    if is_selected {
-        vote(state, id, true);
-    } else if has_voters {
-        // Dependents were linked before: their votes have not passed through this task yet.
+}
+
+/// Ties a task and counts its votes; its own entries are not in the index then.
+pub(super) fn link(state: &mut State, id: &TaskId) {
+    tie(state, id);
+    let task = state.tasks[id].clone();
+    // Dependents were linked before: their votes have not passed through this task yet.
+    if state.index.is_in_slice(id) {
         for dep in &task.spec.depends_on {
-            vote(state, dep, true);
+            vote(state, dep, true, &Placed::AllBut(id));
         }
+    }
+    if gate::is_selected(&state.settings.rollout.pilot, &task) {
+        vote(state, id, true, &Placed::AllBut(id));
     }
 }
 
@@ -167,15 +174,19 @@ pub(super) fn link(state: &mut State, id: &TaskId) {
 pub(super) fn unlink(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
     if gate::is_selected(&state.settings.rollout.pilot, &task) {
-        vote(state, id, false);
+        vote(state, id, false, &Placed::AllBut(id));
     }
     let is_still_in = state.index.is_in_slice(id);
     for dep in &task.spec.depends_on {
         if is_still_in {
-            vote(state, dep, false);
+            vote(state, dep, false, &Placed::AllBut(id));
         }
         if let Some(links) = state.index.links.get_mut(dep) {
-            links.dependents.retain(|other| other != id);
+            links.dependents.remove(id);
+            // Nothing else names it, and it does not exist.
+            if *links == Links::default() && !state.tasks.contains_key(dep) {
+                state.index.links.remove(dep);
+            }
         }
     }
     if let Some(parent) = &task.spec.parent
@@ -190,17 +201,33 @@ pub(super) fn unlink(state: &mut State, id: &TaskId) {
     }
 }
 
+/// Whose entries are in the index while votes pass.
+enum Placed<'a> {
+    None,
+    AllBut(&'a TaskId),
+}
+
 /// Adds or takes one vote for the slice, and passes it on to dependencies where the task enters or
 /// leaves the slice by it. Iterative: chains may be long.
-fn vote(state: &mut State, id: &TaskId, is_for: bool) {
+fn vote(state: &mut State, id: &TaskId, is_for: bool, placed: &Placed<'_>) {
     let mut todo = vec![id.clone()];
     while let Some(id) = todo.pop() {
+        let is_known = state.tasks.contains_key(&id);
+        let is_placed = match placed {
+            Placed::None => false,
+            Placed::AllBut(own) => is_known && **own != id,
+        };
+        if is_placed {
+            remove(state, &id);
+        }
         let links = state.index.links.entry(id.clone()).or_default();
         let before = links.slice_votes;
         links.slice_votes = if is_for { before + 1 } else { before.saturating_sub(1) };
         let has_crossed = (before == 0) != (links.slice_votes == 0);
-        let is_linked = state.tasks.contains_key(&id);
-        if has_crossed && is_linked {
+        if is_placed {
+            insert(state, &id);
+        }
+        if has_crossed && is_known {
             todo.extend(state.tasks[&id].spec.depends_on.iter().cloned());
         }
     }

@@ -189,7 +189,7 @@ pub(super) fn cancel(
     ids: &[TaskId],
     dependents: Dependents,
 ) -> Result<Step, Refusal> {
-    let mut chosen: Vec<TaskId> = Vec::new();
+    let mut chosen: BTreeSet<TaskId> = BTreeSet::new();
     let mut todo: Vec<TaskId> = ids.iter().rev().cloned().collect();
     while let Some(id) = todo.pop() {
         let task = find(state, &id)?;
@@ -202,7 +202,7 @@ pub(super) fn cancel(
         if dependents == Dependents::Cancel {
             todo.extend(open_dependents(state, &id));
         }
-        chosen.push(id);
+        chosen.insert(id);
     }
     let mut changes = Vec::new();
     for id in &chosen {
@@ -229,8 +229,8 @@ pub(super) fn cancel(
 
 fn open_dependents(state: &State, id: &TaskId) -> Vec<TaskId> {
     let links = state.index.links(id);
-    let dependents = links.map(|links| links.dependents.as_slice()).unwrap_or_default();
-    dependents.iter().filter(|id| !state.tasks[*id].is_final()).cloned().collect()
+    let dependents = links.into_iter().flat_map(|links| &links.dependents);
+    dependents.filter(|id| !state.tasks[*id].is_final()).cloned().collect()
 }
 
 fn cancel_one(state: &State, at: Time, id: &TaskId) -> Result<Vec<Change>, Refusal> {
