@@ -75,11 +75,12 @@ pub struct Index {
     pub startable: BTreeSet<TaskId>,
     /// Waiting tasks that only shadow mode holds back and that were not yet announced.
     pub announceable: BTreeSet<TaskId>,
-    /// Waiting tasks with a dead end among their dependencies.
+    /// Waiting and ready tasks with a dead end among their dependencies.
     pub doomed: BTreeSet<TaskId>,
     /// Tasks blocked by a dependency that is no longer a dead end.
     pub freed: BTreeSet<TaskId>,
-    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it.
+    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it, nor
+    /// those whose dependencies an edit made unmet.
     pub ready: BTreeMap<StageName, ReadyQueues>,
     /// Tasks that wait for a moment.
     pub backoff: BTreeSet<(Time, TaskId)>,
@@ -332,9 +333,12 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             &mut counts.unassigned
         }
         TaskPhase::Ready { stage } => {
+            if links.dead_ends > 0 {
+                put(&mut index.doomed, id.clone(), is_in);
+            }
             if let Some(until) = task.backoff_until {
                 put(&mut index.backoff, (until, id.clone()), is_in);
-            } else if may_act && !task.is_held {
+            } else if may_act && !task.is_held && links.unmet == 0 {
                 let queues = index.ready.entry(stage.clone()).or_default();
                 let key = task.spec.needs.join(",");
                 let queue = queues.entry(key.clone()).or_default();

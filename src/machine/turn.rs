@@ -95,10 +95,12 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
     }
 }
 
-/// Moves waiting and dependency-blocked tasks to where they now belong.
+/// Moves tasks to where their dependencies now allow them to be.
 fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
     for id in state.index.freed.iter().take(TURN_ITEMS_MAX) {
-        changes.push(task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
+        let stage = state.tasks[id].stage().cloned();
+        let to = stage.map_or(TaskPhase::Waiting, |stage| TaskPhase::Ready { stage });
+        changes.push(task(id, TaskChange::Moved { to, at }));
     }
     for id in state.index.doomed.iter().take(TURN_ITEMS_MAX) {
         let deps = state.tasks[id].spec.depends_on.iter();
@@ -106,7 +108,8 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
             deps.filter(|dep| state.tasks.get(*dep).is_none_or(super::task::Task::is_dead_end));
         let names: Vec<&str> = dead.map(TaskId::as_str).collect();
         let reason = format!("depends on {}", names.join(", "));
-        let block = Block { stage: None, class: Class::Dependency, reason, since: at };
+        let stage = state.tasks[id].stage().cloned();
+        let block = Block { stage, class: Class::Dependency, reason, since: at };
         changes.push(task(id, TaskChange::Moved { to: TaskPhase::Blocked(block), at }));
     }
     for id in state.index.startable.iter().take(TURN_ITEMS_MAX) {

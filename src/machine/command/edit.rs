@@ -138,6 +138,9 @@ fn retry_one(
 ) -> Result<Vec<Change>, Refusal> {
     let id = &task.id;
     let refuse = |why: &str| Err(Refusal::invalid(format!("task `{id}` {why}")));
+    if task.spec.kind == TaskKind::Epic {
+        return refuse("is an epic: it has no stages");
+    }
     let failed_at = match &task.phase {
         TaskPhase::Blocked(block) if block.class == Class::Dependency => {
             return Err(Refusal::invalid(format!("task `{id}` waits for a dependency"))
@@ -159,8 +162,7 @@ fn retry_one(
     }
     let from_failed = if how.is_fresh { None } else { failed_at };
     let stage = how.stage.cloned().or(from_failed);
-    let is_unblocked = state.index.links(id).is_none_or(|links| links.unmet == 0);
-    let to = match stage.filter(|_| is_unblocked) {
+    let to = match stage {
         Some(stage) => TaskPhase::Ready { stage },
         None => TaskPhase::Waiting,
     };
