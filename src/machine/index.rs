@@ -63,7 +63,7 @@ pub struct Links {
 }
 
 /// Ready tasks of one stage by what they need: tasks in one queue can be done by the same agents.
-pub type ReadyQueues = BTreeMap<String, BTreeSet<(Rank, TaskId)>>;
+pub type ReadyQueues = BTreeMap<Vec<String>, BTreeSet<(Rank, TaskId)>>;
 
 /// All indexes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,6 +97,12 @@ impl Index {
     #[must_use]
     pub fn links(&self, id: &TaskId) -> Option<&Links> {
         self.links.get(id)
+    }
+
+    /// Returns true when every dependency of the task is met.
+    #[must_use]
+    pub fn is_unblocked(&self, id: &TaskId) -> bool {
+        self.links.get(id).is_none_or(|links| links.unmet == 0)
     }
 
     /// Returns true when the pilot acts for the task.
@@ -340,7 +346,7 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
                 put(&mut index.backoff, (until, id.clone()), is_in);
             } else if may_act && !task.is_held && links.unmet == 0 {
                 let queues = index.ready.entry(stage.clone()).or_default();
-                let key = task.spec.needs.join(",");
+                let key = task.spec.needs.clone();
                 let queue = queues.entry(key.clone()).or_default();
                 put(queue, (Rank::of(task), id.clone()), is_in);
                 if queue.is_empty() {

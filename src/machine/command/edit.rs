@@ -55,7 +55,10 @@ fn edited(old: &Spec, edit: &Edit) -> Spec {
     spec.stages = stages.unwrap_or(spec.stages);
     spec.labels = labels.unwrap_or(spec.labels);
     spec.needs = needs.unwrap_or(spec.needs);
-    spec.needs.sort();
+    for list in [&mut spec.needs, &mut spec.labels] {
+        list.sort();
+        list.dedup();
+    }
     spec.complexity = complexity.unwrap_or(spec.complexity);
     spec.estimate_ms = estimate_ms.or(spec.estimate_ms);
     spec.command = edit.command.clone().or(spec.command);
