@@ -304,6 +304,10 @@ pub(super) fn base_checked(
     commit: &Oid,
     verdict: &Outcome,
 ) -> Vec<Change> {
+    // Ended on request, or judged by settings of old: the next turn owes a check anew.
+    if verdict.class == Class::Stopped || check.settings != state.settings.hash {
+        return Vec::new();
+    }
     let commit = commit.clone();
     if verdict.class == Class::Completed {
         return vec![lane(LaneChange::BaseFoundGreen { commit })];

@@ -243,10 +243,8 @@ pub fn is_base_good(state: &State) -> bool {
     }
     let base = &state.base;
     let is_ready = base.landed.is_some() && base.tip.is_some();
-    let is_judged =
-        !has_base_checks(state) || state.monitor.allows_red_base || base.green.is_some();
-    let is_red = base.red.is_some() && !state.monitor.allows_red_base;
-    is_ready && is_judged && !is_red
+    let is_judged = base.green.is_some() && base.red.is_none();
+    is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 
 fn may_launch(state: &State) -> bool {
