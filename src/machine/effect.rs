@@ -90,7 +90,7 @@ pub(super) fn of_lane(state: &State) -> Vec<Effect> {
             }
         }
         None => {
-            let due = base.tip.as_ref().filter(|tip| base.taken.as_ref() != Some(*tip));
+            let due = base.tip.as_ref().filter(|_| !base.is_taken());
             if let (Some(tip), None, None) = (due, &base.conflict, base.take_tries.until) {
                 let failed = base.take_tries.failed;
                 let landed = base.landed.clone();

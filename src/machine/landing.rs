@@ -54,6 +54,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, task, *number, |_| raced(state, event, found.as_ref()))
         }
         Observation::Followed { to } => {
+            if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
+                return Step::note("the base is to follow elsewhere now");
+            }
             Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
         }
         Observation::FollowRefused { to, why, behind, is_passing } => {
@@ -92,8 +95,10 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
         return Step::accept(Vec::new());
     }
     let mut changes = Vec::new();
-    if base.tip.as_ref() != Some(tip) && base.follow.is_some() {
-        let behind = base.behind;
+    let has_caught_up = landed == Some(tip);
+    let is_stale = base.tip.as_ref() != Some(tip) && base.follow.is_some();
+    if is_stale || (has_caught_up && base.behind > 0) {
+        let behind = if has_caught_up { 0 } else { base.behind };
         changes.push(lane(LaneChange::FollowSet { follow: None, why: None, behind }));
     }
     let (tip, landed) = (tip.clone(), landed.cloned());
@@ -146,7 +151,9 @@ fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> V
         return vec![no_landing(), of_task(&task.id, TaskChange::ApprovalAsked { what })];
     }
     let (commit, onto) = (made.commit.clone(), made.onto.clone());
-    let mut next = Landing { tries: Tries::default(), ..landing.clone() };
+    // Failures count on: a check that is lost each time must come to its bound.
+    let mut next = landing.clone();
+    next.tries.until = None;
     if state.settings.landing.checks.is_empty() {
         next.phase = LandingPhase::Moving { commit, onto };
         return vec![lane(LaneChange::LandingSet { landing: Some(next) })];
@@ -265,7 +272,9 @@ pub(super) fn checked(
             changes.extend(send_back(state, event, task, &back));
             changes
         }
-        // Lost, stopped or not startable: the same commit is made and checked again.
+        // Back into the lane, which opens when the monitor runs again.
+        Class::Stopped => vec![no_landing()],
+        // Lost or not startable: the same commit is made and checked again.
         Class::Empty
         | Class::Incomplete
         | Class::Failed
@@ -278,7 +287,6 @@ pub(super) fn checked(
         | Class::Unstartable
         | Class::Lost
         | Class::Infrastructure
-        | Class::Stopped
         | Class::Conflict
         | Class::LandingChecksFailed
         | Class::Dependency => again(state, event, landing, &verdict.reason),

@@ -58,6 +58,14 @@ pub struct Base {
     pub why: Option<String>,
 }
 
+impl Base {
+    /// Returns true when the landing branch exists and holds the base as last seen.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.landed.is_some() && self.tip.is_some() && self.taken == self.tip
+    }
+}
+
 /// The base is to be moved to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {

@@ -144,9 +144,8 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
     let base = &state.base;
     let is_due = state.rollout == Rollout::Production
         && base.follow.is_none()
-        && base.landed.is_some()
         && base.landed != base.tip
-        && base.taken == base.tip;
+        && base.is_taken();
     if let (true, Some(to)) = (is_due, base.landed.clone()) {
         let follow = Some(Follow { to, tries: Tries::default(), is_passing: true });
         let (why, behind) = (None, base.behind);
@@ -156,11 +155,8 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
 
 fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
     let base = &state.base;
-    let is_open = state.landing.is_none() && base.conflict.is_none() && base.taken == base.tip;
-    let Some(id) = state.index.lane.values().next().filter(|_| is_open && base.tip.is_some())
-    else {
-        return;
-    };
+    let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken();
+    let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
     let number = state.tasks[id].numbers.get("landing").copied().unwrap_or(0) + 1;
     let landing = Landing {
         task: id.clone(),
@@ -230,7 +226,7 @@ fn is_base_check_due(state: &State) -> bool {
         && has_open_work
         && base.checking.is_none()
         && base.check_tries.until.is_none()
-        && base.taken == base.tip
+        && base.is_taken()
         && base.green != base.tip
         && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
 }
