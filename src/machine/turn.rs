@@ -139,11 +139,15 @@ fn announce(state: &State, changes: &mut Vec<Change>) {
     }
 }
 
-/// In production the base follows what has landed, once the landing branch holds the base.
+/// In production the base follows what has landed, once the landing branch holds the base. A pause
+/// after a refusal ends when more has landed; a try under way is waited for.
 fn follow(state: &State, changes: &mut Vec<Change>) {
     let base = &state.base;
+    let is_outdated = |follow: &Follow| {
+        follow.tries.until.is_some() && Some(&follow.to) != base.landed.as_ref()
+    };
     let is_due = state.rollout == Rollout::Production
-        && base.follow.is_none()
+        && base.follow.as_ref().is_none_or(is_outdated)
         && base.landed != base.tip
         && base.is_taken();
     if let (true, Some(to)) = (is_due, base.landed.clone()) {
