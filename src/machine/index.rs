@@ -14,6 +14,9 @@ use super::state::State;
 use super::task::{Priority, Task, TaskKind, TaskPhase};
 use super::time::Time;
 
+/// Highest number counted on from when an id is made; a person may give any.
+const TASK_NUMBER_MAX: u64 = 1_000_000_000;
+
 /// How many tasks stand where; epics are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -86,6 +89,8 @@ pub struct Index {
     pub backoff: BTreeSet<(Time, TaskId)>,
     /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
     pub lane: BTreeMap<u64, TaskId>,
+    /// The highest n of all ids `TASK-n`, for the next one.
+    pub number_max: u64,
     pub effects: BTreeSet<Effect>,
     /// Lower-case ids: two that differ in case only are refused.
     pub folded: BTreeSet<String>,
@@ -146,7 +151,11 @@ pub(super) fn rebuild(state: &mut State) {
 /// Ties a task to its dependencies and parent.
 fn tie(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
-    state.index.folded.insert(id.as_str().to_ascii_lowercase());
+    let folded = id.as_str().to_ascii_lowercase();
+    let number = folded.strip_prefix("task-").and_then(|number| number.parse().ok());
+    let number = number.filter(|number| *number <= TASK_NUMBER_MAX).unwrap_or(0);
+    state.index.number_max = state.index.number_max.max(number);
+    state.index.folded.insert(folded);
     state.index.links.entry(id.clone()).or_default();
     for dep in &task.spec.depends_on {
         let (is_met, is_dead_end) = standing(state, dep);

@@ -341,7 +341,7 @@ impl End<'_> {
                     attempt: &self.found.id,
                     class: Class::ChangesRequested,
                     text: &self.outcome.reason,
-                    merge_owed: None,
+                    merge_owed: self.task.merge_owed.clone(),
                     used: self.task.tally.attempts + 1,
                 };
                 changes.extend(landing::send_back(self.state, self.event, self.task, &back));

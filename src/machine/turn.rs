@@ -143,9 +143,8 @@ fn announce(state: &State, changes: &mut Vec<Change>) {
 /// after a refusal ends when more has landed; a try under way is waited for.
 fn follow(state: &State, changes: &mut Vec<Change>) {
     let base = &state.base;
-    let is_outdated = |follow: &Follow| {
-        follow.tries.until.is_some() && Some(&follow.to) != base.landed.as_ref()
-    };
+    let is_outdated =
+        |follow: &Follow| follow.tries.until.is_some() && Some(&follow.to) != base.landed.as_ref();
     let is_due = state.rollout == Rollout::Production
         && base.follow.as_ref().is_none_or(is_outdated)
         && base.landed != base.tip

@@ -65,6 +65,10 @@ pub(super) fn set_rollout(state: &State, to: Rollout) -> Step {
         return Step::accept(Vec::new());
     }
     let mut changes = vec![step::project(ProjectChange::RolloutSet { to })];
+    if state.landing.is_some() && to == Rollout::Shadow {
+        // Back into the lane; if the branch was moved already, the next landing finds that out.
+        changes.push(step::lane(LaneChange::LandingSet { landing: None }));
+    }
     if state.base.follow.is_some() && to != Rollout::Production {
         let behind = state.base.behind;
         changes.push(step::lane(LaneChange::FollowSet { follow: None, why: None, behind }));
