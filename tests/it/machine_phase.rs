@@ -73,8 +73,7 @@ fn every_phase_but_the_first_is_reached_and_every_open_one_left() {
         });
         assert!(is_entered, "{stand:?}");
         let is_final = matches!(stand, TaskStand::Completed | TaskStand::Cancelled);
-        let is_left =
-            TaskTrigger::ALL.iter().any(|t| matches!(task_move(stand, *t), Move::To(_)));
+        let is_left = TaskTrigger::ALL.iter().any(|t| matches!(task_move(stand, *t), Move::To(_)));
         assert_eq!(is_left, !is_final, "{stand:?}");
     }
 }

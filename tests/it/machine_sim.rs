@@ -14,7 +14,7 @@ use pipeline::machine::{Command, Effect, gate, next_deadline, turn};
 use crate::machine_support::{Machine, group, id, new_task, settings};
 use crate::machine_world::{Dice, World};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 500;
 const EVENTS: usize = 250;
 const TASKS_MAX: usize = 12;
 /// Rounds in which a kind world must bring everything to its end.
@@ -77,7 +77,7 @@ impl Sim {
                 self.machine.see(seen);
             }
             83 => self.world.move_base(),
-            84 => self.world.restart(&mut self.machine),
+            84 | 86 => self.world.restart(&mut self.machine),
             85 if self.dice.percent(10) => self.world.delete_landed(),
             _ => self.command(),
         }
@@ -90,7 +90,7 @@ impl Sim {
             11 => Command::HoldTasks { ids: self.some_tasks() },
             12 | 13 => Command::ReleaseTasks { ids: self.some_tasks() },
             14..=16 => self.retry(),
-            17 => {
+            17 | 29 => {
                 let kinds = [Dependents::Refuse, Dependents::Cancel, Dependents::Release];
                 let dependents = self.dice.pick(&kinds).unwrap();
                 Command::CancelTasks { ids: self.some_tasks(), dependents }
@@ -120,8 +120,8 @@ impl Sim {
                 new.hash = format!("{:016}", self.settings_made);
                 Command::AdoptSettings { settings: Box::new(new) }
             }
-            27 if self.dice.percent(30) => {
-                let kinds = [StopKind::Leave, StopKind::Drain, StopKind::Now];
+            27 if self.dice.percent(60) => {
+                let kinds = [StopKind::Leave, StopKind::Drain, StopKind::Now, StopKind::Now];
                 Command::Stop { kind: self.dice.pick(&kinds).unwrap() }
             }
             _ => {
@@ -218,11 +218,8 @@ impl Sim {
     fn retry(&mut self) -> Command {
         let stages = self.machine.state.settings.stages.clone();
         let is_all = self.dice.percent(40);
-        let target = if is_all {
-            RetryTarget::Blocked
-        } else {
-            RetryTarget::Tasks(self.some_tasks())
-        };
+        let target =
+            if is_all { RetryTarget::Blocked } else { RetryTarget::Tasks(self.some_tasks()) };
         let wants_stage = self.dice.percent(30);
         Command::RetryTasks {
             target,

@@ -151,9 +151,7 @@ impl World {
 
     fn ended(&self, id: &AttemptId) -> Observation {
         match self.exits.get(id) {
-            Some(exit) => {
-                Observation::Exited { attempt: id.clone(), exit: Box::new(exit.clone()) }
-            }
+            Some(exit) => Observation::Exited { attempt: id.clone(), exit: Box::new(exit.clone()) },
             None => Observation::Lost { attempt: id.clone(), why: "no trace of it".into() },
         }
     }
