@@ -347,8 +347,8 @@ impl Machine {
         let landed = self.state.base.landed.clone();
         self.see(Observation::BaseSeen { tip: Oid::new(to), landed });
         self.turns();
-        let landed = Oid::new(format!("landed-{to}"));
-        self.see(Observation::BaseTaken { base: Oid::new(to), landed });
+        // Nothing of ours has landed: the landing branch goes along.
+        self.see(Observation::BaseTaken { base: Oid::new(to), landed: Oid::new(to) });
         self.turns();
     }
 

@@ -160,7 +160,8 @@ fn functions(text: &str) -> Vec<(usize, String, usize)> {
 
 #[test]
 fn function_lengths_are_seen() {
-    let text = "impl A {\n    pub(super) fn a(\n        x: u8,\n    ) -> u8 {\n        x\n    }\n}\n";
+    let text =
+        "impl A {\n    pub(super) fn a(\n        x: u8,\n    ) -> u8 {\n        x\n    }\n}\n";
     assert_eq!(functions(text), [(2, "a".to_owned(), 5)]);
 }
 

@@ -57,13 +57,24 @@ fn has_agent(state: &State, stage: &StageName, needs: &[String]) -> bool {
     there.any(|agent| can_serve(state, agent, stage, needs))
 }
 
-/// Returns the ready task of the latest stage, the first in rank among its like.
+/// Returns the task of the latest stage that is ready or, after a forced switch, still worked on;
+/// the first in rank among its like.
 fn furthest(state: &State) -> Option<TaskId> {
-    let stages = state.settings.stages.iter().rev().map(Stage::id);
-    let mut firsts = stages.filter_map(|stage| {
-        let queues = state.index.ready.get(&stage)?;
-        let served = queues.iter().filter(|(needs, _)| has_agent(state, &stage, needs));
-        served.filter_map(|(_, queue)| queue.first()).min().map(|(_, id)| id.clone())
+    let mut firsts = state.settings.stages.iter().rev().map(Stage::id).filter_map(|stage| {
+        let queues = state.index.ready.get(&stage).into_iter().flatten();
+        let served = queues.filter(|(needs, _)| has_agent(state, &stage, needs));
+        let ready = served.filter_map(|(_, queue)| queue.first()).map(|(_, id)| id);
+        let works = |id: &&TaskId| match &state.tasks[*id].phase {
+            TaskPhase::Working { stage: at, .. } => *at == stage,
+            TaskPhase::Waiting
+            | TaskPhase::Ready { .. }
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Blocked(_)
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => false,
+        };
+        let worked_on = state.attempts.values().filter_map(|a| a.task.as_ref()).filter(works);
+        ready.chain(worked_on).min_by_key(|id| (state.rank(id), *id)).cloned()
     });
     firsts.next()
 }
