@@ -4,6 +4,8 @@
 //! The loop repeats the turn until it decides nothing more. Each kind of work is bounded by
 //! [`TURN_ITEMS_MAX`] a turn.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use super::agent::{BASE_AGENT, LANDING_AGENT};
 use super::apply::{LAUNCH_WINDOW_MS, short_of};
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Tries};
@@ -17,7 +19,7 @@ use super::settings::AgentCommand;
 use super::stage;
 use super::state::State;
 use super::step::{attempt, lane, project, task};
-use super::task::{Block, TaskPhase};
+use super::task::{Block, Task, TaskKind, TaskPhase};
 use super::time::Time;
 
 /// Most items of one kind handled in one turn.
@@ -97,15 +99,23 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
 
 /// Moves tasks to where their dependencies now allow them to be.
 fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
-    for id in state.index.freed.iter().take(TURN_ITEMS_MAX) {
+    let is_dead = |id: &TaskId| state.tasks.get(id).is_none_or(Task::is_dead_end);
+    let is_held_up = |task: &Task| matches!(&task.phase, TaskPhase::Blocked(block) if block.class == Class::Dependency);
+    let freed = spread(state, &state.index.freed, |task, freed| {
+        is_held_up(task)
+            && !task.spec.depends_on.iter().any(|dep| is_dead(dep) && !freed.contains(dep))
+    });
+    for id in &freed {
         let stage = state.tasks[id].stage().cloned();
         let to = stage.map_or(TaskPhase::Waiting, |stage| TaskPhase::Ready { stage });
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
-    for id in state.index.doomed.iter().take(TURN_ITEMS_MAX) {
+    let doomed = spread(state, &state.index.doomed, |task, _| {
+        matches!(task.phase, TaskPhase::Waiting | TaskPhase::Ready { .. })
+    });
+    for id in &doomed {
         let deps = state.tasks[id].spec.depends_on.iter();
-        let dead =
-            deps.filter(|dep| state.tasks.get(*dep).is_none_or(super::task::Task::is_dead_end));
+        let dead = deps.filter(|dep| is_dead(dep) || doomed.contains(*dep));
         let names: Vec<&str> = dead.map(TaskId::as_str).collect();
         let reason = format!("depends on {}", names.join(", "));
         let stage = state.tasks[id].stage().cloned();
@@ -125,6 +135,28 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
         };
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
+}
+
+/// Returns `first` with the dependents that follow it, and theirs: a long chain takes one turn, not
+/// one for each of its tasks. Bounded by [`TURN_ITEMS_MAX`].
+fn spread(
+    state: &State,
+    first: &BTreeSet<TaskId>,
+    follows: impl Fn(&Task, &BTreeSet<TaskId>) -> bool,
+) -> BTreeSet<TaskId> {
+    let mut found = BTreeSet::new();
+    let mut todo: VecDeque<&TaskId> = first.iter().take(TURN_ITEMS_MAX).collect();
+    while let Some(id) = todo.pop_front().filter(|_| found.len() < TURN_ITEMS_MAX) {
+        if !found.insert(id.clone()) {
+            continue;
+        }
+        let dependents = state.index.links(id).into_iter().flat_map(|links| &links.dependents);
+        todo.extend(dependents.filter(|id| {
+            let task = &state.tasks[*id];
+            task.spec.kind == TaskKind::Task && follows(task, &found)
+        }));
+    }
+    found
 }
 
 /// Says what shadow mode would start.

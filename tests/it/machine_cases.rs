@@ -589,3 +589,21 @@ fn a_red_base_stops_launches_until_it_moves() {
     m.exit(&check, End::Done);
     stands(&m, &[("A", "working A.impl.1")]);
 }
+
+#[test]
+fn a_long_chain_is_blocked_and_freed_in_few_turns() {
+    let mut m = short_machine(|_| {});
+    let name = |n: usize| format!("T{n:04}");
+    let chain: Vec<NewTask> = (0..2_000)
+        .map(|n| match n {
+            0 => new_task(&name(0), &[]),
+            _ => new_task(&name(n), &[&name(n - 1)]),
+        })
+        .collect();
+    m.add(&chain);
+    // Turns without end would fail here: there are more tasks than turns allowed.
+    m.run("T0000", End::Blocked);
+    stands(&m, &[("T0001", "blocked dependency -"), ("T1999", "blocked dependency -")]);
+    m.must(retry(&["T0000"]));
+    stands(&m, &[("T0001", "waiting"), ("T1999", "waiting")]);
+}

@@ -14,7 +14,7 @@ use pipeline::machine::{Command, Effect, gate, next_deadline, turn};
 use crate::machine_support::{Machine, group, id, new_task, settings};
 use crate::machine_world::{Dice, World};
 
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 400;
 const EVENTS: usize = 250;
 const TASKS_MAX: usize = 12;
 /// Rounds in which a kind world must bring everything to its end.
