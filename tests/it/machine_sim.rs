@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pipeline::machine::event::{Dependents, Edit, RetryTarget, StopKind};
 use pipeline::machine::id::{AgentName, TaskId};
+use pipeline::machine::lane::LandingPhase;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::schedule::can_serve;
 use pipeline::machine::settings::{Settings, Slice};
@@ -78,6 +79,7 @@ impl Sim {
             }
             83 => self.world.move_base(),
             84 | 86 => self.world.restart(&mut self.machine),
+            87 => self.world.repeat_one(&mut self.machine, &mut self.dice),
             85 if self.dice.percent(10) => self.world.delete_landed(),
             _ => self.command(),
         }
@@ -256,6 +258,13 @@ impl Sim {
             if let TaskPhase::Working { attempt, .. } = &task.phase {
                 let live = state.attempts.get(attempt);
                 assert_eq!(live.and_then(|live| live.task.as_ref()), Some(&task.id));
+            }
+        }
+        if let Some(landing) = &state.landing {
+            let phase = &state.tasks[&landing.task].phase;
+            assert!(matches!(phase, TaskPhase::Landing { .. }), "{landing:?} at {phase:?}");
+            if let LandingPhase::Checking { attempt, .. } = &landing.phase {
+                assert!(state.attempts.contains_key(attempt), "the check of {landing:?} is gone");
             }
         }
         self.nobody_waits();

@@ -54,6 +54,8 @@ pub struct World {
     /// Effects under way in this monitor's life.
     taken: BTreeSet<Effect>,
     answers: Vec<Observation>,
+    /// What arrived long ago; it may arrive once more.
+    old: Vec<Observation>,
 }
 
 impl World {
@@ -289,8 +291,16 @@ impl World {
         }
         let place = dice.below(self.answers.len());
         let seen = self.answers.swap_remove(place);
+        self.old.push(seen.clone());
         machine.see(seen);
         true
+    }
+
+    /// Something arrives long after it was true.
+    pub fn repeat_one(&mut self, machine: &mut Machine, dice: &mut Dice) {
+        if let Some(seen) = dice.pick(&self.old) {
+            machine.see(seen);
+        }
     }
 
     /// The monitor is killed and another starts: answers are gone, the world is looked at.
