@@ -380,6 +380,22 @@ fn epics_are_no_work_and_hold_nothing_up() {
 }
 
 #[test]
+fn an_epic_below_itself_is_refused() {
+    let mut m = machine_with(|_| {});
+    let epic = |name: &str, parent: Option<&str>| {
+        let mut new = new_task(name, &[]);
+        new.spec.kind = TaskKind::Epic;
+        new.spec.parent = parent.map(id);
+        new
+    };
+    let tasks = vec![epic("E", Some("F")), epic("F", Some("E"))];
+    assert!(m.refused(Command::AddTasks { tasks }).contains("below itself"));
+    m.add(&[epic("E", None), epic("F", Some("E"))]);
+    let reason = m.refused(edit("E", |edit| edit.parent = Some(Some(id("F")))));
+    assert!(reason.contains("task `E` would be below itself"), "{reason}");
+}
+
+#[test]
 fn a_blocked_dependency_blocks_and_its_retry_frees() {
     let mut m = machine_with(|_| {});
     m.add(&[new_task("A", &[]), new_task("B", &["A"])]);

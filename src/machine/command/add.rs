@@ -165,13 +165,33 @@ fn check_parent(
     let kind = state.tasks.get(parent).map(|task| task.spec.kind);
     let kind = kind.or_else(|| batch.get(parent).map(|new| new.spec.kind));
     match kind {
-        Some(TaskKind::Epic) => Ok(()),
+        Some(TaskKind::Epic) => refuse_parent_cycle(id, spec, |epic| {
+            let spec = state.tasks.get(epic).map(|task| &task.spec);
+            spec.or_else(|| batch.get(epic).map(|new| &new.spec))
+        }),
         Some(TaskKind::Task) => {
             Err(Refusal::invalid(format!("the parent `{parent}` of task `{id}` is not an epic")))
         }
         None => Err(Refusal::invalid(format!("task `{id}` names an unknown epic `{parent}`"))
             .with_hint(format!("add it first: pipeline task add --kind epic --id {parent} TITLE"))),
     }
+}
+
+/// Refuses a parent that is, by way of its own parents, the task itself.
+pub(super) fn refuse_parent_cycle<'a>(
+    id: &TaskId,
+    spec: &'a Spec,
+    spec_of: impl Fn(&TaskId) -> Option<&'a Spec>,
+) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    let mut next = spec.parent.as_ref();
+    while let Some(epic) = next.filter(|epic| seen.insert(*epic)) {
+        if epic == id {
+            return Err(Refusal::invalid(format!("task `{id}` would be below itself")));
+        }
+        next = spec_of(epic).and_then(|spec| spec.parent.as_ref());
+    }
+    Ok(())
 }
 
 /// Refuses a batch that closes a cycle. Looks at old tasks only where they wait for a new id.
