@@ -20,6 +20,10 @@ const FOLLOW_LATER_MS: u64 = 15_000;
 pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
     match seen {
         Observation::BaseSeen { tip, landed } => base_seen(state, event, tip, landed.as_ref()),
+        // An answer that comes twice knows nothing of what has landed since.
+        Observation::BaseTaken { .. } if state.base.is_taken() => {
+            Step::note("the landing branch holds the base already")
+        }
         Observation::BaseTaken { base, landed } => {
             let (base, landed) = (base.clone(), landed.clone());
             Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])

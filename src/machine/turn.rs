@@ -274,7 +274,9 @@ pub fn is_base_good(state: &State) -> bool {
     }
     let base = &state.base;
     let is_ready = base.landed.is_some() && base.tip.is_some();
-    let is_judged = base.green.is_some() && base.red.is_none();
+    // A base that followed a verified landing is green without a check of its own.
+    let is_red = base.red.is_some() && base.green != base.tip;
+    let is_judged = base.green.is_some() && !is_red;
     is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 

@@ -604,6 +604,28 @@ fn a_red_base_stops_launches_until_it_moves() {
     m.start_attempt(&check);
     m.exit(&check, End::Done);
     stands(&m, &[("A", "working A.impl.1")]);
+    m.complete_stages("A");
+    m.add(&[new_task("B", &[])]);
+    m.run("B", End::Fail);
+
+    // Red once more while A is on its way; what lands verified is green when the base follows.
+    let landed = m.state.base.landed.clone().unwrap();
+    m.base_moves("base-3");
+    m.pass_to_deadline();
+    let check = AttemptId::new("base.check.3");
+    m.start_attempt(&check);
+    m.exit(&check, End::Fail);
+    let commit = Oid::new("m");
+    let (number, onto, protected) = (1, landed, Vec::new());
+    m.see(Observation::Merged { task: id("A"), number, commit: commit.clone(), onto, protected });
+    let check = AttemptId::new("A.land.1");
+    m.start_attempt(&check);
+    m.exit(&check, End::Done);
+    m.see(Observation::Landed { task: id("A"), number, commit: commit.clone() });
+    m.turns();
+    m.see(Observation::Followed { to: commit });
+    m.turns();
+    assert!(!m.state.is_idle(), "{}", m.stand("B"));
 }
 
 #[test]
