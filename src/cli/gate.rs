@@ -212,7 +212,7 @@ pub(super) mod memory {
                 poll_busy_ms: 1,
                 poll_normal_ms: 1,
                 poll_idle_ms: 1,
-                on_exit: OnExit::Leave,
+                on_exit: Some(OnExit::Leave),
                 launch_rate: Some(0),
             },
             worktree: Worktree {

@@ -437,18 +437,3 @@ impl super::settings::AgentGroup {
         (1..=self.count).map(|n| AgentName::new(format!("{}-{n}", self.name))).collect()
     }
 }
-
-/// Returns the next unused id of the form `TASK-001`.
-#[must_use]
-pub fn next_task_id(state: &State, taken: &std::collections::BTreeSet<TaskId>) -> TaskId {
-    let numbers = state.tasks.range(TaskId::new("TASK-")..TaskId::new("TASK."));
-    let highest = numbers.filter_map(|(id, _)| id.as_str()[5..].parse::<u64>().ok()).max();
-    let mut next = highest.unwrap_or(0) + 1;
-    loop {
-        let id = TaskId::new(format!("TASK-{next:03}"));
-        if !taken.contains(&id) && !state.tasks.contains_key(&id) {
-            return id;
-        }
-        next += 1;
-    }
-}

@@ -37,7 +37,8 @@ pub fn pending_effects(state: &State) -> impl Iterator<Item = &Effect> {
     state.index.effects.iter()
 }
 
-/// Returns when to wake if nothing happens; `None`: nothing is timed.
+/// Returns when to wake if nothing happens; `None`: nothing is timed. Once the turn has found
+/// nothing to do it lies ahead, so that a loop that waits for it does not spin.
 #[must_use]
 pub fn next_deadline(state: &State) -> Option<Time> {
     let backoff = state.index.backoff.first().map(|(until, _)| *until);
@@ -45,9 +46,7 @@ pub fn next_deadline(state: &State) -> Option<Time> {
     let landing = state.landing.as_ref().and_then(|landing| landing.tries.until);
     let follow = state.base.follow.as_ref().and_then(|follow| follow.tries.until);
     let drain = state.drain.map(|drain| drain.until);
-    let rate = super::turn::launch_room(state, Time::from_ms(0))
-        .is_some_and(|room| room == 0)
-        .then(|| state.monitor.launch_window.plus_ms(super::apply::LAUNCH_WINDOW_MS));
+    let rate = super::turn::rate_deadline(state);
     let base = &state.base;
     let single =
         [backoff, landing, follow, drain, rate, base.take_tries.until, base.check_tries.until];
@@ -91,7 +90,7 @@ pub(super) fn of_lane(state: &State) -> Vec<Effect> {
             }
         }
         None => {
-            let due = base.tip.as_ref().filter(|tip| base.taken.as_ref() != Some(*tip));
+            let due = base.tip.as_ref().filter(|_| !base.is_taken());
             if let (Some(tip), None, None) = (due, &base.conflict, base.take_tries.until) {
                 let failed = base.take_tries.failed;
                 let landed = base.landed.clone();

@@ -14,6 +14,9 @@ use super::state::State;
 use super::task::{Priority, Task, TaskKind, TaskPhase};
 use super::time::Time;
 
+/// Highest number counted on from when an id is made; a person may give any.
+const TASK_NUMBER_MAX: u64 = 1_000_000_000;
+
 /// How many tasks stand where; epics are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -49,8 +52,8 @@ impl Rank {
 /// What ties a task to others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Links {
-    /// Tasks that depend on it, in order of being added.
-    pub dependents: Vec<TaskId>,
+    /// Tasks that depend on it.
+    pub dependents: BTreeSet<TaskId>,
     /// Dependencies that are not met, unknown ones among them.
     pub unmet: u32,
     /// Dependencies that cannot be met without a person, unknown ones among them.
@@ -63,7 +66,7 @@ pub struct Links {
 }
 
 /// Ready tasks of one stage by what they need: tasks in one queue can be done by the same agents.
-pub type ReadyQueues = BTreeMap<String, BTreeSet<(Rank, TaskId)>>;
+pub type ReadyQueues = BTreeMap<Vec<String>, BTreeSet<(Rank, TaskId)>>;
 
 /// All indexes.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -75,16 +78,19 @@ pub struct Index {
     pub startable: BTreeSet<TaskId>,
     /// Waiting tasks that only shadow mode holds back and that were not yet announced.
     pub announceable: BTreeSet<TaskId>,
-    /// Waiting tasks with a dead end among their dependencies.
+    /// Waiting and ready tasks with a dead end among their dependencies.
     pub doomed: BTreeSet<TaskId>,
     /// Tasks blocked by a dependency that is no longer a dead end.
     pub freed: BTreeSet<TaskId>,
-    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it.
+    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it, nor
+    /// those whose dependencies an edit made unmet.
     pub ready: BTreeMap<StageName, ReadyQueues>,
     /// Tasks that wait for a moment.
     pub backoff: BTreeSet<(Time, TaskId)>,
     /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
     pub lane: BTreeMap<u64, TaskId>,
+    /// The highest n of all ids `TASK-n`, for the next one.
+    pub number_max: u64,
     pub effects: BTreeSet<Effect>,
     /// Lower-case ids: two that differ in case only are refused.
     pub folded: BTreeSet<String>,
@@ -96,6 +102,12 @@ impl Index {
     #[must_use]
     pub fn links(&self, id: &TaskId) -> Option<&Links> {
         self.links.get(id)
+    }
+
+    /// Returns true when every dependency of the task is met.
+    #[must_use]
+    pub fn is_unblocked(&self, id: &TaskId) -> bool {
+        self.links.get(id).is_none_or(|links| links.unmet == 0)
     }
 
     /// Returns true when the pilot acts for the task.
@@ -120,11 +132,13 @@ impl State {
 pub fn rebuild(state: &mut State) {
     state.index = Index::default();
     let ids: Vec<TaskId> = state.tasks.keys().cloned().collect();
-    // Dependents keep their order of being added, so links are made in that order.
-    let mut by_entry = ids.clone();
-    by_entry.sort_by_key(|id| state.tasks[id].entry);
-    for id in &by_entry {
-        link(state, id);
+    for id in &ids {
+        tie(state, id);
+    }
+    for id in &ids {
+        if gate::is_selected(&state.settings.rollout.pilot, &state.tasks[id]) {
+            vote(state, id, true, &Placed::None);
+        }
     }
     for id in &ids {
         insert(state, id);
@@ -134,14 +148,18 @@ pub fn rebuild(state: &mut State) {
     refresh_lane(state);
 }
 
-/// Ties a task to its dependencies and parent; its own entries are not in the index then.
-pub(super) fn link(state: &mut State, id: &TaskId) {
+/// Ties a task to its dependencies and parent.
+fn tie(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
-    state.index.folded.insert(id.as_str().to_ascii_lowercase());
+    let folded = id.as_str().to_ascii_lowercase();
+    let number = folded.strip_prefix("task-").and_then(|number| number.parse().ok());
+    let number = number.filter(|number| *number <= TASK_NUMBER_MAX).unwrap_or(0);
+    state.index.number_max = state.index.number_max.max(number);
+    state.index.folded.insert(folded);
     state.index.links.entry(id.clone()).or_default();
     for dep in &task.spec.depends_on {
         let (is_met, is_dead_end) = standing(state, dep);
-        state.index.links.entry(dep.clone()).or_default().dependents.push(id.clone());
+        state.index.links.entry(dep.clone()).or_default().dependents.insert(id.clone());
         let links = state.index.links.entry(id.clone()).or_default();
         links.unmet += u32::from(!is_met);
         links.dead_ends += u32::from(is_dead_end);
@@ -151,15 +169,20 @@ pub(super) fn link(state: &mut State, id: &TaskId) {
         links.children += 1;
         links.open_children += u32::from(!task.is_final());
     }
-    let is_selected = gate::is_selected(&state.settings.rollout.pilot, &task);
-    let has_voters = state.index.links[id].slice_votes > 0;
-    if is_selected {
-        vote(state, id, true);
-    } else if has_voters {
-        // Dependents were linked before: their votes have not passed through this task yet.
+}
+
+/// Ties a task and counts its votes; its own entries are not in the index then.
+pub(super) fn link(state: &mut State, id: &TaskId) {
+    tie(state, id);
+    let task = state.tasks[id].clone();
+    // Dependents were linked before: their votes have not passed through this task yet.
+    if state.index.is_in_slice(id) {
         for dep in &task.spec.depends_on {
-            vote(state, dep, true);
+            vote(state, dep, true, &Placed::AllBut(id));
         }
+    }
+    if gate::is_selected(&state.settings.rollout.pilot, &task) {
+        vote(state, id, true, &Placed::AllBut(id));
     }
 }
 
@@ -167,15 +190,19 @@ pub(super) fn link(state: &mut State, id: &TaskId) {
 pub(super) fn unlink(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
     if gate::is_selected(&state.settings.rollout.pilot, &task) {
-        vote(state, id, false);
+        vote(state, id, false, &Placed::AllBut(id));
     }
     let is_still_in = state.index.is_in_slice(id);
     for dep in &task.spec.depends_on {
         if is_still_in {
-            vote(state, dep, false);
+            vote(state, dep, false, &Placed::AllBut(id));
         }
         if let Some(links) = state.index.links.get_mut(dep) {
-            links.dependents.retain(|other| other != id);
+            links.dependents.remove(id);
+            // Nothing else names it, and it does not exist.
+            if *links == Links::default() && !state.tasks.contains_key(dep) {
+                state.index.links.remove(dep);
+            }
         }
     }
     if let Some(parent) = &task.spec.parent
@@ -190,17 +217,33 @@ pub(super) fn unlink(state: &mut State, id: &TaskId) {
     }
 }
 
+/// Whose entries are in the index while votes pass.
+enum Placed<'a> {
+    None,
+    AllBut(&'a TaskId),
+}
+
 /// Adds or takes one vote for the slice, and passes it on to dependencies where the task enters or
 /// leaves the slice by it. Iterative: chains may be long.
-fn vote(state: &mut State, id: &TaskId, is_for: bool) {
+fn vote(state: &mut State, id: &TaskId, is_for: bool, placed: &Placed<'_>) {
     let mut todo = vec![id.clone()];
     while let Some(id) = todo.pop() {
+        let is_known = state.tasks.contains_key(&id);
+        let is_placed = match placed {
+            Placed::None => false,
+            Placed::AllBut(own) => is_known && **own != id,
+        };
+        if is_placed {
+            remove(state, &id);
+        }
         let links = state.index.links.entry(id.clone()).or_default();
         let before = links.slice_votes;
         links.slice_votes = if is_for { before + 1 } else { before.saturating_sub(1) };
         let has_crossed = (before == 0) != (links.slice_votes == 0);
-        let is_linked = state.tasks.contains_key(&id);
-        if has_crossed && is_linked {
+        if is_placed {
+            insert(state, &id);
+        }
+        if has_crossed && is_known {
             todo.extend(state.tasks[&id].spec.depends_on.iter().cloned());
         }
     }
@@ -305,11 +348,14 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             &mut counts.unassigned
         }
         TaskPhase::Ready { stage } => {
+            if links.dead_ends > 0 {
+                put(&mut index.doomed, id.clone(), is_in);
+            }
             if let Some(until) = task.backoff_until {
                 put(&mut index.backoff, (until, id.clone()), is_in);
-            } else if may_act && !task.is_held {
+            } else if may_act && !task.is_held && links.unmet == 0 {
                 let queues = index.ready.entry(stage.clone()).or_default();
-                let key = task.spec.needs.join(",");
+                let key = task.spec.needs.clone();
                 let queue = queues.entry(key.clone()).or_default();
                 put(queue, (Rank::of(task), id.clone()), is_in);
                 if queue.is_empty() {

@@ -20,6 +20,10 @@ const FOLLOW_LATER_MS: u64 = 15_000;
 pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
     match seen {
         Observation::BaseSeen { tip, landed } => base_seen(state, event, tip, landed.as_ref()),
+        // An answer that comes twice knows nothing of what has landed since.
+        Observation::BaseTaken { .. } if state.base.is_taken() => {
+            Step::note("the landing branch holds the base already")
+        }
         Observation::BaseTaken { base, landed } => {
             let (base, landed) = (base.clone(), landed.clone());
             Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
@@ -54,6 +58,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, task, *number, |_| raced(state, event, found.as_ref()))
         }
         Observation::Followed { to } => {
+            if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
+                return Step::note("the base is to follow elsewhere now");
+            }
             Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
         }
         Observation::FollowRefused { to, why, behind, is_passing } => {
@@ -92,8 +99,10 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
         return Step::accept(Vec::new());
     }
     let mut changes = Vec::new();
-    if base.tip.as_ref() != Some(tip) && base.follow.is_some() {
-        let behind = base.behind;
+    let has_caught_up = landed == Some(tip);
+    let is_stale = base.tip.as_ref() != Some(tip) && base.follow.is_some();
+    if is_stale || (has_caught_up && base.behind > 0) {
+        let behind = if has_caught_up { 0 } else { base.behind };
         changes.push(lane(LaneChange::FollowSet { follow: None, why: None, behind }));
     }
     let (tip, landed) = (tip.clone(), landed.cloned());
@@ -146,7 +155,9 @@ fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> V
         return vec![no_landing(), of_task(&task.id, TaskChange::ApprovalAsked { what })];
     }
     let (commit, onto) = (made.commit.clone(), made.onto.clone());
-    let mut next = Landing { tries: Tries::default(), ..landing.clone() };
+    // Failures count on: a check that is lost each time must come to its bound.
+    let mut next = landing.clone();
+    next.tries.until = None;
     if state.settings.landing.checks.is_empty() {
         next.phase = LandingPhase::Moving { commit, onto };
         return vec![lane(LaneChange::LandingSet { landing: Some(next) })];
@@ -265,7 +276,9 @@ pub(super) fn checked(
             changes.extend(send_back(state, event, task, &back));
             changes
         }
-        // Lost, stopped or not startable: the same commit is made and checked again.
+        // Back into the lane, which opens when the monitor runs again.
+        Class::Stopped => vec![no_landing()],
+        // Lost or not startable: the same commit is made and checked again.
         Class::Empty
         | Class::Incomplete
         | Class::Failed
@@ -278,7 +291,6 @@ pub(super) fn checked(
         | Class::Unstartable
         | Class::Lost
         | Class::Infrastructure
-        | Class::Stopped
         | Class::Conflict
         | Class::LandingChecksFailed
         | Class::Dependency => again(state, event, landing, &verdict.reason),
@@ -304,6 +316,10 @@ pub(super) fn base_checked(
     commit: &Oid,
     verdict: &Outcome,
 ) -> Vec<Change> {
+    // Ended on request, or judged by settings of old: the next turn owes a check anew.
+    if verdict.class == Class::Stopped || check.settings != state.settings.hash {
+        return Vec::new();
+    }
     let commit = commit.clone();
     if verdict.class == Class::Completed {
         return vec![lane(LaneChange::BaseFoundGreen { commit })];

@@ -61,6 +61,20 @@ pub struct Base {
     pub why: Option<String>,
 }
 
+impl Base {
+    /// Returns true when the landing branch exists and holds the base as last seen.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.landed.is_some() && self.tip.is_some() && self.taken == self.tip
+    }
+
+    /// Returns true when the base's tip is known to pass setup and landing checks.
+    #[must_use]
+    pub fn is_known_green(&self) -> bool {
+        self.tip.as_ref().is_some_and(|tip| self.green.contains(tip))
+    }
+}
+
 /// The base is to be moved to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {

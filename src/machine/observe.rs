@@ -109,7 +109,12 @@ fn prepared(
 ) -> Vec<Change> {
     if found.is_stopping {
         let reason = "ended on request before it started".to_owned();
-        return end(state, event, found, &Outcome { class: Class::Stopped, reason, at: event.at });
+        let outcome = Outcome { class: Class::Stopped, reason, at: event.at };
+        return if found.is_work() {
+            end(state, event, found, &outcome)
+        } else {
+            end_check(state, event, found, &outcome)
+        };
     }
     let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
     vec![of_attempt(&found.id, change)]
@@ -262,7 +267,13 @@ pub(super) fn with_tail(reason: &str, from: &Attempt) -> String {
 fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
     let outcome = Outcome { class: Class::Infrastructure, reason: why.to_owned(), at: event.at };
     match found.phase {
-        AttemptPhase::Preparing | AttemptPhase::Starting | AttemptPhase::Running => {
+        // It runs on: only its end could not be brought about, and that is tried again.
+        AttemptPhase::Running if found.is_stopping => {
+            let tries = paused(state, event, found.tries.failed + 1, why);
+            vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
+        }
+        AttemptPhase::Running => Vec::new(),
+        AttemptPhase::Preparing | AttemptPhase::Starting => {
             if found.is_work() {
                 end(state, event, found, &outcome)
             } else {
@@ -330,7 +341,7 @@ impl End<'_> {
                     attempt: &self.found.id,
                     class: Class::ChangesRequested,
                     text: &self.outcome.reason,
-                    merge_owed: None,
+                    merge_owed: self.task.merge_owed.clone(),
                     used: self.task.tally.attempts + 1,
                 };
                 changes.extend(landing::send_back(self.state, self.event, self.task, &back));

@@ -49,13 +49,14 @@ pub fn after(settings: &Settings, task: &Task, name: &StageName) -> Option<Stage
     settings.stages[place + 1..].iter().find(|stage| applies(stage, task)).map(Stage::id)
 }
 
-/// Returns where work goes back to from `name` (`None`: from the landing): the configured stage,
-/// else the nearest earlier one that must change something; `None` when there is none.
+/// Returns where work goes back to from `name` (`None`: from the landing): the configured stage
+/// where the task passes through it, else the nearest earlier one that must change something; `None` when there is none.
 #[must_use]
 pub fn back_from(settings: &Settings, task: &Task, name: Option<&StageName>) -> Option<StageName> {
     let found = name.and_then(|name| settings.stage(name.as_str()));
-    if let Some(back) = found.and_then(|(_, stage)| stage.returns_to.as_ref()) {
-        return Some(StageName::new(back));
+    let back = found.and_then(|(_, stage)| settings.stage(stage.returns_to.as_deref()?));
+    if let Some((_, back)) = back.filter(|(_, back)| applies(back, task)) {
+        return Some(back.id());
     }
     let end = found.map_or(settings.stages.len(), |(place, _)| place);
     let earlier = settings.stages[..end].iter().rev();

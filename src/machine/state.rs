@@ -18,7 +18,7 @@ use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::settings::Settings;
-use super::task::Task;
+use super::task::{Task, TaskPhase};
 use super::time::Time;
 
 /// A switch of mode that waits for the last attempt.
@@ -133,6 +133,7 @@ impl State {
             && self.index.effects.is_empty()
             && self.index.backoff.is_empty()
             && self.drain.is_none()
+            && super::turn::rate_deadline(self).is_none()
             && !self.has_passing_trouble()
     }
 
@@ -146,10 +147,10 @@ impl State {
             || is_passing(&self.base.check_tries)
     }
 
-    /// Compares every index with a recount.
+    /// Compares every index with a recount, and looks at the invariants above.
     ///
     /// # Panics
-    /// When one differs: a fault of the program.
+    /// When one does not hold: a fault of the program.
     pub fn check(&self) {
         let mut again = self.clone();
         super::index::rebuild(&mut again);
@@ -160,8 +161,20 @@ impl State {
                 assert_eq!(&attempt.agent, name);
             }
         }
+        let mut at_work = std::collections::BTreeSet::new();
         for attempt in self.attempts.values().filter(|attempt| attempt.is_work()) {
             assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));
+            assert!(at_work.insert(&attempt.task), "two attempts of {:?} are live", attempt.task);
+        }
+        for task in self.tasks.values() {
+            if let TaskPhase::Working { attempt, .. } = &task.phase {
+                let live = self.attempts.get(attempt).and_then(|live| live.task.as_ref());
+                assert_eq!(live, Some(&task.id), "a task is worked on by a live attempt");
+            }
+        }
+        if let Some(landing) = &self.landing {
+            let phase = &self.tasks[&landing.task].phase;
+            assert!(matches!(phase, TaskPhase::Landing { .. }), "what lands is in the lane");
         }
     }
 }

@@ -4,6 +4,8 @@
 //! The loop repeats the turn until it decides nothing more. Each kind of work is bounded by
 //! [`TURN_ITEMS_MAX`] a turn.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use super::agent::{BASE_AGENT, LANDING_AGENT};
 use super::apply::{LAUNCH_WINDOW_MS, short_of};
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Tries};
@@ -17,7 +19,7 @@ use super::settings::AgentCommand;
 use super::stage;
 use super::state::State;
 use super::step::{attempt, lane, project, task};
-use super::task::{Block, TaskPhase};
+use super::task::{Block, Task, TaskKind, TaskPhase};
 use super::time::Time;
 
 /// Most items of one kind handled in one turn.
@@ -95,18 +97,29 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
     }
 }
 
-/// Moves waiting and dependency-blocked tasks to where they now belong.
+/// Moves tasks to where their dependencies now allow them to be.
 fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
-    for id in state.index.freed.iter().take(TURN_ITEMS_MAX) {
-        changes.push(task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
+    let is_dead = |id: &TaskId| state.tasks.get(id).is_none_or(Task::is_dead_end);
+    let is_held_up = |task: &Task| matches!(&task.phase, TaskPhase::Blocked(block) if block.class == Class::Dependency);
+    let freed = spread(state, &state.index.freed, |task, freed| {
+        is_held_up(task)
+            && !task.spec.depends_on.iter().any(|dep| is_dead(dep) && !freed.contains(dep))
+    });
+    for id in &freed {
+        let stage = state.tasks[id].stage().cloned();
+        let to = stage.map_or(TaskPhase::Waiting, |stage| TaskPhase::Ready { stage });
+        changes.push(task(id, TaskChange::Moved { to, at }));
     }
-    for id in state.index.doomed.iter().take(TURN_ITEMS_MAX) {
+    let doomed = spread(state, &state.index.doomed, |task, _| {
+        matches!(task.phase, TaskPhase::Waiting | TaskPhase::Ready { .. })
+    });
+    for id in &doomed {
         let deps = state.tasks[id].spec.depends_on.iter();
-        let dead =
-            deps.filter(|dep| state.tasks.get(*dep).is_none_or(super::task::Task::is_dead_end));
+        let dead = deps.filter(|dep| is_dead(dep) || doomed.contains(*dep));
         let names: Vec<&str> = dead.map(TaskId::as_str).collect();
         let reason = format!("depends on {}", names.join(", "));
-        let block = Block { stage: None, class: Class::Dependency, reason, since: at };
+        let stage = state.tasks[id].stage().cloned();
+        let block = Block { stage, class: Class::Dependency, reason, since: at };
         changes.push(task(id, TaskChange::Moved { to: TaskPhase::Blocked(block), at }));
     }
     for id in state.index.startable.iter().take(TURN_ITEMS_MAX) {
@@ -124,6 +137,28 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
     }
 }
 
+/// Returns `first` with the dependents that follow it, and theirs: a long chain takes one turn, not
+/// one for each of its tasks. Bounded by [`TURN_ITEMS_MAX`].
+fn spread(
+    state: &State,
+    first: &BTreeSet<TaskId>,
+    follows: impl Fn(&Task, &BTreeSet<TaskId>) -> bool,
+) -> BTreeSet<TaskId> {
+    let mut found = BTreeSet::new();
+    let mut todo: VecDeque<&TaskId> = first.iter().take(TURN_ITEMS_MAX).collect();
+    while let Some(id) = todo.pop_front().filter(|_| found.len() < TURN_ITEMS_MAX) {
+        if !found.insert(id.clone()) {
+            continue;
+        }
+        let dependents = state.index.links(id).into_iter().flat_map(|links| &links.dependents);
+        todo.extend(dependents.filter(|id| {
+            let task = &state.tasks[*id];
+            task.spec.kind == TaskKind::Task && follows(task, &found)
+        }));
+    }
+    found
+}
+
 /// Says what shadow mode would start.
 fn announce(state: &State, changes: &mut Vec<Change>) {
     for id in state.index.announceable.iter().take(TURN_ITEMS_MAX) {
@@ -136,14 +171,16 @@ fn announce(state: &State, changes: &mut Vec<Change>) {
     }
 }
 
-/// In production the base follows what has landed, once the landing branch holds the base.
+/// In production the base follows what has landed, once the landing branch holds the base. A pause
+/// after a refusal ends when more has landed; a try under way is waited for.
 fn follow(state: &State, changes: &mut Vec<Change>) {
     let base = &state.base;
+    let is_outdated =
+        |follow: &Follow| follow.tries.until.is_some() && Some(&follow.to) != base.landed.as_ref();
     let is_due = state.rollout == Rollout::Production
-        && base.follow.is_none()
-        && base.landed.is_some()
+        && base.follow.as_ref().is_none_or(is_outdated)
         && base.landed != base.tip
-        && base.taken == base.tip;
+        && base.is_taken();
     if let (true, Some(to)) = (is_due, base.landed.clone()) {
         let follow = Some(Follow { to, tries: Tries::default(), is_passing: true });
         let (why, behind) = (None, base.behind);
@@ -153,11 +190,8 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
 
 fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
     let base = &state.base;
-    let is_open = state.landing.is_none() && base.conflict.is_none() && base.taken == base.tip;
-    let Some(id) = state.index.lane.values().next().filter(|_| is_open && base.tip.is_some())
-    else {
-        return;
-    };
+    let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken();
+    let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
     let number = state.tasks[id].numbers.get("landing").copied().unwrap_or(0) + 1;
     let landing = Landing {
         task: id.clone(),
@@ -227,8 +261,8 @@ fn is_base_check_due(state: &State) -> bool {
         && has_open_work
         && base.checking.is_none()
         && base.check_tries.until.is_none()
-        && base.taken == base.tip
-        && base.tip.as_ref().is_some_and(|tip| !base.green.contains(tip))
+        && base.is_taken()
+        && !base.is_known_green()
         && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
 }
 
@@ -240,10 +274,10 @@ pub fn is_base_good(state: &State) -> bool {
     }
     let base = &state.base;
     let is_ready = base.landed.is_some() && base.tip.is_some();
-    let is_judged =
-        !has_base_checks(state) || state.monitor.allows_red_base || !base.green.is_empty();
-    let is_red = base.red.is_some() && !state.monitor.allows_red_base;
-    is_ready && is_judged && !is_red
+    // A base that followed a verified landing is green without a check of its own.
+    let is_red = base.red.is_some() && !base.is_known_green();
+    let is_judged = !base.green.is_empty() && !is_red;
+    is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 
 fn may_launch(state: &State) -> bool {
@@ -264,15 +298,33 @@ pub fn launch_room(state: &State, at: Time) -> Option<u32> {
     Some(rate.saturating_sub(used))
 }
 
+/// Returns when the launch rate lets the next attempt start; `None` when it is not the rate that
+/// holds one up.
+pub(super) fn rate_deadline(state: &State) -> Option<Time> {
+    let window = state.monitor.launch_window;
+    let is_full = launch_room(state, window) == Some(0);
+    if !is_full || !may_launch(state) || attempts_left(state) == 0 {
+        return None;
+    }
+    let is_due = !schedule::pick(state, 1).assignments.is_empty();
+    is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
+}
+
+/// Returns how many attempts this run may still add.
+fn attempts_left(state: &State) -> u32 {
+    match state.settings.limits.attempts_per_run {
+        0 => u32::MAX,
+        per_run => per_run.saturating_sub(state.monitor.attempts),
+    }
+}
+
 fn assign(
     state: &State,
     at: Time,
     nonces: &mut impl Iterator<Item = u128>,
     changes: &mut Vec<Change>,
 ) {
-    let per_run = state.settings.limits.attempts_per_run;
-    let left = if per_run == 0 { u32::MAX } else { per_run.saturating_sub(state.monitor.attempts) };
-    let room = left.min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
+    let room = attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
     let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
     if let Some(id) = picked.current {
         changes.push(project(ProjectChange::CurrentTaskSet { id }));

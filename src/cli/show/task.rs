@@ -90,8 +90,8 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("priority", entry.priority, plain);
     fact("depends on", &listed(task.spec.depends_on.iter(), NAMES_MAX), plain);
     let links = state.index.links(&task.id);
-    let dependents = links.map(|links| links.dependents.as_slice()).unwrap_or_default();
-    fact("needed by", &listed(dependents.iter(), NAMES_MAX), plain);
+    let dependents = links.into_iter().flat_map(|links| &links.dependents);
+    fact("needed by", &listed(dependents, NAMES_MAX), plain);
     fact("touches", &entry.touches.join(", "), plain);
     fact("labels", &entry.labels.join(", "), plain);
     fact("needs", &entry.needs.join(", "), plain);
@@ -130,7 +130,7 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
     let (waiting, next) = outlook(state, task);
     let (notes, evidence) = left_behind(task);
     let links = state.index.links(&task.id);
-    let dependents = links.map(|links| links.dependents.as_slice()).unwrap_or_default();
+    let dependents = links.into_iter().flat_map(|links| &links.dependents);
     let spec = &task.spec;
     document(&TaskDetail {
         entry: TaskEntry::new(state, &words, task),
@@ -142,7 +142,7 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
         exclusive: spec.is_exclusive,
         command: spec.command.as_deref(),
         front: task.is_front,
-        dependents: dependents.iter().map(|id| id.as_str()).collect(),
+        dependents: dependents.map(|id| id.as_str()).collect(),
         branch: branch(task),
         waiting,
         next,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::machine::apply::next_task_id;
 use crate::machine::change::TaskChange;
 use crate::machine::event::NewTask;
 use crate::machine::graph;
@@ -82,12 +81,13 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
 
 /// Gives every task its id; two that differ in case only are refused.
 fn name(state: &State, tasks: &[NewTask]) -> Result<Vec<TaskId>, Refusal> {
-    let mut taken: BTreeSet<TaskId> = tasks.iter().filter_map(|task| task.id.clone()).collect();
+    let given = tasks.iter().filter_map(|task| task.id.as_ref());
+    let taken: BTreeSet<String> = given.map(|id| id.as_str().to_ascii_lowercase()).collect();
     let mut folded = BTreeSet::new();
+    let mut number = state.index.number_max;
     let mut ids = Vec::with_capacity(tasks.len());
     for task in tasks {
-        let id = task.id.clone().unwrap_or_else(|| next_task_id(state, &taken));
-        taken.insert(id.clone());
+        let id = task.id.clone().unwrap_or_else(|| next_id(state, &taken, &mut number));
         let lower = id.as_str().to_ascii_lowercase();
         if state.index.folded.contains(&lower) {
             let found = state.tasks.contains_key(&id);
@@ -101,6 +101,18 @@ fn name(state: &State, tasks: &[NewTask]) -> Result<Vec<TaskId>, Refusal> {
         ids.push(id);
     }
     Ok(ids)
+}
+
+/// Returns the next unused id of the form `TASK-001`. Cost: what `taken` has in the way.
+fn next_id(state: &State, taken: &BTreeSet<String>, number: &mut u64) -> TaskId {
+    loop {
+        *number += 1;
+        let id = format!("TASK-{number:03}");
+        let lower = id.to_ascii_lowercase();
+        if !taken.contains(&lower) && !state.index.folded.contains(&lower) {
+            return TaskId::new(id);
+        }
+    }
 }
 
 /// Checks what does not depend on other tasks.
@@ -153,13 +165,33 @@ fn check_parent(
     let kind = state.tasks.get(parent).map(|task| task.spec.kind);
     let kind = kind.or_else(|| batch.get(parent).map(|new| new.spec.kind));
     match kind {
-        Some(TaskKind::Epic) => Ok(()),
+        Some(TaskKind::Epic) => refuse_parent_cycle(id, spec, |epic| {
+            let spec = state.tasks.get(epic).map(|task| &task.spec);
+            spec.or_else(|| batch.get(epic).map(|new| &new.spec))
+        }),
         Some(TaskKind::Task) => {
             Err(Refusal::invalid(format!("the parent `{parent}` of task `{id}` is not an epic")))
         }
         None => Err(Refusal::invalid(format!("task `{id}` names an unknown epic `{parent}`"))
             .with_hint(format!("add it first: pipeline task add --kind epic --id {parent} TITLE"))),
     }
+}
+
+/// Refuses a parent that is, by way of its own parents, the task itself.
+pub(super) fn refuse_parent_cycle<'a>(
+    id: &TaskId,
+    spec: &'a Spec,
+    spec_of: impl Fn(&TaskId) -> Option<&'a Spec>,
+) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    let mut next = spec.parent.as_ref();
+    while let Some(epic) = next.filter(|epic| seen.insert(*epic)) {
+        if epic == id {
+            return Err(Refusal::invalid(format!("task `{id}` would be below itself")));
+        }
+        next = spec_of(epic).and_then(|spec| spec.parent.as_ref());
+    }
+    Ok(())
 }
 
 /// Refuses a batch that closes a cycle. Looks at old tasks only where they wait for a new id.

@@ -2,6 +2,7 @@
 
 use crate::machine::change::{LaneChange, ProjectChange};
 use crate::machine::event::StopKind;
+use crate::machine::gate;
 use crate::machine::id::{AgentName, TaskId};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::Settings;
@@ -64,6 +65,10 @@ pub(super) fn set_rollout(state: &State, to: Rollout) -> Step {
         return Step::accept(Vec::new());
     }
     let mut changes = vec![step::project(ProjectChange::RolloutSet { to })];
+    if state.landing.is_some() && to == Rollout::Shadow {
+        // Back into the lane; if the branch was moved already, the next landing finds that out.
+        changes.push(step::lane(LaneChange::LandingSet { landing: None }));
+    }
     if state.base.follow.is_some() && to != Rollout::Production {
         let behind = state.base.behind;
         changes.push(step::lane(LaneChange::FollowSet { follow: None, why: None, behind }));
@@ -124,6 +129,8 @@ pub(super) fn pick(state: &State, text: &str) -> Step {
         Some((TaskPhase::Waiting | TaskPhase::Blocked(_) | TaskPhase::Landing { .. }, _)) => {
             put_back("is not ready")
         }
+        Some(_) if !state.index.is_unblocked(&id) => put_back("waits for a dependency"),
+        Some(_) if !gate::may_act(state, &id) => put_back("is beyond the rollout"),
         Some((TaskPhase::Ready { .. } | TaskPhase::Working { .. }, _)) => {
             Step::accept(vec![step::project(ProjectChange::CurrentTaskSet { id: Some(id) })])
         }

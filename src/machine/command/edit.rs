@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::add::{check_spec, refuse_cycles};
+use super::add::{check_spec, refuse_cycles, refuse_parent_cycle};
 use super::find;
 use crate::machine::attempt::{AttemptPhase, Class};
 use crate::machine::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
@@ -30,6 +30,7 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     {
         return Err(Refusal::invalid(format!("the parent `{parent}` is not an epic")));
     }
+    refuse_parent_cycle(id, &spec, |epic| state.tasks.get(epic).map(|task| &task.spec))?;
     if spec.depends_on != task.spec.depends_on {
         check_path(state, id, &spec)?;
     }
@@ -55,7 +56,10 @@ fn edited(old: &Spec, edit: &Edit) -> Spec {
     spec.stages = stages.unwrap_or(spec.stages);
     spec.labels = labels.unwrap_or(spec.labels);
     spec.needs = needs.unwrap_or(spec.needs);
-    spec.needs.sort();
+    for list in [&mut spec.needs, &mut spec.labels] {
+        list.sort();
+        list.dedup();
+    }
     spec.complexity = complexity.unwrap_or(spec.complexity);
     spec.estimate_ms = estimate_ms.or(spec.estimate_ms);
     spec.command = edit.command.clone().or(spec.command);
@@ -138,6 +142,9 @@ fn retry_one(
 ) -> Result<Vec<Change>, Refusal> {
     let id = &task.id;
     let refuse = |why: &str| Err(Refusal::invalid(format!("task `{id}` {why}")));
+    if task.spec.kind == TaskKind::Epic {
+        return refuse("is an epic: it has no stages");
+    }
     let failed_at = match &task.phase {
         TaskPhase::Blocked(block) if block.class == Class::Dependency => {
             return Err(Refusal::invalid(format!("task `{id}` waits for a dependency"))
@@ -159,8 +166,7 @@ fn retry_one(
     }
     let from_failed = if how.is_fresh { None } else { failed_at };
     let stage = how.stage.cloned().or(from_failed);
-    let is_unblocked = state.index.links(id).is_none_or(|links| links.unmet == 0);
-    let to = match stage.filter(|_| is_unblocked) {
+    let to = match stage {
         Some(stage) => TaskPhase::Ready { stage },
         None => TaskPhase::Waiting,
     };
@@ -189,7 +195,7 @@ pub(super) fn cancel(
     ids: &[TaskId],
     dependents: Dependents,
 ) -> Result<Step, Refusal> {
-    let mut chosen: Vec<TaskId> = Vec::new();
+    let mut chosen: BTreeSet<TaskId> = BTreeSet::new();
     let mut todo: Vec<TaskId> = ids.iter().rev().cloned().collect();
     while let Some(id) = todo.pop() {
         let task = find(state, &id)?;
@@ -202,7 +208,7 @@ pub(super) fn cancel(
         if dependents == Dependents::Cancel {
             todo.extend(open_dependents(state, &id));
         }
-        chosen.push(id);
+        chosen.insert(id);
     }
     let mut changes = Vec::new();
     for id in &chosen {
@@ -229,8 +235,8 @@ pub(super) fn cancel(
 
 fn open_dependents(state: &State, id: &TaskId) -> Vec<TaskId> {
     let links = state.index.links(id);
-    let dependents = links.map(|links| links.dependents.as_slice()).unwrap_or_default();
-    dependents.iter().filter(|id| !state.tasks[*id].is_final()).cloned().collect()
+    let dependents = links.into_iter().flat_map(|links| &links.dependents);
+    dependents.filter(|id| !state.tasks[*id].is_final()).cloned().collect()
 }
 
 fn cancel_one(state: &State, at: Time, id: &TaskId) -> Result<Vec<Change>, Refusal> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Assignment, Picked, agent_for};
+use super::{Assignment, Picked, agent_for, can_serve};
+use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
+use crate::machine::settings::Stage;
 use crate::machine::state::State;
 use crate::machine::task::TaskPhase;
 
@@ -21,7 +23,7 @@ pub(super) fn pick(state: &State, room: usize) -> Picked {
     let is_quiet = !state.has_work() && state.landing.is_none() && room > 0;
     if let TaskPhase::Ready { stage } = &state.tasks[current].phase
         && is_quiet
-        && is_queued(state, stage, current)
+        && state.tasks[current].backoff_until.is_none()
         && let Some(agent) = agent_for(state, current, stage, &BTreeSet::new())
     {
         let (task, stage, agent) = (current.clone(), stage.clone(), agent.name.clone());
@@ -32,9 +34,15 @@ pub(super) fn pick(state: &State, room: usize) -> Picked {
 
 fn is_going_on(state: &State, id: &TaskId) -> bool {
     state.tasks.get(id).is_some_and(|task| match &task.phase {
-        TaskPhase::Ready { stage } => task.backoff_until.is_some() || is_queued(state, stage, id),
+        TaskPhase::Ready { stage } => {
+            let is_free = !task.is_held && gate::may_act(state, id) && state.index.is_unblocked(id);
+            is_free && has_agent(state, stage, &task.spec.needs)
+        }
         TaskPhase::Working { .. } => true,
-        TaskPhase::Landing { .. } => task.approval.is_none() && state.base.conflict.is_none(),
+        TaskPhase::Landing { entry } => {
+            let is_under_way = state.landing.as_ref().is_some_and(|landing| landing.task == *id);
+            is_under_way || (state.index.lane.contains_key(entry) && state.base.conflict.is_none())
+        }
         TaskPhase::Waiting
         | TaskPhase::Blocked(_)
         | TaskPhase::Completed { .. }
@@ -42,21 +50,31 @@ fn is_going_on(state: &State, id: &TaskId) -> bool {
     })
 }
 
-/// Returns true when the task is neither held nor beyond the gate.
-fn is_queued(state: &State, stage: &StageName, id: &TaskId) -> bool {
-    let queues = state.index.ready.get(stage);
-    queues.is_some_and(|queues| {
-        let key = state.tasks[id].spec.needs.join(",");
-        queues.get(&key).is_some_and(|queue| queue.contains(&(state.rank(id), id.clone())))
-    })
+/// Returns true when an agent serves the stage that is neither paused nor about to leave; one task
+/// without an agent must not hold up all others.
+fn has_agent(state: &State, stage: &StageName, needs: &[String]) -> bool {
+    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
+    there.any(|agent| can_serve(state, agent, stage, needs))
 }
 
-/// Returns the ready task of the latest stage, the first in rank among its like.
+/// Returns the task of the latest stage that is ready or, after a forced switch, still worked on;
+/// the first in rank among its like.
 fn furthest(state: &State) -> Option<TaskId> {
-    let stages = state.settings.stages.iter().rev();
-    let queues = stages.filter_map(|stage| state.index.ready.get(&StageName::new(&stage.name)));
-    let mut firsts = queues.filter_map(|queues| {
-        queues.values().filter_map(|queue| queue.first()).min().map(|(_, id)| id.clone())
+    let mut firsts = state.settings.stages.iter().rev().map(Stage::id).filter_map(|stage| {
+        let queues = state.index.ready.get(&stage).into_iter().flatten();
+        let served = queues.filter(|(needs, _)| has_agent(state, &stage, needs));
+        let ready = served.filter_map(|(_, queue)| queue.first()).map(|(_, id)| id);
+        let works = |id: &&TaskId| match &state.tasks[*id].phase {
+            TaskPhase::Working { stage: at, .. } => *at == stage,
+            TaskPhase::Waiting
+            | TaskPhase::Ready { .. }
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Blocked(_)
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => false,
+        };
+        let worked_on = state.attempts.values().filter_map(|a| a.task.as_ref()).filter(works);
+        ready.chain(worked_on).min_by_key(|id| (state.rank(id), *id)).cloned()
     });
     firsts.next()
 }

@@ -1,0 +1,8 @@
+//! The one integration binary.
+
+mod machine_cases;
+mod machine_phase;
+mod machine_sim;
+mod machine_support;
+mod machine_world;
+mod tidy;

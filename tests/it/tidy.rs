@@ -1,0 +1,195 @@
+//! What the code must look like: purity of the machine, sizes, and what stands nowhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 800;
+
+/// What the pure core must not name.
+const IMPURE: [&str; 13] = [
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::env",
+    "std::time",
+    "std::sync::Mutex",
+    "::now(",
+    "rand::",
+    "getrandom",
+    "tokio",
+    "println",
+    "std::io",
+];
+
+/// Files of `src/machine` in which `_ =>` stands, on integers or strings, and how often.
+const WILDCARDS: [(&str, usize); 0] = [];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files below a folder of the project, as (path from the root, text); sorted.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut todo = vec![root().join(folder)];
+    let mut found = Vec::new();
+    while let Some(folder) = todo.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} holds no sources");
+    found.sort();
+    found
+}
+
+/// Lines of code with their numbers, without comments.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(place, line)| (place + 1, line));
+    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// Says where `needle` stands in code below `folder`, outside of what `is_allowed`.
+fn places(folder: &str, needle: &str, is_allowed: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources(folder) {
+        if is_allowed(&path) {
+            continue;
+        }
+        let hits = code(&text).filter(|(_, line)| line.contains(needle));
+        found.extend(hits.map(|(number, line)| format!("{path}:{number}: {}", line.trim())));
+    }
+    found
+}
+
+fn is_this_file(path: &str) -> bool {
+    Path::new(path).file_name() == Path::new(file!()).file_name()
+}
+
+#[test]
+fn the_machine_is_pure() {
+    for needle in IMPURE {
+        assert_eq!(places("src/machine", needle, |_| false), [""; 0], "`{needle}`");
+    }
+    for (path, text) in sources("src/machine") {
+        for (number, line) in code(&text).filter(|(_, line)| line.contains("use crate::")) {
+            let is_own = line.trim().starts_with("use crate::machine");
+            assert!(is_own, "{path}:{number}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_machine_matches_its_enums_in_full() {
+    for (path, text) in sources("src/machine") {
+        let count = code(&text).filter(|(_, line)| line.trim_start().starts_with("_ =>")).count();
+        let allowed = WILDCARDS.iter().find(|(allowed, _)| path.ends_with(allowed));
+        assert_eq!(count, allowed.map_or(0, |(_, count)| *count), "`_ =>` in {path}");
+    }
+}
+
+#[test]
+fn imports_point_one_way() {
+    let rules: [(&str, &[&str]); 5] = [
+        ("sys", &["machine", "sys"]),
+        ("store", &["machine", "sys", "store"]),
+        ("agent", &["machine", "sys", "agent"]),
+        ("git", &["machine", "sys", "git"]),
+        ("config", &["machine", "sys", "config"]),
+    ];
+    for (module, allowed) in rules {
+        let folder = format!("src/{module}");
+        if !root().join(&folder).is_dir() {
+            continue;
+        }
+        for (path, text) in sources(&folder) {
+            for (number, line) in code(&text) {
+                let Some((_, rest)) = line.split_once("crate::") else { continue };
+                let is_allowed = allowed.iter().any(|name| {
+                    let end = rest.strip_prefix(name);
+                    end.is_some_and(|end| !end.starts_with(|c: char| c.is_alphanumeric()))
+                });
+                assert!(is_allowed, "{path}:{number}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{path} has {lines} lines: it is two nouns");
+    }
+}
+
+#[test]
+fn functions_are_short() {
+    for (path, text) in sources("src").into_iter().chain(sources("tests")) {
+        for (number, name, lines) in functions(&text) {
+            assert!(lines <= FUNCTION_LINES_MAX, "{path}:{number}: `{name}` has {lines} lines");
+        }
+    }
+}
+
+/// First line, name and number of lines of every function, by indentation: rustfmt puts the closing
+/// brace under the first letter of the item.
+fn functions(text: &str) -> Vec<(usize, String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (place, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let words = line.trim_start().trim_start_matches("pub ");
+        let words = words.trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        let Some(rest) = words.trim_start_matches("const ").strip_prefix("fn ") else { continue };
+        let name = rest.split(['(', '<']).next().unwrap_or_default().to_owned();
+        let close = format!("{}}}", " ".repeat(indent));
+        let is_whole = line.ends_with('}') || line.ends_with(';');
+        let end = lines[place..].iter().position(|line| *line == close);
+        found.push((place + 1, name, if is_whole { 1 } else { end.map_or(1, |end| end + 1) }));
+    }
+    found
+}
+
+#[test]
+fn function_lengths_are_seen() {
+    let text =
+        "impl A {\n    pub(super) fn a(\n        x: u8,\n    ) -> u8 {\n        x\n    }\n}\n";
+    assert_eq!(functions(text), [(2, "a".to_owned(), 5)]);
+}
+
+#[test]
+fn nothing_unfinished_is_left() {
+    for needle in ["dbg!(", "todo!(", "unimplemented!(", "#[ignore", "should_panic"] {
+        for folder in ["src", "tests"] {
+            assert_eq!(places(folder, needle, is_this_file), [""; 0], "`{needle}`");
+        }
+    }
+}
+
+#[test]
+fn dangerous_calls_have_one_place() {
+    let in_sys = |path: &str| path.starts_with("src/sys");
+    assert_eq!(places("src", "Command::new(", in_sys), [""; 0]);
+    assert_eq!(places("src", "fs2::", |path| path == "src/store/lock.rs"), [""; 0]);
+    assert_eq!(places("src", "use super::*", |_| false), [""; 0]);
+    assert_eq!(places("tests", "thread::sleep", is_this_file), [""; 0]);
+}
+
+#[test]
+fn every_file_of_the_binary_is_listed() {
+    let main = fs::read_to_string(root().join("tests/it/main.rs")).unwrap();
+    for entry in fs::read_dir(root().join("tests/it")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let is_listed = main.contains(&format!("mod {name};"));
+        assert!(name == "main" || is_listed, "tests/it/main.rs does not list `{name}`");
+    }
+}
