@@ -201,7 +201,9 @@ impl World {
 
     fn merge(&mut self, task: &TaskId, number: u32, dice: &mut Dice) -> Observation {
         let id = task.clone();
-        if let Some(commit) = self.merged.get(task).cloned() {
+        if self.merged.contains_key(task)
+            && let Some(commit) = self.landed.clone()
+        {
             return Observation::AlreadyLanded { task: id, number, commit };
         }
         let Some(onto) = self.landed.clone() else {
