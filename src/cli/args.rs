@@ -471,7 +471,7 @@ mod tests {
             "blocked no key",
             "failed it broke",
             "request-changes the name",
-            "doctor --repair -n --checks",
+            "doctor",
             "completions bash",
             "__keeper --any thing",
             "-C a -C b --color never -vv --lock-timeout 1s status",

@@ -69,7 +69,7 @@ pub fn settings() -> Settings {
             poll_busy_ms: 15_000,
             poll_normal_ms: 30_000,
             poll_idle_ms: 60_000,
-            on_exit: OnExit::Leave,
+            on_exit: Some(OnExit::Leave),
             launch_rate: Some(0),
         },
         worktree: Worktree {

@@ -1,5 +1,6 @@
 //! The one integration binary.
 
+mod keeper;
 mod machine_cases;
 mod machine_phase;
 mod machine_sim;
