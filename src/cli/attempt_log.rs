@@ -26,17 +26,19 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
     let (state, ..) = open.now();
     let task = find(state, &args.id)?;
     let stage = match &args.stage {
-        Some(name) => Some(state.settings.stage_by_any_name(name).ok_or_else(|| {
-            Error::invalid(format!("there is no stage `{name}`"))
-        })?),
+        Some(name) => Some(
+            state
+                .settings
+                .stage_by_any_name(name)
+                .ok_or_else(|| Error::invalid(format!("there is no stage `{name}`")))?,
+        ),
         None => None,
     };
     let live = state.attempts.values().filter(|a| a.task.as_ref() == Some(&args.id));
     let mut attempts: Vec<&Attempt> = task.history.iter().chain(live).collect();
     attempts.retain(|attempt| {
-        let is_stage = stage.is_none_or(|stage| {
-            attempt.stage().is_some_and(|name| name.as_str() == stage.name)
-        });
+        let is_stage = stage
+            .is_none_or(|stage| attempt.stage().is_some_and(|name| name.as_str() == stage.name));
         let is_number = args.attempt.is_none_or(|n| number(&attempt.id) == Some(n));
         is_stage && is_number && (!args.failed || has_failed(attempt))
     });

@@ -43,7 +43,12 @@ const LIMIT_MS: u64 = 120_000;
 ///
 /// # Errors
 /// When DIR is taken, git is missing, or the four tasks do not land.
-pub fn run(args: &DemoArgs, cwd: &Path, wait: Duration, console: &mut Console<'_>) -> Result<(), Error> {
+pub fn run(
+    args: &DemoArgs,
+    cwd: &Path,
+    wait: Duration,
+    console: &mut Console<'_>,
+) -> Result<(), Error> {
     let dir = place(args, cwd)?;
     let file = |error: std::io::Error| {
         Error::failed(format!("cannot write into `{}`", dir.display())).because(&error)
@@ -53,7 +58,8 @@ pub fn run(args: &DemoArgs, cwd: &Path, wait: Duration, console: &mut Console<'_
         let parent = path.parent().unwrap_or(&dir);
         fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)).map_err(file)?;
     }
-    let git = |error: crate::git::GitError| Error::failed("cannot make the repository").because(&error);
+    let git =
+        |error: crate::git::GitError| Error::failed("cannot make the repository").because(&error);
     let repo = Repo::create(&dir, "A project without any command yet").map_err(git)?;
     init(&no_init_args(), &dir, wait)?;
     let project = Project::find(&dir)?;
@@ -79,9 +85,8 @@ pub fn run(args: &DemoArgs, cwd: &Path, wait: Duration, console: &mut Console<'_
 fn place(args: &DemoArgs, cwd: &Path) -> Result<PathBuf, Error> {
     let Some(dir) = &args.dir else {
         let made = tempfile::Builder::new().prefix("pipeline-demo-").tempdir();
-        let made = made.map_err(|error| {
-            Error::failed("cannot make a temporary folder").because(&error)
-        })?;
+        let made =
+            made.map_err(|error| Error::failed("cannot make a temporary folder").because(&error))?;
         // Left behind on purpose: the user is told where to look.
         return Ok(made.keep());
     };

@@ -44,7 +44,12 @@ pub struct Inited {
 ///
 /// # Errors
 /// When the place will not do, or something there would be overwritten; nothing has changed then.
-pub fn run(args: &InitArgs, dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<(), Error> {
+pub fn run(
+    args: &InitArgs,
+    dir: &Path,
+    wait: Duration,
+    console: &mut Console<'_>,
+) -> Result<(), Error> {
     let inited = init(args, dir, wait)?;
     for note in &inited.notes {
         console.warn(note);
@@ -55,7 +60,8 @@ pub fn run(args: &InitArgs, dir: &Path, wait: Duration, console: &mut Console<'_
     if inited.has_written_config {
         let checks = &settings.landing.checks;
         let checks = if checks.is_empty() { "none found".to_owned() } else { checks.join(", ") };
-        console.note(&format!("wrote pipeline.toml (commit it yourself); landing checks: {checks}"));
+        console
+            .note(&format!("wrote pipeline.toml (commit it yourself); landing checks: {checks}"));
     } else {
         console.note("pipeline.toml was there and stays as it is");
     }
@@ -87,9 +93,8 @@ pub fn init(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error
 /// Reads `pipeline.toml` of `dir`, if there is one; it must be valid.
 fn existing_config(dir: &Path) -> Result<Option<(Settings, String)>, Error> {
     let path = dir.join("pipeline.toml");
-    let bytes = read_bounded(&path, CONFIG_BYTES_MAX).map_err(|error| {
-        Error::invalid("cannot read the settings").because(&error).at(&path)
-    })?;
+    let bytes = read_bounded(&path, CONFIG_BYTES_MAX)
+        .map_err(|error| Error::invalid("cannot read the settings").because(&error).at(&path))?;
     let Some(bytes) = bytes else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let loaded = config::load(&text).map_err(|error| config_error(&error).at(&path))?;
@@ -145,7 +150,9 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
     })?;
     let layout = Layout::of_repository(repo.root(), repo.common_dir());
     let given = existing_config(repo.root())?;
-    let git = |error: crate::git::GitError| Error::failed("cannot look at the repository").because(&error);
+    let git = |error: crate::git::GitError| {
+        Error::failed("cannot look at the repository").because(&error)
+    };
     let shape = repo.shape().map_err(git)?;
     let wanted = args.base.clone().or_else(|| given.as_ref().map(|(s, _)| s.project.base.clone()));
     let refusals = shape.refusals(wanted.as_deref());

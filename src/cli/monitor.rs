@@ -181,7 +181,11 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
     loop {
         let (state, seq) = open.state()?;
         if seq > before && state.monitor.pid == started.id() {
-            console.note(&format!("the monitor runs as process {}; log: {}", started.id(), log.display()));
+            console.note(&format!(
+                "the monitor runs as process {}; log: {}",
+                started.id(),
+                log.display()
+            ));
             return Ok(Exit::Done);
         }
         let ended = started.try_wait();

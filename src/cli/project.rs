@@ -62,9 +62,14 @@ impl Project {
             let path = layout.state.join("journal");
             return Err(Error::new(
                 Kind::Damaged,
-                format!("the journal `{}` is gone, but a pipeline's refs or state are here", path.display()),
+                format!(
+                    "the journal `{}` is gone, but a pipeline's refs or state are here",
+                    path.display()
+                ),
             )
-            .hint("restore `.git/pipeline` from a backup, or start anew with `pipeline init --force`"));
+            .hint(
+                "restore `.git/pipeline` from a backup, or start anew with `pipeline init --force`",
+            ));
         }
         Err(Error::usage(format!("there is no pipeline in `{}`", repo.root().display()))
             .hint("set it up with `pipeline init`"))
@@ -77,7 +82,14 @@ impl Project {
     pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
         let store = FileStore::open(&self.layout.state, 0);
         let (ledger, warnings) = Ledger::open(store, "cli").map_err(Error::from)?;
-        Ok(Open { project: self, ledger, warnings, lock_wait, clock: SystemClock::start(), events: None })
+        Ok(Open {
+            project: self,
+            ledger,
+            warnings,
+            lock_wait,
+            clock: SystemClock::start(),
+            events: None,
+        })
     }
 }
 
@@ -149,8 +161,7 @@ impl Open {
     }
 
     fn renew_view(&mut self, has_imported: bool) {
-        let document =
-            state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
+        let document = state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
         if document.len() > SMALL_BYTES_MAX && !has_imported {
             return;
         }

@@ -15,7 +15,9 @@ use super::monitor::Manner;
 use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, TaskLogArgs};
-use super::{attempt_log, demo as demonstration, doctor as health, journal, monitor as runs, views};
+use super::{
+    attempt_log, demo as demonstration, doctor as health, journal, monitor as runs, views,
+};
 use crate::agent::reply;
 use crate::agent::status_line::Status;
 use crate::machine::id::TaskId;
@@ -157,7 +159,11 @@ pub fn log(context: &Context, console: &mut Console<'_>, args: &LogArgs) -> Resu
 ///
 /// # Errors
 /// Whatever stops it.
-pub fn graph(context: &Context, console: &mut Console<'_>, args: &GraphArgs) -> Result<Exit, Error> {
+pub fn graph(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &GraphArgs,
+) -> Result<Exit, Error> {
     match &args.file {
         Some(file) => views::graph_of_file(&context.dir.join(file), console),
         None => views::graph(&project(context, console)?, console),

@@ -183,11 +183,7 @@ pub fn graph_of_file(file: &Path, console: &mut Console<'_>) -> Result<Exit, Err
 /// A graph with unknown ids or cycles is a gate that does not pass: exit 1.
 fn show_graph(report: &graph::Report, console: &mut Console<'_>) -> Result<Exit, Error> {
     let page = page(console);
-    print(
-        console,
-        || show::render_graph(report, page),
-        || show::render_graph_json(report),
-    )?;
+    print(console, || show::render_graph(report, page), || show::render_graph_json(report))?;
     let is_good = report.unknown.is_empty() && report.cycle_count == 0;
     Ok(if is_good { Exit::Done } else { Exit::Failed })
 }

@@ -5,8 +5,8 @@
 //! together.
 
 pub mod detect;
-pub mod layout;
 pub mod file;
+pub mod layout;
 pub mod problem;
 pub mod reader;
 pub mod template;

@@ -28,8 +28,14 @@ impl Repo {
     /// When git fails or the commit does not exist.
     pub fn first_parents(&self, commit: &str, count_max: usize) -> Result<Vec<String>, GitError> {
         let count = format!("-{count_max}");
-        let call = Call::read("git.log", &self.root)
-            .args(["log", "--first-parent", "--format=%h %s", &count, commit, "--"]);
+        let call = Call::read("git.log", &self.root).args([
+            "log",
+            "--first-parent",
+            "--format=%h %s",
+            &count,
+            commit,
+            "--",
+        ]);
         Ok(self.git.ok(call)?.line().lines().map(str::to_owned).collect())
     }
 }

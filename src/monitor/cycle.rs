@@ -77,8 +77,10 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         }
         // An effect that is owed no longer may be owed again later, under the same key.
         self.begun.retain(|effect| state.index.effects.contains(effect));
-        let due: Vec<Effect> =
-            pending_effects(state).filter(|effect| !self.begun.contains(*effect)).cloned().collect();
+        let due: Vec<Effect> = pending_effects(state)
+            .filter(|effect| !self.begun.contains(*effect))
+            .cloned()
+            .collect();
         for effect in due {
             self.world.begin(&effect, state);
             self.begun.insert(effect);

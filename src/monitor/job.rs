@@ -96,8 +96,7 @@ fn work(
     let command = command(around.layout, group, own, &places)?;
     let stage = attempt.stage().and_then(|stage| settings.stage(stage.as_str()));
     let timeout = stage.map(|(_, stage)| stage.timeout_ms.unwrap_or(stage.timeout_max_ms));
-    let marker_file =
-        (group.completion == Completion::Marker).then(|| places.task_file.clone());
+    let marker_file = (group.completion == Completion::Marker).then(|| places.task_file.clone());
     let mut job = base(around, settings, attempt, &places, &group.env_allow, &group.env);
     job.commands = vec![command];
     job.stdin = Some(places.prompt_file);

@@ -3,7 +3,7 @@
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::work::{Fault, oid, refs};
-use crate::git::{self, Cas, Merged, MergeRequest, Repo, TakeBase};
+use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
 use crate::machine::id::{Oid, TaskId};
 

@@ -77,9 +77,8 @@ pub fn run(
     if prepare.is_inherited {
         end_leftovers(prepare, keepers, watch)?;
     }
-    fs::create_dir_all(&prepare.places.attempt_dir).map_err(|error| {
-        Fault::file("make", &prepare.places.attempt_dir, &error)
-    })?;
+    fs::create_dir_all(&prepare.places.attempt_dir)
+        .map_err(|error| Fault::file("make", &prepare.places.attempt_dir, &error))?;
     let tip = match &prepare.task {
         Some(task) if prepare.brief.is_some() => Some(task_tip(prepare, repo, task)?),
         Some(_) | None => None,

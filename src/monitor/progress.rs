@@ -193,8 +193,7 @@ fn style(template: &str) -> ProgressStyle {
 fn plan(state: &State) -> Vec<String> {
     let settings = &state.settings;
     let counts = state.index.counts;
-    let open =
-        counts.unassigned + counts.ready + counts.wip + counts.landing + counts.blocked;
+    let open = counts.unassigned + counts.ready + counts.wip + counts.landing + counts.blocked;
     let groups: Vec<String> = settings
         .agents
         .iter()

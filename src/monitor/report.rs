@@ -95,8 +95,7 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
         }
         Report::Exited { record, .. } => {
             let id = record.attempt.clone();
-            if let Some(SetupEnd::Exited(record)) =
-                watch.setup_ended(&id, SetupEnd::Exited(record))
+            if let Some(SetupEnd::Exited(record)) = watch.setup_ended(&id, SetupEnd::Exited(record))
             {
                 let watched = watch.take(&id);
                 let exit = Box::new(exit_of(&record, watched.as_ref()));

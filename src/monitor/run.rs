@@ -96,9 +96,15 @@ pub enum End {
 #[derive(Debug)]
 pub enum RunError {
     /// Another monitor runs.
-    Taken { path: PathBuf, pid: Option<u32> },
+    Taken {
+        path: PathBuf,
+        pid: Option<u32>,
+    },
     Ledger(LedgerError),
-    Io { attempt: String, source: io::Error },
+    Io {
+        attempt: String,
+        source: io::Error,
+    },
     Git(String),
 }
 
@@ -196,8 +202,7 @@ impl Monitor {
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start();
-        let signals =
-            watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
+        let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
         let watcher = if options.is_poll_only {
             None
         } else {
@@ -309,7 +314,8 @@ impl Monitor {
     /// Waits for something to happen, or for the next moment at which something is due.
     fn wait(&mut self) -> Result<Vec<EventBody>, RunError> {
         let mut bodies = Vec::new();
-        let moments = [self.cycle.deadline(), Some(self.next_poll), self.leave_at, self.last_moment()];
+        let moments =
+            [self.cycle.deadline(), Some(self.next_poll), self.leave_at, self.last_moment()];
         let view = self.view.due_at();
         let tick = self.cycle.world.progress.due_at();
         let until = moments.into_iter().chain([view, tick]).flatten().min();
@@ -356,9 +362,9 @@ impl Monitor {
             Input::Superseded { agent } => {
                 let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
                 let mut attempts = state.attempts.values();
-                if let Some(attempt) = attempts.find(|a| {
-                    a.agent.as_str() == agent && a.phase == AttemptPhase::Running
-                }) {
+                if let Some(attempt) =
+                    attempts.find(|a| a.agent.as_str() == agent && a.phase == AttemptPhase::Running)
+                {
                     world.find_again(state, attempt);
                 }
             }
@@ -414,7 +420,8 @@ impl Monitor {
             }
             Err(error) => {
                 let path = path.display();
-                progress.warn(&format!("`{path}` is broken, the settings stay as they were: {error}"));
+                progress
+                    .warn(&format!("`{path}` is broken, the settings stay as they were: {error}"));
                 None
             }
         }
@@ -494,7 +501,8 @@ impl Monitor {
             Until::Once => Ok((!is_performing).then_some(done)),
             Until::Idle { .. } if is_quiet => {
                 let counts = state.index.counts;
-                let is_all = counts.unassigned + counts.ready + counts.landing + counts.blocked == 0;
+                let is_all =
+                    counts.unassigned + counts.ready + counts.landing + counts.blocked == 0;
                 Ok(Some(if is_all { done } else { End::PersonNeeded }))
             }
             Until::Idle { .. } | Until::Told | Until::Moment(_) => Ok(None),
@@ -561,9 +569,8 @@ fn open_watcher(
     progress: &mut Progress,
 ) -> Option<notify::RecommendedWatcher> {
     let current = layout.root.join(&state.settings.project.current_task_file);
-    let base = repo.map(|repo| {
-        repo.common_dir().join("refs/heads").join(&state.settings.project.base)
-    });
+    let base =
+        repo.map(|repo| repo.common_dir().join("refs/heads").join(&state.settings.project.base));
     let watched = Watched {
         journal: layout.state.join("journal"),
         refs: base.and_then(|base| base.parent().map(PathBuf::from)),

@@ -19,8 +19,14 @@ pub enum Input {
     Event(EventBody),
     /// The attempt's process runs.
     Started(AttemptId),
-    KeeperLost { agent: String, attempt: String, found: Option<Probe> },
-    Superseded { agent: String },
+    KeeperLost {
+        agent: String,
+        attempt: String,
+        found: Option<Probe>,
+    },
+    Superseded {
+        agent: String,
+    },
     /// The journal may have grown.
     Journal,
     /// Base or landing branch may have moved.

@@ -124,7 +124,9 @@ impl RealWorld {
     }
 
     fn begin_prepare(&mut self, state: &State, id: &AttemptId) {
-        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else {
+            return;
+        };
         let settings = &state.settings;
         let places = places(&self.layout, settings, attempt);
         let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
@@ -199,9 +201,7 @@ impl RealWorld {
         }
         let is_bare = state.settings.project.isolation == Isolation::None;
         match brief::of(state, attempt).filter(|_| is_bare) {
-            Some(brief) => {
-                brief.write(&self.layout.root, &places.task_file, &places.prompt_file)
-            }
+            Some(brief) => brief.write(&self.layout.root, &places.task_file, &places.prompt_file),
             None => Ok(()),
         }
     }
@@ -276,7 +276,9 @@ impl RealWorld {
     }
 
     fn begin_save(&mut self, state: &State, id: &AttemptId) {
-        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else {
+            return;
+        };
         let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
         let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else { return };
         let places = places(&self.layout, &state.settings, attempt);
@@ -290,7 +292,10 @@ impl RealWorld {
             exclude: task_file::file_name(task.id.as_str()),
             message: format!(
                 "{}: {stage} by {}\n\n{}\n\nPipeline-Task: {}\nPipeline-Stage: {stage}\nPipeline-Attempt: {id}\n",
-                task.id, attempt.agent, one_line(&task.spec.title), task.id
+                task.id,
+                attempt.agent,
+                one_line(&task.spec.title),
+                task.id
             ),
             date_s: ended.as_ms() / 1000,
         };
@@ -298,7 +303,9 @@ impl RealWorld {
     }
 
     fn begin_advance(&mut self, state: &State, id: &AttemptId) {
-        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else { return };
+        let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else {
+            return;
+        };
         let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
         let (Some(from), Some(to)) = (&task.tip, &attempt.saved) else { return };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());

@@ -20,8 +20,14 @@ const NONCES: usize = 64;
 pub enum LedgerError {
     Store(StoreError),
     /// A record or checkpoint that is whole but not understood.
-    Format { seq: u64, source: FormatError },
-    Encode { seq: u64, source: serde_json::Error },
+    Format {
+        seq: u64,
+        source: FormatError,
+    },
+    Encode {
+        seq: u64,
+        source: serde_json::Error,
+    },
     /// The kernel gave no random bytes.
     Random(std::io::Error),
 }
@@ -150,8 +156,12 @@ impl<S: Store> Ledger<S> {
         turns: Turns,
     ) -> Result<Done, LedgerError> {
         let foreign = self.catch_up()?;
-        let mut done =
-            Done { answers: Vec::with_capacity(events.len()), foreign, changes: Vec::new(), has_more: false };
+        let mut done = Done {
+            answers: Vec::with_capacity(events.len()),
+            foreign,
+            changes: Vec::new(),
+            has_more: false,
+        };
         for event in events {
             let decided = step(&self.state, event);
             self.take(decided.changes, &mut done.changes);
@@ -181,8 +191,7 @@ impl<S: Store> Ledger<S> {
         for _ in 0..TURNS_MAX {
             let free = self.state.agents.values().filter(|agent| agent.is_free()).count();
             let wanted = (free + self.state.attempts.len() + 1).min(NONCES);
-            let nonces =
-                crate::sys::env::random_values(wanted).map_err(LedgerError::Random)?;
+            let nonces = crate::sys::env::random_values(wanted).map_err(LedgerError::Random)?;
             let event = Event { at, random: 0, body: EventBody::Turn { nonces } };
             let decided = step(&self.state, &event);
             if decided.changes.is_empty() {

@@ -357,8 +357,11 @@ fn silence_ends_and_output_prolongs() {
 #[test]
 fn agent_that_said_it_is_done_is_given_time_and_then_ended() {
     let world = World::new("marker");
-    let mut job = world.job("a1", &[r#"printf -- '---\nnonce: %s\n---\n\n## Status: COMPLETED\n' $PIPELINE_NONCE > marker
-           sleep 600; true"#]);
+    let mut job = world.job(
+        "a1",
+        &[r#"printf -- '---\nnonce: %s\n---\n\n## Status: COMPLETED\n' $PIPELINE_NONCE > marker
+           sleep 600; true"#],
+    );
     job.marker_file = Some(world.path("marker"));
     let record = world.run(job);
     assert_eq!((record.ended_by, record.signal), (EndedBy::MarkerGrace, Some(15)));
