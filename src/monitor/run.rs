@@ -47,6 +47,9 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Events handled in one transaction.
 const EVENTS_MAX: usize = 4096;
 
+/// How long the record of a start may wait for company.
+const LINGER: Duration = Duration::from_millis(20);
+
 /// When the monitor ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -281,8 +284,9 @@ impl Monitor {
             let bodies = self.wait()?;
             let now = self.cycle.clock.now();
             let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
-            let has_news = self.cycle.notice()?;
-            if !bodies.is_empty() || is_due || has_news {
+            // A transaction reads what others wrote by itself.
+            let is_acting = !bodies.is_empty() || is_due;
+            if is_acting || self.cycle.notice()? {
                 self.handle(bodies)?;
             }
             self.view.renew(&self.cycle, Some(now));
@@ -324,9 +328,10 @@ impl Monitor {
         match self.receiver.recv_timeout(Duration::from_millis(wait)) {
             Ok(first) => {
                 self.take(first, &mut bodies)?;
-                while bodies.len() < EVENTS_MAX {
-                    let Ok(next) = self.receiver.try_recv() else { break };
-                    self.take(next, &mut bodies)?;
+                self.take_waiting(&mut bodies)?;
+                let are_starts = !bodies.is_empty() && bodies.iter().all(is_start);
+                if are_starts && self.linger(&mut bodies)? {
+                    self.take_waiting(&mut bodies)?;
                 }
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -335,6 +340,23 @@ impl Monitor {
             self.poll(&mut bodies);
         }
         Ok(bodies)
+    }
+
+    fn take_waiting(&mut self, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
+        while bodies.len() < EVENTS_MAX {
+            let Ok(next) = self.receiver.try_recv() else { break };
+            self.take(next, bodies)?;
+        }
+        Ok(())
+    }
+
+    /// Waits a little for something to share the transaction of starts with: nothing depends on
+    /// them, and what is quick has ended by then.
+    fn linger(&mut self, bodies: &mut Vec<EventBody>) -> Result<bool, RunError> {
+        match self.receiver.recv_timeout(LINGER) {
+            Ok(next) => self.take(next, bodies).map(|()| true),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(false),
+        }
     }
 
     fn last_moment(&self) -> Option<Time> {
@@ -527,6 +549,10 @@ impl Monitor {
     }
 }
 
+fn is_start(body: &EventBody) -> bool {
+    matches!(body, EventBody::Observation(Observation::Started { .. }))
+}
+
 fn on_exit(state: &State) -> OnExit {
     let in_ci = std::env::var_os("CI").is_some();
     state.settings.monitor.on_exit.unwrap_or(if in_ci { OnExit::Kill } else { OnExit::Leave })
@@ -571,12 +597,15 @@ fn open_watcher(
     let current = layout.root.join(&state.settings.project.current_task_file);
     let base =
         repo.map(|repo| repo.common_dir().join("refs/heads").join(&state.settings.project.base));
+    // Agents without a worktree write into the project's folder all the time: there the files are
+    // watched themselves, and an editor's replacing them is for the poll to see.
+    let is_bare = state.settings.project.isolation == Isolation::None;
     let watched = Watched {
         journal: layout.state.join("journal"),
         refs: base.and_then(|base| base.parent().map(PathBuf::from)),
         files: vec![layout.config(), current],
+        is_by_folder: !is_bare,
     };
-    debug_assert!(state.settings.project.isolation == Isolation::None || watched.refs.is_some());
     watch_files(&watched, sender)
         .map_err(|error| {
             progress.warn(&format!("no file events ({error}): looking every few seconds instead"));

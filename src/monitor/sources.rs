@@ -43,9 +43,10 @@ pub struct Watched {
     pub journal: PathBuf,
     /// The folder in which the base's ref lies as a file, if there is git.
     pub refs: Option<PathBuf>,
-    /// Files of the user that count: settings, current task. Their folders are watched, since an
-    /// editor replaces files by renaming.
+    /// Files of the user that count: settings, current task.
     pub files: Vec<PathBuf>,
+    /// Their folders are watched, since an editor replaces files by renaming.
+    pub is_by_folder: bool,
 }
 
 /// Watches until dropped.
@@ -62,7 +63,9 @@ pub fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<R
         }
     })?;
     watcher.watch(&watched.journal, RecursiveMode::NonRecursive)?;
-    let parents = watched.files.iter().filter_map(|file| file.parent());
+    let files = watched.files.iter().map(PathBuf::as_path);
+    let parents =
+        files.filter_map(|file| if watched.is_by_folder { file.parent() } else { Some(file) });
     let mut dirs: Vec<&Path> = watched.refs.as_deref().into_iter().chain(parents).collect();
     dirs.sort_unstable();
     dirs.dedup();
