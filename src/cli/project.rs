@@ -97,8 +97,9 @@ fn no_project(dir: &Path, error: &GitError) -> Error {
     let told = Error::usage(format!("there is no pipeline in `{}`", dir.display())).because(error);
     match error.hint() {
         Some(hint) => told.hint(hint),
-        None => told.hint("set it up with `pipeline init`"),
+        None => told,
     }
+    .hint("set it up with `pipeline init`")
 }
 
 /// Returns true when refs of a pipeline are there.
@@ -264,10 +265,29 @@ impl From<LedgerError> for Error {
             Some(cause) => told.because(cause),
             None => told,
         };
+        let told = match &error {
+            LedgerError::Store(store) => path_of(store).map_or(told.clone(), |path| told.at(path)),
+            LedgerError::Format { .. } | LedgerError::Encode { .. } | LedgerError::Random(_) => told,
+        };
         match hint {
             Some(hint) => told.hint(hint),
             None => told,
         }
+    }
+}
+
+/// Returns the file or folder that the error is about.
+fn path_of(error: &StoreError) -> Option<&Path> {
+    match error {
+        StoreError::LockTimeout { path, .. }
+        | StoreError::LockLost { path }
+        | StoreError::Gap { path }
+        | StoreError::Missing { path }
+        | StoreError::Exists { path }
+        | StoreError::Damaged { path, .. }
+        | StoreError::Newer { path, .. }
+        | StoreError::Io { path, .. } => Some(path),
+        StoreError::Conflict { .. } => None,
     }
 }
 
