@@ -513,9 +513,9 @@ mod tests {
 
     #[test]
     fn usage_errors_name_the_value_and_what_is_expected() {
-        let (text, told) = bad("task add T --estimate soon");
+        let (text, told) = bad("log --since soon");
         assert!(text.starts_with("error: "), "{text}");
-        assert!(told.message.contains("'soon'") && told.message.contains("`30s`"), "{told:?}");
+        assert!(told.message.contains("'soon'") && told.message.contains("`yesterday`"), "{told:?}");
         let (_, told) = bad("task retry");
         assert!(told.message.contains("required"), "{told:?}");
         let (_, told) = bad("task retry A --blocked");

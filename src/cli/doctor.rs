@@ -145,7 +145,9 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             let level = level_of(error.kind);
             let remedy = match level {
                 Level::Damaged => KEEP_A_COPY.into(),
-                Level::Good | Level::Warning | Level::Bad | Level::Refused => error.hints.join("; "),
+                Level::Good | Level::Warning | Level::Bad | Level::Refused => {
+                    error.hints.join("; ")
+                }
             };
             // Each record is whole, but not all are there.
             findings.retain(|found| found.what != "journal" || level != Level::Damaged);
@@ -166,7 +168,9 @@ fn journal(project: &Project) -> Finding {
             let level = level_of(error.kind);
             let remedy = match level {
                 Level::Damaged => KEEP_A_COPY.into(),
-                Level::Good | Level::Warning | Level::Bad | Level::Refused => error.hints.join("; "),
+                Level::Good | Level::Warning | Level::Bad | Level::Refused => {
+                    error.hints.join("; ")
+                }
             };
             let found = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
             Finding { level, what: "journal", found: found.join(": "), remedy }

@@ -15,7 +15,7 @@ use crate::config;
 use crate::config::detect::{self, Found};
 use crate::config::layout::Layout;
 use crate::config::template::{self, Agents, Template};
-use crate::git::Repo;
+use crate::git::{GitError, Repo};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::Settings;
@@ -79,7 +79,8 @@ pub fn run(
     } else {
         console.note("pipeline.toml was there and stays as it is");
         if !args.agents.is_empty() {
-            console.warn("`--agents` was not used: move pipeline.toml away to have it written anew");
+            console
+                .warn("`--agents` was not used: move pipeline.toml away to have it written anew");
         }
     }
     let is_placeholder = args.agents.iter().any(|name| name != "shell");
@@ -162,12 +163,18 @@ fn init_folder(
 
 fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error> {
     let repo = Repo::discover(dir).map_err(|error| {
-        let told = Error::usage(error.to_string());
-        match error.hint() {
-            Some(hint) => told.hint(hint),
-            None => told,
+        let is_none = matches!(
+            error,
+            GitError::NotARepository { .. } | GitError::NoCommits { .. } | GitError::Bare { .. }
+        );
+        if !is_none {
+            let told =
+                Error::failed(format!("cannot look at the repository of `{}`", dir.display()));
+            return told.because(&error).hint(error.hint().unwrap_or_default());
         }
-        .hint("or go without git: pipeline init --isolation none")
+        let told = Error::usage(error.to_string());
+        told.hint(error.hint().unwrap_or_default())
+            .hint("or go without git: pipeline init --isolation none")
     })?;
     let layout = Layout::of_repository(repo.root(), repo.common_dir());
     let given = existing_config(repo.root())?;
@@ -237,8 +244,11 @@ fn clear_remains(layout: &Layout, is_forced: bool) -> Result<Option<String>, Err
     let name = |n: usize| state.with_file_name(format!("{}-lost-{n}", file_name(state)));
     let aside = (1..=LOST_MAX).map(name).find(|path| fs::symlink_metadata(path).is_err());
     let Some(aside) = aside else {
-        return Err(Error::busy(format!("{LOST_MAX} lost states lie beside `{}`", state.display()))
-            .hint("move them away"));
+        return Err(Error::busy(format!(
+            "{LOST_MAX} lost states lie beside `{}`",
+            state.display()
+        ))
+        .hint("move them away"));
     };
     fs::rename(state, &aside).map_err(|error| file_error("move aside", state, &error))?;
     Ok(Some(format!("the state without a journal lies in `{}` now", aside.display())))
@@ -317,7 +327,13 @@ fn finish(
             .and_then(|()| fs::set_permissions(&path, mode(0o644)))
             .map_err(|error| file_error("write", &path, &error))?;
     }
-    Ok(Inited { root: layout.root.clone(), settings, has_written_config: text.is_some(), is_new, notes })
+    Ok(Inited {
+        root: layout.root.clone(),
+        settings,
+        has_written_config: text.is_some(),
+        is_new,
+        notes,
+    })
 }
 
 fn mode(bits: u32) -> fs::Permissions {

@@ -116,21 +116,18 @@ fn need_agents(state: &State, project: &Project) -> Result<(), Error> {
     Err(Error::usage("there are no agents")
         .at(&project.layout.config())
         .hint("add an `[[agent]]` to pipeline.toml")
-        .hint("or move the file away and `pipeline init --agents shell`: it writes agents that work"))
+        .hint(
+            "or move the file away and `pipeline init --agents shell`: it writes agents that work",
+        ))
 }
 
-fn conclude(
-    end: Result<End, RunError>,
-    layout: Layout,
-    manner: Manner,
-) -> Result<Exit, Error> {
+fn conclude(end: Result<End, RunError>, layout: Layout, manner: Manner) -> Result<Exit, Error> {
     match end {
         Ok(End::Done) => Ok(Exit::Done),
-        Ok(End::PersonNeeded) => {
-            Err(left(layout, manner, "only a person can move what is left")?)
-        }
-        Ok(End::TimedOut) => Err(left(layout, manner, "the time is up before all is done")?
-            .hint("agents keep running: `pipeline monitor` goes on, `pipeline stop --now` ends them")),
+        Ok(End::PersonNeeded) => Err(left(layout, manner, "only a person can move what is left")?),
+        Ok(End::TimedOut) => Err(left(layout, manner, "the time is up before all is done")?.hint(
+            "agents keep running: `pipeline monitor` goes on, `pipeline stop --now` ends them",
+        )),
         Ok(End::RedBase { output }) => {
             let told = Error::busy("the checks are red on the base branch: no agent was started");
             Err(told
@@ -138,7 +135,7 @@ fn conclude(
                 .hint("mend the base, or start anyway with --allow-red-base"))
         }
         Ok(End::Interrupted) => Ok(Exit::Interrupted),
-        Err(error) => Err(error_of(&error)),
+        Err(error) => Err(error_of(error)),
     }
 }
 
@@ -155,14 +152,21 @@ fn counted(count: usize, noun: &str) -> String {
 }
 
 /// Turns a monitor's error into the command line's.
-pub fn error_of(error: &RunError) -> Error {
-    let (kind, hint) = match error {
+pub fn error_of(error: RunError) -> Error {
+    let error = match error {
+        RunError::Ledger(error) => return Error::from(error).hint("agents that run live on"),
+        other @ (RunError::Taken { .. } | RunError::Io { .. } | RunError::Git(_)) => other,
+    };
+    let (kind, hint) = match &error {
         RunError::Taken { .. } => (Kind::Busy, Some("`pipeline stop` ends it")),
-        RunError::Ledger(_) => (Kind::Failed, Some("agents live on; see `pipeline doctor`")),
+        RunError::Ledger(_) => (Kind::Failed, None),
+        RunError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            (Kind::Failed, Some("make the state's folder writable for you"))
+        }
         RunError::Io { .. } | RunError::Git(_) => (Kind::Failed, None),
     };
     let told = Error::new(kind, error.to_string());
-    let told = match std::error::Error::source(error) {
+    let told = match std::error::Error::source(&error) {
         Some(cause) => told.because(cause),
         None => told,
     };
@@ -177,7 +181,7 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
     if open.has_monitor() {
         let path = open.project.layout.monitor_lock();
         let pid = read_owner(&path).map(|owner| owner.pid);
-        return Err(error_of(&RunError::Taken { path, pid }));
+        return Err(error_of(RunError::Taken { path, pid }));
     }
     let root = open.project.layout.root.clone();
     let log = open.project.layout.state.join("logs/monitor.log");
@@ -256,11 +260,7 @@ pub fn stop(
 }
 
 /// No monitor runs, but agents do: takes its place until they are waited for or ended.
-fn stop_alone(
-    kind: StopKind,
-    open: Open,
-    manner: Manner,
-) -> Result<Exit, Error> {
+fn stop_alone(kind: StopKind, open: Open, manner: Manner) -> Result<Exit, Error> {
     let project = open.into_project();
     let layout = project.layout.clone();
     let end = run_monitor(Options {

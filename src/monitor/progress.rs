@@ -54,7 +54,15 @@ impl Progress {
             Live { all, agents: BTreeMap::new(), totals }
         });
         let last_tick = Time::default();
-        Self { format, is_quiet, is_verbose, live, last_tick, has_agents_at_work: false, is_stale: true }
+        Self {
+            format,
+            is_quiet,
+            is_verbose,
+            live,
+            last_tick,
+            has_agents_at_work: false,
+            is_stale: true,
+        }
     }
 
     /// Says what this run will do.

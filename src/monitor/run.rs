@@ -440,7 +440,11 @@ impl Monitor {
             return;
         }
         let state = self.cycle.ledger.state();
-        let running = state.attempts.len();
+        let running = match state.attempts.len() {
+            1 => "1 agent".to_owned(),
+            count => format!("{count} agents"),
+        };
+        let has_running = !state.attempts.is_empty();
         let on_exit = on_exit(state);
         let now = self.cycle.clock.now();
         let is_first = self.leave_at.is_none() && !self.is_interrupted;
@@ -453,18 +457,18 @@ impl Monitor {
             (false, _, _) => return,
         };
         match kind {
-            StopKind::Leave if running > 0 && signal == SIGINT => {
+            StopKind::Leave if has_running && signal == SIGINT => {
                 progress.warn(&format!(
-                    "nothing new starts; {running} agents keep running; Ctrl-C again within 5 s ends them"
+                    "nothing new starts, but {running} will go on; Ctrl-C again within 5 s ends them"
                 ));
                 self.leave_at = Some(now.plus_ms(SECOND_SIGNAL_MS));
             }
             StopKind::Leave => self.leave_at = Some(now),
             StopKind::Now => {
-                progress.warn(&format!("ending {running} agents, their work is saved"));
+                progress.warn(&format!("ending {running}; work is saved"));
                 self.leave_at = None;
             }
-            StopKind::Drain => progress.warn(&format!("waiting for {running} agents")),
+            StopKind::Drain => progress.warn(&format!("waiting for {running}")),
         }
         bodies.push(EventBody::Command(Command::Stop { kind }));
     }

@@ -27,7 +27,9 @@ fn line<'a>(state: &'a State, waits: &mut Waits<'a>, task: &'a Task) -> String {
         return format!("`{id}` is blocked, {}: {why}: {}", found.class, found.next);
     }
     match &task.phase {
-        TaskPhase::Working { stage, attempt } => format!("`{id}` is in work at {stage} ({attempt})"),
+        TaskPhase::Working { stage, attempt } => {
+            format!("`{id}` is in work at {stage} ({attempt})")
+        }
         TaskPhase::Landing { .. } => format!("`{id}` is being landed"),
         TaskPhase::Waiting
         | TaskPhase::Ready { .. }
