@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use pipeline::sys::child;
+use pipeline::sys::clock::monotonic;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -63,8 +65,8 @@ impl Scratch {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().current_dir(self.work()).stdin(Stdio::null());
+        let mut command = child::command(program, &self.work());
+        command.env_clear();
         command.env("PATH", std::env::var_os("PATH").expect("a PATH"));
         command.env("HOME", self.dir.path().join("home"));
         command.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
@@ -514,4 +516,31 @@ fn another_writer_is_waited_for_no_longer_than_said() {
         ("task add x --lock-timeout 50ms", 4, Nothing, "within 50 ms"),
         ("status", 0, Has("no tasks yet"), ""),
     ]);
+}
+
+#[test]
+fn what_is_stopped_is_not_started_again() {
+    let scratch = Scratch::repository();
+    let agents = "[[agent]]\nname = \"w\"\nstages = [\"architect\"]\ncommand = \"task\"\n";
+    write(&scratch.work().join("pipeline.toml"), &format!("[project]\nbase = \"main\"\n{agents}"));
+    scratch.check(&[("-q init", 0, Nothing, "")]);
+    let mut add = scratch.command(env!("CARGO_BIN_EXE_pipeline"));
+    // It reads a pipe that nobody writes to: it ends only when it is ended.
+    add.args(["task", "add", "x", "--command", "mkfifo never && cat never"]);
+    assert!(add.output().expect("the program runs").status.success());
+    scratch.check(&[("monitor --detach", 0, Nothing, "the monitor runs as process")]);
+    let begun = monotonic();
+    while scratch.json("status --json")["counts"]["wip"] != 1 {
+        assert!(begun.elapsed() < LIMIT, "{}", text(&scratch.run("log").stdout));
+    }
+    scratch.check(&[
+        ("mode switch sequential", 4, Nothing, "agent `w` is working on `TASK-001`"),
+        ("mode switch sequential --wait 50ms", 4, Nothing, "in the time given"),
+        ("monitor --once", 4, Nothing, "`pipeline stop` ends it"),
+        ("stop --now", 0, Nothing, ""),
+    ]);
+    let status = scratch.json("status --json");
+    assert_eq!((&status["counts"]["wip"], &status["counts"]["ready"]), (&0.into(), &1.into()));
+    assert_eq!(status["monitor"]["running"], false);
+    scratch.wait_for_keepers(".git/pipeline");
 }
