@@ -19,6 +19,7 @@ use super::gate::{self, Gate};
 use super::serve;
 use super::task_args::{AddArgs, KindArg, SpecArgs};
 use super::value;
+use super::when;
 
 /// Adds a task; prints its id and nothing else.
 ///
@@ -36,7 +37,7 @@ pub fn run(
         id: args.id.clone(),
         spec,
         is_front: args.spec.front.unwrap_or_default(),
-        is_held: args.hold,
+        is_held: args.spec.hold.unwrap_or_default(),
         may_lack_dependencies: false,
     };
     let sent = gate::send(gate, console, Command::AddTasks { tasks: vec![task] })?;
@@ -53,12 +54,6 @@ pub fn run(
 fn spec(settings: &Settings, args: &AddArgs, body: String) -> Result<Spec, Error> {
     let from = &args.spec;
     let parsed = Parsed::of(settings, from)?;
-    let mut resources = BTreeMap::new();
-    for (name, amount) in &args.resource {
-        if resources.insert(name.clone(), amount.clone()).is_some() {
-            return Err(Error::invalid(format!("resource `{name}` is given twice")));
-        }
-    }
     Ok(Spec {
         title: args.title.trim().to_owned(),
         body,
@@ -74,8 +69,8 @@ fn spec(settings: &Settings, args: &AddArgs, body: String) -> Result<Spec, Error
         labels: parsed.labels.unwrap_or_default(),
         needs: parsed.needs.unwrap_or_default(),
         complexity: parsed.complexity.flatten(),
-        estimate_ms: parsed.estimate_ms,
-        resources,
+        estimate_ms: parsed.estimate_ms.flatten(),
+        resources: parsed.resources.unwrap_or_default(),
         is_exclusive: from.exclusive.unwrap_or_default(),
         command: from.command.clone().filter(|command| !command.is_empty()),
         extra: BTreeMap::new(),
@@ -91,14 +86,18 @@ pub(super) struct Parsed {
     pub(super) labels: Option<Vec<String>>,
     pub(super) needs: Option<Vec<String>>,
     pub(super) complexity: Option<Option<String>>,
-    pub(super) estimate_ms: Option<u64>,
+    pub(super) estimate_ms: Option<Option<u64>>,
+    pub(super) resources: Option<BTreeMap<String, String>>,
 }
 
 impl Parsed {
     pub(super) fn of(settings: &Settings, args: &SpecArgs) -> Result<Self, Error> {
         let word = |text: &str| Ok(text.trim().to_owned());
         let stage = |text: &str| value::stage(settings, text);
-        let estimate = args.estimate.map(|span| u64::try_from(span.as_millis()));
+        let span_ms = |text: &str| {
+            when::duration(text).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+        };
+        let pairs = list("--resource", args.resource.as_deref(), value::pair)?;
         Ok(Self {
             parent: one("--parent", args.parent.as_deref(), value::id)?,
             depends_on: list("--depends-on", args.depends_on.as_deref(), value::id)?,
@@ -107,9 +106,22 @@ impl Parsed {
             labels: list("--label", args.label.as_deref(), word)?,
             needs: list("--needs", args.needs.as_deref(), word)?,
             complexity: one("--complexity", args.complexity.as_deref(), value::complexity)?,
-            estimate_ms: estimate.map(|ms| ms.unwrap_or(u64::MAX)),
+            estimate_ms: one("--estimate", args.estimate.as_deref(), span_ms)?,
+            resources: pairs.map(unique).transpose()?,
         })
     }
+}
+
+/// Refuses a resource that is given twice.
+fn unique(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Error> {
+    let mut resources = BTreeMap::new();
+    for (name, amount) in pairs {
+        if resources.contains_key(&name) {
+            return Err(Error::invalid(format!("resource `{name}` is given twice")));
+        }
+        resources.insert(name, amount);
+    }
+    Ok(resources)
 }
 
 /// Reads one value; an empty one takes away.

@@ -18,7 +18,7 @@ use super::when::{self, When};
 /// Take a backlog through architect, test, implementation and supervisor agents.
 #[derive(Debug, Parser)]
 #[command(name = "pipeline", version, arg_required_else_help = true)]
-#[command(subcommand_required = true, max_term_width = 100)]
+#[command(subcommand_required = true, max_term_width = 80)]
 pub struct Args {
     #[command(flatten)]
     pub globals: Globals,
@@ -115,7 +115,7 @@ pub struct InitArgs {
     /// Start from and return to BRANCH instead of the one checked out.
     #[arg(long)]
     pub base: Option<String>,
-    /// Use these agents; `shell`: each task's own command.
+    /// Write these agents, for you to fill in their commands; `shell`: small scripts that work.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub agents: Vec<String>,
     /// Say how agents are started.
@@ -132,6 +132,8 @@ pub struct InitArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LauncherArg {
     Process,
+    /// Not built yet.
+    #[value(hide = true)]
     Tmux,
 }
 
@@ -511,9 +513,9 @@ mod tests {
 
     #[test]
     fn usage_errors_name_the_value_and_what_is_expected() {
-        let (text, told) = bad("task add T --estimate soon");
+        let (text, told) = bad("log --since soon");
         assert!(text.starts_with("error: "), "{text}");
-        assert!(told.message.contains("'soon'") && told.message.contains("`30s`"), "{told:?}");
+        assert!(told.message.contains("'soon'") && told.message.contains("`yesterday`"), "{told:?}");
         let (_, told) = bad("task retry");
         assert!(told.message.contains("required"), "{told:?}");
         let (_, told) = bad("task retry A --blocked");

@@ -45,6 +45,11 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
     // Of an attempt and its failed check, the check is the later one and says what is wrong.
     let wanted = attempts.iter().rev().find(|attempt| args.attempt.is_none() || attempt.is_work());
     let Some(attempt) = wanted.or(attempts.last()) else {
+        let is_all = stage.is_none() && args.attempt.is_none() && !args.failed;
+        if is_all {
+            console.note(&format!("task `{}` has had no attempt yet", args.id));
+            return Ok(Exit::Done);
+        }
         return Err(Error::invalid(format!("task `{}` has no such attempt", args.id))
             .hint(format!("see `pipeline task show {}`", args.id)));
     };

@@ -78,7 +78,7 @@ pub fn run(
         progress: Progress::new(LogFormat::Text, false, console.is_quiet, false),
         keeper: keeper_exe()?,
     });
-    let end = end.map_err(|error| error_of(&error))?;
+    let end = end.map_err(error_of)?;
     report(&dir, &end, console)
 }
 

@@ -34,8 +34,22 @@ enum Level {
     Warning,
     /// A run would fail.
     Bad,
+    /// The state was written by a newer program, or cannot be had now.
+    Refused,
     /// The state on disk is damaged.
     Damaged,
+}
+
+/// What to do with a damaged journal.
+const KEEP_A_COPY: &str = "keep a copy of the folder `.pipeline/state` and restore it from a backup; \
+                           nothing is written while the journal is damaged";
+
+fn level_of(kind: Kind) -> Level {
+    match kind {
+        Kind::Damaged => Level::Damaged,
+        Kind::Busy => Level::Refused,
+        Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Interrupted => Level::Bad,
+    }
 }
 
 /// One thing looked at.
@@ -62,7 +76,7 @@ impl Finding {
     }
 }
 
-/// Looks and tells; exit 0, 1 or 3.
+/// Looks and tells; exit 0, 1, 3 or 4.
 pub fn run(dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<Exit, Error> {
     let project = Project::find(dir)?;
     let findings = examine(&project, wait);
@@ -80,6 +94,7 @@ pub fn run(dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<Exit
                     Level::Good => "ok     ",
                     Level::Warning => "warning",
                     Level::Bad => "bad    ",
+                    Level::Refused => "refused",
                     Level::Damaged => "damaged",
                 };
                 console.line(&format!("{mark}  {}: {}", finding.what, finding.found))?;
@@ -101,6 +116,8 @@ fn exit_of(findings: &[Finding]) -> Exit {
     let has = |level| findings.iter().any(|finding| finding.level == level);
     if has(Level::Damaged) {
         Exit::Damaged
+    } else if has(Level::Refused) {
+        Exit::Busy
     } else if has(Level::Bad) {
         Exit::Failed
     } else {
@@ -122,12 +139,20 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.extend(attempts(project, open.now().0));
             findings.extend(base(open.now().0));
         }
-        Err(error) => findings.push(Finding {
-            level: if error.kind == Kind::Damaged { Level::Damaged } else { Level::Bad },
-            what: "state",
-            found: error.message.clone(),
-            remedy: error.hints.join("; "),
-        }),
+        // Where the journal itself is at fault, that has been said.
+        Err(error) if findings.iter().any(|found| found.level == level_of(error.kind)) => {}
+        Err(error) => {
+            let level = level_of(error.kind);
+            let remedy = match level {
+                Level::Damaged => KEEP_A_COPY.into(),
+                Level::Good | Level::Warning | Level::Bad | Level::Refused => {
+                    error.hints.join("; ")
+                }
+            };
+            // Each record is whole, but not all are there.
+            findings.retain(|found| found.what != "journal" || level != Level::Damaged);
+            findings.push(Finding { level, what: "journal", found: error.message, remedy });
+        }
     }
     findings
 }
@@ -140,10 +165,13 @@ fn journal(project: &Project) -> Finding {
         }
         Err(error) => {
             let error = Error::from(LedgerError::Store(error));
-            let level = if error.kind == Kind::Damaged { Level::Damaged } else { Level::Bad };
-            let remedy = "keep a copy of the folder `.pipeline/state`; nothing is written while \
-                          the journal is damaged"
-                .into();
+            let level = level_of(error.kind);
+            let remedy = match level {
+                Level::Damaged => KEEP_A_COPY.into(),
+                Level::Good | Level::Warning | Level::Bad | Level::Refused => {
+                    error.hints.join("; ")
+                }
+            };
             let found = [error.message].into_iter().chain(error.causes).collect::<Vec<_>>();
             Finding { level, what: "journal", found: found.join(": "), remedy }
         }

@@ -74,9 +74,11 @@ fn from_flags(settings: &Settings, args: &EditArgs, body: Option<String>) -> Res
         needs: parsed.needs,
         complexity: parsed.complexity,
         estimate_ms: parsed.estimate_ms,
+        resources: parsed.resources,
         command: args.spec.command.clone(),
         is_exclusive: args.spec.exclusive,
         is_front: args.spec.front,
+        is_held: args.spec.hold,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{InitArgs, IsolationArg, LauncherArg};
@@ -10,28 +10,35 @@ use super::console::Console;
 use super::error::Error;
 use super::exit_code::Kind;
 use super::project::{CONFIG_BYTES_MAX, has_refs};
+use crate::agent::rendezvous;
 use crate::config;
 use crate::config::detect::{self, Found};
 use crate::config::layout::Layout;
 use crate::config::template::{self, Agents, Template};
-use crate::git::Repo;
+use crate::git::{GitError, Repo};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::Settings;
 use crate::observe::document::state_document;
 use crate::store::format::state_value;
 use crate::store::journal::FileStore;
+use crate::store::ledger::LedgerError;
+use crate::store::lock::is_held;
 use crate::store::view::write_view;
 use crate::store::{Checkpoint, Json, StoreError};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::file::{Durability, read_bounded, write_atomic};
 
+/// Lost states kept beside the state, at most.
+const LOST_MAX: usize = 100;
 /// The line that keeps our folder out of the user's git.
 const EXCLUDE: &str = "/.pipeline/";
 
 /// What init found and did, for the one who called it.
 #[derive(Debug)]
 pub struct Inited {
+    /// Where the project is.
+    pub root: PathBuf,
     pub settings: Settings,
     /// False: there was one, and it stays.
     pub has_written_config: bool,
@@ -55,21 +62,35 @@ pub fn run(
         console.warn(note);
     }
     let settings = &inited.settings;
-    let what = if inited.is_new { "set up" } else { "already set up; nothing was changed" };
-    console.note(what);
-    if inited.has_written_config {
+    let is_bare = settings.project.isolation == Isolation::None;
+    console.note(&match (inited.is_new, inited.has_written_config) {
+        (true, _) if is_bare => format!("set up in `{}`, without git", inited.root.display()),
+        (true, _) => format!("set up on branch `{}`", settings.project.base),
+        (false, true) => "already set up; the state stays as it is".to_owned(),
+        (false, false) => "already set up; nothing was changed".to_owned(),
+    });
+    if inited.has_written_config && is_bare {
+        console.note("wrote pipeline.toml");
+    } else if inited.has_written_config {
         let checks = &settings.landing.checks;
         let checks = if checks.is_empty() { "none found".to_owned() } else { checks.join(", ") };
         console
             .note(&format!("wrote pipeline.toml (commit it yourself); landing checks: {checks}"));
     } else {
         console.note("pipeline.toml was there and stays as it is");
+        if !args.agents.is_empty() {
+            console
+                .warn("`--agents` was not used: move pipeline.toml away to have it written anew");
+        }
     }
-    if settings.agents.is_empty() {
-        console.note("next: name your agents in pipeline.toml, then `pipeline task add TITLE`");
+    let is_placeholder = args.agents.iter().any(|name| name != "shell");
+    console.note(if settings.agents.is_empty() {
+        "next: name your agents in pipeline.toml, then `pipeline task add TITLE`"
+    } else if inited.has_written_config && is_placeholder {
+        "next: fill in the agents' commands in pipeline.toml, then `pipeline task add TITLE`"
     } else {
-        console.note("next: `pipeline task add TITLE`, then `pipeline monitor`");
-    }
+        "next: `pipeline task add TITLE`, then `pipeline monitor`"
+    });
     Ok(())
 }
 
@@ -118,6 +139,7 @@ fn init_folder(
     given: Option<(Settings, String)>,
 ) -> Result<Inited, Error> {
     let layout = Layout::of_folder(dir);
+    let notes: Vec<String> = clear_remains(&layout, args.force)?.into_iter().collect();
     let found = Found::default();
     let (settings, text) = match given {
         Some((settings, _)) => {
@@ -136,17 +158,23 @@ fn init_folder(
     };
     fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
     let is_new = open_journal(&layout, &settings, wait)?;
-    finish(&layout, settings, text.as_deref(), is_new, Vec::new())
+    finish(&layout, settings, text.as_deref(), is_new, notes)
 }
 
 fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error> {
     let repo = Repo::discover(dir).map_err(|error| {
-        let told = Error::usage(error.to_string());
-        match error.hint() {
-            Some(hint) => told.hint(hint),
-            None => told,
+        let is_none = matches!(
+            error,
+            GitError::NotARepository { .. } | GitError::NoCommits { .. } | GitError::Bare { .. }
+        );
+        if !is_none {
+            let told =
+                Error::failed(format!("cannot look at the repository of `{}`", dir.display()));
+            return told.because(&error).hint(error.hint().unwrap_or_default());
         }
-        .hint("or go without git: pipeline init --isolation none")
+        let told = Error::usage(error.to_string());
+        told.hint(error.hint().unwrap_or_default())
+            .hint("or go without git: pipeline init --isolation none")
     })?;
     let layout = Layout::of_repository(repo.root(), repo.common_dir());
     let given = existing_config(repo.root())?;
@@ -167,7 +195,9 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
         return Err(Error::usage(format!("there is no branch `{base}`"))
             .hint("say --base with a branch of this repository"));
     }
-    if FileStore::is_fresh(&layout.state).unwrap_or(false) && has_refs(&repo)? {
+    let mut notes = shape.notes();
+    notes.extend(clear_remains(&layout, args.force)?);
+    if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? && has_refs(&repo)? {
         clear_refs(&repo, args.force)?;
     }
     let found = detect::look(repo.root(), |path| is_tracked(&repo, path));
@@ -182,12 +212,50 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
     let is_new = open_journal(&layout, &settings, wait)?;
     exclude(&repo)?;
     link(&layout)?;
-    finish(&layout, settings, text.as_deref(), is_new, shape.notes())
+    finish(&layout, settings, text.as_deref(), is_new, notes)
 }
 
 fn is_tracked(repo: &Repo, path: &Path) -> bool {
     let relative = path.strip_prefix(repo.root()).unwrap_or(path);
     repo.is_tracked(relative).unwrap_or(true)
+}
+
+/// Refuses over a state whose journal is gone, or moves its folder aside; returns what to tell.
+fn clear_remains(layout: &Layout, is_forced: bool) -> Result<Option<String>, Error> {
+    let state = &layout.state;
+    if !state.is_dir() || !FileStore::is_lost(state).map_err(LedgerError::Store)? {
+        return Ok(None);
+    }
+    let journal = state.join("journal");
+    if !is_forced {
+        let text = format!("the journal `{}` is gone, but other state is here", journal.display());
+        return Err(Error::new(Kind::Damaged, text).at(&journal).hint(format!(
+            "restore `{}` from a backup, or `pipeline init --force` to move it aside",
+            state.display()
+        )));
+    }
+    let keepers = fs::read_dir(layout.keepers()).into_iter().flatten().flatten();
+    let locks = keepers.map(|entry| rendezvous::lock_path(&entry.path()));
+    if locks.chain([layout.monitor_lock()]).any(|lock| is_held(&lock).unwrap_or(true)) {
+        return Err(Error::busy(format!("a monitor or agents still run on `{}`", state.display()))
+            .hint("wait until they have ended")
+            .at(state));
+    }
+    let name = |n: usize| state.with_file_name(format!("{}-lost-{n}", file_name(state)));
+    let aside = (1..=LOST_MAX).map(name).find(|path| fs::symlink_metadata(path).is_err());
+    let Some(aside) = aside else {
+        return Err(Error::busy(format!(
+            "{LOST_MAX} lost states lie beside `{}`",
+            state.display()
+        ))
+        .hint("move them away"));
+    };
+    fs::rename(state, &aside).map_err(|error| file_error("move aside", state, &error))?;
+    Ok(Some(format!("the state without a journal lies in `{}` now", aside.display())))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Refuses over refs that an earlier pipeline left, or moves them to salvage.
@@ -242,7 +310,7 @@ fn open_journal(layout: &Layout, settings: &Settings, wait: Duration) -> Result<
             Ok(true)
         }
         Err(StoreError::Exists { .. }) => Ok(false),
-        Err(error) => Err(crate::store::ledger::LedgerError::Store(error).into()),
+        Err(error) => Err(LedgerError::Store(error).into()),
     }
 }
 
@@ -259,7 +327,13 @@ fn finish(
             .and_then(|()| fs::set_permissions(&path, mode(0o644)))
             .map_err(|error| file_error("write", &path, &error))?;
     }
-    Ok(Inited { settings, has_written_config: text.is_some(), is_new, notes })
+    Ok(Inited {
+        root: layout.root.clone(),
+        settings,
+        has_written_config: text.is_some(),
+        is_new,
+        notes,
+    })
 }
 
 fn mode(bits: u32) -> fs::Permissions {

@@ -11,7 +11,7 @@ use super::exit_code::Exit;
 use super::gate::Gate;
 use super::project::Open;
 use super::show::{LogRecord, render_log_record, render_log_record_json};
-use super::views::page;
+use super::views::{find, page};
 use crate::machine::time::Time;
 use crate::store::Record;
 use crate::store::history::history;
@@ -22,6 +22,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Prints the records kept, and with `--follow` those that come.
 pub fn run(mut open: Open, console: &mut Console<'_>, args: &LogArgs) -> Result<Exit, Error> {
+    if let Some(id) = &args.task {
+        find(open.now().0, id)?;
+    }
     let since = args.since.map(|when| when.past(open.clock(), &TimeZone::system()));
     let mut seen = None;
     loop {

@@ -7,18 +7,20 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::args::{LogFormat as Format, MonitorArgs, StopArgs};
-use super::console::Console;
+use super::console::{self, Console};
 use super::control::stop_kind;
 use super::error::Error;
 use super::exit_code::{Exit, Kind};
 use super::gate::Gate;
 use super::project::{Open, Project};
 use crate::agent::connect::KeeperExe;
+use crate::config::layout::Layout;
 use crate::machine::event::StopKind;
 use crate::machine::{Command, State};
 use crate::monitor::progress::{LogFormat, Progress};
 use crate::monitor::run::RunError;
 use crate::monitor::{End, Options, Until, run as run_monitor};
+use crate::observe::remaining::remaining;
 use crate::store::lock::read_owner;
 use crate::sys::child;
 
@@ -61,9 +63,13 @@ pub fn run(
         return detach(open, console);
     }
     let project = open.into_project();
-    let format = match args.log_format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
+    let layout = project.layout.clone();
+    if args.log_format == Format::Json {
+        console.format = console::Format::Json;
+    }
+    let format = match console.format {
+        console::Format::Text => LogFormat::Text,
+        console::Format::Json => LogFormat::Json,
     };
     let is_live = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
     let end = run_monitor(Options {
@@ -77,7 +83,7 @@ pub fn run(
         progress: Progress::new(format, is_live, manner.is_quiet, manner.is_verbose),
         keeper: keeper_exe()?,
     });
-    conclude(end, console)
+    conclude(end, layout, manner)
 }
 
 fn until(args: &MonitorArgs, open: &Open) -> Result<Until, Error> {
@@ -109,20 +115,19 @@ fn need_agents(state: &State, project: &Project) -> Result<(), Error> {
     }
     Err(Error::usage("there are no agents")
         .at(&project.layout.config())
-        .hint("add an `[[agent]]` to pipeline.toml; `pipeline init --agents shell` shows how"))
+        .hint("add an `[[agent]]` to pipeline.toml")
+        .hint(
+            "or move the file away and `pipeline init --agents shell`: it writes agents that work",
+        ))
 }
 
-fn conclude(end: Result<End, RunError>, console: &mut Console<'_>) -> Result<Exit, Error> {
+fn conclude(end: Result<End, RunError>, layout: Layout, manner: Manner) -> Result<Exit, Error> {
     match end {
         Ok(End::Done) => Ok(Exit::Done),
-        Ok(End::PersonNeeded) => {
-            console.note("idle: what is left needs a person; see `pipeline status`");
-            Ok(Exit::Failed)
-        }
-        Ok(End::TimedOut) => {
-            console.note("the time is up; agents keep running");
-            Ok(Exit::Failed)
-        }
+        Ok(End::PersonNeeded) => Err(left(layout, manner, "only a person can move what is left")?),
+        Ok(End::TimedOut) => Err(left(layout, manner, "the time is up before all is done")?.hint(
+            "agents keep running: `pipeline monitor` goes on, `pipeline stop --now` ends them",
+        )),
         Ok(End::RedBase { output }) => {
             let told = Error::busy("the checks are red on the base branch: no agent was started");
             Err(told
@@ -130,19 +135,38 @@ fn conclude(end: Result<End, RunError>, console: &mut Console<'_>) -> Result<Exi
                 .hint("mend the base, or start anyway with --allow-red-base"))
         }
         Ok(End::Interrupted) => Ok(Exit::Interrupted),
-        Err(error) => Err(error_of(&error)),
+        Err(error) => Err(error_of(error)),
     }
 }
 
+/// Returns the error that names each task that is left, with what it waits for.
+fn left(layout: Layout, manner: Manner, what: &str) -> Result<Error, Error> {
+    let open = Project { layout, repo: None }.open(manner.lock_wait)?;
+    let lines = remaining(open.now().0);
+    let told = Error::failed(format!("{what} ({})", counted(lines.len(), "task")));
+    Ok(lines.into_iter().fold(told, Error::because_of).hint("see `pipeline status`"))
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Turns a monitor's error into the command line's.
-pub fn error_of(error: &RunError) -> Error {
-    let (kind, hint) = match error {
+pub fn error_of(error: RunError) -> Error {
+    let error = match error {
+        RunError::Ledger(error) => return Error::from(error).hint("agents that run live on"),
+        other @ (RunError::Taken { .. } | RunError::Io { .. } | RunError::Git(_)) => other,
+    };
+    let (kind, hint) = match &error {
         RunError::Taken { .. } => (Kind::Busy, Some("`pipeline stop` ends it")),
-        RunError::Ledger(_) => (Kind::Failed, Some("agents live on; see `pipeline doctor`")),
+        RunError::Ledger(_) => (Kind::Failed, None),
+        RunError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            (Kind::Failed, Some("make the state's folder writable for you"))
+        }
         RunError::Io { .. } | RunError::Git(_) => (Kind::Failed, None),
     };
     let told = Error::new(kind, error.to_string());
-    let told = match std::error::Error::source(error) {
+    let told = match std::error::Error::source(&error) {
         Some(cause) => told.because(cause),
         None => told,
     };
@@ -157,7 +181,7 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
     if open.has_monitor() {
         let path = open.project.layout.monitor_lock();
         let pid = read_owner(&path).map(|owner| owner.pid);
-        return Err(error_of(&RunError::Taken { path, pid }));
+        return Err(error_of(RunError::Taken { path, pid }));
     }
     let root = open.project.layout.root.clone();
     let log = open.project.layout.state.join("logs/monitor.log");
@@ -214,11 +238,15 @@ pub fn stop(
     let kind = stop_kind(args);
     if !open.has_monitor() {
         let has_work = !open.now().0.attempts.is_empty();
-        if !has_work || kind == StopKind::Leave {
+        if !has_work {
             console.note("no monitor runs");
             return Ok(Exit::Done);
         }
-        return stop_alone(kind, open, manner, console);
+        if kind == StopKind::Leave {
+            console.note("no monitor runs; agents may: `pipeline stop --now` ends them");
+            return Ok(Exit::Done);
+        }
+        return stop_alone(kind, open, manner);
     }
     open.send(Command::Stop { kind })?;
     let clock = crate::sys::clock::monotonic();
@@ -232,13 +260,9 @@ pub fn stop(
 }
 
 /// No monitor runs, but agents do: takes its place until they are waited for or ended.
-fn stop_alone(
-    kind: StopKind,
-    open: Open,
-    manner: Manner,
-    console: &mut Console<'_>,
-) -> Result<Exit, Error> {
+fn stop_alone(kind: StopKind, open: Open, manner: Manner) -> Result<Exit, Error> {
     let project = open.into_project();
+    let layout = project.layout.clone();
     let end = run_monitor(Options {
         layout: project.layout,
         repo: project.repo,
@@ -250,5 +274,5 @@ fn stop_alone(
         progress: Progress::new(LogFormat::Text, false, true, false),
         keeper: keeper_exe()?,
     });
-    conclude(end, console)
+    conclude(end, layout, manner)
 }

@@ -94,11 +94,16 @@ impl Project {
 }
 
 fn no_project(dir: &Path, error: &GitError) -> Error {
-    let told = Error::usage(format!("there is no pipeline in `{}`", dir.display())).because(error);
-    match error.hint() {
-        Some(hint) => told.hint(hint),
-        None => told.hint("set it up with `pipeline init`"),
+    let is_none = matches!(
+        error,
+        GitError::NotARepository { .. } | GitError::NoCommits { .. } | GitError::Bare { .. }
+    );
+    if !is_none {
+        let what = format!("cannot see which project `{}` belongs to", dir.display());
+        return Error::failed(what).because(error).hint(error.hint().unwrap_or_default());
     }
+    let told = Error::usage(format!("there is no pipeline in `{}`", dir.display())).because(error);
+    told.hint(error.hint().unwrap_or_default()).hint("set it up with `pipeline init`")
 }
 
 /// Returns true when refs of a pipeline are there.
@@ -257,6 +262,9 @@ impl From<LedgerError> for Error {
                 | LedgerError::Encode { .. }
                 | LedgerError::Random(_) => Some("try again, or wait longer with --lock-timeout"),
             },
+            Kind::Failed if is_forbidden(&error) => {
+                Some("the state belongs to another user or is read-only: make it writable for you")
+            }
             Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Interrupted => None,
         };
         let told = Self::new(kind, error.to_string());
@@ -264,10 +272,44 @@ impl From<LedgerError> for Error {
             Some(cause) => told.because(cause),
             None => told,
         };
+        let told = match &error {
+            LedgerError::Store(store) => path_of(store).map_or(told.clone(), |path| told.at(path)),
+            LedgerError::Format { .. } | LedgerError::Encode { .. } | LedgerError::Random(_) => {
+                told
+            }
+        };
         match hint {
             Some(hint) => told.hint(hint),
             None => told,
         }
+    }
+}
+
+/// Returns true when the file system does not let this user write.
+fn is_forbidden(error: &LedgerError) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let source = match error {
+        LedgerError::Store(StoreError::Io { source, .. }) => source,
+        LedgerError::Store(_)
+        | LedgerError::Format { .. }
+        | LedgerError::Encode { .. }
+        | LedgerError::Random(_) => return false,
+    };
+    matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
+/// Returns the file or folder that the error is about.
+fn path_of(error: &StoreError) -> Option<&Path> {
+    match error {
+        StoreError::LockTimeout { path, .. }
+        | StoreError::LockLost { path }
+        | StoreError::Gap { path }
+        | StoreError::Missing { path }
+        | StoreError::Exists { path }
+        | StoreError::Damaged { path, .. }
+        | StoreError::Newer { path, .. }
+        | StoreError::Io { path, .. } => Some(path),
+        StoreError::Conflict { .. } => None,
     }
 }
 

@@ -95,7 +95,12 @@ fn tell(console: &mut Console<'_>, sent: &Sent) -> Result<(), Error> {
             console.note(&format!("changed: {}", ids.join(", ")));
             Ok(())
         }
-        Format::Text => Ok(()),
+        Format::Text => {
+            if sent.note.is_none() {
+                console.note("nothing changed");
+            }
+            Ok(())
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The command line of `pipeline task`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
@@ -9,7 +8,6 @@ use crate::machine::id::TaskId;
 use crate::machine::task::Priority;
 
 use super::value;
-use super::when;
 
 #[derive(Debug, Subcommand)]
 pub enum TaskCommand {
@@ -25,7 +23,7 @@ pub enum TaskCommand {
         #[arg(value_parser = value::id)]
         id: TaskId,
     },
-    /// Change a task; without flags, title and body in $EDITOR.
+    /// Change a task; without flags, title and body in $EDITOR. An empty value takes away.
     Edit(EditArgs),
     /// Assign these tasks no more.
     Hold(IdsArgs),
@@ -80,9 +78,12 @@ pub struct SpecArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL")]
     pub exclusive: Option<bool>,
-    /// Say how long it will take.
-    #[arg(long, value_name = "DURATION", value_parser = when::duration)]
-    pub estimate: Option<Duration>,
+    /// Set an amount it uses while it runs; may be given several times.
+    #[arg(long, value_name = "K=V")]
+    pub resource: Option<Vec<String>>,
+    /// Say how long it will take: `30s`, `5m`, `2h`.
+    #[arg(long, value_name = "DURATION")]
+    pub estimate: Option<String>,
     /// Set the command for agents that run each task's own.
     #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
     pub command: Option<String>,
@@ -90,6 +91,10 @@ pub struct SpecArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[arg(value_name = "BOOL")]
     pub front: Option<bool>,
+    /// Do not assign it before `task release`.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL")]
+    pub hold: Option<bool>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -105,12 +110,6 @@ pub struct AddArgs {
     /// Say what it is.
     #[arg(long, value_enum, default_value = "task")]
     pub kind: KindArg,
-    /// Set an amount it uses while it runs; may be given several times.
-    #[arg(long, value_name = "K=V", value_parser = value::pair)]
-    pub resource: Vec<(String, String)>,
-    /// Do not assign it before `task release`.
-    #[arg(long)]
-    pub hold: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -89,6 +89,11 @@ pub fn tasks(open: &Open, console: &mut Console<'_>, args: &ListArgs) -> Result<
     let filter = show::Filter::new(&state.settings, &args.status, args.stage.as_deref())
         .map_err(|error| Error::usage(error.to_string()))?;
     let page = page(console);
+    if console.format == Format::Text && !show::has_any(state, &filter) {
+        let is_empty = state.tasks.is_empty();
+        console.note(if is_empty { "no tasks yet" } else { "no task fits" });
+        return Ok(Exit::Done);
+    }
     print(
         console,
         || show::render_tasks(state, &filter, page),

@@ -123,7 +123,7 @@ impl GitError {
         match self {
             Self::NotARepository { .. } => Some("run `git init` here, or use `-C DIR`".into()),
             Self::NoCommits { .. } => {
-                Some("make a first commit: `git commit --allow-empty`".into())
+                Some("make a first commit: `git commit --allow-empty -m first`".into())
             }
             Self::Bare { .. } => Some("use a clone that has a checkout".into()),
             Self::Start { .. } => Some("is git 2.38 or newer installed and in `PATH`?".into()),

@@ -1,5 +1,7 @@
 //! Everything that can happen to the machine.
 
+use std::collections::BTreeMap;
+
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
@@ -56,10 +58,14 @@ pub struct Edit {
     pub labels: Option<Vec<String>>,
     pub needs: Option<Vec<String>>,
     pub complexity: Option<Option<String>>,
-    pub estimate_ms: Option<u64>,
+    pub estimate_ms: Option<Option<u64>>,
+    /// All of them; replaces what was there.
+    pub resources: Option<BTreeMap<String, String>>,
+    /// An empty one takes the command away.
     pub command: Option<String>,
     pub is_exclusive: Option<bool>,
     pub is_front: Option<bool>,
+    pub is_held: Option<bool>,
 }
 
 /// What becomes of the open tasks that depend on a cancelled one.

@@ -60,21 +60,8 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// # Errors
     /// The journal's; nothing was acted upon then.
     pub fn run(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
-        let at = self.clock.now();
-        let random = self.world.random(bodies.len()).map_err(LedgerError::Random)?;
-        let events: Vec<Event> = bodies
-            .into_iter()
-            .zip(random)
-            .map(|(body, random)| Event { at, random, body })
-            .collect();
-        let done = self.ledger.transact(self.lock_wait, at, &events, Turns::UntilQuiet)?;
-        self.last = at;
-        let (state, seq) = (self.ledger.state(), self.ledger.seq());
-        for changes in [&done.foreign, &done.changes] {
-            if !changes.is_empty() {
-                self.world.tell(changes, state, seq, at);
-            }
-        }
+        let cycled = self.transact(bodies, Turns::UntilQuiet)?;
+        let state = self.ledger.state();
         // An effect that is owed no longer may be owed again later, under the same key.
         self.begun.retain(|effect| state.index.effects.contains(effect));
         let due: Vec<Effect> = pending_effects(state)
@@ -84,6 +71,34 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         for effect in due {
             self.world.begin(&effect, state);
             self.begun.insert(effect);
+        }
+        Ok(cycled)
+    }
+
+    /// Handles what happened, but decides nothing of its own and begins nothing: for the first and
+    /// the last word of a monitor.
+    ///
+    /// # Errors
+    /// As [`Cycle::run`].
+    pub fn record(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
+        self.transact(bodies, Turns::None)
+    }
+
+    fn transact(&mut self, bodies: Vec<EventBody>, turns: Turns) -> Result<Cycled, LedgerError> {
+        let at = self.clock.now();
+        let random = self.world.random(bodies.len()).map_err(LedgerError::Random)?;
+        let events: Vec<Event> = bodies
+            .into_iter()
+            .zip(random)
+            .map(|(body, random)| Event { at, random, body })
+            .collect();
+        let done = self.ledger.transact(self.lock_wait, at, &events, turns)?;
+        self.last = at;
+        let (state, seq) = (self.ledger.state(), self.ledger.seq());
+        for changes in [&done.foreign, &done.changes] {
+            if !changes.is_empty() {
+                self.world.tell(changes, state, seq, at);
+            }
         }
         let has_changed = !(done.foreign.is_empty() && done.changes.is_empty());
         Ok(Cycled { answers: done.answers, has_changed, has_more: done.has_more })

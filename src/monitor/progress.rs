@@ -19,8 +19,10 @@ pub enum LogFormat {
     Json,
 }
 
-/// Redraws of the live lines are this far apart, in milliseconds.
+/// The live lines are redrawn this often while agents work, in milliseconds: seconds pass on them.
 const TICK_MS: u64 = 1_000;
+/// After a change they are redrawn this soon after the last time, in milliseconds.
+const RENEW_MS: u64 = 100;
 
 /// The monitor's voice. Lines go to standard output, warnings and live lines to standard error.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Progress {
     live: Option<Live>,
     last_tick: Time,
     has_agents_at_work: bool,
+    /// Something has changed that the live lines do not show yet.
+    is_stale: bool,
 }
 
 #[derive(Debug)]
@@ -46,11 +50,19 @@ impl Progress {
     pub fn new(format: LogFormat, is_live: bool, is_quiet: bool, is_verbose: bool) -> Self {
         let live = (is_live && format == LogFormat::Text && !is_quiet).then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            let totals = all.add(ProgressBar::new_spinner().with_style(style("{msg}")));
+            let totals = all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
             Live { all, agents: BTreeMap::new(), totals }
         });
         let last_tick = Time::default();
-        Self { format, is_quiet, is_verbose, live, last_tick, has_agents_at_work: false }
+        Self {
+            format,
+            is_quiet,
+            is_verbose,
+            live,
+            last_tick,
+            has_agents_at_work: false,
+            is_stale: true,
+        }
     }
 
     /// Says what this run will do.
@@ -66,6 +78,7 @@ impl Progress {
     /// Tells what was decided.
     pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.has_agents_at_work = !state.attempts.is_empty();
+        self.is_stale = true;
         if self.is_quiet {
             return;
         }
@@ -83,16 +96,17 @@ impl Progress {
         }
     }
 
-    /// Redraws the live lines, at most once a second.
+    /// Redraws the live lines when that is due.
     pub fn tick(&mut self, state: &State, now: Time) {
         if self.due_at().is_none_or(|due| now < due) {
             return;
         }
         self.last_tick = now;
+        self.is_stale = false;
         let Some(live) = &mut self.live else { return };
         for (name, agent) in &state.agents {
             let bar = live.agents.entry(name.clone()).or_insert_with(|| {
-                let bar = ProgressBar::new_spinner().with_style(style("  {prefix:24} {msg}"));
+                let bar = ProgressBar::new_spinner().with_style(style("  {prefix:24} {wide_msg}"));
                 let bar = live.all.insert_before(&live.totals, bar);
                 bar.set_prefix(name.as_str().to_owned());
                 bar
@@ -121,24 +135,30 @@ impl Progress {
 
     /// Returns when the live lines are due; `None`: nothing moves on them.
     pub fn due_at(&self) -> Option<Time> {
-        let is_moving = self.live.is_some() && self.has_agents_at_work;
-        is_moving.then(|| self.last_tick.plus_ms(TICK_MS))
+        self.live.as_ref()?;
+        let wait_ms = match (self.is_stale, self.has_agents_at_work) {
+            (true, _) => RENEW_MS,
+            (false, true) => TICK_MS,
+            (false, false) => return None,
+        };
+        Some(self.last_tick.plus_ms(wait_ms))
     }
 
     /// Says that something is odd; also when quiet.
     pub fn warn(&self, text: &str) {
         match self.format {
             LogFormat::Text => self.to_error(&format!("warning: {text}")),
-            LogFormat::Json => {
-                self.to_error(&serde_json::json!({ "warning": text }).to_string());
-            }
+            LogFormat::Json => self.to_error(&aside_json("warning", text)),
         }
     }
 
     /// Says something for those who look closely.
     pub fn note(&self, text: &str) {
         if self.is_verbose {
-            self.to_error(&format!("note: {text}"));
+            self.to_error(&match self.format {
+                LogFormat::Text => format!("note: {text}"),
+                LogFormat::Json => aside_json("note", text),
+            });
         }
     }
 
@@ -179,6 +199,11 @@ impl Progress {
     }
 }
 
+/// Returns what is said beside the stream, in the form all commands use.
+fn aside_json(word: &str, text: &str) -> String {
+    serde_json::json!({ word: { "message": text } }).to_string()
+}
+
 /// Returns the local time of day, `22:04:05`.
 fn clock_face(at: Time) -> String {
     let moment = jiff::Timestamp::from_millisecond(at.as_ms() as i64).unwrap_or_default();
@@ -209,7 +234,7 @@ fn plan(state: &State) -> Vec<String> {
         Rollout::Production => "production",
     };
     let mut lines = vec![
-        format!("{open} open tasks, {mode}, {rollout}"),
+        format!("{open} open {}, {mode}, {rollout}", if open == 1 { "task" } else { "tasks" }),
         format!("agents: {}", if groups.is_empty() { "none".into() } else { groups.join("; ") }),
     ];
     if settings.project.isolation == Isolation::Worktree {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT};
 
 use super::current;
-use super::cycle::Cycle;
+use super::cycle::{Cycle, Cycled};
 use super::lane;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
@@ -252,6 +252,10 @@ impl Monitor {
         let pid = std::process::id();
         let seen = Observation::MonitorStarted { pid, allows_red_base: self.allows_red_base };
         bodies.push_back(EventBody::Observation(seen));
+        // What will be done is said before any of it is done.
+        let begun = self.cycle.record(std::mem::take(&mut bodies).into())?;
+        self.tell_answers(&begun);
+        self.cycle.world.progress.open(self.cycle.ledger.state());
         if let Some(repo) = &self.cycle.world.repo {
             let seen = lane::look(&branches(self.cycle.ledger.state()), repo)
                 .map_err(|fault| RunError::Git(fault.0))?;
@@ -266,7 +270,6 @@ impl Monitor {
             running.map(|attempt| attempt.id.clone()).collect()
         };
         self.handle(bodies.into())?;
-        self.cycle.world.progress.open(self.cycle.ledger.state());
         for id in running {
             let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
             if let Some(attempt) = state.attempts.get(&id) {
@@ -299,19 +302,23 @@ impl Monitor {
             let count = bodies.len();
             let cycled = self.cycle.run(std::mem::take(&mut bodies))?;
             debug_assert_eq!(cycled.answers.len(), count);
-            for answer in &cycled.answers {
-                match answer {
-                    Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
-                    Answer::Note(text) => self.cycle.world.progress.note(text),
-                    Answer::Accept => {}
-                }
-            }
-            if cycled.has_changed {
-                self.view.mark(self.cycle.clock.now());
-            }
+            self.tell_answers(&cycled);
             if !cycled.has_more {
                 return Ok(());
             }
+        }
+    }
+
+    fn tell_answers(&mut self, cycled: &Cycled) {
+        for answer in &cycled.answers {
+            match answer {
+                Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
+                Answer::Note(text) => self.cycle.world.progress.note(text),
+                Answer::Accept => {}
+            }
+        }
+        if cycled.has_changed {
+            self.view.mark(self.cycle.clock.now());
         }
     }
 
@@ -455,7 +462,11 @@ impl Monitor {
             return;
         }
         let state = self.cycle.ledger.state();
-        let running = state.attempts.len();
+        let running = match state.attempts.len() {
+            1 => "1 agent".to_owned(),
+            count => format!("{count} agents"),
+        };
+        let has_running = !state.attempts.is_empty();
         let on_exit = on_exit(state);
         let now = self.cycle.clock.now();
         let is_first = self.leave_at.is_none() && !self.is_interrupted;
@@ -468,18 +479,18 @@ impl Monitor {
             (false, _, _) => return,
         };
         match kind {
-            StopKind::Leave if running > 0 && signal == SIGINT => {
+            StopKind::Leave if has_running && signal == SIGINT => {
                 progress.warn(&format!(
-                    "nothing new starts; {running} agents keep running; Ctrl-C again within 5 s ends them"
+                    "nothing new starts, but {running} will go on; Ctrl-C again within 5 s ends them"
                 ));
                 self.leave_at = Some(now.plus_ms(SECOND_SIGNAL_MS));
             }
             StopKind::Leave => self.leave_at = Some(now),
             StopKind::Now => {
-                progress.warn(&format!("ending {running} agents, their work is saved"));
+                progress.warn(&format!("ending {running}; work is saved"));
                 self.leave_at = None;
             }
-            StopKind::Drain => progress.warn(&format!("waiting for {running} agents")),
+            StopKind::Drain => progress.warn(&format!("waiting for {running}")),
         }
         bodies.push(EventBody::Command(Command::Stop { kind }));
     }
@@ -541,8 +552,9 @@ impl Monitor {
             Ok(End::Interrupted) => "interrupted".to_owned(),
             Err(error) => error.to_string(),
         };
-        // After a failed journal this fails too, and the error is told already.
-        let _ = self.cycle.run(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
+        // Nothing new is assigned any more. After a failed journal this fails too, and the error is
+        // told already.
+        let _ = self.cycle.record(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
         self.cycle.world.keepers.leave();
         self.view.renew(&self.cycle, None);
         self.cycle.world.progress.close();

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod lines;
 pub mod log_json;
 pub mod page;
+pub mod remaining;
 pub mod status;
 pub mod text;
 pub mod waiting;

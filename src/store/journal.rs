@@ -84,6 +84,15 @@ impl FileStore {
         Ok(listing.segments.is_empty() && !listing.has_torn && !has_view)
     }
 
+    /// Returns true when something in `dir` shows that there was a journal, but none of it is left.
+    ///
+    /// # Errors
+    /// As [`FileStore::is_fresh`].
+    pub fn is_lost(dir: &Path) -> Result<bool, StoreError> {
+        let listing = segment::list(&dir.join("journal"))?;
+        Ok(listing.segments.is_empty() && !Self::is_fresh(dir)?)
+    }
+
     /// Reads the newest segment.
     fn load_once(&mut self) -> Result<Loaded, StoreError> {
         let acknowledged = Acknowledged::peek(self.acknowledged, &self.dir);

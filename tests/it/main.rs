@@ -1,5 +1,6 @@
 //! The one integration binary.
 
+mod cli_commands;
 mod keeper;
 mod machine_cases;
 mod machine_phase;

@@ -113,7 +113,10 @@ pub fn run(
 pub fn read(path: &Path) -> Result<Parsed, Error> {
     let name = format!("`{}`", path.display());
     let bytes = read_file(path, &name, FILE_BYTES_MAX)?;
-    json::parse(&bytes, Finished::Open).map_err(|error| error.at(path))
+    json::parse(&bytes, Finished::Open).map_err(|mut error| {
+        error.message = format!("cannot read {name}: {}", error.message);
+        error.at(path)
+    })
 }
 
 fn check_format(format: &str) -> Result<(), Error> {

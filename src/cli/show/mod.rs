@@ -14,4 +14,4 @@ pub use graph::{graph_of, render_graph, render_graph_json};
 pub use json::document;
 pub use log::{LogRecord, render_log_record, render_log_record_json};
 pub use task::{render_task, render_task_json};
-pub use tasks::{Filter, UnknownFilter, render_tasks, render_tasks_json};
+pub use tasks::{Filter, UnknownFilter, has_any, render_tasks, render_tasks_json};

@@ -95,6 +95,13 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("touches", &entry.touches.join(", "), plain);
     fact("labels", &entry.labels.join(", "), plain);
     fact("needs", &entry.needs.join(", "), plain);
+    let spec = &task.spec;
+    fact("stages", &spec.stages.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "), plain);
+    fact("complexity", spec.complexity.as_deref().unwrap_or_default(), plain);
+    fact("estimate", &spec.estimate_ms.map(span).unwrap_or_default(), plain);
+    let uses: Vec<String> = spec.resources.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    fact("resources", &uses.join(", "), plain);
+    fact("exclusive", if spec.is_exclusive { "yes" } else { "" }, plain);
     fact("command", task.spec.command.as_deref().unwrap_or_default(), plain);
     fact("branch", &branch(task).unwrap_or_default(), plain);
     fact("landed as", entry.commit.unwrap_or_default(), Ink::Good);

@@ -97,6 +97,13 @@ fn chosen<'a>(state: &'a State, words: &'a StatusWords, filter: &Filter) -> Vec<
     tasks
 }
 
+/// Returns true when a task fits.
+#[must_use]
+pub fn has_any(state: &State, filter: &Filter) -> bool {
+    let words = StatusWords::new(&state.settings);
+    state.tasks.values().any(|task| filter.fits(task, words.of(state, task)))
+}
+
 /// Returns a table: id, status, priority where it is not medium, title; in order of creation.
 #[must_use]
 pub fn render_tasks(state: &State, filter: &Filter, page: Page) -> String {
@@ -122,10 +129,6 @@ pub fn render_tasks(state: &State, filter: &Filter, page: Page) -> String {
             ]
         })
         .collect();
-    if rows.is_empty() {
-        let word = if state.tasks.is_empty() { "no tasks yet" } else { "no task fits" };
-        return format!("{word}\n");
-    }
     table(page, 0, &rows)
 }
 

@@ -29,7 +29,8 @@ pub(super) fn pause_agent(
             .with_hint("see `pipeline agent list`"));
     };
     if agent.is_paused == is_paused {
-        return Ok(Step::note(format!("agent `{name}` already is")));
+        let word = if is_paused { "is paused already" } else { "is not paused" };
+        return Ok(Step::note(format!("agent `{name}` {word}")));
     }
     let change = ProjectChange::AgentPauseSet { name: name.clone(), is_paused };
     Ok(Step::accept(vec![step::project(change)]))

@@ -17,6 +17,11 @@ use crate::machine::time::Time;
 
 pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<Step, Refusal> {
     let task = find(state, id)?;
+    let known = &task.spec.depends_on;
+    if let Some(dep) = edit.remove_depends_on.iter().find(|dep| !known.contains(dep)) {
+        return Err(Refusal::invalid(format!("`{id}` does not depend on `{dep}`"))
+            .with_hint(format!("see `pipeline task show {id}`")));
+    }
     let spec = edited(&task.spec, edit);
     check_spec(state, id, &spec)?;
     for dep in &spec.depends_on {
@@ -36,7 +41,11 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     }
     let is_front = edit.is_front.unwrap_or(task.is_front);
     let change = TaskChange::Edited { spec: Box::new(spec), is_front, at };
-    Ok(Step::accept(vec![step::task(id, change)]))
+    let mut step = Step::accept(vec![step::task(id, change)]);
+    if let Some(is_held) = edit.is_held {
+        step.changes.extend(hold(state, std::slice::from_ref(id), is_held)?.changes);
+    }
+    Ok(step)
 }
 
 fn edited(old: &Spec, edit: &Edit) -> Spec {
@@ -61,8 +70,9 @@ fn edited(old: &Spec, edit: &Edit) -> Spec {
         list.dedup();
     }
     spec.complexity = complexity.unwrap_or(spec.complexity);
-    spec.estimate_ms = estimate_ms.or(spec.estimate_ms);
-    spec.command = edit.command.clone().or(spec.command);
+    spec.estimate_ms = estimate_ms.unwrap_or(spec.estimate_ms);
+    spec.resources = edit.resources.clone().unwrap_or(spec.resources);
+    spec.command = edit.command.clone().or(spec.command).filter(|command| !command.is_empty());
     spec.is_exclusive = edit.is_exclusive.unwrap_or(spec.is_exclusive);
     spec
 }

@@ -1,0 +1,546 @@
+//! The command line as a person meets it, through the real program: what is asked, the exit code,
+//! what stands on standard output and what on standard error.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use pipeline::sys::child;
+use pipeline::sys::clock::monotonic;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest wait for a process to go.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What standard output must be.
+enum Out {
+    Nothing,
+    /// Exactly this, with the line's end.
+    Is(&'static str),
+    Has(&'static str),
+}
+
+use Out::{Has, Is, Nothing};
+
+/// A command line without the program's name, its exit code, its output, what its errors contain.
+type Case = (&'static str, i32, Out, &'static str);
+
+/// A folder of its own, with home and runtime folder beside it.
+struct Scratch {
+    dir: TempDir,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        for name in ["home", "run", "work"] {
+            fs::create_dir(dir.path().join(name)).expect("a folder");
+        }
+        Self { dir }
+    }
+
+    /// A repository with one commit on `main`.
+    fn repository() -> Self {
+        let scratch = Self::new();
+        scratch.git("init -q -b main");
+        fs::write(scratch.work().join("README"), "hi\n").expect("a file");
+        scratch.git("add README");
+        scratch.git("commit -q -m first");
+        scratch
+    }
+
+    /// A repository with a pipeline of shell agents.
+    fn project() -> Self {
+        let scratch = Self::repository();
+        scratch.check(&[("-q init --agents shell", 0, Nothing, "")]);
+        scratch
+    }
+
+    fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = child::command(program, &self.work());
+        command.env_clear();
+        command.env("PATH", std::env::var_os("PATH").expect("a PATH"));
+        command.env("HOME", self.dir.path().join("home"));
+        command.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
+        command.env("TMPDIR", self.dir.path());
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for who in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{who}_NAME"), "u").env(format!("GIT_{who}_EMAIL"), "u@x");
+        }
+        command
+    }
+
+    fn git(&self, line: &str) {
+        let done = self.command("git").args(line.split(' ')).output().expect("git runs");
+        assert!(done.status.success(), "git {line}: {}", text(&done.stderr));
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let words = line.split(' ').filter(|word| !word.is_empty());
+        // `''` stands for an empty word.
+        let words = words.map(|word| if word == "''" { "" } else { word });
+        let mut command = self.command(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(words).output().expect("the program runs")
+    }
+
+    fn check(&self, cases: &[Case]) {
+        for (line, code, out, err) in cases {
+            let done = self.run(line);
+            let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
+            let all = format!("pipeline {line}\n-- stdout\n{stdout}-- stderr\n{stderr}");
+            assert_eq!(done.status.code(), Some(*code), "{all}");
+            let fits = match out {
+                Nothing => stdout.is_empty(),
+                Is(expected) => stdout == *expected,
+                Has(part) => stdout.contains(part),
+            };
+            assert!(fits, "{all}");
+            assert!(stderr.contains(err), "`{err}` is missing: {all}");
+            assert!(!err.is_empty() || stderr.is_empty(), "{all}");
+            assert!(!stderr.contains("panicked"), "{all}");
+        }
+    }
+
+    fn json(&self, line: &str) -> Value {
+        let done = self.run(line);
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|error| {
+            panic!("pipeline {line}: {error}: {}{}", text(&done.stdout), text(&done.stderr))
+        })
+    }
+
+    /// Waits until the keepers that a monitor left behind have gone: they hold their locks so long.
+    fn wait_for_keepers(&self, state: &str) {
+        let keepers = fs::read_dir(self.work().join(state).join("keepers")).expect("keepers");
+        for keeper in keepers {
+            let path = keeper.expect("an entry").path().join("lock");
+            let lock = fs::File::open(&path).expect("a lock file");
+            let (sender, receiver) = channel();
+            std::thread::spawn(move || sender.send(fs2::FileExt::lock_shared(&lock)));
+            let free = receiver.recv_timeout(LIMIT);
+            assert!(matches!(free, Ok(Ok(()))), "{} is still held", path.display());
+        }
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.work().join(".git/pipeline/journal/00000000000000000000.ndjson")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("a file is written");
+}
+
+#[test]
+fn init_refuses_what_will_not_do_and_says_what_to_run() {
+    let bare = Scratch::new();
+    bare.check(&[
+        ("init", 2, Nothing, "or go without git: pipeline init --isolation none"),
+        ("status", 2, Nothing, "set it up with `pipeline init`"),
+        ("task add x", 2, Nothing, "there is no pipeline in"),
+        ("--json status", 2, Nothing, "{\"error\":{\"kind\":\"usage\""),
+    ]);
+    bare.git("init -q -b main");
+    bare.check(&[("init", 2, Nothing, "git commit --allow-empty")]);
+    bare.git("init -q --bare bare.git");
+    bare.check(&[("-C bare.git init", 2, Nothing, "it is bare")]);
+
+    let repository = Scratch::repository();
+    repository.check(&[
+        ("status", 2, Nothing, "set it up with `pipeline init`"),
+        ("init --base nix", 2, Nothing, "there is no branch `nix`"),
+        ("init --launcher tmux", 2, Nothing, "not built yet"),
+        ("init --isolation container", 2, Nothing, "[possible values: none]"),
+    ]);
+    repository.git("branch pipeline");
+    repository.check(&[("init", 4, Nothing, "git branch -m pipeline")]);
+    repository.git("branch -m pipeline pipeline/landed");
+    repository.check(&[("init", 3, Nothing, "`pipeline init --force` to move them to salvage")]);
+    repository.git("checkout -q --detach");
+    repository.check(&[("init --force", 4, Nothing, "--base BRANCH")]);
+    write(&repository.work().join("pipeline.toml"), "foo = 1\n");
+    repository.check(&[("init --force", 2, Nothing, "unknown key `foo`")]);
+    write(&repository.work().join("pipeline.toml"), "[scheduler]\npolicy = \"fifo\"\n");
+    repository.check(&[("init --force", 2, Nothing, "not yet")]);
+    assert!(!repository.work().join(".git/pipeline").exists(), "a refusal leaves nothing");
+    fs::remove_file(repository.work().join("pipeline.toml")).expect("it is there");
+    repository.check(&[("init --force --base main", 0, Nothing, "set up on branch `main`")]);
+}
+
+#[test]
+fn init_keeps_what_is_there() {
+    let scratch = Scratch::repository();
+    write(&scratch.work().join("pipeline.toml"), "[project]\nbase = \"main\"\n");
+    scratch.check(&[
+        ("init --agents shell", 0, Nothing, "`--agents` was not used"),
+        ("init", 0, Nothing, "already set up; nothing was changed"),
+        ("monitor --until-idle", 2, Nothing, "there are no agents"),
+    ]);
+    fs::remove_file(scratch.work().join("pipeline.toml")).expect("it is there");
+    scratch.check(&[
+        ("init --agents shell", 0, Nothing, "the state stays as it is"),
+        ("task add x", 0, Is("TASK-001\n"), ""),
+        ("-q monitor --until-idle", 0, Nothing, "`landing.checks` is empty"),
+        ("status", 0, Has("1 of 1 landed\n"), ""),
+    ]);
+    scratch.wait_for_keepers(".git/pipeline");
+    fs::create_dir(scratch.work().join("below")).expect("a folder");
+    scratch.git("worktree add -q ../linked");
+    scratch.check(&[
+        ("-C below task list", 0, Has("TASK-001  completed"), ""),
+        ("-C ../linked task list", 0, Has("TASK-001  completed"), ""),
+        ("-C ../linked init", 0, Nothing, "already set up"),
+        ("-C nowhere status", 2, Nothing, "is no folder"),
+    ]);
+    fs::remove_dir_all(scratch.work().join(".git/pipeline/journal")).expect("it is there");
+    scratch.check(&[
+        ("status", 3, Nothing, "start anew with `pipeline init --force`"),
+        ("init", 3, Nothing, "to move it aside"),
+        ("init --force", 0, Nothing, "pipeline-lost-1"),
+        ("status", 0, Has("no tasks yet"), ""),
+    ]);
+    assert!(scratch.work().join(".git/pipeline-lost-1/state.json").is_file());
+}
+
+#[test]
+fn without_git_a_folder_will_do() {
+    let scratch = Scratch::new();
+    scratch.check(&[
+        ("init --isolation none --agents shell", 0, Nothing, "without git"),
+        ("task add x", 0, Is("TASK-001\n"), ""),
+        ("monitor --until-idle", 0, Has("at most 12 attempts"), ""),
+        ("status", 0, Has("1 of 1 completed"), ""),
+        ("task diff TASK-001", 2, Nothing, "without git there is no diff"),
+    ]);
+    scratch.wait_for_keepers(".pipeline/state");
+}
+
+#[test]
+fn adding_tasks_prints_the_id_alone() {
+    let scratch = Scratch::project();
+    let long = ["a"; 65].concat();
+    let too_long = scratch.run(&format!("task add x --id {long}"));
+    assert_eq!(too_long.status.code(), Some(2));
+    scratch.check(&[
+        ("task list", 0, Nothing, "no tasks yet"),
+        ("task add one", 0, Is("TASK-001\n"), ""),
+        ("--json task add two --depends-on TASK-001", 0, Is("{\"id\":\"TASK-002\"}\n"), ""),
+        ("task add", 2, Nothing, "<TITLE>"),
+        ("task add ''", 2, Nothing, "has no title"),
+        ("task add x --id TASK-001", 2, Nothing, "task `TASK-001` exists"),
+        ("task add x --id task-001", 2, Nothing, "in case only"),
+        ("task add x --id a..b", 2, Nothing, "must not hold `..`"),
+        ("task add x --id ../x", 2, Nothing, "must begin with a letter or a digit"),
+        ("task add x --depends-on NOPE", 2, Nothing, "unknown `NOPE`"),
+        ("task add x --priority urgent", 2, Nothing, "`critical`"),
+        ("task add x --stages nope", 2, Nothing, "the stages are architect"),
+        ("task add x --parent TASK-001", 2, Nothing, "is not an epic"),
+        ("task add x --parent E", 2, Nothing, "--kind epic --id E"),
+        ("task add x --complexity hard", 2, Nothing, "`complex`"),
+        ("task add x --estimate soon", 2, Nothing, "expected a duration"),
+        ("task add x --resource cpu", 2, Nothing, "NAME=AMOUNT"),
+        ("task add x --resource a=1 --resource a=2", 2, Nothing, "given twice"),
+        ("task add x --touches ../y", 2, Nothing, "leaves the project"),
+        ("task add x --body-file none", 2, Nothing, "cannot read body file"),
+        ("task add x --body a --body-file b", 2, Nothing, "cannot be used with"),
+        ("task add x --needs gpu", 0, Is("TASK-003\n"), "no agent that has `gpu`"),
+        ("task add x --id E --kind epic", 0, Is("E\n"), ""),
+        ("task add x --parent E --hold --stages impl", 0, Is("TASK-004\n"), ""),
+        ("task list --status foo", 2, Nothing, "`foo` is no status"),
+        ("task list --stage foo", 2, Nothing, "`foo` is no stage"),
+        ("task list --status blocked", 0, Nothing, "no task fits"),
+        ("task show NO", 2, Nothing, "see `pipeline task list`"),
+        ("--json task show NO", 2, Nothing, "\"kind\":\"invalid\""),
+    ]);
+    let list = scratch.json("task list --json");
+    assert_eq!(list["tasks"].as_array().map(Vec::len), Some(5));
+    assert_eq!(list["tasks"][1]["depends_on"][0], "TASK-001");
+    assert_eq!(scratch.json("status --json")["counts"]["total"], 4, "epics are not counted");
+}
+
+#[test]
+fn tasks_are_steered_and_mistakes_refused() {
+    let scratch = Scratch::project();
+    for id in ["A", "B", "C"] {
+        scratch.run(&format!("task add {id} --id {id}"));
+    }
+    scratch.check(&[
+        ("task edit A --title new --depends-on B", 0, Nothing, ""),
+        ("task edit B --depends-on A", 2, Nothing, "B -> A -> B"),
+        ("task edit A", 2, Nothing, "set EDITOR"),
+        ("task edit A --add-depends-on Z", 2, Nothing, "unknown `Z`"),
+        ("task edit A --remove-depends-on C", 2, Nothing, "does not depend on `C`"),
+        ("task edit A --estimate 5m --resource cpu=2 --command x --hold", 0, Nothing, ""),
+        ("task show A", 0, Has("estimate    5 min 0 s\nresources   cpu=2\ncommand     x\n"), ""),
+        ("task edit A --estimate '' --resource '' --command '' --hold=false", 0, Nothing, ""),
+        ("task hold A C", 0, Nothing, "changed: A, C"),
+        ("task hold A", 0, Nothing, "nothing changed"),
+        ("task hold A NO", 2, Nothing, "there is no task `NO`"),
+        ("task release A C", 0, Nothing, "changed: A, C"),
+        ("task retry", 2, Nothing, "<ID>"),
+        ("task retry --blocked", 0, Nothing, "no task is blocked"),
+        ("task approve A", 2, Nothing, "does not wait for approval"),
+        ("task cancel B", 4, Nothing, "--dependents cancel|release"),
+        ("task cancel B --dependents release", 0, Nothing, "changed: A, B"),
+        ("task retry B", 2, Nothing, "is cancelled"),
+        ("task log A", 0, Nothing, "has had no attempt yet"),
+        ("task log A --attempt 3", 2, Nothing, "has no such attempt"),
+        ("task diff A", 0, Nothing, "has no work yet"),
+    ]);
+    let shown = scratch.json("task show A --json");
+    assert_eq!(shown["estimate_s"], Value::Null);
+    assert_eq!(shown["command"], Value::Null);
+    assert_eq!(shown["resources"], serde_json::json!({}));
+}
+
+#[test]
+fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
+    let scratch = Scratch::project();
+    scratch.check(&[
+        ("pause", 0, Nothing, ""),
+        ("pause", 0, Nothing, "already paused"),
+        ("status", 0, Has("paused: pipeline resume"), ""),
+        ("resume", 0, Nothing, ""),
+        ("stop", 0, Nothing, "no monitor runs"),
+        ("stop --now", 0, Nothing, "no monitor runs"),
+        ("stop --now --drain", 2, Nothing, "cannot be used with"),
+        ("mode show", 0, Is("parallel\n"), ""),
+        ("mode switch sequential", 0, Nothing, ""),
+        ("mode show --json", 0, Has("\"orchestration_mode\":\"sequential\""), ""),
+        ("mode switch hybrid", 2, Nothing, "not yet"),
+        ("mode switch fast", 2, Nothing, "the modes are sequential and parallel"),
+        ("mode switch pilot", 2, Nothing, "pipeline rollout set pilot"),
+        ("mode shadow", 2, Nothing, "pipeline rollout set shadow"),
+        ("mode switch parallel --wait x", 2, Nothing, "expected a duration"),
+        ("rollout show", 0, Is("production\n"), ""),
+        ("rollout set shadow", 0, Nothing, ""),
+        ("rollout show --json", 0, Is("{\"mode\":\"shadow\"}\n"), ""),
+        ("rollout set parallel", 2, Nothing, "pipeline mode switch parallel"),
+        ("rollout promote", 2, Nothing, "unrecognized subcommand"),
+        ("agent pause nobody", 2, Nothing, "see `pipeline agent list`"),
+        ("agent pause test", 0, Nothing, ""),
+        ("agent pause test", 0, Nothing, "is paused already"),
+        ("agent list", 0, Has("test            paused"), ""),
+        ("agent resume test", 0, Nothing, ""),
+        ("agent logs test", 0, Nothing, "has not done anything yet"),
+        ("agent logs nobody", 2, Nothing, "there is no agent"),
+        ("status --fail-on blocked --fail-on unhealthy", 0, Has("no tasks yet"), ""),
+        ("status --fail-on weather", 2, Nothing, "[possible values: blocked"),
+        ("log --task NO", 2, Nothing, "there is no task `NO`"),
+        ("log --since 99", 2, Nothing, "`yesterday`"),
+        ("done", 2, Nothing, "there is no task file in"),
+        ("block why", 2, Nothing, "there is no task file in"),
+        ("request-changes", 2, Nothing, "<WHAT>"),
+        ("graph README", 2, Nothing, "README`: it is no JSON"),
+        ("graph none", 2, Nothing, "cannot read"),
+        ("doctor", 0, Has("ok       journal: whole"), ""),
+        ("completions bash", 0, Has("_pipeline()"), ""),
+        ("completions dos", 2, Nothing, "[possible values: bash"),
+        ("stauts", 2, Nothing, "'status'"),
+        ("--json stauts", 2, Nothing, "{\"error\":{\"kind\":\"usage\""),
+        ("--json", 2, Nothing, "no command given"),
+        ("-q -v status", 2, Nothing, "cannot be used with"),
+        ("--color pink status", 2, Nothing, "[possible values: auto"),
+        ("--lock-timeout x status", 2, Nothing, "expected a duration"),
+        ("--version", 0, Is(concat!("pipeline ", env!("CARGO_PKG_VERSION"), "\n")), ""),
+    ]);
+}
+
+#[test]
+fn help_fits_a_terminal_and_lists_what_is_built() {
+    let scratch = Scratch::new();
+    let mut todo = vec![String::new()];
+    let mut seen = 0;
+    while let Some(path) = todo.pop() {
+        let help = text(&scratch.run(&format!("{path} -h")).stdout);
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+        assert!(!help.contains("__keeper") && !help.contains("tmux"), "{help}");
+        let (_, commands) = help.split_once("Commands:\n").unwrap_or_default();
+        let names = commands.lines().take_while(|line| !line.is_empty());
+        // Further lines of a description are indented deeper.
+        let names = names.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next());
+        todo.extend(names.filter(|name| *name != "help").map(|name| format!("{path} {name}")));
+        seen += 1;
+    }
+    assert!(seen > 30, "{seen} commands");
+}
+
+#[test]
+fn backlogs_are_imported_whole_or_not_at_all() {
+    let scratch = Scratch::project();
+    let file = scratch.work().join("b.json");
+    let dangling = r#"{"tasks":[{"id":"A","title":"a","depends_on":["X"]},
+        {"id":"B","title":"b","dependencies":["Y","A"],"status":"done","zzz":1}]}"#;
+    write(&file, dangling);
+    scratch.check(&[
+        ("task import b.json --all", 2, Nothing, "`A` depends on unknown `X`; `B` depends on"),
+        ("task list", 0, Nothing, "no tasks yet"),
+        ("graph b.json", 1, Has("unknown: `A` depends on `X`"), ""),
+        ("task import b.json --format beads", 2, Nothing, "not yet"),
+        ("task import none.json", 2, Nothing, "cannot read"),
+        ("task import README", 2, Nothing, "README`: it is no JSON"),
+        ("task import b.json -n --on-missing ignore", 0, Has("would import 1 task"), "ignored"),
+        ("task import b.json --all --on-missing ignore", 0, Has("imported 2 tasks"), "ignored"),
+        ("-q task import b.json --on-missing ignore", 2, Nothing, "exists"),
+    ]);
+    write(
+        &file,
+        r#"[{"id":"C","title":"c","depends_on":["D"]},
+        {"id":"D","title":"d","depends_on":["C"]}]"#,
+    );
+    scratch.check(&[
+        ("task import b.json", 2, Nothing, "C -> D -> C"),
+        ("graph b.json --json", 1, Has("\"cycles\":[[\"C\",\"D\",\"C\"]]"), ""),
+    ]);
+}
+
+#[test]
+fn a_run_that_needs_a_person_names_what_is_left() {
+    let scratch = Scratch::project();
+    scratch.run("task add A --id A");
+    scratch.run("task add B --id B --hold --depends-on A");
+    scratch.run("task add C --id C --needs gpu");
+    scratch.check(&[
+        ("monitor --until-idle", 1, Has("A landed as"), "`B` waits for hold: held by a person"),
+        ("monitor --until-idle", 1, Has("2 open tasks, parallel"), "has `gpu`"),
+        ("monitor --until-idle --log-format json", 1, Has("{\"seq\":"), "{\"error\":{"),
+        ("status", 0, Has("1 of 3 landed, 2 wait\n"), ""),
+        ("task log A --stage arch --attempt 1", 0, Nothing, "attempt A.arch.1"),
+        ("log --task A", 0, Has("A landed as"), ""),
+        ("monitor --timeout 1s", 2, Nothing, "--until-idle"),
+    ]);
+    let status = scratch.json("status --json");
+    assert_eq!(status["waiting"][0]["id"], "B");
+    assert_eq!(status["waiting"][0]["on"], "hold");
+    assert_eq!(status["landing"]["behind"], 0);
+    let done = scratch.run("--json log");
+    for line in text(&done.stdout).lines() {
+        let entry: Value = serde_json::from_str(line).expect("an object a line");
+        assert!(entry["seq"].is_u64() && entry["kind"].is_string(), "{line}");
+    }
+    scratch.wait_for_keepers(".git/pipeline");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let scratch = Scratch::project();
+    scratch.run("task add A");
+    for line in ["log", "--json log", "task list", "status", "completions zsh", "doctor"] {
+        let mut command = scratch.command(env!("CARGO_BIN_EXE_pipeline"));
+        command.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        drop(child.stdout.take());
+        let mut told = String::new();
+        let mut stderr = child.stderr.take().expect("it is piped");
+        stderr.read_to_string(&mut told).expect("text");
+        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{line}: {told}");
+        assert_eq!(told, "", "{line}");
+    }
+}
+
+#[test]
+fn a_damaged_or_newer_journal_is_refused_and_left_alone() {
+    const LINES: [&str; 9] = [
+        "status",
+        "task list",
+        "task add x",
+        "pause",
+        "log",
+        "graph",
+        "agent list",
+        "mode show",
+        "monitor --once",
+    ];
+    let check = |spoil: &dyn Fn(Vec<u8>) -> Vec<u8>, code: i32, word: &str| {
+        let scratch = Scratch::project();
+        scratch.run("task add A");
+        let bytes = spoil(fs::read(scratch.journal()).expect("a journal"));
+        fs::write(scratch.journal(), &bytes).expect("a journal");
+        for line in LINES.iter().chain(&["doctor"]) {
+            let done = scratch.run(line);
+            let told = text(&done.stderr) + &text(&done.stdout);
+            assert_eq!(done.status.code(), Some(code), "{line}: {told}");
+            assert!(told.contains(word) && told.contains("ndjson"), "{line}: {told}");
+        }
+        let error = text(&scratch.run("--json status").stderr);
+        let error: Value = serde_json::from_str(&error).expect("an error object");
+        let path = error["error"]["path"].as_str().unwrap_or_default();
+        assert!(path.ends_with(".ndjson"), "{error}");
+        assert_eq!(fs::read(scratch.journal()).expect("a journal"), bytes, "{word}");
+    };
+    let flip = |mut bytes: Vec<u8>| {
+        let half = bytes.len() / 2;
+        bytes[half] ^= 1;
+        bytes
+    };
+    check(&flip, 3, "damaged");
+    let cut = |mut bytes: Vec<u8>| {
+        bytes.truncate(bytes.len() - 10);
+        bytes
+    };
+    check(&cut, 3, "was acknowledged");
+    let newer = |bytes: Vec<u8>| text(&bytes).replace("\"v\":1", "\"v\":99").into_bytes();
+    check(&newer, 4, "newer build");
+}
+
+#[test]
+fn nothing_of_the_environment_is_needed_but_git() {
+    let scratch = Scratch::project();
+    for line in ["status", "task add x", "monitor --once --poll-only", "stop --now"] {
+        let mut command = scratch.command(env!("CARGO_BIN_EXE_pipeline"));
+        command.env_remove("HOME").args(line.split(' '));
+        let done = command.output().expect("the program runs");
+        assert_eq!(done.status.code(), Some(0), "{line}: {}", text(&done.stderr));
+    }
+    scratch.wait_for_keepers(".git/pipeline");
+}
+
+#[test]
+fn another_writer_is_waited_for_no_longer_than_said() {
+    let scratch = Scratch::project();
+    let lock = fs::File::open(scratch.work().join(".git/pipeline/lock")).expect("a lock file");
+    fs2::FileExt::lock_exclusive(&lock).expect("the lock is free");
+    scratch.check(&[
+        ("task add x --lock-timeout 50ms", 4, Nothing, "within 50 ms"),
+        ("status", 0, Has("no tasks yet"), ""),
+    ]);
+}
+
+#[test]
+fn what_is_stopped_is_not_started_again() {
+    let scratch = Scratch::repository();
+    let agents = "[[agent]]\nname = \"w\"\nstages = [\"architect\"]\ncommand = \"task\"\n";
+    write(&scratch.work().join("pipeline.toml"), &format!("[project]\nbase = \"main\"\n{agents}"));
+    scratch.check(&[("-q init", 0, Nothing, "")]);
+    let mut add = scratch.command(env!("CARGO_BIN_EXE_pipeline"));
+    // It reads a pipe that nobody writes to: it ends only when it is ended.
+    add.args(["task", "add", "x", "--command", "mkfifo never && cat never"]);
+    assert!(add.output().expect("the program runs").status.success());
+    scratch.check(&[("monitor --detach", 0, Nothing, "the monitor runs as process")]);
+    let begun = monotonic();
+    while scratch.json("status --json")["counts"]["wip"] != 1 {
+        assert!(begun.elapsed() < LIMIT, "{}", text(&scratch.run("log").stdout));
+    }
+    scratch.check(&[
+        ("mode switch sequential", 4, Nothing, "agent `w` is working on `TASK-001`"),
+        ("mode switch sequential --wait 50ms", 4, Nothing, "in the time given"),
+        ("monitor --once", 4, Nothing, "`pipeline stop` ends it"),
+        ("stop --now", 0, Nothing, ""),
+    ]);
+    let status = scratch.json("status --json");
+    assert_eq!((&status["counts"]["wip"], &status["counts"]["ready"]), (&0.into(), &1.into()));
+    assert_eq!(status["monitor"]["running"], false);
+    scratch.wait_for_keepers(".git/pipeline");
+}
