@@ -1,5 +1,6 @@
 //! The one integration binary.
 
+mod agent_zoo;
 mod keeper;
 mod machine_cases;
 mod machine_phase;
