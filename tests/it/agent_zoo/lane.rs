@@ -193,7 +193,7 @@ pipeline done"#;
 #[test]
 fn an_agent_without_agents_of_a_stage_is_said() {
     let settings = one_stage("", 1, "echo x > x; pipeline done");
-    let more = "[[stage]]\nname = \"review\"\nshort = \"rev\"\n";
+    let more = "[[stage]]\nname = \"review\"\nshort = \"rev\"\nmust_change = false\n";
     let zoo = Zoo::new(&(settings + more));
     zoo.add("T-1", &[]);
     let ran = zoo.run();

@@ -40,14 +40,24 @@ fn setup_that_fails_is_infrastructure_and_ends_blocked_with_its_output() {
     assert_eq!(zoo.read("setups").lines().count(), 3);
     let reason = task.reason();
     assert!(reason.contains("no net today") && reason.contains("status 9"), "{reason}");
-    let blocked = zoo.status()["blocked"][0].clone();
-    assert_eq!(blocked["attempts"], 0, "a failed setup is no attempt of the task: {blocked}");
+}
+
+#[test]
+fn setup_that_fails_costs_the_task_no_attempt() {
+    let more = "[limits]\nattempts_per_stage = 1\nattempts_per_task = 1\n[worktree]\nsetup = \
+                [\"test $PIPELINE_AGENT != imp || { echo run >> \\\"$ZOO/setups\\\"; \
+                test $(wc -l < \\\"$ZOO/setups\\\") -ge 3; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0), "{:?}", zoo.task("T-1"));
+    assert_eq!(zoo.task("T-1").classes(), "infrastructure infrastructure completed");
 }
 
 #[test]
 fn copies_are_there_and_never_committed() {
     let more = "[worktree]\ncopy = [\".env\", \"local conf\", \"not there\"]\n";
-    let script = "cp .env got; cat 'local conf/ä.ini' >> got; git add -A -f; pipeline done";
+    let script = "cp .env got; cat 'local conf/ä.ini' >> got; git status --porcelain > \"$ZOO/seen\"\n\
+                  git add -A -f; git commit -qm all; pipeline done";
     let zoo = Zoo::new(&one_stage(more, 1, script));
     zoo.write(".env", "KEY=secret\n");
     zoo.write("local conf/ä.ini", "deep\n");
@@ -59,7 +69,11 @@ fn copies_are_there_and_never_committed() {
     let is_secret = |name: &String| name == ".env" || name.starts_with("local conf");
     assert!(!files.iter().any(is_secret), "{files:?}");
     let all = zoo.git(&["log", "--all", "--format=", "--name-only"]);
-    assert!(!all.lines().any(|name| name == ".env"), "{all}");
+    assert!(all.contains(".env"), "the agent's own commit is kept apart");
+    let landed = zoo.git(&["log", "main", "--format=", "--name-only"]);
+    let is_secret = |name: &str| name == ".env" || name.contains("conf") || name.contains("TASK");
+    assert!(!landed.lines().any(is_secret), "{landed}");
+    assert_eq!(zoo.read("seen"), "?? got\n");
 }
 
 #[test]
