@@ -158,6 +158,12 @@ pub(super) fn failures(failures: &[Failure], bytes_max: usize) -> passage::Passa
 /// Returns what a half-done merge asks for.
 pub(super) fn merge(merge: &Merge) -> String {
     let with = passage::single_line(&merge.with, TITLE_CHARS_MAX);
+    if merge.files.is_empty() {
+        return format!(
+            "In this worktree {with} is merged into this work, not committed yet; git found no \
+             conflict. Make\nboth work together, do not abort the merge; committing is not needed.\n"
+        );
+    }
     let files = list(merge.files.iter().map(|path| format!("`{path}`")));
     format!(
         "This work conflicts with {with}. The merge stands half-done in this worktree, with \

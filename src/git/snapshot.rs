@@ -50,8 +50,9 @@ pub struct Snapshot {
     /// With a merge owed: files that both sides and the agent touched and that still hold conflict
     /// markers. Sorted.
     pub markers: Vec<String>,
-    /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch): the tree was put
-    /// on top of `tip`, and the agent's own commits are kept at `<pin>.head`.
+    /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch), or its commits
+    /// hold an excluded file: the tree was put on top of `tip`, and the agent's own commits are kept
+    /// at `<pin>.head`.
     pub head_moved_away: bool,
     /// The slot's folder is not there: only what the agent committed could be taken.
     pub is_gone: bool,
@@ -78,7 +79,12 @@ impl Repo {
         let admin = self.admin_of(&slot)?.unwrap_or_else(|| self.common.clone());
         let (tip_tree, head) = self.tree_and_head(&slot, &admin, request.tip)?;
         let on_tip = match &head {
-            Some(head) if self.is_ancestor(request.tip, head)? => Some(head.clone()),
+            Some(head)
+                if self.is_ancestor(request.tip, head)?
+                    && !self.has_committed(request.tip, head, request.exclude)? =>
+            {
+                Some(head.clone())
+            }
             Some(_) | None => None,
         };
         let is_gone = !slot.is_dir();
@@ -117,6 +123,18 @@ impl Repo {
             snapshot.commit = Some(commit);
         }
         Ok(snapshot)
+    }
+
+    /// Returns whether one of the commits from `tip` to `head` holds a file that is to be in none.
+    fn has_committed(&self, tip: &Oid, head: &Oid, files: &[String]) -> Result<bool, GitError> {
+        if tip == head || files.is_empty() {
+            return Ok(false);
+        }
+        let call = Call::read("git.committed", &self.root)
+            .args(["rev-list", "-n1", "--full-history", head.as_str()])
+            .args([format!("^{tip}"), "--".to_owned()])
+            .args(files.iter().map(|path| format!(":(top,literal){path}")));
+        Ok(!self.git.ok(call)?.line().is_empty())
     }
 
     /// Returns the tree of `tip`, and where the agent's HEAD is: `None` when it has none, or the slot

@@ -196,8 +196,18 @@ pub enum Observation {
         has_changed: bool,
         markers: Vec<String>,
     },
+    /// Its worktree went away under it; `commit`: what of it could still be pinned.
+    WorktreeGone {
+        attempt: AttemptId,
+        commit: Option<Oid>,
+    },
     Advanced {
         attempt: AttemptId,
+    },
+    /// As things are it can never start: another try would not help.
+    CannotStart {
+        attempt: AttemptId,
+        why: String,
     },
     /// An effect for an attempt failed for want of git, disk, memory or a keeper.
     AttemptFaulted {

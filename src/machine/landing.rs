@@ -73,6 +73,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Exited { .. }
         | Observation::Lost { .. }
         | Observation::Saved { .. }
+        | Observation::WorktreeGone { .. }
+        | Observation::CannotStart { .. }
         | Observation::Advanced { .. }
         | Observation::AttemptFaulted { .. } => Step::note("not of the lane"),
     }

@@ -50,6 +50,14 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
                 saved(state, event, found, &Left { commit, has_changed: *has_changed, markers })
             })
         }
+        Observation::WorktreeGone { attempt, commit } => {
+            with(state, attempt, &[AttemptPhase::Saving], |found| {
+                gone(state, event, found, commit.as_ref())
+            })
+        }
+        Observation::CannotStart { attempt, why } => {
+            with(state, attempt, &UNSTARTED, |found| cannot_start(state, event, found, why))
+        }
         Observation::Advanced { attempt } => {
             with(state, attempt, &[AttemptPhase::Advancing], |found| {
                 end(state, event, found, &completed(event.at))
@@ -72,6 +80,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
     }
 }
 
+const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
 const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
 const EVERY: [AttemptPhase; 6] = [
     AttemptPhase::Preparing,
@@ -118,6 +127,15 @@ fn prepared(
     }
     let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
     vec![of_attempt(&found.id, change)]
+}
+
+fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    let outcome = Outcome { class: Class::Unstartable, reason: why.to_owned(), at: event.at };
+    if found.is_work() {
+        end(state, event, found, &outcome)
+    } else {
+        end_check(state, event, found, &outcome)
+    }
 }
 
 fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Change> {
@@ -188,6 +206,21 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
     }
     let found = Attempt { saved: left.commit.clone(), ..found.clone() };
     changes.extend(after_saving(state, event, &found, &verdict, left.commit.as_ref()));
+    changes
+}
+
+/// Whatever the attempt said, it said without a worktree; only its end on request stands.
+fn gone(state: &State, event: &Event, found: &Attempt, commit: Option<&Oid>) -> Vec<Change> {
+    let saved = AttemptChange::Saved { commit: commit.cloned() };
+    let mut changes = vec![of_attempt(&found.id, saved)];
+    let is_stopped = |verdict: &&Outcome| verdict.class == Class::Stopped;
+    let verdict = found.verdict.as_ref().filter(is_stopped).cloned().unwrap_or_else(|| {
+        let reason = "its worktree went away under it".to_owned();
+        Outcome { class: Class::Lost, reason, at: event.at }
+    });
+    changes.push(of_attempt(&found.id, AttemptChange::Judged { verdict: verdict.clone() }));
+    let found = Attempt { saved: commit.cloned(), ..found.clone() };
+    changes.extend(end(state, event, &found, &verdict));
     changes
 }
 

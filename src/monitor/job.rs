@@ -62,11 +62,20 @@ pub struct Surroundings<'a> {
     pub program_dir: &'a Path,
 }
 
+/// Why there is nothing to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoOrder {
+    /// The settings know the agent no longer.
+    AgentGone,
+    /// The agent runs the task's own command, and the task has none.
+    NoCommand,
+}
+
 /// Returns the order for an attempt.
 ///
 /// # Errors
-/// Why there is nothing to run, in words.
-pub fn order(around: &Surroundings<'_>, state: &State, attempt: &Attempt) -> Result<Job, String> {
+/// Why there is nothing to run.
+pub fn order(around: &Surroundings<'_>, state: &State, attempt: &Attempt) -> Result<Job, NoOrder> {
     let settings = &state.settings;
     let places = places(around.layout, settings, attempt);
     match &attempt.kind {
@@ -86,11 +95,11 @@ fn work(
     state: &State,
     attempt: &Attempt,
     places: Places,
-) -> Result<Job, String> {
+) -> Result<Job, NoOrder> {
     let settings = &state.settings;
     let agent = state.agents.get(&attempt.agent);
     let group = agent.and_then(|agent| settings.agents.get(agent.group));
-    let group = group.ok_or_else(|| format!("agent `{}` is gone", attempt.agent))?;
+    let group = group.ok_or(NoOrder::AgentGone)?;
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
     let own = task.and_then(|task| task.spec.command.clone());
     let command = command(around.layout, group, own, &places)?;
@@ -111,7 +120,7 @@ fn command(
     group: &AgentGroup,
     own: Option<String>,
     places: &Places,
-) -> Result<JobCommand, String> {
+) -> Result<JobCommand, NoOrder> {
     let fill = |text: &String| {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         text.replace("{project}", &path(&layout.root))
@@ -128,9 +137,7 @@ fn command(
             }
             Ok(JobCommand::Argv(words))
         }
-        AgentCommand::Task => own.map(JobCommand::Shell).ok_or_else(|| {
-            "the agent runs the task's own command, and the task has none".to_owned()
-        }),
+        AgentCommand::Task => own.map(JobCommand::Shell).ok_or(NoOrder::NoCommand),
     }
 }
 

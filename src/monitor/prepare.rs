@@ -97,6 +97,9 @@ pub fn run(
         set_up(prepare, repo, keepers, watch, &at)?;
     }
     if let Some(brief) = &prepare.brief {
+        if let Some(why) = taken_name(prepare) {
+            return Ok(Observation::CannotStart { attempt: prepare.attempt.clone(), why });
+        }
         let mut brief = brief.clone();
         if prepare.merge.is_some() {
             brief.set_merge(ready.conflicts);
@@ -251,20 +254,42 @@ fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Re
     }
 }
 
+/// Returns why the task file cannot be put where it belongs: after a clean checkout only the
+/// repository itself, or `[worktree] copy`, can have a file there.
+fn taken_name(prepare: &Prepare) -> Option<String> {
+    let path = &prepare.places.task_file;
+    fs::symlink_metadata(path).ok()?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Some(format!(
+        "`{name}` is a file of the repository, so it cannot be the task file: add the task again \
+         with another id, or rename the file"
+    ))
+}
+
+/// Returns a line of an excludes file that fits this path alone, from the worktree's root.
+fn exclude_line(path: &str) -> String {
+    let mut line = String::from("/");
+    for letter in path.trim_matches('/').chars() {
+        if "\\*?[]!# ".contains(letter) {
+            line.push('\\');
+        }
+        line.push(letter);
+    }
+    line
+}
+
 fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief) -> Result<(), Fault> {
     let places = &prepare.places;
-    if fs::symlink_metadata(&places.task_file).is_ok() {
-        let name = places.task_file.display();
-        return Err(Fault(format!(
-            "`{name}` is a file of the repository, so it cannot be the task file: rename the task"
-        )));
-    }
     brief
         .write(&prepare.root, &places.task_file, &places.prompt_file)
         .map_err(|error| Fault(format!("cannot write the task file: {error}")))?;
     let mut excludes = repo.user_excludes()?;
     let name = places.task_file.file_name().unwrap_or_default().to_string_lossy();
-    excludes.extend(format!("\n/{name}\n").bytes());
+    excludes.push(b'\n');
+    for path in prepare.worktree.copy.iter().map(String::as_str).chain([&*name]) {
+        excludes.extend(exclude_line(path).bytes());
+        excludes.push(b'\n');
+    }
     fs::write(&places.excludes, excludes)
         .map_err(|error| Fault::file("write", &places.excludes, &error))
 }

@@ -70,8 +70,8 @@ pub struct Save {
     pub slot: PathBuf,
     pub tip: String,
     pub merge: Option<String>,
-    /// Name of the task file.
-    pub exclude: String,
+    /// Task file and copies, which are never committed.
+    pub exclude: Vec<String>,
     pub message: String,
     pub date_s: u64,
 }
@@ -80,18 +80,24 @@ pub struct Save {
 pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     let tip = oid(&save.tip)?;
     let merge = save.merge.as_deref().map(oid).transpose()?;
+    // What `git clean` of a person left half removed must not pass for the agent's work.
+    let is_gone = std::fs::symlink_metadata(save.slot.join(".git")).is_err();
     let left = repo.snapshot(&SnapshotRequest {
         slot: &save.slot,
         tip: &tip,
         merge: merge.as_ref(),
-        exclude: std::slice::from_ref(&save.exclude),
+        exclude: &save.exclude,
         message: &save.message,
         date_s: save.date_s,
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
+    let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));
+    if is_gone {
+        return Ok(Observation::WorktreeGone { attempt: save.attempt.clone(), commit });
+    }
     Ok(Observation::Saved {
         attempt: save.attempt.clone(),
-        commit: left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str())),
+        commit,
         has_changed: left.tree_changed,
         markers: left.markers,
     })

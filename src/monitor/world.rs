@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::cycle::World;
-use super::job::{self, Surroundings, places, reference};
+use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
 use super::progress::Progress;
@@ -174,18 +174,32 @@ impl RealWorld {
         }
     }
 
+    /// Tells the loop; where it has ended, the effect is still owed.
+    fn see(&self, observation: Observation) {
+        let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
+    }
+
     /// Orders an attempt that has never been ordered.
     pub fn start(&self, state: &State, attempt: &Attempt) {
-        let fault = |why: String| {
-            let observation = Observation::AttemptFaulted { attempt: attempt.id.clone(), why };
-            let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
-        };
+        let id = attempt.id.clone();
         let order = match job::order(&self.around(), state, attempt) {
             Ok(order) => order,
-            Err(why) => return fault(why),
+            Err(NoOrder::AgentGone) => {
+                let why = format!("agent `{}` is gone", attempt.agent);
+                return self.see(Observation::AttemptFaulted { attempt: id, why });
+            }
+            Err(NoOrder::NoCommand) => {
+                let agent = &attempt.agent;
+                let why = format!(
+                    "agent `{agent}` runs the task's own command, and the task has none: \
+                     give it one with `pipeline task edit --command`"
+                );
+                return self.see(Observation::CannotStart { attempt: id, why });
+            }
         };
         if let Err(error) = self.make_files(state, attempt) {
-            return fault(format!("cannot write the attempt's files: {error}"));
+            let why = format!("cannot write the attempt's files: {error}");
+            return self.see(Observation::AttemptFaulted { attempt: id, why });
         }
         self.attend(state, attempt);
         self.keepers.start(attempt.agent.as_str(), order);
@@ -284,12 +298,14 @@ impl RealWorld {
         let places = places(&self.layout, &state.settings, attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
+        let mut exclude = vec![task_file::file_name(task.id.as_str())];
+        exclude.extend(state.settings.worktree.copy.iter().cloned());
         let save = work::Save {
             attempt: id.clone(),
             slot: places.dir,
             tip: tip.as_str().into(),
             merge: attempt.merge.as_ref().map(|oid| oid.as_str().into()),
-            exclude: task_file::file_name(task.id.as_str()),
+            exclude,
             message: format!(
                 "{}: {stage} by {}\n\n{}\n\nPipeline-Task: {}\nPipeline-Stage: {stage}\nPipeline-Attempt: {id}\n",
                 task.id,

@@ -1,6 +1,7 @@
 //! The one integration binary.
 
 mod cli_commands;
+mod agent_zoo;
 mod keeper;
 mod machine_cases;
 mod machine_phase;

@@ -1,0 +1,7 @@
+//! Agents of every temper, run by the real binary: what each does, and what becomes of it.
+
+mod bare;
+mod ends;
+mod lane;
+mod place;
+mod zoo;

@@ -1,0 +1,222 @@
+//! The worktree: setup, copies, names, hooks, strays.
+
+use std::fs;
+
+use super::zoo::{Zoo, one_stage};
+
+#[test]
+fn setup_runs_once_for_each_state_of_the_lockfiles() {
+    let more = "[worktree]\nsetup = [\"echo $PIPELINE_AGENT >> \\\"$ZOO/setups\\\"; \
+                mkdir -p node_modules; echo dep > node_modules/dep\"]\nkeep = [\"node_modules\"]\n";
+    let script = r#"
+test -f node_modules/dep
+if test "$PIPELINE_TASK_ID" = T-3; then echo '{}' > package.json; fi
+echo x > by-$PIPELINE_TASK_ID; pipeline done"#;
+    let zoo = Zoo::new(&one_stage(more, 1, script));
+    fs::write(zoo.root().join(".git/info/exclude"), "node_modules\n/.pipeline/\n").expect("writes");
+    let count = || zoo.read("setups").lines().filter(|line| *line == "imp").count();
+    zoo.add("T-1", &[]);
+    zoo.add("T-2", &["--depends-on", "T-1"]);
+    assert_eq!(zoo.run().code, Some(0));
+    assert_eq!(count(), 1);
+    zoo.add("T-3", &[]);
+    zoo.add("T-4", &["--depends-on", "T-3"]);
+    zoo.add("T-5", &["--depends-on", "T-4"]);
+    assert_eq!(zoo.run().code, Some(0));
+    assert_eq!(count(), 2, "{}", zoo.read("setups"));
+    assert!(!zoo.landed_files().iter().any(|name| name.contains("node_modules")));
+}
+
+#[test]
+fn setup_that_fails_is_infrastructure_and_ends_blocked_with_its_output() {
+    let more = "[limits]\ninfrastructure_retries = 2\n[worktree]\nsetup = [\"test $PIPELINE_AGENT \
+                != imp || { echo run >> \\\"$ZOO/setups\\\"; echo no net today; exit 9; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let task = zoo.task("T-1");
+    assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
+    assert_eq!(task.classes(), "infrastructure infrastructure infrastructure");
+    assert_eq!(zoo.read("setups").lines().count(), 3);
+    let reason = task.reason();
+    assert!(reason.contains("no net today") && reason.contains("status 9"), "{reason}");
+}
+
+#[test]
+fn setup_that_fails_costs_the_task_no_attempt() {
+    let more = "[limits]\nattempts_per_stage = 1\nattempts_per_task = 1\n[worktree]\nsetup = \
+                [\"test $PIPELINE_AGENT != imp || { echo run >> \\\"$ZOO/setups\\\"; \
+                test $(wc -l < \\\"$ZOO/setups\\\") -ge 3; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0), "{:?}", zoo.task("T-1"));
+    assert_eq!(zoo.task("T-1").classes(), "infrastructure infrastructure completed");
+}
+
+#[test]
+fn copies_are_there_and_never_committed() {
+    let more = "[worktree]\ncopy = [\".env\", \"local conf\", \"not there\"]\n";
+    let script = "cp .env got; cat 'local conf/ä.ini' >> got; git status --porcelain > \"$ZOO/seen\"\n\
+                  git add -A -f; git commit -qm all; pipeline done";
+    let zoo = Zoo::new(&one_stage(more, 1, script));
+    zoo.write(".env", "KEY=secret\n");
+    zoo.write("local conf/ä.ini", "deep\n");
+    fs::write(zoo.root().join(".git/info/exclude"), ".env\nlocal conf\n/.pipeline/\n").expect("ok");
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0));
+    assert_eq!(zoo.git(&["show", "main:got"]), "KEY=secret\ndeep");
+    let files = zoo.landed_files();
+    let is_secret = |name: &String| name == ".env" || name.starts_with("local conf");
+    assert!(!files.iter().any(is_secret), "{files:?}");
+    let all = zoo.git(&["log", "--all", "--format=", "--name-only"]);
+    assert!(all.contains(".env"), "the agent's own commit is kept apart");
+    let landed = zoo.git(&["log", "main", "--format=", "--name-only"]);
+    let is_secret = |name: &str| name == ".env" || name.contains("conf") || name.contains("TASK");
+    assert!(!landed.lines().any(is_secret), "{landed}");
+    assert_eq!(zoo.read("seen"), "?? got\n");
+}
+
+#[test]
+fn copies_that_git_does_not_ignore_are_not_committed_either() {
+    let zoo = Zoo::new(&one_stage(
+        "[worktree]\ncopy = [\".env\"]\n",
+        1,
+        "cp .env got; pipeline done",
+    ));
+    zoo.write(".env", "KEY=secret\n");
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0));
+    let files = zoo.landed_files();
+    assert!(files.contains(&"got".to_owned()) && !files.contains(&".env".to_owned()), "{files:?}");
+}
+
+#[test]
+fn a_daemon_left_behind_is_ended_and_the_next_attempt_has_a_fresh_slot() {
+    let script = r#"
+pwd >> "$ZOO/places"
+setsid sh -c 'echo $$ > "$ZOO/daemon"; exec sleep 300' > /dev/null 2>&1 &
+until test -s "$ZOO/daemon"; do sleep 0.02; done
+echo x > by-$PIPELINE_TASK_ID; pipeline done"#;
+    let zoo = Zoo::new(&one_stage("", 1, script));
+    zoo.add("T-1", &[]);
+    zoo.add("T-2", &["--depends-on", "T-1"]);
+    assert_eq!(zoo.run().code, Some(0));
+    let task = zoo.task("T-1");
+    assert_eq!(task.classes(), "completed");
+    assert!(task.attempts("work")[0]["leaked"].as_u64() >= Some(1), "{task:?}");
+    let places = zoo.read("places");
+    let places: Vec<&str> = places.lines().collect();
+    assert_ne!(places[0], places[1]);
+    let daemon = zoo.read("daemon");
+    assert!(!fs::exists(format!("/proc/{}", daemon.trim())).expect("readable"), "{daemon}");
+}
+
+#[test]
+fn a_worktree_that_is_gone_is_infrastructure_and_is_made_again() {
+    let script = r#"
+echo run >> "$ZOO/runs"
+echo x > x.txt
+if test "$(wc -l < "$ZOO/runs")" -le 1; then pipeline done; cd /; rm -rf "$OLDPWD"; exit 0; fi
+pipeline done"#;
+    let zoo = Zoo::new(&one_stage("[limits]\nattempts_per_stage = 1", 1, script));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0), "{:?}", zoo.task("T-1"));
+    let task = zoo.task("T-1");
+    assert!(task.classes().ends_with(" completed"), "{}", task.classes());
+    let first = task.classes().split(' ').next().map(str::to_owned);
+    assert!(matches!(first.as_deref(), Some("lost" | "infrastructure")), "{first:?}");
+    assert!(zoo.landed_files().contains(&"x.txt".to_owned()));
+    assert!(zoo.landed_files().contains(&"a.txt".to_owned()));
+}
+
+#[test]
+fn a_flood_of_output_is_capped_at_head_and_tail() {
+    let script = "echo first words; head -c 100000000 /dev/zero | tr '\\0' x; echo; \
+                  echo last words; echo x > x; pipeline done";
+    let zoo = Zoo::new(&one_stage("[limits]\nlog_bytes = \"64KiB\"", 1, script));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0));
+    let log = fs::read(zoo.root().join(".git/pipeline/logs/T-1.impl.1.log")).unwrap_or_else(|_| {
+        zoo.ok(&["task", "log", "T-1", "--stage", "impl"]).into_bytes()
+    });
+    assert!(log.len() <= 66 << 10, "{}", log.len());
+    let text = String::from_utf8_lossy(&log);
+    assert!(text.contains("first words") && text.contains("last words"));
+}
+
+#[test]
+fn a_task_whose_file_is_tracked_is_refused_at_once() {
+    let zoo = Zoo::new(&one_stage("", 1, "echo x > x; pipeline done"));
+    zoo.write("TASK-007.md", "the project's own\n");
+    zoo.git(&["add", "-A", "--", "TASK-007.md"]);
+    zoo.git(&["commit", "-qm", "a file of that name"]);
+    zoo.add("TASK-007", &[]);
+    zoo.add("T-2", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    assert_eq!(zoo.task("T-2").status(), "completed");
+    let task = zoo.task("TASK-007");
+    assert_eq!((task.status(), task.classes().as_str()), ("blocked", "unstartable"));
+    assert!(task.reason().contains("TASK-007.md"), "{}", task.reason());
+    assert_eq!(zoo.git(&["show", "main:TASK-007.md"]), "the project's own");
+}
+
+#[test]
+fn names_with_blanks_and_letters_of_any_script_work() {
+    let script = r#"
+mkdir -p 'ü ö/日本'
+echo x > 'ü ö/日本/a b.txt'; printf 'y' > "it's \"quoted\".txt"; echo z > -dash; echo 1 > '[b].md'
+pipeline done"#;
+    let settings = one_stage("[landing]\nchecks = [\"test -f 'ü ö/日本/a b.txt'\"]", 1, script);
+    // The base has no such file, and its check is not what this is about.
+    let settings = settings.replace("test -f", "test ! -f x || test -f");
+    let zoo = Zoo::named("ein Projekt – ß", &settings);
+    zoo.ok(&["task", "add", "--id", "T-1", "Tü \"x\" 日本 -- `rm`"]);
+    assert_eq!(zoo.run().code, Some(0));
+    let files = zoo.git(&["ls-tree", "-r", "-z", "--name-only", "main"]);
+    let files: Vec<&str> = files.split('\0').collect();
+    for name in ["ü ö/日本/a b.txt", "it's \"quoted\".txt", "-dash", "[b].md"] {
+        assert!(files.contains(&name), "{name} in {files:?}");
+    }
+    let subject = zoo.git(&["log", "-1", "--format=%s", "main"]);
+    assert!(subject.contains("Tü \"x\" 日本"), "{subject}");
+}
+
+#[test]
+fn hostile_settings_and_hooks_of_the_user_stop_nothing() {
+    let script = "test -z \"${GIT_DIR:-}\"; echo x > x.txt; pipeline done";
+    let mut zoo = Zoo::new(&one_stage("", 1, script));
+    let hooks = zoo.path("hooks");
+    fs::create_dir_all(&hooks).expect("makes the folder");
+    let names = [
+        "pre-commit", "commit-msg", "prepare-commit-msg", "post-commit", "post-checkout",
+        "pre-merge-commit", "post-merge", "reference-transaction", "post-index-change",
+    ];
+    let own = zoo.root().join(".git/hooks");
+    fs::create_dir_all(&own).expect("makes the folder");
+    for name in names {
+        for folder in [&hooks, &own] {
+            let path = folder.join(name);
+            fs::write(&path, format!("#!/bin/sh\necho {name} >> \"$ZOO/hooked\"\nexit 1\n"))
+                .expect("writes");
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&path, mode).expect("sets the mode");
+        }
+    }
+    zoo.set_global(&format!(
+        "[core]\n\thooksPath = {}\n\teditor = false\n\tpager = false\n\tquotePath = true\n\
+         \tautocrlf = true\n\tfsmonitor = false\n\
+         [commit]\n\tgpgSign = true\n\ttemplate = /nowhere\n[tag]\n\tgpgSign = true\n\
+         [gpg]\n\tprogram = false\n[merge]\n\tff = only\n\tconflictStyle = merge\n\
+         \trenames = false\n[diff]\n\texternal = false\n\tnoprefix = true\n\
+         [color]\n\tui = always\n[init]\n\tdefaultBranch = zzz\n[status]\n\tshort = true\n\
+         [status]\n\tshowUntrackedFiles = no\n[core]\n\texcludesFile = {}\n",
+        hooks.display(),
+        zoo.path("excludes").display(),
+    ));
+    zoo.add("T-1", &[]);
+    let ran = zoo.run();
+    assert_eq!(ran.code, Some(0), "{ran:?}\n{}", zoo.task("T-1").reason());
+    assert_eq!(zoo.read("hooked"), "", "no hook of the user is run by us");
+    let files = zoo.git(&["-c", "color.ui=false", "ls-tree", "-r", "--name-only", "main"]);
+    assert!(files.contains("x.txt"), "{files}");
+}
