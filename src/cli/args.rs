@@ -143,6 +143,8 @@ pub enum IsolationArg {
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Make the repository in DIR instead of a temporary folder.
+    // An id of its own: `dir` is the global `-C`, and would be followed before the folder is made.
+    #[arg(id = "demo_dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 

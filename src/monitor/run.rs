@@ -298,7 +298,7 @@ impl Monitor {
             for answer in &cycled.answers {
                 match answer {
                     Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
-                    Answer::Note(text) => self.cycle.world.progress.note(text),
+                    Answer::Note(text) => self.put_back(text),
                     Answer::Accept => {}
                 }
             }
@@ -309,6 +309,13 @@ impl Monitor {
                 return Ok(());
             }
         }
+    }
+
+    /// Of what the monitor itself asks for, only a choice in the current-task file is noted: it could
+    /// not be taken up, and what holds is written there again.
+    fn put_back(&self, why: &str) {
+        self.cycle.world.progress.warn(why);
+        current::write(&self.cycle.world.layout, self.cycle.ledger.state());
     }
 
     /// Waits for something to happen, or for the next moment at which something is due.
