@@ -44,6 +44,8 @@ const LEAVE_WAIT_MS: u64 = 5_000;
 const BUSY_ATTEMPTS: usize = 3;
 /// Largest `pipeline.toml` read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// How often a single turn looks whether all it began has answered.
+const ONCE_LOOK_MS: u64 = 20;
 /// Events handled in one transaction.
 const EVENTS_MAX: usize = 4096;
 
@@ -177,6 +179,8 @@ struct Monitor {
     /// Set by a signal: when to leave, whatever runs.
     leave_at: Option<Time>,
     is_interrupted: bool,
+    /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
+    has_looked: bool,
     config_seen: Option<Vec<u8>>,
     /// Held until the end.
     _lock: FileLock,
@@ -219,6 +223,7 @@ impl Monitor {
             progress,
             program_dir,
             inherited,
+            threads: Arc::new(()),
         };
         let started_at = clock.now();
         let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
@@ -233,6 +238,7 @@ impl Monitor {
             next_poll: started_at,
             leave_at: None,
             is_interrupted: false,
+            has_looked: false,
             config_seen: None,
             _lock: lock,
             _watcher: watcher,
@@ -292,13 +298,15 @@ impl Monitor {
 
     fn handle(&mut self, mut bodies: Vec<EventBody>) -> Result<(), RunError> {
         loop {
-            let count = bodies.len();
+            let is_asked = |body: &EventBody| matches!(body, EventBody::Command(_));
+            let asked: Vec<bool> = bodies.iter().map(is_asked).collect();
             let cycled = self.cycle.run(std::mem::take(&mut bodies))?;
-            debug_assert_eq!(cycled.answers.len(), count);
-            for answer in &cycled.answers {
+            debug_assert_eq!(cycled.answers.len(), asked.len());
+            for (answer, is_asked) in cycled.answers.iter().zip(asked) {
                 match answer {
                     Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
-                    Answer::Note(text) => self.put_back(text),
+                    Answer::Note(text) if is_asked => self.put_back(text),
+                    Answer::Note(text) => self.cycle.world.progress.note(text),
                     Answer::Accept => {}
                 }
             }
@@ -328,6 +336,14 @@ impl Monitor {
         let until = moments.into_iter().chain([view, tick]).flatten().min();
         let until = until.unwrap_or(self.next_poll);
         let wait = until.ms_since(self.cycle.clock.now());
+        let is_once = self.until == Until::Once;
+        let is_last = is_once && !self.cycle.is_performing() && self.cycle.world.is_quiet();
+        let wait = match (is_once, is_last) {
+            (_, true) => 0,
+            (true, false) => wait.min(ONCE_LOOK_MS),
+            (false, false) => wait,
+        };
+        self.has_looked = false;
         match self.receiver.recv_timeout(Duration::from_millis(wait)) {
             Ok(first) => {
                 self.take(first, &mut bodies)?;
@@ -336,7 +352,9 @@ impl Monitor {
                     self.take(next, &mut bodies)?;
                 }
             }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                self.has_looked = is_last;
+            }
         }
         if self.cycle.clock.now() >= self.next_poll {
             self.poll(&mut bodies);
@@ -394,6 +412,7 @@ impl Monitor {
 
     /// The safety net: looks at all that events should have told.
     fn poll(&mut self, bodies: &mut Vec<EventBody>) {
+        self.link();
         self.look_at_files(bodies);
         let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
         world.look_at_base(state);
@@ -403,6 +422,16 @@ impl Monitor {
             }
         }
         self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
+    }
+
+    /// Makes `.pipeline/state` again where a person, or `git clean`, took it away.
+    fn link(&self) {
+        let world = &self.cycle.world;
+        if world.repo.is_some()
+            && let Err(error) = world.layout.link()
+        {
+            world.progress.warn(&format!("cannot make `.pipeline/state`: {error}"));
+        }
     }
 
     /// Returns the command that adopts `pipeline.toml`, when it has changed and is valid.
@@ -505,7 +534,7 @@ impl Monitor {
         }
         let is_quiet = !is_performing && state.is_idle();
         match self.until {
-            Until::Once => Ok((!is_performing).then_some(done)),
+            Until::Once => Ok((!is_performing && self.has_looked).then_some(done)),
             Until::Idle { .. } if is_quiet => {
                 let counts = state.index.counts;
                 let is_all =
@@ -529,6 +558,7 @@ impl Monitor {
         // After a failed journal this fails too, and the error is told already.
         let _ = self.cycle.run(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
         self.cycle.world.keepers.leave();
+        self.link();
         self.view.renew(&self.cycle, None);
         self.cycle.world.progress.close();
     }

@@ -89,6 +89,10 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         date_s: save.date_s,
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
+    if left.is_gone {
+        let why = "its worktree is gone".into();
+        return Ok(Observation::Lost { attempt: save.attempt.clone(), why });
+    }
     Ok(Observation::Saved {
         attempt: save.attempt.clone(),
         commit: left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str())),

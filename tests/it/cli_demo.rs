@@ -14,13 +14,15 @@ fn four_tasks_land_and_one_is_sent_back() {
     assert!(said.contains("four tasks landed on main"), "{said}");
     project.root = dir.join("project");
     let mut landed = project.landings("main");
-    assert!(landed.iter().position(|id| id == "greet") < landed.iter().position(|id| id == "shout"));
+    assert!(
+        landed.iter().position(|id| id == "greet") < landed.iter().position(|id| id == "shout")
+    );
     landed.sort();
     assert_eq!(landed, ["count", "greet", "shout", "twice"]);
     let log = project.log();
-    let sent_back = log.iter().filter(|entry| {
-        entry["kind"] == "attempt_ended" && entry["class"] == "changes_requested"
-    });
+    let sent_back = log
+        .iter()
+        .filter(|entry| entry["kind"] == "attempt_ended" && entry["class"] == "changes_requested");
     assert_eq!(sent_back.count(), 1, "{}", project.story());
     assert_eq!(project.count("completed"), 4);
     project.assert_nothing_left();

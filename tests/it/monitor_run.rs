@@ -62,7 +62,8 @@ fn sequential_mode_takes_one_task_after_the_other() {
     project.import(backlog);
     project.hold("hold.test");
     let mut monitor = project.monitor(&["--until-idle"]);
-    project.until("the first task's test stage", || project.runs().iter().any(|id| id == "A.test.1"));
+    project
+        .until("the first task's test stage", || project.runs().iter().any(|id| id == "A.test.1"));
     let file = project.path(".pipeline/current-task.txt");
     assert_eq!(fs::read_to_string(&file).expect("it is there").trim(), "A");
     let agents = project.status()["agents"].as_object().expect("agents").clone();
@@ -77,7 +78,10 @@ fn sequential_mode_takes_one_task_after_the_other() {
     // A known one counts at the next stage boundary.
     fs::write(&file, "C\n").expect("the file is ours to edit");
     project.until("the edit to be seen", || {
-        project.log().iter().any(|entry| entry["task"] == "C" && entry["kind"] == "current_task_set")
+        project
+            .log()
+            .iter()
+            .any(|entry| entry["task"] == "C" && entry["kind"] == "current_task_set")
             || fs::read_to_string(&file).is_ok_and(|text| text.trim() == "C")
     });
     project.release("hold.test");
@@ -103,7 +107,9 @@ fn the_mode_is_switched_in_the_middle() {
     assert!(said.contains("in the time given"), "{said}");
     assert_eq!(project.ok(&["mode", "show"]).trim(), "parallel");
     let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "60s"]);
-    project.until("the drain", || project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\""));
+    project.until("the drain", || {
+        project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
+    });
     project.release("hold.architect");
     assert_eq!(switch.end(&project), Some(0), "{}", switch.said());
     assert_eq!(project.status()["orchestration_mode"], "sequential");
@@ -199,6 +205,29 @@ fn a_red_base_starts_no_agent() {
     project.write("tools/agent.sh", &format!("{agent}rm -f broken\n"));
     project.commit("Let agents mend it");
     project.ok(&["monitor", "--until-idle", "--allow-red-base", "--timeout", "60s"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+    // The fault is gone from the base: nothing of it is remembered.
+    project.ok(&["monitor", "--until-idle"]);
+}
+
+#[test]
+fn a_red_base_is_judged_anew_by_the_next_monitor() {
+    let project = Project::new(1);
+    // Red for a reason outside of the repository, and in it.
+    project.write("tools/check.sh", "test -e \"$E2E_DIR/tool\" && ! test -e broken\n");
+    project.commit("Checks need a tool");
+    project.import(&TWELVE[..1]);
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.hold("tool");
+    project.write("broken", "");
+    project.commit("Break it");
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.git(&["revert", "--no-edit", "HEAD"]);
+    project.release("tool");
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.hold("tool");
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();
 }

@@ -84,7 +84,8 @@ impl Project {
             let is_temporary = name.contains(".tmp") || name.starts_with('.');
             assert!(!is_temporary, "{} is left", path.display());
         }
-        let git_locks: Vec<PathBuf> = files(&self.path(".git")).into_iter()
+        let git_locks: Vec<PathBuf> = files(&self.path(".git"))
+            .into_iter()
             .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
             .filter(|path| !path.starts_with(&state))
             .collect();
@@ -99,5 +100,8 @@ impl Project {
 /// All files below a folder; sorted.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().flatten();
-    entries.filter(|entry| !entry.file_type().is_dir()).map(|entry| entry.path().to_owned()).collect()
+    entries
+        .filter(|entry| !entry.file_type().is_dir())
+        .map(|entry| entry.path().to_owned())
+        .collect()
 }

@@ -249,7 +249,10 @@ impl Project {
     pub(crate) fn story(&self) -> String {
         let mut story = self.run(&["status"]).out;
         story.push_str(&self.run(&["log"]).out);
-        let mut logs: Vec<PathBuf> = fs::read_dir(self.dir()).into_iter().flatten().flatten()
+        let mut logs: Vec<PathBuf> = fs::read_dir(self.dir())
+            .into_iter()
+            .flatten()
+            .flatten()
             .map(|entry| entry.path())
             .filter(|path| path.to_string_lossy().contains("/monitor-"))
             .collect();
@@ -261,7 +264,11 @@ impl Project {
             odd.for_each(|line| story.push_str(&format!("{line}\n")));
         }
         let left = processes_of(&self.dir());
-        story + &format!("processes: {left:#?}\n{}", self.try_git(&["log", "--oneline", "--graph", "--all"]).out)
+        story
+            + &format!(
+                "processes: {left:#?}\n{}",
+                self.try_git(&["log", "--oneline", "--graph", "--all"]).out
+            )
     }
 }
 
