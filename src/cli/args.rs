@@ -145,6 +145,8 @@ pub enum IsolationArg {
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Make the repository in DIR instead of a temporary folder.
+    // An id of its own: `dir` is the global `-C`, and would be followed before the folder is made.
+    #[arg(id = "demo_dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
@@ -515,7 +517,10 @@ mod tests {
     fn usage_errors_name_the_value_and_what_is_expected() {
         let (text, told) = bad("log --since soon");
         assert!(text.starts_with("error: "), "{text}");
-        assert!(told.message.contains("'soon'") && told.message.contains("`yesterday`"), "{told:?}");
+        assert!(
+            told.message.contains("'soon'") && told.message.contains("`yesterday`"),
+            "{told:?}"
+        );
         let (_, told) = bad("task retry");
         assert!(told.message.contains("required"), "{told:?}");
         let (_, told) = bad("task retry A --blocked");

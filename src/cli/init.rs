@@ -359,29 +359,15 @@ fn exclude(repo: &Repo) -> Result<(), Error> {
         .map_err(|error| file_error("write", &path, &error))
 }
 
-/// Makes `.pipeline/state`, the way to the state for people and scripts.
-pub fn link(layout: &Layout) -> Result<(), Error> {
-    let dot = layout.dot();
-    fs::create_dir_all(&dot).map_err(|error| file_error("make", &dot, &error))?;
-    let link = dot.join("state");
-    let target = match layout.state.strip_prefix(&layout.root) {
-        Ok(below) => Path::new("..").join(below),
-        Err(_) => layout.state.clone(),
-    };
-    match fs::symlink_metadata(&link) {
-        Ok(meta) if meta.is_symlink() => {
-            if fs::read_link(&link).is_ok_and(|found| found == target) {
-                return Ok(());
-            }
-            fs::remove_file(&link).map_err(|error| file_error("replace", &link, &error))?;
+fn link(layout: &Layout) -> Result<(), Error> {
+    let link = layout.dot().join("state");
+    layout.link().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::busy(format!("`{}` is in the way", link.display()))
+                .hint("move it away: it is where the link to the state goes")
         }
-        Ok(_) => {
-            return Err(Error::busy(format!("`{}` is in the way", link.display()))
-                .hint("move it away: it is where the link to the state goes"));
-        }
-        Err(_) => {}
-    }
-    std::os::unix::fs::symlink(&target, &link).map_err(|error| file_error("make", &link, &error))
+        _ => file_error("make", &link, &error),
+    })
 }
 
 fn file_error(what: &str, path: &Path, error: &std::io::Error) -> Error {

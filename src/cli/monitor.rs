@@ -183,7 +183,9 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
         let pid = read_owner(&path).map(|owner| owner.pid);
         return Err(error_of(RunError::Taken { path, pid }));
     }
-    let root = open.project.layout.root.clone();
+    // From here, since `-C` may be relative.
+    let dir = crate::sys::env::working_dir()
+        .map_err(|error| Error::failed("cannot find the working folder").because(&error))?;
     let log = open.project.layout.state.join("logs/monitor.log");
     let file = |error: std::io::Error| {
         Error::failed(format!("cannot open `{}`", log.display())).because(&error)
@@ -195,7 +197,7 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
     let errors = output.try_clone().map_err(file)?;
     let exe = keeper_exe()?.program;
     let rest = std::env::args_os().skip(1).filter(|arg| arg != "--detach");
-    let mut command = child::command(exe, &root);
+    let mut command = child::command(exe, &dir);
     command.args(rest).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
     let mut started = command
         .spawn()

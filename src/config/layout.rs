@@ -1,5 +1,8 @@
 //! Where things lie in a project.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The folders of one project; all paths absolute.
@@ -34,6 +37,26 @@ impl Layout {
     #[must_use]
     pub fn dot(&self) -> PathBuf {
         self.root.join(".pipeline")
+    }
+
+    /// Makes `.pipeline/state`, the way to the state for people and scripts, if it is not there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when something else stands there; and the file system's own.
+    pub fn link(&self) -> io::Result<()> {
+        fs::create_dir_all(self.dot())?;
+        let link = self.dot().join("state");
+        let target = match self.state.strip_prefix(&self.root) {
+            Ok(below) => Path::new("..").join(below),
+            Err(_) => self.state.clone(),
+        };
+        if fs::read_link(&link).is_ok_and(|found| found == target) {
+            return Ok(());
+        }
+        if fs::symlink_metadata(&link).is_ok_and(|meta| meta.is_symlink()) {
+            fs::remove_file(&link)?;
+        }
+        symlink(&target, &link)
     }
 
     /// Returns an agent's worktree slot; `dir` is `worktree.dir` of the settings.

@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// hold an excluded file: the tree was put on top of `tip`, and the agent's own commits are kept
     /// at `<pin>.head`.
     pub head_moved_away: bool,
-    /// The slot's folder is not there: only what the agent committed could be taken.
+    /// The slot is not there, or no longer a worktree: only what the agent committed could be taken.
     pub is_gone: bool,
     /// What could not be committed: repositories inside the worktree, unreadable files. Git's words
     /// for the latter.
@@ -87,10 +87,11 @@ impl Repo {
             }
             Some(_) | None => None,
         };
-        let is_gone = !slot.is_dir();
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
         let taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        // Looked at last: also one that went away meanwhile must not count as files deleted.
+        let is_gone = !slot.join(".git").exists();
 
         let mut parents = vec![below.clone()];
         if let Some(merge) = request.merge

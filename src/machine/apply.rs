@@ -38,6 +38,10 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 ..MonitorFacts::default()
             };
             state.stopping = None;
+            // What made the base red may be mended outside of it: it is judged anew.
+            if state.base.red.take().is_some() {
+                state.base.green.clear();
+            }
         }
         ProjectChange::MonitorEnded { .. } => state.stopping = None,
         ProjectChange::StopRequested { kind } => state.stopping = Some(*kind),
@@ -322,6 +326,9 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.tip = Some(tip.clone());
             base.landed.clone_from(landed);
             base.seen_at = *at;
+            if base.is_known_green() {
+                base.red = None;
+            }
         }
         LaneChange::BaseTaken { base: taken, landed } => {
             base.taken = Some(taken.clone());
@@ -372,6 +379,9 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.follow = None;
             base.why = None;
             base.behind = 0;
+            if base.is_known_green() {
+                base.red = None;
+            }
         }
     }
     index::refresh_lane(state);

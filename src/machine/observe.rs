@@ -23,7 +23,14 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::MonitorStarted { pid, allows_red_base } => {
             let (pid, allows_red_base) = (*pid, *allows_red_base);
             let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
-            Step::accept(vec![project(change)])
+            let mut changes = vec![project(change)];
+            // Whoever starts it anew may have made way for the base.
+            let base = &state.base;
+            if base.follow.as_ref().is_some_and(|follow| follow.tries.until.is_some()) {
+                let (why, behind) = (base.why.clone(), base.behind);
+                changes.push(lane(LaneChange::FollowSet { follow: None, why, behind }));
+            }
+            Step::accept(changes)
         }
         Observation::MonitorEnded { why } => {
             let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
@@ -43,7 +50,14 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
         }
         Observation::Lost { attempt, why } => {
-            with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
+            with(state, attempt, &LOSABLE, |found| match found.phase {
+                AttemptPhase::Saving => unsaved(state, event, found, why),
+                AttemptPhase::Preparing
+                | AttemptPhase::Starting
+                | AttemptPhase::Running
+                | AttemptPhase::Checking
+                | AttemptPhase::Advancing => lost(state, event, found, why),
+            })
         }
         Observation::Saved { attempt, commit, has_changed, markers } => {
             with(state, attempt, &[AttemptPhase::Saving], |found| {
@@ -82,6 +96,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
 const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
+const LOSABLE: [AttemptPhase; 3] =
+    [AttemptPhase::Starting, AttemptPhase::Running, AttemptPhase::Saving];
 const EVERY: [AttemptPhase; 6] = [
     AttemptPhase::Preparing,
     AttemptPhase::Starting,
@@ -173,6 +189,19 @@ fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change>
         changes.extend(end(state, event, found, &verdict));
     }
     changes
+}
+
+/// Nothing is left to save. What was said stands where it asks for no work; else it is done again.
+fn unsaved(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    let said = found.verdict.as_ref().filter(|verdict| {
+        matches!(verdict.class, Class::Stopped | Class::Blocked | Class::ChangesRequested)
+    });
+    let verdict = said.cloned().unwrap_or_else(|| Outcome {
+        class: Class::Lost,
+        reason: why.to_owned(),
+        at: event.at,
+    });
+    end(state, event, found, &verdict)
 }
 
 /// What was found in the worktree after the end.

@@ -24,6 +24,8 @@ use crate::sys::file::read_bounded;
 /// What is to be read when an attempt ends.
 #[derive(Debug, Clone)]
 pub struct Watched {
+    /// The worktree, with git.
+    pub slot: Option<PathBuf>,
     pub nonce: String,
     /// `None` for checks.
     pub task_file: Option<PathBuf>,
@@ -98,8 +100,7 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
             if let Some(SetupEnd::Exited(record)) = watch.setup_ended(&id, SetupEnd::Exited(record))
             {
                 let watched = watch.take(&id);
-                let exit = Box::new(exit_of(&record, watched.as_ref()));
-                seen(Observation::Exited { attempt: AttemptId::new(id), exit });
+                seen(ended(&record, watched.as_ref()));
             }
         }
         Report::Refused { attempt: Some(attempt), why, .. }
@@ -123,8 +124,21 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
     }
 }
 
-/// Returns what the machine is told of an ended attempt.
-pub fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
+/// Returns what is to be told of an ended attempt. One that went wrong in a worktree that somebody
+/// took away is lost: what it would have done there is not known.
+pub fn ended(record: &ExitRecord, watched: Option<&Watched>) -> Observation {
+    let attempt = AttemptId::new(&record.attempt);
+    let slot = watched.and_then(|watched| watched.slot.as_deref());
+    let is_gone = slot.is_some_and(|slot| !slot.join(".git").exists());
+    let is_by_itself = matches!(record.ended_by, Ended::Exit | Ended::SpawnFailed);
+    if is_gone && is_by_itself && record.code != Some(0) {
+        return Observation::Lost { attempt, why: "its worktree is gone".into() };
+    }
+    Observation::Exited { attempt, exit: Box::new(exit_of(record, watched)) }
+}
+
+/// Returns what the machine is told of an attempt's end.
+fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
     let said = watched.and_then(|watched| {
         watched.task_file.as_deref().map(|file| read_reply(file, &watched.nonce, record.code))
     });
@@ -164,7 +178,7 @@ pub fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
 ///
 /// Another nonce: ignored. Header gone: accepted only with this attempt's own exit 0.
 fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> (Option<Marker>, String) {
-    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX as u64) else {
+    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX) else {
         return (None, String::new());
     };
     let Ok(parsed) = reply::read(&bytes) else { return (None, String::new()) };
@@ -187,7 +201,7 @@ fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> (Option<Marker>, S
 
 /// Returns whether the task file says, for this attempt, that it is done: the keeper's question.
 pub fn has_marker(file: &Path, nonce: &str) -> bool {
-    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX as u64) else { return false };
+    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX) else { return false };
     reply::read(&bytes).is_ok_and(|parsed| {
         let is_said = parsed.status.is_some_and(|status| status != Status::InProgress);
         is_said && parsed.nonce.as_deref() == Some(nonce)

@@ -44,6 +44,8 @@ const LEAVE_WAIT_MS: u64 = 5_000;
 const BUSY_ATTEMPTS: usize = 3;
 /// Largest `pipeline.toml` read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// How often a single turn looks whether all it began has answered.
+const ONCE_LOOK_MS: u64 = 20;
 /// Events handled in one transaction.
 const EVENTS_MAX: usize = 4096;
 
@@ -180,6 +182,8 @@ struct Monitor {
     /// Set by a signal: when to leave, whatever runs.
     leave_at: Option<Time>,
     is_interrupted: bool,
+    /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
+    has_looked: bool,
     config_seen: Option<Vec<u8>>,
     /// Held until the end.
     _lock: FileLock,
@@ -222,6 +226,7 @@ impl Monitor {
             progress,
             program_dir,
             inherited,
+            threads: Arc::new(()),
         };
         let started_at = clock.now();
         let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
@@ -236,6 +241,7 @@ impl Monitor {
             next_poll: started_at,
             leave_at: None,
             is_interrupted: false,
+            has_looked: false,
             config_seen: None,
             _lock: lock,
             _watcher: watcher,
@@ -254,7 +260,7 @@ impl Monitor {
         bodies.push_back(EventBody::Observation(seen));
         // What will be done is said before any of it is done.
         let begun = self.cycle.record(std::mem::take(&mut bodies).into())?;
-        self.tell_answers(&begun);
+        self.tell_answers(&begun, &vec![false; begun.answers.len()]);
         self.cycle.world.progress.open(self.cycle.ledger.state());
         if let Some(repo) = &self.cycle.world.repo {
             let seen = lane::look(&branches(self.cycle.ledger.state()), repo)
@@ -299,20 +305,22 @@ impl Monitor {
 
     fn handle(&mut self, mut bodies: Vec<EventBody>) -> Result<(), RunError> {
         loop {
-            let count = bodies.len();
+            let is_asked = |body: &EventBody| matches!(body, EventBody::Command(_));
+            let asked: Vec<bool> = bodies.iter().map(is_asked).collect();
             let cycled = self.cycle.run(std::mem::take(&mut bodies))?;
-            debug_assert_eq!(cycled.answers.len(), count);
-            self.tell_answers(&cycled);
+            debug_assert_eq!(cycled.answers.len(), asked.len());
+            self.tell_answers(&cycled, &asked);
             if !cycled.has_more {
                 return Ok(());
             }
         }
     }
 
-    fn tell_answers(&mut self, cycled: &Cycled) {
-        for answer in &cycled.answers {
+    fn tell_answers(&mut self, cycled: &Cycled, asked: &[bool]) {
+        for (answer, is_asked) in cycled.answers.iter().zip(asked) {
             match answer {
                 Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
+                Answer::Note(text) if *is_asked => self.put_back(text),
                 Answer::Note(text) => self.cycle.world.progress.note(text),
                 Answer::Accept => {}
             }
@@ -320,6 +328,13 @@ impl Monitor {
         if cycled.has_changed {
             self.view.mark(self.cycle.clock.now());
         }
+    }
+
+    /// Of what the monitor itself asks for, only a choice in the current-task file is noted: it could
+    /// not be taken up, and what holds is written there again.
+    fn put_back(&self, why: &str) {
+        self.cycle.world.progress.warn(why);
+        current::write(&self.cycle.world.layout, self.cycle.ledger.state());
     }
 
     /// Waits for something to happen, or for the next moment at which something is due.
@@ -332,6 +347,14 @@ impl Monitor {
         let until = moments.into_iter().chain([view, tick]).flatten().min();
         let until = until.unwrap_or(self.next_poll);
         let wait = until.ms_since(self.cycle.clock.now());
+        let is_once = self.until == Until::Once;
+        let is_last = is_once && !self.cycle.is_performing() && self.cycle.world.is_quiet();
+        let wait = match (is_once, is_last) {
+            (_, true) => 0,
+            (true, false) => wait.min(ONCE_LOOK_MS),
+            (false, false) => wait,
+        };
+        self.has_looked = false;
         match self.receiver.recv_timeout(Duration::from_millis(wait)) {
             Ok(first) => {
                 self.take(first, &mut bodies)?;
@@ -341,7 +364,9 @@ impl Monitor {
                     self.take_waiting(&mut bodies)?;
                 }
             }
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                self.has_looked = is_last;
+            }
         }
         if self.cycle.clock.now() >= self.next_poll {
             self.poll(&mut bodies);
@@ -416,6 +441,7 @@ impl Monitor {
 
     /// The safety net: looks at all that events should have told.
     fn poll(&mut self, bodies: &mut Vec<EventBody>) {
+        self.link();
         self.look_at_files(bodies);
         let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
         world.look_at_base(state);
@@ -425,6 +451,16 @@ impl Monitor {
             }
         }
         self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
+    }
+
+    /// Makes `.pipeline/state` again where a person, or `git clean`, took it away.
+    fn link(&self) {
+        let world = &self.cycle.world;
+        if world.repo.is_some()
+            && let Err(error) = world.layout.link()
+        {
+            world.progress.warn(&format!("cannot make `.pipeline/state`: {error}"));
+        }
     }
 
     /// Returns the command that adopts `pipeline.toml`, when it has changed and is valid.
@@ -531,7 +567,7 @@ impl Monitor {
         }
         let is_quiet = !is_performing && state.is_idle();
         match self.until {
-            Until::Once => Ok((!is_performing).then_some(done)),
+            Until::Once => Ok((!is_performing && self.has_looked).then_some(done)),
             Until::Idle { .. } if is_quiet => {
                 let counts = state.index.counts;
                 let is_all =
@@ -556,6 +592,7 @@ impl Monitor {
         // told already.
         let _ = self.cycle.record(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
         self.cycle.world.keepers.leave();
+        self.link();
         self.view.renew(&self.cycle, None);
         self.cycle.world.progress.close();
     }

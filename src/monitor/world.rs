@@ -13,7 +13,7 @@ use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
 use super::progress::Progress;
-use super::report::{Watch, Watched, exit_of, lost_because};
+use super::report::{Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
 use super::{brief, current};
@@ -46,6 +46,8 @@ pub struct RealWorld {
     pub program_dir: PathBuf,
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
+    /// Each thread that will answer holds a share.
+    pub threads: Arc<()>,
 }
 
 impl World for RealWorld {
@@ -79,6 +81,11 @@ impl World for RealWorld {
 }
 
 impl RealWorld {
+    /// Returns true when no thread of ours has still to answer.
+    pub fn is_quiet(&self) -> bool {
+        Arc::strong_count(&self.threads) == 1
+    }
+
     /// Runs `work` on a thread; a fault becomes what `failed` makes of it.
     fn spawn(
         &self,
@@ -92,11 +99,13 @@ impl RealWorld {
             let _ = input.send(Input::Event(EventBody::Observation(observation)));
         };
         let (sender, on_failure) = (send.clone(), failed.clone());
+        let share = Arc::clone(&self.threads);
         let run = move || {
             let observation = crate::sys::fail::point("effect.run")
                 .map_err(|error| Fault(error.to_string()))
                 .and_then(|()| work());
             sender(observation.unwrap_or_else(|fault| on_failure(fault.0)));
+            drop(share);
         };
         if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
             send(failed(format!("cannot start a thread: {error}")));
@@ -229,6 +238,7 @@ impl RealWorld {
         let places = places(&self.layout, &state.settings, attempt);
         Watched {
             nonce: attempt.nonce.clone(),
+            slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
             log: places.log,
         }
@@ -242,8 +252,7 @@ impl RealWorld {
         match self.keepers.probe(agent, &reference) {
             Ok(Probe::KeeperAlive) => self.keepers.adopt(agent, &reference),
             Ok(Probe::Exited(record)) => {
-                let exit = Box::new(exit_of(&record, Some(&self.watched(state, attempt))));
-                let observation = Observation::Exited { attempt: attempt.id.clone(), exit };
+                let observation = ended(&record, Some(&self.watched(state, attempt)));
                 let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
             }
             Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
@@ -257,8 +266,7 @@ impl RealWorld {
     pub fn look_for_exit(&self, state: &State, attempt: &Attempt) {
         let reference = reference(&self.layout, attempt);
         if let Ok(Some(record)) = ExitRecord::read(&reference) {
-            let exit = Box::new(exit_of(&record, Some(&self.watched(state, attempt))));
-            let observation = Observation::Exited { attempt: attempt.id.clone(), exit };
+            let observation = ended(&record, Some(&self.watched(state, attempt)));
             let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
         }
     }

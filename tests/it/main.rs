@@ -1,11 +1,16 @@
 //! The one integration binary.
 
-mod cli_commands;
 mod agent_zoo;
+mod cli_commands;
+mod cli_demo;
 mod keeper;
 mod machine_cases;
 mod machine_phase;
 mod machine_sim;
 mod machine_support;
 mod machine_world;
+mod monitor_kill;
+mod monitor_run;
+mod monitor_world;
+mod support;
 mod tidy;

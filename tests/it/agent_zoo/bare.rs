@@ -32,7 +32,10 @@ fn commands_run_in_order_of_dependencies_and_are_retried_after_a_pause() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(zoo.task("b").classes(), "failed failed completed");
     let times = |name: &str| -> Vec<u64> {
-        zoo.read(name).lines().map(|line| line.parse::<u64>().expect("a time") / 1_000_000).collect()
+        zoo.read(name)
+            .lines()
+            .map(|line| line.parse::<u64>().expect("a time") / 1_000_000)
+            .collect()
     };
     let (a, b, c) = (times("a"), times("b"), times("c"));
     assert!(a[0] <= b[0] && b[2] <= c[0], "{a:?} {b:?} {c:?}");
@@ -41,7 +44,8 @@ fn commands_run_in_order_of_dependencies_and_are_retried_after_a_pause() {
     assert!(zoo.root().join("made").exists());
     assert!(!zoo.root().join(".git").exists());
     let attempts = zoo.task("b");
-    let codes: Vec<_> = attempts.attempts("work").iter().map(|it| it["exit_code"].clone()).collect();
+    let codes: Vec<_> =
+        attempts.attempts("work").iter().map(|it| it["exit_code"].clone()).collect();
     assert_eq!(codes, [1, 1, 0]);
 }
 

@@ -52,8 +52,7 @@ const WAYS: [Way; 20] = [
 
 #[test]
 fn each_way_to_end_has_its_class_and_keeps_the_work() {
-    let arms: String =
-        WAYS.iter().map(|it| format!("{})\n{}\n;;\n", it.id, it.script)).collect();
+    let arms: String = WAYS.iter().map(|it| format!("{})\n{}\n;;\n", it.id, it.script)).collect();
     let script = format!(
         "F=$PIPELINE_TASK_FILE; W=work-$PIPELINE_TASK_ID\necho mine > $W\n\
          case $PIPELINE_TASK_ID in\n{arms}esac"
@@ -83,7 +82,11 @@ fn each_way_to_end_has_its_class_and_keeps_the_work() {
         let kept = format!("refs/pipeline/salvage/{id}.impl.1");
         let is_kept = salvage.lines().any(|line| line == kept);
         let left_something = !is_completed && way.class != "empty";
-        assert_eq!(is_kept || id == "onlytask", left_something || id == "onlytask", "{id}: {salvage}");
+        assert_eq!(
+            is_kept || id == "onlytask",
+            left_something || id == "onlytask",
+            "{id}: {salvage}"
+        );
         if left_something {
             assert_eq!(zoo.git(&["show", &format!("{kept}:{work}")]), "mine");
             let names = zoo.git(&["ls-tree", "--name-only", &kept]);

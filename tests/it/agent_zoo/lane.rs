@@ -18,7 +18,8 @@ pipeline done"#;
     let check = "checks = [\"echo junk > junk.txt; echo junk > x.txt\", \
                  \"test -f wanted || { echo no wanted here; exit 3; }\"]";
     let settings = one_stage("", 1, script);
-    let zoo = Zoo::new(&settings.replace("must_change = true", &format!("must_change = true\n{check}")));
+    let zoo =
+        Zoo::new(&settings.replace("must_change = true", &format!("must_change = true\n{check}")));
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(0));
     let task = zoo.task("T-1");
@@ -63,7 +64,8 @@ fn a_conflict_is_prepared_in_the_worktree_and_both_parents_are_committed() {
     assert_eq!(zoo.task(first).classes(), "completed");
     assert_eq!(zoo.task(second).classes(), "completed completed");
     let conflict = zoo.read(&format!("conflict-{second}.impl.2"));
-    for part in ["<<<<<<<", "|||||||", "=======", ">>>>>>>", "two by T-1", "two by T-2", "\ntwo\n"] {
+    for part in ["<<<<<<<", "|||||||", "=======", ">>>>>>>", "two by T-1", "two by T-2", "\ntwo\n"]
+    {
         assert!(conflict.contains(part), "{part} in {conflict}");
     }
     let seen = zoo.read("seen");

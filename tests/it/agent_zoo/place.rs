@@ -78,11 +78,8 @@ fn copies_are_there_and_never_committed() {
 
 #[test]
 fn copies_that_git_does_not_ignore_are_not_committed_either() {
-    let zoo = Zoo::new(&one_stage(
-        "[worktree]\ncopy = [\".env\"]\n",
-        1,
-        "cp .env got; pipeline done",
-    ));
+    let zoo =
+        Zoo::new(&one_stage("[worktree]\ncopy = [\".env\"]\n", 1, "cp .env got; pipeline done"));
     zoo.write(".env", "KEY=secret\n");
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(0));
@@ -136,9 +133,8 @@ fn a_flood_of_output_is_capped_at_head_and_tail() {
     let zoo = Zoo::new(&one_stage("[limits]\nlog_bytes = \"64KiB\"", 1, script));
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(0));
-    let log = fs::read(zoo.root().join(".git/pipeline/logs/T-1.impl.1.log")).unwrap_or_else(|_| {
-        zoo.ok(&["task", "log", "T-1", "--stage", "impl"]).into_bytes()
-    });
+    let log = fs::read(zoo.root().join(".git/pipeline/logs/T-1.impl.1.log"))
+        .unwrap_or_else(|_| zoo.ok(&["task", "log", "T-1", "--stage", "impl"]).into_bytes());
     assert!(log.len() <= 66 << 10, "{}", log.len());
     let text = String::from_utf8_lossy(&log);
     assert!(text.contains("first words") && text.contains("last words"));
@@ -188,8 +184,15 @@ fn hostile_settings_and_hooks_of_the_user_stop_nothing() {
     let hooks = zoo.path("hooks");
     fs::create_dir_all(&hooks).expect("makes the folder");
     let names = [
-        "pre-commit", "commit-msg", "prepare-commit-msg", "post-commit", "post-checkout",
-        "pre-merge-commit", "post-merge", "reference-transaction", "post-index-change",
+        "pre-commit",
+        "commit-msg",
+        "prepare-commit-msg",
+        "post-commit",
+        "post-checkout",
+        "pre-merge-commit",
+        "post-merge",
+        "reference-transaction",
+        "post-index-change",
     ];
     let own = zoo.root().join(".git/hooks");
     fs::create_dir_all(&own).expect("makes the folder");

@@ -171,7 +171,8 @@ impl Zoo {
 
     /// Returns the names of what is on the base, sorted.
     pub fn landed_files(&self) -> Vec<String> {
-        let names = self.git(&["-c", "core.quotePath=false", "ls-tree", "-r", "--name-only", "main"]);
+        let names =
+            self.git(&["-c", "core.quotePath=false", "ls-tree", "-r", "--name-only", "main"]);
         names.lines().map(str::to_owned).collect()
     }
 

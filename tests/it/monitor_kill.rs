@@ -1,0 +1,146 @@
+//! Monitors and keepers killed in the middle: nothing is lost, nothing is done twice.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::support::project::{Project, Running, TWELVE};
+use crate::support::{processes_of, signal};
+
+/// A small generator, so that a run can be had again by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Waits until the journal has grown by so many bytes, or the monitor has ended.
+fn until_grown(project: &Project, monitor: &mut Running, bytes: u64) {
+    let wanted = project.journal_bytes() + bytes;
+    project.until("the journal to grow", || {
+        project.journal_bytes() >= wanted || monitor.has_ended().is_some()
+    });
+}
+
+fn killed_monitors(seed: u64, kills: usize) {
+    eprintln!("seed {seed}");
+    let project = Project::new(2);
+    project.import(TWELVE);
+    let mut dice = Dice(seed);
+    for _ in 0..kills {
+        let mut monitor = project.start(&["monitor", "--until-idle"]);
+        until_grown(&project, &mut monitor, dice.below(20_000));
+        monitor.kill();
+    }
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(TWELVE);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn monitors_killed_at_any_moment_lose_nothing() {
+    killed_monitors(0x9e37_79b9_7f4a_7c15, 5);
+}
+
+#[test]
+fn monitors_killed_soon_after_their_start_lose_nothing() {
+    let project = Project::new(2);
+    project.import(&TWELVE[..4]);
+    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
+    for _ in 0..5 {
+        let mut monitor = project.start(&["monitor", "--until-idle"]);
+        until_grown(&project, &mut monitor, 1 + dice.below(1_500));
+        monitor.kill();
+    }
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(&TWELVE[..4]);
+    project.assert_nothing_left();
+}
+
+/// Process ids of keepers with an agent at work.
+fn keepers(project: &Project) -> Vec<i32> {
+    let found = processes_of(&project.dir()).into_iter();
+    found.filter(|(_, line)| line.contains("__keeper")).map(|(pid, _)| pid).collect()
+}
+
+#[test]
+fn killed_keepers_cost_a_try_and_no_work() {
+    let project = Project::new(2);
+    project.import(TWELVE);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    for stage in ["test", "implementation"] {
+        let hold = format!("hold.{stage}");
+        project.hold(&hold);
+        let short = if stage == "test" { ".test." } else { ".impl." };
+        let begun = project.runs().iter().filter(|id| id.contains(short)).count();
+        project.until("an agent to be held", || {
+            project.runs().iter().filter(|id| id.contains(short)).count() > begun
+        });
+        let before = project.runs().len();
+        let pid = keepers(&project).into_iter().find(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.contains(stage)
+        });
+        signal(pid.expect("the stage's keeper lives"), Signal::KILL);
+        project.until("the loss to be seen", || {
+            project.log().iter().any(|entry| entry["class"] == "lost")
+        });
+        project.release(&hold);
+        project.until("work to go on", || project.runs().len() > before);
+    }
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(TWELVE);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn monitor_and_keepers_killed_together_lose_nothing() {
+    let project = Project::new(2);
+    project.import(&TWELVE[..4]);
+    project.hold("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("an implementation", || project.runs().iter().any(|id| id.contains(".impl.")));
+    monitor.kill();
+    keepers(&project).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    project.release("hold.implementation");
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(&TWELVE[..4]);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn agents_outlive_a_killed_monitor_and_are_adopted() {
+    let project = Project::new(1);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
+    monitor.kill();
+    let mut next = project.monitor(&["--until-idle"]);
+    project.release("hold.implementation");
+    assert_eq!(next.end(&project), Some(0));
+    assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn an_agent_that_ends_while_no_monitor_runs_is_taken_as_it_ended() {
+    let project = Project::new(1);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
+    monitor.kill();
+    project.release("hold.implementation");
+    project.until("its keeper to leave", || processes_of(&project.dir()).is_empty());
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}

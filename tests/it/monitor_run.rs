@@ -1,0 +1,233 @@
+//! A backlog from import to landed, in each mode and each rollout.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::support::processes_of;
+use crate::support::project::{Backlog, Project, TWELVE};
+
+#[test]
+fn a_backlog_lands_in_an_order_that_respects_every_dependency() {
+    let project = Project::new(2);
+    project.import(TWELVE);
+    let said = project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert!(said.contains("12 open tasks, parallel, production"), "{said}");
+    project.assert_landed(TWELVE);
+    project.assert_nothing_left();
+    assert_eq!(project.status()["counts"]["completed"], 12);
+    // Nothing is to be done: at once, and well.
+    project.ok(&["monitor", "--until-idle"]);
+    project.ok(&["monitor", "--once"]);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn polling_alone_is_enough() {
+    let poll = "[monitor]\npoll = { busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }\n";
+    let project = Project::with(1, poll);
+    let mut monitor = project.monitor(&["--poll-only"]);
+    project.import(&TWELVE[..3]);
+    project.until("the tasks to land", || project.count("completed") == 3);
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    project.assert_landed(&TWELVE[..3]);
+    project.assert_nothing_left();
+}
+
+/// Work attempts that run at the same time, the most by the journal; and the order of first starts.
+fn overlap(project: &Project) -> (usize, Vec<String>) {
+    let (mut running, mut most) = (BTreeSet::new(), 0);
+    let mut order: Vec<String> = Vec::new();
+    for entry in project.log() {
+        let attempt = entry["attempt"].as_str().unwrap_or_default().to_owned();
+        if entry["kind"] == "attempt_added" && entry["purpose"] == "work" {
+            let task = entry["task"].as_str().expect("work is on a task").to_owned();
+            if !order.contains(&task) {
+                order.push(task);
+            }
+            running.insert(attempt);
+            most = most.max(running.len());
+        } else if entry["kind"] == "attempt_ended" {
+            running.remove(&attempt);
+        }
+    }
+    (most, order)
+}
+
+#[test]
+fn sequential_mode_takes_one_task_after_the_other() {
+    let project = Project::new(2);
+    project.ok(&["mode", "switch", "sequential"]);
+    let backlog: &Backlog = &[("A", &[]), ("B", &["A"]), ("C", &[])];
+    project.import(backlog);
+    project.hold("hold.test");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project
+        .until("the first task's test stage", || project.runs().iter().any(|id| id == "A.test.1"));
+    let file = project.path(".pipeline/current-task.txt");
+    assert_eq!(fs::read_to_string(&file).expect("it is there").trim(), "A");
+    let agents = project.status()["agents"].as_object().expect("agents").clone();
+    assert!(agents.values().all(|agent| agent["current_task"] == "A"), "{agents:#?}");
+    assert_eq!(agents.values().filter(|agent| agent["status"] == "working").count(), 1);
+    // An unknown id is put back with a warning.
+    fs::write(&file, "NOBODY\n").expect("the file is ours to edit");
+    monitor.until_said("NOBODY");
+    project.until("the id to be put back", || {
+        fs::read_to_string(&file).is_ok_and(|text| text.trim() == "A")
+    });
+    // A known one counts at the next stage boundary.
+    fs::write(&file, "C\n").expect("the file is ours to edit");
+    project.until("the edit to be seen", || {
+        project
+            .log()
+            .iter()
+            .any(|entry| entry["task"] == "C" && entry["kind"] == "current_task_set")
+            || fs::read_to_string(&file).is_ok_and(|text| text.trim() == "C")
+    });
+    project.release("hold.test");
+    assert_eq!(monitor.end(&project), Some(0));
+    let (most, order) = overlap(&project);
+    assert_eq!(most, 1, "{}", project.story());
+    assert_eq!(order.len(), 3);
+    project.assert_landed(backlog);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn the_mode_is_switched_in_the_middle() {
+    let project = Project::new(2);
+    project.import(TWELVE);
+    project.hold("hold.architect");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("two agents at work", || project.runs().len() == 2);
+    project.ok(&["mode", "switch", "parallel"]);
+    let said = project.fails(4, &["mode", "switch", "sequential"]);
+    assert!(said.contains("architect-") && said.contains("is working on"), "{said}");
+    let said = project.fails(4, &["mode", "switch", "sequential", "--wait", "200ms"]);
+    assert!(said.contains("in the time given"), "{said}");
+    assert_eq!(project.ok(&["mode", "show"]).trim(), "parallel");
+    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "60s"]);
+    project.until("the drain", || {
+        project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
+    });
+    project.release("hold.architect");
+    assert_eq!(switch.end(&project), Some(0), "{}", switch.said());
+    assert_eq!(project.status()["orchestration_mode"], "sequential");
+    project.hold("hold.implementation");
+    project.until("an implementation", || project.runs().iter().any(|id| id.contains(".impl.")));
+    project.fails(4, &["mode", "switch", "parallel"]);
+    project.ok(&["mode", "switch", "parallel", "--force"]);
+    project.release("hold.implementation");
+    assert_eq!(monitor.end(&project), Some(0));
+    project.assert_landed(TWELVE);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_pilot_works_on_its_slice_and_leaves_the_base_alone() {
+    let project = Project::with(2, "[rollout]\npilot = { percent = 25 }\n");
+    project.ok(&["rollout", "set", "pilot"]);
+    project.import(TWELVE);
+    let before = project.git(&["rev-parse", "main"]);
+    // What is not in the slice waits for a person.
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
+    assert_eq!(project.git(&["rev-parse", "main"]), before);
+    let landed: BTreeSet<String> = project.landings("pipeline/landed").into_iter().collect();
+    assert!(!landed.is_empty() && landed.len() < 12, "{landed:?}");
+    for (id, deps) in TWELVE {
+        if landed.contains(*id) {
+            deps.iter().for_each(|dep| assert!(landed.contains(*dep), "{dep} of {id}: {landed:?}"));
+        } else {
+            assert_eq!(project.task(id), "unassigned");
+            let branch = format!("refs/heads/pipeline/task/{id}");
+            assert_eq!(project.git(&["for-each-ref", &branch]), "");
+        }
+    }
+    let touched: BTreeSet<String> =
+        project.runs().iter().filter_map(|id| Some(id.split_once('.')?.0.to_owned())).collect();
+    assert_eq!(touched, landed);
+    let waiting = project.status()["waiting"].as_array().expect("a list").clone();
+    // Each says why: it is outside itself, or what it needs is.
+    assert_eq!(waiting.len(), 12 - landed.len(), "{waiting:#?}");
+    assert!(waiting.iter().any(|wait| wait["on"] == "rollout"), "{waiting:#?}");
+    project.assert_nothing_left();
+}
+
+/// Everything of a repository that a run might change: refs, HEAD, files, worktrees.
+fn picture(project: &Project) -> String {
+    let files = project.git(&["ls-files", "--stage", "--others", "--exclude-standard"]);
+    let refs = project.git(&["for-each-ref"]);
+    let trees = project.git(&["worktree", "list", "--porcelain"]);
+    let objects = project.git(&["count-objects", "-v"]);
+    let config = fs::read_to_string(project.path(".git/config")).expect("git's settings");
+    let mut dot: Vec<_> = fs::read_dir(project.path(".pipeline"))
+        .expect("our folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    dot.sort();
+    format!("{files}\n{refs}\n{trees}\n{objects}\n{config}\n{dot:?}")
+}
+
+#[test]
+fn shadow_says_what_it_would_do_and_does_nothing() {
+    let project = Project::new(1);
+    project.ok(&["rollout", "set", "shadow"]);
+    project.import(TWELVE);
+    let before = picture(&project);
+    let mut monitor = project.monitor(&[]);
+    monitor.until_said("would start A architect");
+    // Its look at the base may still be going on.
+    let pid = monitor.pid();
+    project.until("the monitor alone", || {
+        processes_of(&project.dir()).iter().map(|(pid, _)| *pid).eq([pid])
+    });
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    assert_eq!(picture(&project), before);
+    assert_eq!(project.runs(), [""; 0]);
+    assert_eq!(project.count("completed"), 0);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_red_base_starts_no_agent() {
+    let project = Project::new(1);
+    project.write("broken", "");
+    project.commit("Break it");
+    project.import(&TWELVE[..1]);
+    let said = project.fails(4, &["monitor", "--until-idle"]);
+    assert!(said.contains("it is broken") && said.contains("--allow-red-base"), "{said}");
+    assert_eq!(project.runs(), [""; 0]);
+    project.assert_nothing_left();
+    // Allowed: the task takes the fault away itself.
+    let agent = fs::read_to_string(project.path("tools/agent.sh")).expect("the agent");
+    project.write("tools/agent.sh", &format!("{agent}rm -f broken\n"));
+    project.commit("Let agents mend it");
+    project.ok(&["monitor", "--until-idle", "--allow-red-base", "--timeout", "60s"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+    // The fault is gone from the base: nothing of it is remembered.
+    project.ok(&["monitor", "--until-idle"]);
+}
+
+#[test]
+fn a_red_base_is_judged_anew_by_the_next_monitor() {
+    let project = Project::new(1);
+    // Red for a reason outside of the repository, and in it.
+    project.write("tools/check.sh", "test -e \"$E2E_DIR/tool\" && ! test -e broken\n");
+    project.commit("Checks need a tool");
+    project.import(&TWELVE[..1]);
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.hold("tool");
+    project.write("broken", "");
+    project.commit("Break it");
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.git(&["revert", "--no-edit", "HEAD"]);
+    project.release("tool");
+    project.fails(4, &["monitor", "--until-idle"]);
+    project.hold("tool");
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
