@@ -125,9 +125,7 @@ fn conclude(end: Result<End, RunError>, layout: Layout, manner: Manner) -> Resul
     match end {
         Ok(End::Done) => Ok(Exit::Done),
         Ok(End::PersonNeeded) => Err(left(layout, manner, "only a person can move what is left")?),
-        Ok(End::TimedOut) => Err(left(layout, manner, "the time is up before all is done")?.hint(
-            "agents keep running: `pipeline monitor` goes on, `pipeline stop --now` ends them",
-        )),
+        Ok(End::TimedOut) => Err(left(layout, manner, "the time is up before all is done")?),
         Ok(End::RedBase { output }) => {
             let told = Error::busy("the checks are red on the base branch: no agent was started");
             Err(told
@@ -142,9 +140,14 @@ fn conclude(end: Result<End, RunError>, layout: Layout, manner: Manner) -> Resul
 /// Returns the error that names each task that is left, with what it waits for.
 fn left(layout: Layout, manner: Manner, what: &str) -> Result<Error, Error> {
     let open = Project { layout, repo: None }.open(manner.lock_wait)?;
-    let lines = remaining(open.now().0);
+    let state = open.now().0;
+    let lines = remaining(state);
     let told = Error::failed(format!("{what} ({})", counted(lines.len(), "task")));
-    Ok(lines.into_iter().fold(told, Error::because_of).hint("see `pipeline status`"))
+    let told = lines.into_iter().fold(told, Error::because_of).hint("see `pipeline status`");
+    if state.attempts.is_empty() {
+        return Ok(told);
+    }
+    Ok(told.hint("agents go on: `pipeline monitor` takes them up, `pipeline stop --now` ends them"))
 }
 
 fn counted(count: usize, noun: &str) -> String {

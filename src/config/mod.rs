@@ -269,7 +269,6 @@ count = 3
 command = ["sh", "-c", ""]
 completion = "marker"
 env = { A = "1" }
-complexity = ["complex"]
 [[agent]]
 name = "own"
 stages = ["review"]
@@ -317,6 +316,7 @@ pilot = { labels = ["pilot"] }
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
             ("[rollout]\nfallback = { cooldown = \"2h\" }", "cooldown = \"2h\""),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
+            ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),
         ];
         for (text, part) in table {
             refused(text, &[part]);
@@ -327,7 +327,14 @@ pilot = { labels = ["pilot"] }
             &format!("{agent}preset = \"claude\""),
             &["`agent.preset = \"claude\"` is not yet"],
         );
-        for line in ["launcher = \"tmux\"", "scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""] {
+        let lines = [
+            "launcher = \"tmux\"",
+            "scale = { min = 1, max = 6 }",
+            "sandbox = \"bwrap\"",
+            "tier = 2",
+            "complexity = [\"complex\"]",
+        ];
+        for line in lines {
             refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
         }
     }

@@ -189,11 +189,12 @@ fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
         }
     }
     group.stages = served;
-    for word in &group.complexity {
-        let known = ["simple", "moderate", "complex"];
-        if !known.contains(&word.as_str()) {
-            at.unknown_value("complexity", word, &known);
-        }
+    let known = ["simple", "moderate", "complex"];
+    let mut unknown = group.complexity.iter().filter(|word| !known.contains(&word.as_str()));
+    match unknown.next() {
+        Some(word) => at.unknown_value("complexity", word, &known),
+        None if !group.complexity.is_empty() => at.not_yet("complexity", ""),
+        None => {}
     }
     for (name, value) in &group.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -291,8 +291,11 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
 fn of_lane(state: &State, change: &LaneChange) -> Option<String> {
     let (base, branch) = (&state.settings.project.base, &state.settings.landing.branch);
     match change {
+        LaneChange::BaseTaken { base: taken, landed } if taken == landed => {
+            Some(format!("{base} and {branch} both stand at {}", short_oid(taken)))
+        }
         LaneChange::BaseTaken { base: taken, .. } => {
-            Some(format!("{branch} holds {base} at {}", short_oid(taken)))
+            Some(format!("{branch} took {base} in at {}", short_oid(taken)))
         }
         LaneChange::BaseConflicted { paths } => {
             let paths = first_line(paths);
