@@ -185,7 +185,7 @@ impl Repo {
     }
 
     /// Returns folders which `worktree add` of a slot of this name made and then died: they hold
-    /// nothing but `locked`, so git neither lists nor prunes them.
+    /// nothing but `locked` and an empty `gitdir`, so git neither lists nor prunes them.
     fn half_made(&self, slot: &Path) -> Result<Vec<PathBuf>, GitError> {
         let base = slot.file_name().unwrap_or_default().as_bytes();
         let mut admins = self.admins()?;
@@ -194,7 +194,12 @@ impl Repo {
             let rest = name.strip_prefix(base);
             let is_named = rest.is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
             let names = fs::read_dir(admin).map(|it| it.filter_map(Result::ok));
-            let is_bare = names.is_ok_and(|mut it| it.all(|entry| entry.file_name() == "locked"));
+            let is_empty = |entry: &fs::DirEntry| {
+                entry.file_name() == "gitdir" && entry.metadata().is_ok_and(|meta| meta.len() == 0)
+            };
+            let is_bare = names.is_ok_and(|mut it| {
+                it.all(|entry| entry.file_name() == "locked" || is_empty(&entry))
+            });
             let age = fs::metadata(admin).and_then(|meta| meta.modified()).map(|at| at.elapsed());
             let is_old = matches!(age, Ok(Ok(age)) if age > HALF_MADE_AGE_MIN);
             is_named && is_bare && is_old

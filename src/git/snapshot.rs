@@ -439,9 +439,9 @@ mod tests {
         let case = Case::new();
         case.git(&["add", "-A"]);
         case.git(&["commit", "-q", "-m", "with the task file"]);
-        let (snapshot, commit) = case.taken();
-        assert!(!snapshot.tree_changed);
-        assert_eq!(case.text(&commit, "TASK-1.md"), None);
+        let snapshot = case.take();
+        assert!(!snapshot.tree_changed && snapshot.head_moved_away);
+        assert_eq!(snapshot.commit, None);
     }
 
     #[test]
