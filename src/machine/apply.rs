@@ -326,9 +326,6 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.tip = Some(tip.clone());
             base.landed.clone_from(landed);
             base.seen_at = *at;
-            if base.is_known_green() {
-                base.red = None;
-            }
         }
         LaneChange::BaseTaken { base: taken, landed } => {
             base.taken = Some(taken.clone());
@@ -379,10 +376,10 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.follow = None;
             base.why = None;
             base.behind = 0;
-            if base.is_known_green() {
-                base.red = None;
-            }
         }
+    }
+    if state.base.is_known_green() {
+        state.base.red = None;
     }
     index::refresh_lane(state);
 }
