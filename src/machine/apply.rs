@@ -326,9 +326,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.tip = Some(tip.clone());
             base.landed.clone_from(landed);
             base.seen_at = *at;
-            if base.is_known_green() {
-                base.red = None;
-            }
+            clear_red(base);
         }
         LaneChange::BaseTaken { base: taken, landed } => {
             base.taken = Some(taken.clone());
@@ -379,9 +377,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.follow = None;
             base.why = None;
             base.behind = 0;
-            if base.is_known_green() {
-                base.red = None;
-            }
+            clear_red(base);
         }
     }
     index::refresh_lane(state);
@@ -397,6 +393,13 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     state.settings = Arc::new(settings.clone());
     hire(state, at);
     index::rebuild(state);
+}
+
+/// A base that is known to pass is no longer red.
+fn clear_red(base: &mut Base) {
+    if base.is_known_green() {
+        base.red = None;
+    }
 }
 
 fn note_green(base: &mut Base, commit: &Oid) {

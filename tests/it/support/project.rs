@@ -236,7 +236,7 @@ impl Project {
     /// Starts a monitor and waits until it has taken over.
     pub(crate) fn monitor(&self, args: &[&str]) -> Running {
         let mut running = self.start(&[&["monitor"], args].concat());
-        running.until_said("open tasks");
+        running.until_said(" open task");
         running
     }
 
