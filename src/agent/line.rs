@@ -187,13 +187,17 @@ impl Worker {
         }
     }
 
-    /// Takes over an attempt: its keeper reports the end, or the disk does at once.
+    /// Takes over an attempt: that it runs is told, and its keeper reports the end; or the disk does
+    /// at once.
     fn adopt(&mut self, attempt: AttemptRef) {
         match self.connect_if_alive() {
             Ok(_) => {
                 let running = self.link.as_ref().and_then(|link| link.running.as_ref());
                 if running == Some(&attempt.attempt) {
+                    let (agent, name) = (self.agent().to_owned(), attempt.attempt.clone());
                     locked(&self.shared.desk).expected = Some(attempt);
+                    // Its first monitor may have died before it was told.
+                    self.tell(Report::Started { agent, attempt: name });
                 } else {
                     self.settle(&attempt);
                 }

@@ -396,6 +396,7 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     index::rebuild(state);
 }
 
+
 fn note_green(base: &mut Base, commit: &Oid) {
     base.green.retain(|known| known != commit);
     base.green.push(commit.clone());

@@ -21,16 +21,7 @@ use super::time::Time;
 pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
     match seen {
         Observation::MonitorStarted { pid, allows_red_base } => {
-            let (pid, allows_red_base) = (*pid, *allows_red_base);
-            let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
-            let mut changes = vec![project(change)];
-            // Whoever starts it anew may have made way for the base.
-            let base = &state.base;
-            if base.follow.as_ref().is_some_and(|follow| follow.tries.until.is_some()) {
-                let (why, behind) = (base.why.clone(), base.behind);
-                changes.push(lane(LaneChange::FollowSet { follow: None, why, behind }));
-            }
-            Step::accept(changes)
+            Step::accept(monitor_started(state, event, *pid, *allows_red_base))
         }
         Observation::MonitorEnded { why } => {
             let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
@@ -50,14 +41,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
         }
         Observation::Lost { attempt, why } => {
-            with(state, attempt, &LOSABLE, |found| match found.phase {
-                AttemptPhase::Saving => unsaved(state, event, found, why),
-                AttemptPhase::Preparing
-                | AttemptPhase::Starting
-                | AttemptPhase::Running
-                | AttemptPhase::Checking
-                | AttemptPhase::Advancing => lost(state, event, found, why),
-            })
+            with(state, attempt, &LOSABLE, |found| lost(state, event, found, why))
         }
         Observation::Saved { attempt, commit, has_changed, markers } => {
             with(state, attempt, &[AttemptPhase::Saving], |found| {
@@ -95,6 +79,18 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
+fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool) -> Vec<Change> {
+    let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
+    let mut changes = vec![project(change)];
+    // Whoever starts it anew may have made way for the base.
+    let base = &state.base;
+    if base.follow.as_ref().is_some_and(|follow| follow.tries.until.is_some()) {
+        let (why, behind) = (base.why.clone(), base.behind);
+        changes.push(lane(LaneChange::FollowSet { follow: None, why, behind }));
+    }
+    changes
+}
+
 const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
 const LOSABLE: [AttemptPhase; 3] =
     [AttemptPhase::Starting, AttemptPhase::Running, AttemptPhase::Saving];
@@ -180,6 +176,9 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
+    if found.phase == AttemptPhase::Saving {
+        return unsaved(state, event, found, why);
+    }
     let verdict = Outcome { class: Class::Lost, reason: why.to_owned(), at: event.at };
     let change = AttemptChange::Exited { exit: None, verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
-use super::current;
+use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::lane;
 use super::progress::Progress;
@@ -226,6 +226,7 @@ impl Monitor {
             progress,
             program_dir,
             inherited,
+            current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
         let started_at = clock.now();
@@ -332,9 +333,10 @@ impl Monitor {
 
     /// Of what the monitor itself asks for, only a choice in the current-task file is noted: it could
     /// not be taken up, and what holds is written there again.
-    fn put_back(&self, why: &str) {
-        self.cycle.world.progress.warn(why);
-        current::write(&self.cycle.world.layout, self.cycle.ledger.state());
+    fn put_back(&mut self, why: &str) {
+        let world = &mut self.cycle.world;
+        world.progress.warn(why);
+        world.current.put_back(&world.layout, self.cycle.ledger.state());
     }
 
     /// Waits for something to happen, or for the next moment at which something is due.
@@ -433,9 +435,12 @@ impl Monitor {
 
     fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {
         bodies.extend(self.read_config());
-        let state = self.cycle.ledger.state();
-        if let Some(text) = current::read_edit(&self.cycle.world.layout, state) {
-            bodies.push(EventBody::Command(Command::PickTask { text }));
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        let Some(edit) = world.current.read_edit(&world.layout, state) else { return };
+        let body = EventBody::Command(Command::PickTask { text: edit });
+        // One write can come as several events.
+        if !bodies.contains(&body) {
+            bodies.push(body);
         }
     }
 

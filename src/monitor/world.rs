@@ -8,6 +8,8 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use super::brief;
+use super::current::CurrentFile;
 use super::cycle::World;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
@@ -16,7 +18,6 @@ use super::progress::Progress;
 use super::report::{Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
-use super::{brief, current};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
 use crate::agent::job::{ExitRecord, GRACE_MS};
@@ -46,6 +47,7 @@ pub struct RealWorld {
     pub program_dir: PathBuf,
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
+    pub current: CurrentFile,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
 }
@@ -72,7 +74,7 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at);
-        current::write(&self.layout, state);
+        self.current.write(&self.layout, state);
     }
 
     fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {

@@ -94,6 +94,28 @@ fn sequential_mode_takes_one_task_after_the_other() {
 }
 
 #[test]
+fn an_edit_of_the_current_task_counts_at_the_next_stage_without_file_events() {
+    let poll = "[monitor]\npoll = { busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }\n";
+    let project = Project::with(1, poll);
+    project.ok(&["mode", "switch", "sequential"]);
+    let backlog: &Backlog = &[("A", &[]), ("B", &[])];
+    project.import(backlog);
+    project.hold("hold.test");
+    let mut monitor = project.monitor(&["--until-idle", "--poll-only"]);
+    project.until("the test stage", || project.runs().iter().any(|id| id == "A.test.1"));
+    project.write(".pipeline/current-task.txt", "B\n");
+    // What happens meanwhile does not write over it.
+    project.ok(&["pause"]);
+    project.ok(&["resume"]);
+    project.until("the edit to count", || project.ok(&["log"]).contains("B is the current task"));
+    project.release("hold.test");
+    assert_eq!(monitor.end(&project), Some(0));
+    assert_eq!(project.runs()[..3], ["A.arch.1", "A.test.1", "B.arch.1"]);
+    project.assert_landed(backlog);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn the_mode_is_switched_in_the_middle() {
     let project = Project::new(2);
     project.import(TWELVE);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pipeline::sys::clock::monotonic;
 
 /// Longest that a test waits for one thing.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
