@@ -62,6 +62,13 @@ pub struct Surroundings<'a> {
     pub program_dir: &'a Path,
 }
 
+/// Returns whether the attempt's agent must say with a status line that it is done.
+pub fn needs_marker(state: &State, attempt: &Attempt) -> bool {
+    let agent = state.agents.get(&attempt.agent);
+    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    group.is_none_or(|group| group.completion == Completion::Marker)
+}
+
 /// Why there is nothing to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoOrder {

@@ -240,6 +240,7 @@ impl RealWorld {
             nonce: attempt.nonce.clone(),
             slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
+            needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
             log: places.log,
         }
     }
