@@ -456,7 +456,7 @@ mod tests {
         assert!(snapshot.tree_changed && snapshot.head_moved_away);
         assert_eq!(case.text(&commit, "TASK-1.md"), None);
         assert_eq!(case.text(&commit, "new.txt").as_deref(), Some("new"));
-        assert_eq!(case.scratch.parents(&commit), [case.tip.clone()]);
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
         let kept = case.scratch.rev(&format!("{PIN}.head"));
         assert_eq!(kept.as_str(), case.git(&["rev-parse", "HEAD"]));
     }

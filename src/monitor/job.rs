@@ -9,6 +9,7 @@ use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind};
+use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
 
@@ -42,6 +43,11 @@ pub fn places(layout: &Layout, settings: &Settings, attempt: &Attempt) -> Places
         dir,
         attempt_dir,
     }
+}
+
+/// Returns under what id an attempt's setup is run.
+pub fn setup_id(attempt: &AttemptId) -> String {
+    format!("{attempt}.setup")
 }
 
 /// Returns what identifies an attempt in the world.

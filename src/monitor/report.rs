@@ -79,7 +79,8 @@ impl Watch {
         locked(&self.attempts).remove(attempt)
     }
 
-    fn has_setup(&self, job: &str) -> bool {
+    /// Returns whether a setup job is under way.
+    pub fn has_setup(&self, job: &str) -> bool {
         locked(&self.setups).contains_key(job)
     }
 }

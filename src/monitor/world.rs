@@ -29,6 +29,7 @@ use crate::machine::id::AttemptId;
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::time::Time;
+use crate::machine::change::AttemptChange;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 
 /// How long the strays of a dead keeper get to leave.
@@ -72,6 +73,11 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at);
+        for change in changes {
+            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
+                self.stop_setup(state, id);
+            }
+        }
         current::write(&self.layout, state);
     }
 
@@ -150,7 +156,7 @@ impl RealWorld {
         let setup = (!settings.worktree.setup.is_empty()).then(|| {
             let commands = &settings.worktree.setup;
             let mut job = job::checks_job(&self.around(), settings, attempt, &places, commands);
-            job.attempt = format!("{id}.setup");
+            job.attempt = job::setup_id(id);
             job.attempt_dir = self.layout.attempt(&job.attempt);
             job.log = self.layout.log(&job.attempt);
             job
@@ -180,6 +186,15 @@ impl RealWorld {
             self.find_again(state, attempt);
         } else {
             self.start(state, attempt);
+        }
+    }
+
+    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise.
+    fn stop_setup(&self, state: &State, id: &AttemptId) {
+        let Some(attempt) = state.attempts.get(id) else { return };
+        let job = job::setup_id(id);
+        if attempt.phase == AttemptPhase::Preparing && self.watch.has_setup(&job) {
+            self.keepers.stop(attempt.agent.as_str(), &job, Duration::from_millis(GRACE_MS));
         }
     }
 
