@@ -187,13 +187,16 @@ impl Worker {
         }
     }
 
-    /// Takes over an attempt: its keeper reports the end, or the disk does at once.
+    /// Takes over an attempt: its keeper reports the end, or the disk does at once. One that runs is
+    /// told as started, since whoever ordered it may have died before it took that down.
     fn adopt(&mut self, attempt: AttemptRef) {
         match self.connect_if_alive() {
             Ok(_) => {
                 let running = self.link.as_ref().and_then(|link| link.running.as_ref());
                 if running == Some(&attempt.attempt) {
+                    let (agent, name) = (self.agent().to_owned(), attempt.attempt.clone());
                     locked(&self.shared.desk).expected = Some(attempt);
+                    self.tell(Report::Started { agent, attempt: name });
                 } else {
                     self.settle(&attempt);
                 }
