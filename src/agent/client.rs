@@ -42,7 +42,7 @@ pub enum Report {
         /// The attempt under way there.
         running: Option<String>,
     },
-    /// The first command of the attempt runs.
+    /// The first command of the attempt runs; or one that was to be adopted does.
     Started {
         /// The agent.
         agent: String,

@@ -179,7 +179,10 @@ impl Repo {
         let call = |point| {
             self.in_slot(Call::write(point, slot), slot, admin).env("GIT_INDEX_FILE", &index)
         };
-        let except = request.exclude.iter().map(|path| format!(":(top,exclude,literal){path}"));
+        // Git refuses paths behind a link, and nothing behind one can get into the tree.
+        let exclude: Vec<&String> =
+            request.exclude.iter().filter(|path| !is_behind_link(slot, path)).collect();
+        let except = exclude.iter().map(|path| format!(":(top,exclude,literal){path}"));
         let args = ["add", "-A", "--ignore-errors", "--", ":(top)"];
         let add = || {
             let except = except.clone();
@@ -202,7 +205,7 @@ impl Repo {
         }
         let left_out = Left::of(added, slot)?;
         // Whatever the agent staged or committed of these, they are in the result as at the tip.
-        let paths = request.exclude.iter().chain(&left_out.embedded);
+        let paths = exclude.into_iter().chain(&left_out.embedded);
         let paths: Vec<String> = paths.map(|path| format!(":(top,literal){path}")).collect();
         if !paths.is_empty() {
             let args = ["reset", "-q", "--no-refresh", request.tip.as_str(), "--"];
@@ -250,6 +253,14 @@ impl Repo {
         markers.sort();
         Ok(markers)
     }
+}
+
+/// Returns whether one of the folders on the way from `slot` to `path` is a symbolic link.
+fn is_behind_link(slot: &Path, path: &str) -> bool {
+    let folders = Path::new(path).ancestors().skip(1);
+    folders
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .any(|folder| fs::symlink_metadata(slot.join(folder)).is_ok_and(|meta| meta.is_symlink()))
 }
 
 /// What `git add` passed over.
@@ -435,13 +446,19 @@ mod tests {
     }
 
     #[test]
-    fn a_committed_task_file_is_taken_out_again() {
+    fn a_committed_task_file_is_taken_out_again_with_its_history() {
         let case = Case::new();
         case.git(&["add", "-A"]);
         case.git(&["commit", "-q", "-m", "with the task file"]);
-        let snapshot = case.take();
-        assert!(!snapshot.tree_changed && snapshot.head_moved_away);
-        assert_eq!(snapshot.commit, None);
+        assert_eq!(case.take().commit, None);
+        case.write("new.txt", "new");
+        let (snapshot, commit) = case.taken();
+        assert!(snapshot.tree_changed && snapshot.head_moved_away);
+        assert_eq!(case.text(&commit, "TASK-1.md"), None);
+        assert_eq!(case.text(&commit, "new.txt").as_deref(), Some("new"));
+        assert_eq!(case.scratch.parents(&commit), std::slice::from_ref(&case.tip));
+        let kept = case.scratch.rev(&format!("{PIN}.head"));
+        assert_eq!(kept.as_str(), case.git(&["rev-parse", "HEAD"]));
     }
 
     #[test]

@@ -324,7 +324,11 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
                 base.take_tries = Tries::default();
             }
             base.tip = Some(tip.clone());
-            base.landed.clone_from(landed);
+            match landed {
+                Some(_) => base.landed.clone_from(landed),
+                // The branch is gone: taking the base in anew puts it back where it stood.
+                None => base.taken = None,
+            }
             base.seen_at = *at;
         }
         LaneChange::BaseTaken { base: taken, landed } => {
@@ -395,7 +399,6 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     hire(state, at);
     index::rebuild(state);
 }
-
 
 fn note_green(base: &mut Base, commit: &Oid) {
     base.green.retain(|known| known != commit);

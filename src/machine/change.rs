@@ -163,6 +163,8 @@ pub enum AttemptChange {
 /// A decision about the landing lane and the base.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LaneChange {
+    /// `landed`: where the landing branch stands; `None`: nowhere, which is mended by taking the
+    /// base in anew.
     BaseSeen {
         tip: Oid,
         landed: Option<Oid>,

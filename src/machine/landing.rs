@@ -97,7 +97,11 @@ fn with(
 
 fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> Step {
     let base = &state.base;
-    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed {
+    // Only the lane moves the landing branch. A look may be older than what has landed since, and
+    // where somebody else moved it, the lane's next effect finds out.
+    let is_gone = landed.is_none() && base.landed.is_some() && base.taken.is_some();
+    let landed = base.landed.as_ref().or(landed);
+    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed && !is_gone {
         return Step::accept(Vec::new());
     }
     let mut changes = Vec::new();
@@ -107,7 +111,7 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
         let behind = if has_caught_up { 0 } else { base.behind };
         changes.push(lane(LaneChange::FollowSet { follow: None, why: None, behind }));
     }
-    let (tip, landed) = (tip.clone(), landed.cloned());
+    let (tip, landed) = (tip.clone(), landed.filter(|_| !is_gone).cloned());
     changes.push(lane(LaneChange::BaseSeen { tip, landed, at: event.at }));
     Step::accept(changes)
 }

@@ -326,7 +326,9 @@ pub(super) fn with_tail(reason: &str, from: &Attempt) -> String {
 }
 
 fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
-    let outcome = Outcome { class: Class::Infrastructure, reason: why.to_owned(), at: event.at };
+    // What failed while it was being stopped failed because of that.
+    let class = if found.is_stopping { Class::Stopped } else { Class::Infrastructure };
+    let outcome = Outcome { class, reason: why.to_owned(), at: event.at };
     match found.phase {
         // It runs on: only its end could not be brought about, and that is tried again.
         AttemptPhase::Running if found.is_stopping => {

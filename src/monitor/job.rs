@@ -9,6 +9,7 @@ use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind};
+use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
 
@@ -44,6 +45,11 @@ pub fn places(layout: &Layout, settings: &Settings, attempt: &Attempt) -> Places
     }
 }
 
+/// Returns under what id an attempt's setup is run.
+pub fn setup_id(attempt: &AttemptId) -> String {
+    format!("{attempt}.setup")
+}
+
 /// Returns what identifies an attempt in the world.
 pub fn reference(layout: &Layout, attempt: &Attempt) -> AttemptRef {
     AttemptRef {
@@ -60,6 +66,13 @@ pub struct Surroundings<'a> {
     pub repo: Option<&'a Repo>,
     /// The folder of the running program; first in `PATH`.
     pub program_dir: &'a Path,
+}
+
+/// Returns whether the attempt's agent must say with a status line that it is done.
+pub fn needs_marker(state: &State, attempt: &Attempt) -> bool {
+    let agent = state.agents.get(&attempt.agent);
+    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    group.is_none_or(|group| group.completion == Completion::Marker)
 }
 
 /// Why there is nothing to run.

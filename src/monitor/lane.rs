@@ -2,6 +2,7 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::prepare::put_back;
 use super::work::{Fault, oid, refs};
 use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
@@ -45,7 +46,7 @@ pub fn take_base(
             Cas::Moved(_) => look(branches, repo),
         };
     };
-    let landed = oid(landed)?;
+    let landed = standing(branches, &oid(landed)?, repo)?;
     let name = branches.base.trim_start_matches("refs/heads/");
     let message = format!("Take in {name}\n");
     let next = match repo.take_base(&landed, &tip, &message, date_s)? {
@@ -57,8 +58,25 @@ pub fn take_base(
     };
     match repo.cas_ref(&branches.landed, Some(&next), Some(&landed))? {
         Cas::Done => Ok(taken(&next)),
-        Cas::Moved(_) => look(branches, repo),
+        Cas::Moved(_) => Err(moved_by_others(branches)),
     }
+}
+
+/// Returns where the landing branch stands: at `recorded`, or at what descends from it. Anything
+/// else would lose what has landed, so the branch is put back, and what was found kept in salvage.
+fn standing(branches: &Branches, recorded: &git::Oid, repo: &Repo) -> Result<git::Oid, Fault> {
+    let found = repo.read_ref(&branches.landed)?;
+    if let Some(found) = &found
+        && (found == recorded || repo.is_ancestor(recorded, found)?)
+    {
+        return Ok(found.clone());
+    }
+    put_back(repo, &branches.landed, recorded, found.as_ref())?;
+    Ok(recorded.clone())
+}
+
+fn moved_by_others(branches: &Branches) -> Fault {
+    Fault(format!("`{}` is being moved by somebody else", branches.landed))
 }
 
 /// What a landing's merge needs.
@@ -123,13 +141,11 @@ pub fn land(
 ) -> Result<Observation, Fault> {
     let (onto, made) = (oid(onto)?, oid(commit)?);
     let landed = || Observation::Landed { task: task.clone(), number, commit: known(&made) };
-    if let Cas::Moved(found) = repo.cas_ref(&branches.landed, Some(&made), Some(&onto))? {
-        let is_in = match &found {
-            Some(found) => repo.is_ancestor(&made, found)?,
-            None => false,
-        };
-        if !is_in {
-            let found = found.as_ref().map(known);
+    if let Cas::Moved(_) = repo.cas_ref(&branches.landed, Some(&made), Some(&onto))? {
+        let found = standing(branches, &onto, repo)?;
+        if !repo.is_ancestor(&made, &found)? {
+            // At `onto` again it lands at the next try.
+            let found = Some(known(&found));
             return Ok(Observation::LandingRaced { task: task.clone(), number, found });
         }
     }

@@ -158,7 +158,8 @@ fn is_setup_due(changed: &Changed) -> bool {
     }
 }
 
-/// Copies files that git does not track from the main checkout; a missing one is left out.
+/// Copies files that git does not track from the main checkout; a missing one is left out, and a
+/// link that is named itself counts as what it points to.
 fn copy(prepare: &Prepare) -> Result<(), Fault> {
     for name in &prepare.worktree.copy {
         let (from, to) = (prepare.root.join(name), prepare.places.dir.join(name));
@@ -166,9 +167,18 @@ fn copy(prepare: &Prepare) -> Result<(), Fault> {
             let Ok(entry) = entry else { continue };
             let Ok(below) = entry.path().strip_prefix(&from) else { continue };
             let to = if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
-            let copied = if entry.file_type().is_dir() {
+            let kind = if entry.depth() == 0 {
+                fs::metadata(entry.path()).map(|meta| meta.file_type()).ok()
+            } else {
+                Some(entry.file_type())
+            };
+            if let Some(link) = link_on_way(&prepare.places.dir, &to) {
+                let why = "it is a symbolic link in the repository";
+                return Err(Fault(format!("cannot copy to `{}`: {why}", link.display())));
+            }
+            let copied = if kind.is_some_and(|kind| kind.is_dir()) {
                 fs::create_dir_all(&to)
-            } else if entry.file_type().is_file() {
+            } else if kind.is_some_and(|kind| kind.is_file()) {
                 let parent = to.parent().map_or(Ok(()), fs::create_dir_all);
                 parent.and_then(|()| fs::copy(entry.path(), &to).map(|_| ()))
             } else {
@@ -178,6 +188,17 @@ fn copy(prepare: &Prepare) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Returns the first symbolic link below `dir` on the way to `path`: writing there could leave the
+/// worktree.
+fn link_on_way(dir: &Path, path: &Path) -> Option<PathBuf> {
+    let mut way = dir.to_owned();
+    path.strip_prefix(dir).ok()?.components().find_map(|part| {
+        way.push(part);
+        let is_link = fs::symlink_metadata(&way).is_ok_and(|meta| meta.is_symlink());
+        is_link.then(|| way.clone())
+    })
 }
 
 fn set_up(

@@ -29,6 +29,8 @@ pub struct Watched {
     pub nonce: String,
     /// `None` for checks.
     pub task_file: Option<PathBuf>,
+    /// Without a status line it has failed, so the end of its output is evidence.
+    pub needs_marker: bool,
     pub log: PathBuf,
 }
 
@@ -77,7 +79,8 @@ impl Watch {
         locked(&self.attempts).remove(attempt)
     }
 
-    fn has_setup(&self, job: &str) -> bool {
+    /// Returns whether a setup job is under way.
+    pub fn has_setup(&self, job: &str) -> bool {
         locked(&self.setups).contains_key(job)
     }
 }
@@ -142,13 +145,21 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
     let said = watched.and_then(|watched| {
         watched.task_file.as_deref().map(|file| read_reply(file, &watched.nonce, record.code))
     });
-    let (marker, notes) = said.unwrap_or_default();
-    let is_clean = record.code == Some(0) && matches!(marker, None | Some(Marker::Completed));
+    let Said { marker, notes, unreadable } = said.unwrap_or_default();
+    let is_clean = record.code == Some(0)
+        && match marker {
+            None => watched.is_none_or(|watched| !watched.needs_marker),
+            Some(Marker::Completed) => true,
+            Some(Marker::Blocked(_) | Marker::Failed(_) | Marker::ChangesRequested(_)) => false,
+        };
     let tail = match watched {
         _ if !record.reason.is_empty() && record.ended_by == Ended::SpawnFailed => {
             record.reason.clone()
         }
-        Some(watched) if !is_clean => tail_of(&watched.log),
+        Some(watched) if !is_clean => {
+            let odd = unreadable.map(|line| format!("not understood: `{line}`\n"));
+            odd.unwrap_or_default() + &tail_of(&watched.log)
+        }
         Some(_) | None => String::new(),
     };
     Exit {
@@ -174,20 +185,29 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
     }
 }
 
+/// What counts for an attempt of what stands in its task file.
+#[derive(Debug, Default)]
+struct Said {
+    marker: Option<Marker>,
+    notes: String,
+    /// A last status line that says nothing known.
+    unreadable: Option<String>,
+}
+
 /// Reads the status that counts for this attempt, and the notes.
 ///
 /// Another nonce: ignored. Header gone: accepted only with this attempt's own exit 0.
-fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> (Option<Marker>, String) {
+fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> Said {
     let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX) else {
-        return (None, String::new());
+        return Said::default();
     };
-    let Ok(parsed) = reply::read(&bytes) else { return (None, String::new()) };
+    let Ok(parsed) = reply::read(&bytes) else { return Said::default() };
     let is_own = match &parsed.nonce {
         Some(found) => found == nonce,
         None => code == Some(0),
     };
     if !is_own {
-        return (None, String::new());
+        return Said::default();
     }
     let marker = parsed.status.and_then(|status| match status {
         Status::InProgress => None,
@@ -196,7 +216,8 @@ fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> (Option<Marker>, S
         Status::Failed(why) => Some(Marker::Failed(why)),
         Status::ChangesRequested(what) => Some(Marker::ChangesRequested(what)),
     });
-    (marker, keep_tail(&parsed.notes, NOTES_BYTES_MAX).to_owned())
+    let notes = keep_tail(&parsed.notes, NOTES_BYTES_MAX).to_owned();
+    Said { marker, notes, unreadable: parsed.unreadable }
 }
 
 /// Returns whether the task file says, for this attempt, that it is done: the keeper's question.

@@ -405,8 +405,12 @@ impl Monitor {
         match input {
             Input::Event(body) => bodies.push(body),
             Input::Started(attempt) => {
-                let at = self.cycle.clock.now();
-                bodies.push(EventBody::Observation(Observation::Started { attempt, at }));
+                // One that is adopted is told as started, which the record mostly knows.
+                let known = self.cycle.ledger.state().attempts.get(&attempt);
+                if known.is_some_and(|known| known.phase == AttemptPhase::Starting) {
+                    let at = self.cycle.clock.now();
+                    bodies.push(EventBody::Observation(Observation::Started { attempt, at }));
+                }
             }
             Input::KeeperLost { attempt, found, .. } => {
                 let (world, state) = (&self.cycle.world, self.cycle.ledger.state());

@@ -26,6 +26,7 @@ use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
+use crate::machine::change::AttemptChange;
 use crate::machine::id::AttemptId;
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
@@ -74,6 +75,11 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at);
+        for change in changes {
+            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
+                self.stop_setup(state, id);
+            }
+        }
         self.current.write(&self.layout, state);
     }
 
@@ -152,7 +158,7 @@ impl RealWorld {
         let setup = (!settings.worktree.setup.is_empty()).then(|| {
             let commands = &settings.worktree.setup;
             let mut job = job::checks_job(&self.around(), settings, attempt, &places, commands);
-            job.attempt = format!("{id}.setup");
+            job.attempt = job::setup_id(id);
             job.attempt_dir = self.layout.attempt(&job.attempt);
             job.log = self.layout.log(&job.attempt);
             job
@@ -182,6 +188,15 @@ impl RealWorld {
             self.find_again(state, attempt);
         } else {
             self.start(state, attempt);
+        }
+    }
+
+    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise.
+    fn stop_setup(&self, state: &State, id: &AttemptId) {
+        let Some(attempt) = state.attempts.get(id) else { return };
+        let job = job::setup_id(id);
+        if attempt.phase == AttemptPhase::Preparing && self.watch.has_setup(&job) {
+            self.keepers.stop(attempt.agent.as_str(), &job, Duration::from_millis(GRACE_MS));
         }
     }
 
@@ -242,6 +257,7 @@ impl RealWorld {
             nonce: attempt.nonce.clone(),
             slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
+            needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
             log: places.log,
         }
     }

@@ -271,11 +271,25 @@ fn a_landing_check_that_is_stopped_frees_the_lane() {
 }
 
 #[test]
-fn a_landing_branch_that_is_gone_is_made_again() {
+fn a_landing_branch_that_is_gone_is_made_again_where_it_stood() {
     let mut m = short_machine(|_| {});
+    let landed = m.state.base.landed.clone();
+    assert!(landed.is_some());
     m.see(Observation::BaseSeen { tip: Oid::new("base-1"), landed: None });
     m.turns();
-    assert!(matches!(m.effects().as_slice(), [Effect::TakeBase { landed: None, .. }]));
+    let effects = m.effects();
+    let [Effect::TakeBase { landed: Some(found), .. }] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(Some(found), landed.as_ref());
+}
+
+#[test]
+fn an_old_look_at_the_landing_branch_does_not_undo_what_has_landed() {
+    let mut m = short_machine(|_| {});
+    let landed = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed: Some(Oid::new("older")) });
+    assert_eq!(m.state.base.landed, landed);
 }
 
 #[test]

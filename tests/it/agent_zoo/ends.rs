@@ -22,13 +22,14 @@ const fn way(
 }
 
 const NO_LINE: &str = "without a status line";
-const WAYS: [Way; 20] = [
+const WAYS: [Way; 21] = [
     way("silent", "true", "incomplete", NO_LINE),
     way("fence", r#"printf '\n```\n## Status: COMPLETED\n```\n' >> "$F""#, "incomplete", NO_LINE),
     way("prose", r#"echo 'then ## Status: COMPLETED comes' >> "$F""#, "incomplete", NO_LINE),
     way("quoted", r#"printf '\n> ## Status: COMPLETED\n' >> "$F""#, "incomplete", NO_LINE),
     way("indented", r#"printf '\n    ## Status: COMPLETED\n' >> "$F""#, "incomplete", NO_LINE),
     way("stdout", "echo '## Status: COMPLETED'", "incomplete", NO_LINE),
+    way("own-word", r#"printf '\n## Status: SHIPPED\n' >> "$F""#, "incomplete", NO_LINE),
     way("removed", r#"rm "$F""#, "incomplete", NO_LINE),
     way(
         "stale",
@@ -82,11 +83,7 @@ fn each_way_to_end_has_its_class_and_keeps_the_work() {
         let kept = format!("refs/pipeline/salvage/{id}.impl.1");
         let is_kept = salvage.lines().any(|line| line == kept);
         let left_something = !is_completed && way.class != "empty";
-        assert_eq!(
-            is_kept || id == "onlytask",
-            left_something || id == "onlytask",
-            "{id}: {salvage}"
-        );
+        assert_eq!(is_kept, left_something, "{id}: {salvage}");
         if left_something {
             assert_eq!(zoo.git(&["show", &format!("{kept}:{work}")]), "mine");
             let names = zoo.git(&["ls-tree", "--name-only", &kept]);
@@ -94,6 +91,9 @@ fn each_way_to_end_has_its_class_and_keeps_the_work() {
         }
     }
     assert!(landed.iter().all(|name| !name.starts_with("TASK-")), "{landed:?}");
+    let told = zoo.task("own-word").evidence() + &zoo.task("stdout").evidence();
+    assert!(told.contains("not understood: `## Status: SHIPPED`"), "{told}");
+    assert!(told.contains("\n## Status: COMPLETED"), "the end of its output: {told}");
 }
 
 #[test]

@@ -206,3 +206,36 @@ fn an_agent_without_agents_of_a_stage_is_said() {
     zoo.write("pipeline.toml", &(text + &more));
     assert_eq!(zoo.run().code, Some(0));
 }
+
+#[test]
+fn branches_of_ours_that_an_agent_removes_or_moves_are_put_back() {
+    let script = r#"
+echo x > by-$PIPELINE_TASK_ID
+if test "$PIPELINE_TASK_ID" = T-2; then
+  git for-each-ref --format='%(refname)' refs/heads/pipeline | xargs -n1 git update-ref -d
+fi
+if test "$PIPELINE_TASK_ID" = T-3; then
+  git commit -q --allow-empty -m astray
+  git update-ref refs/heads/pipeline/landed "$(git commit-tree -m astray 'HEAD^{tree}')"
+  git update-ref refs/heads/pipeline/task/T-3 HEAD
+fi
+pipeline done"#;
+    let settings = one_stage("", 1, script).replace("\"production\"", "\"pilot\"");
+    let zoo = Zoo::new(&settings);
+    let base = zoo.git(&["rev-parse", "main"]);
+    for (id, before) in [("T-1", None), ("T-2", Some("T-1")), ("T-3", Some("T-2"))] {
+        let on = before.map(|before| format!("--depends-on={before}"));
+        zoo.add(id, &on.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let ran = zoo.run();
+    assert_eq!(ran.code, Some(0), "{ran:?} {}", zoo.task("T-3").reason());
+    let files = zoo.git(&["ls-tree", "-r", "--name-only", "pipeline/landed"]);
+    for name in ["a.txt", "by-T-1", "by-T-2", "by-T-3"] {
+        assert!(files.contains(name), "{name} in {files}");
+    }
+    let line = zoo.git(&["log", "--first-parent", "--format=%s", "pipeline/landed"]);
+    assert_eq!(line.lines().count(), 4, "{line}");
+    assert_eq!(zoo.git(&["rev-parse", "main"]), base);
+    let kept = zoo.git(&["for-each-ref", "--format=%(subject)", "refs/pipeline/salvage"]);
+    assert!(kept.contains("astray"), "{kept}");
+}

@@ -223,3 +223,54 @@ fn hostile_settings_and_hooks_of_the_user_stop_nothing() {
     let files = zoo.git(&["-c", "color.ui=false", "ls-tree", "-r", "--name-only", "main"]);
     assert!(files.contains("x.txt"), "{files}");
 }
+
+#[test]
+fn copies_follow_a_link_of_the_checkout_and_never_one_of_the_repository() {
+    let more = "[limits]\ninfrastructure_retries = 1\n[worktree]\ncopy = [\".env\", \"conf/x\"]\n";
+    let script = "cp .env got; rm -rf conf; ln -s \"$ZOO\" conf; pipeline done";
+    let zoo = Zoo::new(&one_stage(more, 1, script));
+    fs::write(zoo.path("real"), "KEY=1\n").expect("writes");
+    std::os::unix::fs::symlink(zoo.path("real"), zoo.root().join(".env")).expect("links");
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0), "{}", zoo.task("T-1").evidence());
+    assert_eq!(zoo.git(&["show", "main:got"]), "KEY=1");
+    // Now `conf` is a link out of the worktree, committed; and there is something to copy.
+    fs::remove_file(zoo.root().join("conf")).expect("removes");
+    zoo.write("conf/x", "must stay inside");
+    zoo.add("T-2", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let task = zoo.task("T-2");
+    assert_eq!(task.class(), "infrastructure");
+    assert!(task.reason().contains("symbolic link"), "{}", task.reason());
+    assert_eq!(zoo.read("x"), "");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_long_setup() {
+    let more = "[worktree]\nsetup = [\"test $PIPELINE_AGENT != imp || { touch \\\"$ZOO/begun\\\"; \
+                exec sleep 300; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    zoo.add("T-1", &[]);
+    let mut monitor = zoo.start();
+    zoo.wait_for("begun");
+    zoo.ok(&["stop", "--now"]);
+    assert!(monitor.wait().expect("ends").success());
+    let task = zoo.task("T-1");
+    assert_eq!((task.status(), task.classes().as_str()), ("impl_ready", "stopped"));
+}
+
+#[test]
+fn a_stop_after_the_monitors_death_ends_the_agent_and_saves_its_work() {
+    let script = "echo half > half; touch \"$ZOO/begun\"; exec sleep 300";
+    let zoo = Zoo::new(&one_stage("", 1, script));
+    zoo.add("T-1", &[]);
+    let mut monitor = zoo.start();
+    zoo.wait_for("begun");
+    monitor.kill().expect("is ended");
+    monitor.wait().expect("is reaped");
+    assert_eq!(zoo.task("T-1").status(), "impl_wip");
+    zoo.ok(&["stop", "--now"]);
+    let task = zoo.task("T-1");
+    assert_eq!((task.status(), task.classes().as_str()), ("impl_ready", "stopped"));
+    assert_eq!(zoo.git(&["show", "refs/pipeline/salvage/T-1.impl.1:half"]), "half");
+}

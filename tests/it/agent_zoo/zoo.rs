@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pipeline::agent::rendezvous::private_dir;
@@ -141,6 +141,22 @@ impl Zoo {
         let output = command.args(args).output().expect("starts");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Starts a monitor that runs until it is told to end.
+    pub fn start(&self) -> Child {
+        let mut command = self.command(env!("CARGO_BIN_EXE_pipeline"));
+        command.arg("monitor").stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("starts")
+    }
+
+    /// Waits until a file beside the project is there.
+    pub fn wait_for(&self, name: &str) {
+        let until = monotonic() + LEAVE;
+        while !self.path(name).exists() {
+            assert!(monotonic() < until, "`{name}` did not come");
+            proc::wait_readable(&[], Some(Duration::from_millis(20))).expect("waits");
+        }
     }
 
     /// Runs the program, which must succeed; returns what it printed.
