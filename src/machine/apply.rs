@@ -8,7 +8,7 @@ use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, Tas
 use super::effect;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
-use super::lane::{Base, GREEN_MAX, LandingPhase};
+use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase};
@@ -353,14 +353,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.red = Some((commit.clone(), tail.clone()));
             base.check_tries = Tries::default();
         }
-        LaneChange::LandingSet { landing } => {
-            state.landing.clone_from(landing);
-            if let Some(landing) = landing.clone().filter(|l| l.phase == LandingPhase::Merging) {
-                index::update(state, &landing.task, false, |task| {
-                    task.numbers.insert("landing".into(), landing.number);
-                });
-            }
-        }
+        LaneChange::LandingSet { landing } => set_landing(state, landing.as_ref()),
         LaneChange::Landed { commit, is_verified, .. } => {
             base.landed = Some(commit.clone());
             base.behind += 1;
@@ -386,6 +379,15 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
         state.base.red = None;
     }
     index::refresh_lane(state);
+}
+
+fn set_landing(state: &mut State, landing: Option<&Landing>) {
+    state.landing = landing.cloned();
+    if let Some(landing) = landing.filter(|landing| landing.phase == LandingPhase::Merging) {
+        index::update(state, &landing.task, false, |task| {
+            task.numbers.insert("landing".into(), landing.number);
+        });
+    }
 }
 
 fn adopt(state: &mut State, settings: &Settings, at: Time) {
