@@ -90,8 +90,6 @@ impl Repo {
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
         let taken = self.take_files(&gate, &slot, &admin, &below, request)?;
-        // Looked at last: also one that went away meanwhile must not count as files deleted.
-        let is_gone = !slot.join(".git").exists();
 
         let mut parents = vec![below.clone()];
         if let Some(merge) = request.merge
@@ -106,7 +104,7 @@ impl Repo {
             tree_changed,
             markers: Vec::new(),
             head_moved_away,
-            is_gone,
+            is_gone: false,
             left_out: taken.left_out,
         };
         if let Some(merge) = request.merge {
@@ -123,6 +121,8 @@ impl Repo {
             self.keep_at(request.pin, &commit)?;
             snapshot.commit = Some(commit);
         }
+        // Looked at last: one that went away meanwhile must not count as files deleted.
+        snapshot.is_gone = !slot.join(".git").exists();
         Ok(snapshot)
     }
 

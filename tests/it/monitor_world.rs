@@ -10,6 +10,7 @@ use crate::support::processes_of;
 use crate::support::project::{Backlog, Project, TWELVE};
 
 const ONE: &Backlog = &[("A", &[])];
+const CHAIN: &Backlog = &[("A", &[]), ("B", &["A"]), ("C", &["B"])];
 const TWO: &Backlog = &[("A", &[]), ("B", &["A"])];
 
 /// A monitor with the one task held in its implementation.
@@ -98,19 +99,19 @@ fn the_base_follows_soon_after_the_edit_is_gone() {
 
 #[test]
 fn cleaning_the_checkout_in_the_middle_costs_no_work() {
-    let project = Project::new(2);
+    let project = Project::new(1);
     // The settings are a person's own file here: cleaning takes them away too.
     project.git(&["rm", "-q", "--cached", "pipeline.toml"]);
     project.git(&["commit", "-q", "-m", "Settings are not for everybody"]);
-    project.import(TWELVE);
+    project.import(CHAIN);
     project.hold("hold.implementation");
     let mut monitor = project.monitor(&["--until-idle"]);
-    project.until("an implementation", || project.runs().iter().any(|id| id.contains(".impl.")));
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
     project.git(&["clean", "-ffdxq"]);
     assert!(!project.path("pipeline.toml").exists());
     project.release("hold.implementation");
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    project.assert_landed(TWELVE);
+    project.assert_landed(CHAIN);
     project.assert_nothing_left();
     // The link for people is there again.
     let view = fs::read(project.path(".pipeline/state/state.json")).expect("the link is back");
@@ -119,15 +120,15 @@ fn cleaning_the_checkout_in_the_middle_costs_no_work() {
 
 #[test]
 fn worktrees_deleted_under_agents_are_made_again() {
-    let project = Project::new(2);
-    project.import(TWELVE);
+    let project = Project::new(1);
+    project.import(CHAIN);
     project.hold("hold.test");
     let mut monitor = project.monitor(&["--until-idle"]);
-    project.until("a test stage", || project.runs().iter().any(|id| id.contains(".test.")));
+    project.until("the test stage", || project.runs().iter().any(|id| id == "A.test.1"));
     fs::remove_dir_all(project.path(".pipeline/worktrees")).expect("it is there");
     project.release("hold.test");
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    project.assert_landed(TWELVE);
+    project.assert_landed(CHAIN);
     project.assert_nothing_left();
 }
 
