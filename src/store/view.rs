@@ -23,8 +23,9 @@ const VIEW_BYTES_MAX: u64 = 1 << 30;
 /// How much of a view is searched for its `seq` without verifying it, in bytes.
 const HEAD_BYTES: u64 = 4096;
 
-/// How much older than the view a temporary file must be to count as left by a crash.
-const TEMP_AGE_MIN: Duration = Duration::from_secs(3600);
+/// How much older than the view a temporary file must be to count as left by a crash: far longer than
+/// a writer takes from its last byte to the rename.
+const TEMP_AGE_MIN: Duration = Duration::from_secs(2);
 
 /// Returns the path of the view in the state folder `dir`.
 pub(super) fn path(dir: &Path) -> PathBuf {

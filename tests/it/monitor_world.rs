@@ -79,21 +79,22 @@ fn an_edit_in_the_way_holds_up_the_base_alone() {
 }
 
 #[test]
-fn the_base_follows_soon_after_the_edit_is_gone() {
-    let poll = "[monitor]\npoll = { busy = \"200ms\", normal = \"200ms\", idle = \"200ms\" }\n";
-    let project = Project::with(1, poll);
+fn the_base_follows_once_the_edit_is_gone_and_more_has_landed() {
+    let project = Project::new(1);
     project.write("architect/A.txt", "something of a person\n");
     project.import(ONE);
     let mut monitor = project.monitor(&[]);
     project.until("the landing", || project.task("A") == "completed");
     project.until("the refusal", || project.status()["landing"]["why"].is_string());
     fs::remove_file(project.path("architect/A.txt")).expect("it is ours");
+    project.ok(&["task", "add", "More", "--id", "B"]);
+    project.until("the second landing", || project.task("B") == "completed");
     project.until("the base to follow", || {
         project.git(&["rev-parse", "main"]) == project.git(&["rev-parse", "pipeline/landed"])
     });
     project.ok(&["stop"]);
     assert_eq!(monitor.end(&project), Some(0));
-    project.assert_landed(ONE);
+    project.assert_landed(&[("A", &[]), ("B", &[])]);
     project.assert_nothing_left();
 }
 
