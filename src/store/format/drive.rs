@@ -149,6 +149,8 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),
+        // Another tip: one that is known to be green is never red.
+        Change::Lane(LaneChange::BaseSeen { tip: oid('9'), landed: Some(oid('a')), at: at(12) }),
         Change::Lane(LaneChange::BaseConflicted { paths: "src/a.rs".into() }),
         Change::Lane(LaneChange::BaseFoundRed { commit: oid('9'), tail: "no\n".into() }),
         Change::Lane(LaneChange::TakeStalled { tries: tries() }),
