@@ -26,7 +26,7 @@ fn four_tasks_land_and_one_is_sent_back() {
     assert_eq!(sent_back.count(), 1, "{}", project.story());
     assert_eq!(project.count("completed"), 4);
     project.assert_nothing_left();
-    let tests = std::process::Command::new("sh").arg(project.path("run-tests.sh")).output();
+    let tests = pipeline::sys::child::command("sh", &project.root).arg("run-tests.sh").output();
     let tests = tests.expect("sh starts");
     assert!(tests.status.success(), "{tests:?}");
     assert_eq!(String::from_utf8_lossy(&tests.stdout).lines().count(), 4);

@@ -96,8 +96,8 @@ impl Project {
             .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
             .filter(|path| !path.starts_with(&state))
             .collect();
-        assert_eq!(git_locks, [PathBuf::new(); 0]);
-        assert_eq!(files(&self.dir().join("tmp")), [PathBuf::new(); 0]);
+        assert_eq!(git_locks, Vec::<PathBuf>::new());
+        assert_eq!(files(&self.dir().join("tmp")), Vec::<PathBuf>::new());
         assert_eq!(self.git(&["status", "--porcelain"]), "");
         let fsck = self.try_git(&["fsck", "--no-dangling", "--no-progress"]);
         assert_eq!((fsck.code, fsck.out.as_str(), fsck.err.as_str()), (Some(0), "", ""));

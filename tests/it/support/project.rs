@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -121,8 +121,8 @@ impl Project {
 
     fn cleaned(&self, program: &str, dir: &Path) -> Command {
         let base = self.dir();
-        let mut command = Command::new(program);
-        command.current_dir(dir).env_clear().stdin(Stdio::null());
+        let mut command = pipeline::sys::child::command(program, dir);
+        command.env_clear();
         command.env("PATH", std::env::var_os("PATH").expect("a path"));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")] {
             command.env(name, base.join(folder));
