@@ -1,6 +1,7 @@
 //! Which project a command is about, and its state.
 
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -82,6 +83,7 @@ impl Project {
     pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
         let store = FileStore::open(&self.layout.state, 0);
         let (ledger, warnings) = Ledger::open(store, "cli").map_err(Error::from)?;
+        let ledger = ManuallyDrop::new(ledger);
         Ok(Open {
             project: self,
             ledger,
@@ -119,7 +121,9 @@ pub fn has_refs(repo: &Repo) -> Result<bool, Error> {
 /// A project with its state.
 pub struct Open {
     pub project: Project,
-    ledger: Ledger<FileStore>,
+    /// Never freed: the process ends with the command, and freeing many tasks one by one costs as
+    /// much as reading them.
+    ledger: ManuallyDrop<Ledger<FileStore>>,
     /// What reading put right; to be shown once.
     pub warnings: Vec<String>,
     lock_wait: Duration,
@@ -166,10 +170,13 @@ impl Open {
     }
 
     fn renew_view(&mut self, has_imported: bool) {
-        let document = state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
-        if document.len() > SMALL_BYTES_MAX && !has_imported {
+        // Its size is told by the one that stands, so that a large one is not made for nothing.
+        let present = fs::metadata(self.project.layout.state.join("state.json"));
+        let bytes = present.map_or(0, |meta| meta.len());
+        if bytes > SMALL_BYTES_MAX as u64 && !has_imported {
             return;
         }
+        let document = state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
         match write_view(&self.project.layout.state, &document, self.clock.now()) {
             Ok(warning) => self.warnings.extend(warning),
             // Only a view: the journal has the change.

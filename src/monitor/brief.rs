@@ -114,15 +114,21 @@ impl Brief {
         Ok(prompt::render(role, &context))
     }
 
-    /// Puts task file and prompt where the attempt finds them; nobody reads them yet.
+    /// Puts task file and, where there is one, prompt where the attempt finds them; nobody reads them
+    /// yet.
     ///
     /// # Errors
     /// Any of read and write.
-    pub fn write(&self, root: &Path, task_file: &Path, prompt_file: &Path) -> std::io::Result<()> {
-        let name = task_file.file_name().map(|name| name.to_string_lossy().into_owned());
-        let prompt = self.prompt(root, &name.unwrap_or_default())?;
+    pub fn write(
+        &self,
+        root: &Path,
+        task_file: &Path,
+        prompt_file: Option<&Path>,
+    ) -> std::io::Result<()> {
         crate::sys::fail::point("brief.write")?;
         fs::write(task_file, task_file::render(&self.file))?;
-        fs::write(prompt_file, prompt)
+        let Some(prompt_file) = prompt_file else { return Ok(()) };
+        let name = task_file.file_name().map(|name| name.to_string_lossy().into_owned());
+        fs::write(prompt_file, self.prompt(root, &name.unwrap_or_default())?)
     }
 }

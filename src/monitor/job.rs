@@ -12,6 +12,7 @@ use crate::machine::attempt::{Attempt, AttemptKind};
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
+use crate::machine::turn::command_of;
 
 /// The paths of one attempt.
 #[derive(Debug, Clone)]
@@ -121,10 +122,22 @@ fn work(
     let marker_file = (group.completion == Completion::Marker).then(|| places.task_file.clone());
     let mut job = base(around, settings, attempt, &places, &group.env_allow, &group.env);
     job.commands = vec![command];
-    job.stdin = Some(places.prompt_file);
+    if has_prompt(state, attempt) {
+        let prompt = places.prompt_file.to_string_lossy().into_owned();
+        job.env.push(("PIPELINE_PROMPT_FILE".into(), prompt));
+        job.stdin = Some(places.prompt_file);
+    }
     job.timeout_ms = timeout;
     job.marker_file = marker_file;
     Ok(job)
+}
+
+/// Returns whether the attempt is given a prompt. Without git a task's own command is no agent but a
+/// plain job: it reads none, and a file less is made for it.
+pub fn has_prompt(state: &State, attempt: &Attempt) -> bool {
+    let is_bare = state.settings.project.isolation == Isolation::None;
+    let is_own = command_of(state, &attempt.agent) == Some(&AgentCommand::Task);
+    attempt.is_work() && !(is_bare && is_own)
 }
 
 /// Fills in the placeholders; a program path with a slash is taken from the project's root.
@@ -204,7 +217,6 @@ fn base(
     ]);
     if attempt.is_work() {
         extra.push(("PIPELINE_TASK_FILE".into(), path(&places.task_file)));
-        extra.push(("PIPELINE_PROMPT_FILE".into(), path(&places.prompt_file)));
     }
     Job {
         v: JOB_VERSION,

@@ -302,7 +302,7 @@ fn exclude_line(path: &str) -> String {
 fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief) -> Result<(), Fault> {
     let places = &prepare.places;
     brief
-        .write(&prepare.root, &places.task_file, &places.prompt_file)
+        .write(&prepare.root, &places.task_file, Some(&places.prompt_file))
         .map_err(|error| Fault(format!("cannot write the task file: {error}")))?;
     let mut excludes = repo.user_excludes()?;
     let name = places.task_file.file_name().unwrap_or_default().to_string_lossy();

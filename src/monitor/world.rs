@@ -241,7 +241,10 @@ impl RealWorld {
         }
         let is_bare = state.settings.project.isolation == Isolation::None;
         match brief::of(state, attempt).filter(|_| is_bare) {
-            Some(brief) => brief.write(&self.layout.root, &places.task_file, &places.prompt_file),
+            Some(brief) => {
+                let prompt = job::has_prompt(state, attempt).then_some(&*places.prompt_file);
+                brief.write(&self.layout.root, &places.task_file, prompt)
+            }
             None => Ok(()),
         }
     }
