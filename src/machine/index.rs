@@ -118,6 +118,13 @@ impl Index {
 }
 
 impl State {
+    /// Returns true when neither a hold, the gate nor a dependency keeps the task from going on.
+    #[must_use]
+    pub fn is_open(&self, task: &Task) -> bool {
+        let is_met = self.index.links(&task.id).is_none_or(|links| links.unmet == 0);
+        is_met && !task.is_held && gate::may_act(self, &task.id)
+    }
+
     /// Returns the task's place among the ready ones.
     ///
     /// # Panics
@@ -327,6 +334,7 @@ fn put<T: Ord>(set: &mut BTreeSet<T>, item: T, is_in: bool) {
 fn place(state: &mut State, id: &TaskId, is_in: bool) {
     let task = &state.tasks[id];
     let may_act = gate::may_act(state, id);
+    let is_open = state.is_open(task);
     let index = &mut state.index;
     if task.spec.kind == TaskKind::Epic {
         return;
@@ -353,7 +361,7 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             }
             if let Some(until) = task.backoff_until {
                 put(&mut index.backoff, (until, id.clone()), is_in);
-            } else if may_act && !task.is_held && links.unmet == 0 {
+            } else if is_open {
                 let queues = index.ready.entry(stage.clone()).or_default();
                 let key = task.spec.needs.clone();
                 let queue = queues.entry(key.clone()).or_default();
@@ -365,7 +373,7 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
                     index.ready.remove(stage);
                 }
             }
-            &mut counts.ready
+            if is_open { &mut counts.ready } else { &mut counts.unassigned }
         }
         TaskPhase::Working { .. } => &mut counts.wip,
         TaskPhase::Landing { entry } => {

@@ -286,7 +286,8 @@ fn may_launch(state: &State) -> bool {
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.
 ///
-/// Without a configured rate: 10 a second, and no limit where every agent is a command.
+/// Without a configured rate there is no limit: every agent is a command. The default of 10 is for
+/// presets, which are not built.
 #[must_use]
 pub fn launch_room(state: &State, at: Time) -> Option<u32> {
     let rate = state.settings.monitor.launch_rate.unwrap_or(0);

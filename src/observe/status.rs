@@ -179,6 +179,7 @@ fn queues_of<'a>(state: &'a State, ranked: &[&'a Task]) -> Queues<'a> {
         let id = task.id.as_str();
         match &task.phase {
             TaskPhase::Waiting => unassigned.push(id),
+            TaskPhase::Ready { .. } if !state.is_open(task) => unassigned.push(id),
             TaskPhase::Ready { stage } => {
                 let queue = ready.iter_mut().find(|(name, _)| *name == stage.as_str());
                 if let Some((_, queue)) = queue {

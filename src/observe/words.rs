@@ -164,6 +164,7 @@ impl StatusWords {
         }
         match &task.phase {
             TaskPhase::Waiting => "unassigned",
+            TaskPhase::Ready { .. } if !state.is_open(task) => "unassigned",
             TaskPhase::Ready { stage } => self.of_stage(stage).map_or("ready", |(_, word, _)| word),
             TaskPhase::Working { stage, .. } => {
                 self.of_stage(stage).map_or("wip", |(_, _, word)| word)
