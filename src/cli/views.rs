@@ -18,6 +18,7 @@ use crate::machine::attempt::AttemptPhase;
 use crate::machine::graph;
 use crate::machine::id::TaskId;
 use crate::machine::schedule;
+use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 use crate::monitor::run::poll_interval_ms;
 use crate::observe::page::{Page, WIDTH_DEFAULT};
@@ -129,16 +130,20 @@ pub fn diff(open: &Open, console: &mut Console<'_>, args: &DiffArgs) -> Result<E
     let Some(repo) = &open.project.repo else {
         return Err(Error::usage("without git there is no diff"));
     };
-    let Some(tip) = &task.tip else {
-        console.note(&format!("task `{}` has no work yet", task.id));
-        return Ok(Exit::Done);
+    // What landed is told from its landing commit: its branch holds nothing more than that line.
+    let (since, tip) = match (&task.phase, &task.tip) {
+        (TaskPhase::Completed { commit: Some(commit), .. }, _) => (format!("{commit}^1"), commit),
+        (_, Some(tip)) => (format!("refs/heads/{}", state.settings.landing.branch), tip),
+        (_, None) => {
+            console.note(&format!("task `{}` has no work yet", task.id));
+            return Ok(Exit::Done);
+        }
     };
     let git = |error: crate::git::GitError| Error::failed("cannot make the diff").because(&error);
     let tip = tip.as_str().parse().map_err(|error| {
         Error::failed("the record of the task's branch is no commit id").because(&error)
     })?;
-    let base = format!("refs/heads/{}", state.settings.project.base);
-    let text = repo.diff_since(&base, &tip, args.stat).map_err(git)?;
+    let text = repo.diff_since(&since, &tip, args.stat).map_err(git)?;
     match console.format {
         Format::Text => console.write(&text)?,
         Format::Json => {
