@@ -74,7 +74,7 @@ impl CappedLog {
 
     fn try_write(&mut self, mut bytes: &[u8]) -> Result<(), (io::Error, u64)> {
         let lost = |bytes: &[u8]| bytes.len() as u64;
-        if self.head_left > 0 {
+        if self.head_left > 0 && !bytes.is_empty() {
             let count = bytes.len().min(usize::try_from(self.head_left).unwrap_or(usize::MAX));
             let written = self.head().and_then(|head| head.write_all(&bytes[..count]));
             written.map_err(|error| (error, lost(bytes)))?;
