@@ -7,8 +7,8 @@ use crate::machine::time::Time;
 use crate::machine::{
     Answer, Change, Effect, Event, EventBody, State, next_deadline, pending_effects,
 };
-use crate::store::Store;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
+use crate::store::{Store, StoreError};
 use crate::sys::clock::Clock;
 
 /// The world as the loop sees it: effects go out, observations and commands come back.
@@ -18,6 +18,9 @@ pub trait World {
 
     /// Is told what was decided, once it is durable, with the state after it.
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time);
+
+    /// Tells people of something odd.
+    fn warn(&mut self, text: &str);
 
     /// Returns `count` random values.
     ///
@@ -92,7 +95,16 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             .zip(random)
             .map(|(body, random)| Event { at, random, body })
             .collect();
-        let done = self.ledger.transact(self.lock_wait, at, &events, turns)?;
+        let before = self.ledger.seq();
+        let done = loop {
+            match self.ledger.transact(self.lock_wait, at, &events, turns) {
+                // Somebody was stopped while he held it: nothing is lost by waiting on.
+                Err(LedgerError::Store(error @ StoreError::LockTimeout { .. })) => {
+                    self.world.warn(&format!("{error}; waiting on"));
+                }
+                other => break other?,
+            }
+        };
         self.last = at;
         let (state, seq) = (self.ledger.state(), self.ledger.seq());
         for changes in [&done.foreign, &done.changes] {
@@ -100,7 +112,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 self.world.tell(changes, state, seq, at);
             }
         }
-        let has_changed = !(done.foreign.is_empty() && done.changes.is_empty());
+        let has_changed = self.ledger.seq() != before;
         Ok(Cycled { answers: done.answers, has_changed, has_more: done.has_more })
     }
 
@@ -110,13 +122,14 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// # Errors
     /// The journal's.
     pub fn notice(&mut self) -> Result<bool, LedgerError> {
+        let before = self.ledger.seq();
         let foreign = self.ledger.refresh()?;
-        if foreign.is_empty() {
-            return Ok(false);
+        if !foreign.is_empty() {
+            let at = self.clock.now();
+            self.world.tell(&foreign, self.ledger.state(), self.ledger.seq(), at);
         }
-        let at = self.clock.now();
-        self.world.tell(&foreign, self.ledger.state(), self.ledger.seq(), at);
-        Ok(true)
+        // After a rotation the state is read anew, and single changes are not known.
+        Ok(self.ledger.seq() != before)
     }
 
     /// Returns when the machine wants to be woken; `None`: only by an event.

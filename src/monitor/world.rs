@@ -83,6 +83,10 @@ impl World for RealWorld {
         self.current.write(&self.layout, state);
     }
 
+    fn warn(&mut self, text: &str) {
+        self.progress.warn(text);
+    }
+
     fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
         crate::sys::env::random_values(count)
     }
