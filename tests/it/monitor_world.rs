@@ -192,6 +192,21 @@ fn a_hangup_ends_nothing() {
     project.assert_landed(ONE);
 }
 
+#[test]
+fn a_lock_that_somebody_keeps_is_waited_for() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, &["--until-idle", "--lock-timeout", "100ms"]);
+    let path = project.path(".git/pipeline/lock");
+    let lock = fs::OpenOptions::new().write(true).open(path).expect("the journal's lock is there");
+    lock.lock().expect("locks");
+    project.release("hold.implementation");
+    monitor.until_said("waiting on");
+    drop(lock);
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    assert_eq!(project.runs(), ONCE_EACH);
+    project.assert_landed(ONE);
+}
+
 /// The refs under which unfinished work is kept.
 fn salvage(project: &Project) -> String {
     project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/"])
