@@ -205,6 +205,8 @@ impl Monitor {
         warnings.iter().for_each(|warning| progress.warn(warning));
         if let Some(repo) = &options.repo {
             repo.clear_stale_ref_locks().map_err(|error| RunError::Git(error.to_string()))?;
+            // Asked once, here, so that the loop's thread starts no process for it.
+            repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
         }
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
