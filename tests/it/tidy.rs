@@ -192,3 +192,60 @@ fn every_file_of_the_binary_is_listed() {
         assert!(name == "main" || is_listed, "tests/it/main.rs does not list `{name}`");
     }
 }
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let mut tests = Vec::new();
+    for (_, text) in sources("src").into_iter().chain(sources("tests")) {
+        tests.extend(tests_of(&text).map(str::to_owned));
+    }
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let invariants = invariants(&text);
+    assert!(!invariants.is_empty(), "ARCHITECTURE.md states no invariant");
+    for invariant in invariants {
+        // A name with underscores alone is a test's; one with `.`, `/` or `::` is a file or symbol.
+        let is_test = |word: &&str| {
+            word.contains('_') && word.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
+        };
+        let named: Vec<&str> = invariant.split('`').skip(1).step_by(2).filter(is_test).collect();
+        assert!(!named.is_empty(), "ARCHITECTURE.md names no test here: {invariant}");
+        for name in named {
+            let is_there = tests.iter().any(|test| test == name);
+            assert!(is_there, "ARCHITECTURE.md names `{name}`, which is no test: {invariant}");
+        }
+    }
+}
+
+/// The items of a list that state an invariant, each on one line.
+fn invariants(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut is_within = false;
+    for line in text.lines() {
+        if line.starts_with("* **Invariant**") {
+            found.push(line.to_owned());
+            is_within = true;
+        } else if let (true, Some(item)) = (is_within && line.starts_with("  "), found.last_mut()) {
+            item.push(' ');
+            item.push_str(line.trim());
+        } else {
+            is_within = false;
+        }
+    }
+    found
+}
+
+/// Names of the functions that are marked as tests; other attributes may stand between.
+fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split("#[test]\n").skip(1).filter_map(|rest| {
+        let first = rest.lines().map(str::trim).find(|line| !line.starts_with("#["))?;
+        first.strip_prefix("fn ")?.split('(').next()
+    })
+}
+
+#[test]
+fn invariants_and_tests_are_seen() {
+    let text = "* **Invariant** A: `a_b`,\n  `c_d`.\n\n  no more\n* other: `e_f`\n";
+    assert_eq!(invariants(text), ["* **Invariant** A: `a_b`, `c_d`."]);
+    let text = "#[test]\nfn a_b() {}\nfn helper() {}\n#[test]\n#[cfg(unix)]\n    fn c_d() {}\n";
+    assert_eq!(tests_of(text).collect::<Vec<_>>(), ["a_b", "c_d"]);
+}
