@@ -57,7 +57,8 @@ pub enum TakeBase {
     Conflict(Vec<String>),
 }
 
-enum Trees {
+/// Two sides merged in the object store.
+pub(super) enum Trees {
     Clean(Oid),
     Conflict(Vec<String>),
 }
@@ -130,7 +131,8 @@ impl Repo {
         Ok(last.split(' ').nth(1) == Some(older.as_str()))
     }
 
-    fn merge_trees(&self, ours: &Oid, theirs: &Oid) -> Result<Trees, GitError> {
+    /// Merges two commits; makes no commit.
+    pub(super) fn merge_trees(&self, ours: &Oid, theirs: &Oid) -> Result<Trees, GitError> {
         let call = Call::write("git.merge_tree", &self.root)
             .args(["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages"])
             .args([ours.as_str(), theirs.as_str()]);

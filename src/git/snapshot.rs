@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::call::{Call, Reply};
 use super::error::GitError;
 use super::gate::Gate;
+use super::landing::Trees;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::Repo;
@@ -89,7 +90,12 @@ impl Repo {
         };
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
-        let taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        let mut taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        if let Some(head) = &head
+            && !self.is_ancestor(request.tip, head)?
+        {
+            self.carry_over(&mut taken, head, &tip_tree, request)?;
+        }
 
         let mut parents = vec![below.clone()];
         if let Some(merge) = request.merge
@@ -112,6 +118,7 @@ impl Repo {
         }
         if let (true, Some(head)) = (head_moved_away, &head)
             && !self.is_ancestor(head, request.tip)?
+            && self.is_ancestor(request.tip, head)?
         {
             self.keep_at(&format!("{}.head", request.pin), head)?;
         }
@@ -124,6 +131,37 @@ impl Repo {
         // Looked at last: one that went away meanwhile must not count as files deleted.
         snapshot.is_gone = !slot.join(".git").exists();
         Ok(snapshot)
+    }
+
+    /// Carries what was done on a HEAD elsewhere over to the tip, as a merge would: what the agent
+    /// did not touch stays as the tip has it, so that going back in history takes nothing back.
+    ///
+    /// Where the two conflict, and without history in common, all of it is kept at `<pin>.head` and
+    /// the tree is the tip's.
+    fn carry_over(
+        &self,
+        taken: &mut Taken,
+        head: &Oid,
+        tip_tree: &Oid,
+        request: &SnapshotRequest<'_>,
+    ) -> Result<(), GitError> {
+        let parents = std::slice::from_ref(head);
+        let work = self.commit_tree(&taken.tree, parents, request.message, request.date_s)?;
+        match self.merge_trees(request.tip, &work) {
+            Ok(Trees::Clean(tree)) => {
+                taken.tree = tree;
+                if !self.is_ancestor(head, request.tip)? {
+                    self.keep_at(&format!("{}.head", request.pin), head)?;
+                }
+            }
+            Ok(Trees::Conflict(_)) | Err(GitError::Failed { .. }) => {
+                self.keep_at(&format!("{}.head", request.pin), &work)?;
+                taken.left_out.push(format!("what it did on {head}, kept at {}.head", request.pin));
+                taken.tree = tip_tree.clone();
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Returns whether one of the commits from `tip` to `head` holds a file that is to be in none.
@@ -515,6 +553,18 @@ mod tests {
         assert_eq!(case.text(&commit, "b").as_deref(), Some("b"));
         let kept = case.scratch.repo.read_ref(&format!("{PIN}.head")).unwrap();
         assert_eq!(kept, Some(away));
+    }
+
+    #[test]
+    fn going_back_in_history_takes_nothing_back() {
+        let case = Case::new();
+        case.git(&["reset", "-q", "--hard", "HEAD~1"]);
+        let snapshot = case.take();
+        assert!(!snapshot.tree_changed && snapshot.commit.is_none(), "{snapshot:?}");
+        case.write("b", "b");
+        let (_, commit) = case.taken();
+        let paths = case.scratch.repo.changed_paths(&case.tip, &commit).unwrap();
+        assert_eq!(paths, ["b"]);
     }
 
     #[test]
