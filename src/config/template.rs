@@ -59,7 +59,10 @@ fn write_head(text: &mut String, template: &Template<'_>) -> std::fmt::Result {
         writeln!(text, "isolation = \"none\"    # no git: agents run in this folder")?;
     }
     if matches!(template.agents, Agents::Named(_)) {
-        writeln!(text, "rollout = \"pilot\"     # your branch stays as it is until: pipeline rollout set production")?;
+        writeln!(
+            text,
+            "rollout = \"pilot\"     # your branch stays as it is until: pipeline rollout set production"
+        )?;
     }
     if template.isolation == Isolation::None {
         return Ok(());

@@ -134,10 +134,11 @@ impl Repo {
     }
 
     /// Carries what was done on a HEAD elsewhere over to the tip, as a merge would: what the agent
-    /// did not touch stays as the tip has it, so that going back in history takes nothing back.
+    /// did not touch stays as the tip has it, so that going back in history takes nothing back. Its
+    /// commits are kept at `<pin>.head`.
     ///
-    /// Where the two conflict, and without history in common, all of it is kept at `<pin>.head` and
-    /// the tree is the tip's.
+    /// Where the two conflict the tree is the tip's, and the agent's is kept there as well. Without
+    /// history in common nothing tells what it did not touch: its files count as they are.
     fn carry_over(
         &self,
         taken: &mut Taken,
@@ -147,19 +148,19 @@ impl Repo {
     ) -> Result<(), GitError> {
         let parents = std::slice::from_ref(head);
         let work = self.commit_tree(&taken.tree, parents, request.message, request.date_s)?;
+        let mut kept = head;
         match self.merge_trees(request.tip, &work) {
-            Ok(Trees::Clean(tree)) => {
-                taken.tree = tree;
-                if !self.is_ancestor(head, request.tip)? {
-                    self.keep_at(&format!("{}.head", request.pin), head)?;
-                }
-            }
-            Ok(Trees::Conflict(_)) | Err(GitError::Failed { .. }) => {
-                self.keep_at(&format!("{}.head", request.pin), &work)?;
+            Ok(Trees::Clean(tree)) => taken.tree = tree,
+            Ok(Trees::Conflict(_)) => {
                 taken.left_out.push(format!("what it did on {head}, kept at {}.head", request.pin));
                 taken.tree = tip_tree.clone();
+                kept = &work;
             }
+            Err(GitError::Failed { .. }) => {}
             Err(error) => return Err(error),
+        }
+        if !self.is_ancestor(kept, request.tip)? {
+            self.keep_at(&format!("{}.head", request.pin), kept)?;
         }
         Ok(())
     }
