@@ -8,6 +8,9 @@ use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
 use crate::machine::id::{Oid, TaskId};
 
+/// Most characters of git's own words that are told.
+const WORDS_CHARS_MAX: usize = 300;
+
 /// Branches of the lane, by full name.
 #[derive(Debug, Clone)]
 pub struct Branches {
@@ -172,12 +175,19 @@ pub fn follow(
         git::Follow::NotFastForward(None) => {
             refused(format!("the base branch `{}` is gone", branches.base), false)
         }
-        git::Follow::Refused { why, command, .. } => {
+        git::Follow::Refused { why, command, stderr } => {
+            let said = stderr.0.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = if said.is_empty() { said } else { format!(" ({})", brief(&said)) };
             let next = command.map(|command| format!("; type: {command}")).unwrap_or_default();
-            refused(format!("{why}{next}"), false)
+            refused(format!("{why}{said}{next}"), false)
         }
         git::Follow::Locked { path } => {
             refused(format!("another git holds `{}`", path.display()), true)
         }
     }
+}
+
+/// Cuts what git says to what fits a status line.
+fn brief(text: &str) -> String {
+    text.chars().take(WORDS_CHARS_MAX).collect()
 }
