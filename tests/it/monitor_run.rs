@@ -283,6 +283,20 @@ fn a_red_base_starts_no_agent() {
 }
 
 #[test]
+fn a_base_that_turned_red_between_two_monitors_starts_no_agent() {
+    let project = Project::new(1);
+    project.import(&TWELVE[..1]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let before = project.runs();
+    project.write("broken", "");
+    project.commit("Break it");
+    project.ok(&["task", "add", "Later"]);
+    project.fails(4, &["monitor", "--until-idle"]);
+    assert_eq!(project.runs(), before);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn a_red_base_is_judged_anew_by_the_next_monitor() {
     let project = Project::new(1);
     // Red for a reason outside of the repository, and in it.
