@@ -474,7 +474,7 @@ impl Monitor {
         world.look_at_base(state);
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {
-                world.look_for_exit(state, attempt);
+                world.look_for_end(state, attempt);
             }
         }
         self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
