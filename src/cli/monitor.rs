@@ -179,7 +179,7 @@ pub fn error_of(error: RunError) -> Error {
     }
 }
 
-/// Starts the monitor in the background, in a session of its own, and waits until it is there.
+/// Starts the monitor in the background, in a process group of its own, and waits until it is there.
 fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
     if open.has_monitor() {
         let path = open.project.layout.monitor_lock();

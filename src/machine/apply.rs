@@ -320,6 +320,11 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
     match change {
         LaneChange::BaseSeen { tip, landed, at } => {
             if base.tip.as_ref() != Some(tip) {
+                // Before the first launch the base itself is judged, not what it was when the last
+                // monitor ran; once only, so that a base that moves all the time holds up nothing.
+                if state.monitor.attempts == 0 && base.is_known_green() {
+                    base.green.clear();
+                }
                 base.conflict = None;
                 base.take_tries = Tries::default();
             }

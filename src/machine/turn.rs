@@ -276,7 +276,8 @@ pub fn is_base_good(state: &State) -> bool {
     let is_ready = base.landed.is_some() && base.tip.is_some();
     // A base that followed a verified landing is green without a check of its own.
     let is_red = base.red.is_some() && !base.is_known_green();
-    let is_judged = !base.green.is_empty() && !is_red;
+    // While the base conflicts it is not judged; the rest goes on from what has landed.
+    let is_judged = (!base.green.is_empty() || base.conflict.is_some()) && !is_red;
     is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 

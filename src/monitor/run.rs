@@ -182,6 +182,8 @@ struct Monitor {
     /// Set by a signal: when to leave, whatever runs.
     leave_at: Option<Time>,
     is_interrupted: bool,
+    /// When it was last looked at whether to end.
+    looked_at: Time,
     /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
     has_looked: bool,
     config_seen: Option<Vec<u8>>,
@@ -244,6 +246,7 @@ impl Monitor {
             next_poll: started_at,
             leave_at: None,
             is_interrupted: false,
+            looked_at: started_at,
             has_looked: false,
             config_seen: None,
             _lock: lock,
@@ -298,7 +301,11 @@ impl Monitor {
             let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
             // A transaction reads what others wrote by itself.
             let is_acting = !bodies.is_empty() || is_due;
-            if is_acting || self.cycle.notice()? {
+            let has_news = !is_acting && self.cycle.notice()?;
+            if has_news {
+                self.view.mark(now);
+            }
+            if is_acting || has_news {
                 self.handle(bodies)?;
             }
             self.view.renew(&self.cycle, Some(now));
@@ -344,8 +351,7 @@ impl Monitor {
     /// Waits for something to happen, or for the next moment at which something is due.
     fn wait(&mut self) -> Result<Vec<EventBody>, RunError> {
         let mut bodies = Vec::new();
-        let moments =
-            [self.cycle.deadline(), Some(self.next_poll), self.leave_at, self.last_moment()];
+        let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at()];
         let view = self.view.due_at();
         let tick = self.cycle.world.progress.due_at();
         let until = moments.into_iter().chain([view, tick]).flatten().min();
@@ -393,6 +399,16 @@ impl Monitor {
             Ok(next) => self.take(next, bodies).map(|()| true),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(false),
         }
+    }
+
+    /// Returns when to look again whether it is time to end. A moment that the last look has seen
+    /// pass wakes nobody any more: what is under way ends first.
+    fn end_due_at(&self) -> Option<Time> {
+        let leave = self
+            .leave_at
+            .map(|at| if at <= self.looked_at { at.plus_ms(LEAVE_WAIT_MS) } else { at });
+        let last = self.last_moment().filter(|at| *at > self.looked_at);
+        leave.into_iter().chain(last).min()
     }
 
     fn last_moment(&self) -> Option<Time> {
@@ -458,7 +474,7 @@ impl Monitor {
         world.look_at_base(state);
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {
-                world.look_for_exit(state, attempt);
+                world.look_for_end(state, attempt);
             }
         }
         self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
@@ -544,6 +560,7 @@ impl Monitor {
 
     fn end(&mut self) -> Result<Option<End>, RunError> {
         let now = self.cycle.clock.now();
+        self.looked_at = now;
         let state = self.cycle.ledger.state();
         let is_performing = self.cycle.is_performing();
         let done = if self.is_interrupted { End::Interrupted } else { End::Done };
@@ -566,7 +583,10 @@ impl Monitor {
             return Ok(Some(done));
         }
         let is_unused = state.attempts.is_empty() && state.monitor.attempts == 0;
-        if let Some((_, output)) = state.base.red.as_ref().filter(|_| is_unused)
+        // A base that moved on meanwhile is judged anew.
+        let is_newest = |commit| state.base.tip.as_ref() == Some(commit);
+        if let Some((commit, output)) = state.base.red.as_ref().filter(|_| is_unused)
+            && is_newest(commit)
             && !self.allows_red_base
         {
             return Ok(Some(End::RedBase { output: output.clone() }));
@@ -601,10 +621,15 @@ impl Monitor {
         };
         // Nothing new is assigned any more. After a failed journal this fails too, and the error is
         // told already.
-        let _ = self.cycle.record(vec![EventBody::Observation(Observation::MonitorEnded { why })]);
+        let ended = EventBody::Observation(Observation::MonitorEnded { why });
+        let recorded = self.cycle.record(vec![ended]);
         self.cycle.world.keepers.leave();
         self.link();
-        self.view.renew(&self.cycle, None);
+        // A journal that failed may have left the state in memory ahead of it: no view of that.
+        if recorded.is_ok() {
+            self.view.mark(self.cycle.clock.now());
+            self.view.renew(&self.cycle, None);
+        }
         self.cycle.world.progress.close();
     }
 }

@@ -20,7 +20,7 @@ use super::sources::Input;
 use super::work::{self, Fault};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
-use crate::agent::job::{ExitRecord, GRACE_MS};
+use crate::agent::job::GRACE_MS;
 use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
@@ -287,12 +287,19 @@ impl RealWorld {
         }
     }
 
-    /// Looks whether a running attempt has ended without a report reaching us.
-    pub fn look_for_exit(&self, state: &State, attempt: &Attempt) {
+    /// Looks whether a running attempt, or its keeper, has ended without a report reaching us.
+    pub fn look_for_end(&self, state: &State, attempt: &Attempt) {
         let reference = reference(&self.layout, attempt);
-        if let Ok(Some(record)) = ExitRecord::read(&reference) {
-            let observation = ended(&record, Some(&self.watched(state, attempt)));
-            let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
+        match self.keepers.probe(attempt.agent.as_str(), &reference) {
+            Ok(Probe::Exited(record)) => {
+                let observation = ended(&record, Some(&self.watched(state, attempt)));
+                let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
+            }
+            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
+                self.keeper_lost(state, attempt, Some(found));
+            }
+            // What cannot be read now is looked at again.
+            Ok(Probe::KeeperAlive) | Err(_) => {}
         }
     }
 

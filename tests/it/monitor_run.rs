@@ -34,6 +34,55 @@ fn polling_alone_is_enough() {
     project.assert_nothing_left();
 }
 
+/// The number of the last record in `state.json`.
+fn view_seq(project: &Project) -> serde_json::Value {
+    let text = fs::read_to_string(project.path(".pipeline/state/state.json")).expect("the view");
+    serde_json::from_str::<serde_json::Value>(&text).expect("always a whole document")["seq"]
+        .clone()
+}
+
+#[test]
+fn the_view_follows_what_others_write_and_the_end() {
+    let project = Project::new(1);
+    let mut monitor = project.monitor(&[]);
+    project.ok(&["task", "add", "Later", "--hold"]);
+    project.until("the view of it", || view_seq(&project) == project.status()["seq"]);
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    assert_eq!(view_seq(&project), project.status()["seq"]);
+    project.assert_nothing_left();
+}
+
+/// Processor time of a process so far, in clock ticks (proc(5): 100 a second).
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let rest = stat.rsplit(')').next().expect("a name in brackets");
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    [fields[11], fields[12]].map(|field| field.parse::<u64>().expect("a number")).iter().sum()
+}
+
+#[test]
+fn a_drain_that_outlasts_the_timeout_waits_asleep() {
+    let project = Project::new(1);
+    project.import(&[("A", &[])]);
+    project.hold("hold");
+    let mut monitor = project.monitor(&["--until-idle", "--timeout", "3s"]);
+    let begun = pipeline::sys::clock::monotonic();
+    project.until("the first stage", || !project.runs().is_empty());
+    let mut stop = project.start(&["stop", "--drain"]);
+    monitor.until_said("stop");
+    let past = |ms| begun.elapsed().as_millis() > ms;
+    project.until("the time to be up", || past(3_200));
+    let before = ticks(monitor.pid());
+    project.until("a second more", || past(4_200));
+    let used = ticks(monitor.pid()) - before;
+    assert!(used < 30, "{used} of 100 ticks, in a second with nothing to do");
+    project.release("hold");
+    assert_eq!(monitor.end(&project), Some(0));
+    assert_eq!(stop.end(&project), Some(0));
+    project.assert_nothing_left();
+}
+
 /// Work attempts that run at the same time, the most by the journal; and the order of first starts.
 fn overlap(project: &Project) -> (usize, Vec<String>) {
     let (mut running, mut most) = (BTreeSet::new(), 0);
@@ -231,6 +280,20 @@ fn a_red_base_starts_no_agent() {
     project.assert_nothing_left();
     // The fault is gone from the base: nothing of it is remembered.
     project.ok(&["monitor", "--until-idle"]);
+}
+
+#[test]
+fn a_base_that_turned_red_between_two_monitors_starts_no_agent() {
+    let project = Project::new(1);
+    project.import(&TWELVE[..1]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let before = project.runs();
+    project.write("broken", "");
+    project.commit("Break it");
+    project.ok(&["task", "add", "Later"]);
+    project.fails(4, &["monitor", "--until-idle"]);
+    assert_eq!(project.runs(), before);
+    project.assert_nothing_left();
 }
 
 #[test]
