@@ -218,7 +218,13 @@ fn detach(mut open: Open, console: &mut Console<'_>) -> Result<Exit, Error> {
             return Ok(Exit::Done);
         }
         let ended = started.try_wait();
-        if let Ok(Some(status)) = ended {
+        let is_done = |open: &mut Open| -> Result<bool, Error> {
+            let (state, seq) = open.state()?;
+            Ok(seq > before && state.monitor.pid == started.id())
+        };
+        if let Ok(Some(status)) = ended
+            && !is_done(&mut open)?
+        {
             return Err(Error::failed(format!("the monitor ended at once ({status})"))
                 .hint(format!("see {}", log.display())));
         }
@@ -253,6 +259,7 @@ pub fn stop(
         }
         return stop_alone(kind, open, manner);
     }
+    let mut told = open.state()?.0.monitor.started_at;
     open.send(Command::Stop { kind })?;
     let clock = crate::sys::clock::monotonic();
     while open.has_monitor() {
@@ -260,6 +267,12 @@ pub fn stop(
             return Err(Error::failed("the monitor has not ended yet; it was told to"));
         }
         open.wait_change(Duration::from_millis(100))?;
+        // One that was just starting up forgets what was said to the one before it.
+        let state = open.state()?.0;
+        if state.stopping.is_none() && state.monitor.started_at != told {
+            told = state.monitor.started_at;
+            open.send(Command::Stop { kind })?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -334,7 +334,9 @@ impl RealWorld {
             return;
         };
         let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
-        let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else { return };
+        let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else {
+            return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
+        };
         let places = places(&self.layout, &state.settings, attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
@@ -363,7 +365,9 @@ impl RealWorld {
             return;
         };
         let Some(task) = attempt.task.as_ref().and_then(|id| state.tasks.get(id)) else { return };
-        let (Some(from), Some(to)) = (&task.tip, &attempt.saved) else { return };
+        let (Some(from), Some(to)) = (&task.tip, &attempt.saved) else {
+            return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
+        };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
         let advance = work::Advance { attempt: id.clone(), task: task.id.clone(), from, to };
         self.spawn_for(id, move || work::advance(&advance, &repo));
