@@ -11,6 +11,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, StartedRecord};
 use super::process::{MarkerSeen, Run};
 use super::protocol::{Connection, Flow, KeeperReport, Order, decode};
@@ -57,11 +59,13 @@ struct Keeper {
 /// When it cannot become leader or listen; when the kernel or /proc fails during a job, whose
 /// processes are then left to the monitor to end.
 pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
-    let me = rustix::process::getpid();
-    if rustix::process::getsid(None)? != me {
-        rustix::process::setsid()?;
+    // PERM: it leads its group already. Not asked with getsid(2), which in a container may answer 0
+    // (the session's leader is outside), a value that rustix cannot hold.
+    match rustix::process::setsid() {
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
     }
-    rustix::process::set_child_subreaper(Some(me))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let info = KeeperInfo::of_self(&options.socket)?;
     match std::fs::remove_file(&options.socket) {
         Ok(()) => {}
