@@ -32,8 +32,10 @@ pub trait World {
 /// What a cycle left behind.
 #[derive(Debug, Default)]
 pub struct Cycled {
-    /// One for each event.
+    /// One for each event, those that an earlier failure left over first.
     pub answers: Vec<Answer>,
+    /// For each answer, whether it is one to a command.
+    pub are_asked: Vec<bool>,
     /// Something changed, by us or by others.
     pub has_changed: bool,
     /// There is more to decide at once.
@@ -50,18 +52,22 @@ pub struct Cycle<S, W, C> {
     pub lock_wait: Duration,
     begun: BTreeSet<Effect>,
     last: Time,
+    /// What a failed transaction was to record; the next one takes it in.
+    owed: Vec<EventBody>,
 }
 
 impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Joins the parts; nothing is under way.
     pub fn new(ledger: Ledger<S>, world: W, clock: C, lock_wait: Duration) -> Self {
-        Self { ledger, world, clock, lock_wait, begun: BTreeSet::new(), last: Time::default() }
+        let (begun, last, owed) = (BTreeSet::new(), Time::default(), Vec::new());
+        Self { ledger, world, clock, lock_wait, begun, last, owed }
     }
 
     /// Handles what happened, decides what comes next, and begins what is newly owed.
     ///
     /// # Errors
-    /// The journal's; nothing was acted upon then.
+    /// The journal's; nothing was acted upon then. What happened is kept for the next call, and must
+    /// not be handed in again.
     pub fn run(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
         let cycled = self.transact(bodies, Turns::UntilQuiet)?;
         let state = self.ledger.state();
@@ -89,8 +95,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
 
     fn transact(&mut self, bodies: Vec<EventBody>, turns: Turns) -> Result<Cycled, LedgerError> {
         let at = self.clock.now();
-        let random = self.world.random(bodies.len()).map_err(LedgerError::Random)?;
-        let events: Vec<Event> = bodies
+        self.owed.extend(bodies);
+        let random = self.world.random(self.owed.len()).map_err(LedgerError::Random)?;
+        let events: Vec<Event> = std::mem::take(&mut self.owed)
             .into_iter()
             .zip(random)
             .map(|(body, random)| Event { at, random, body })
@@ -102,9 +109,15 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 Err(LedgerError::Store(error @ StoreError::LockTimeout { .. })) => {
                     self.world.warn(&format!("{error}; waiting on"));
                 }
-                other => break other?,
+                Ok(done) => break done,
+                Err(error) => {
+                    self.owed = events.into_iter().map(|event| event.body).collect();
+                    return Err(error);
+                }
             }
         };
+        let is_asked = |event: &Event| matches!(event.body, EventBody::Command(_));
+        let are_asked = events.iter().map(is_asked).collect();
         self.last = at;
         let (state, seq) = (self.ledger.state(), self.ledger.seq());
         for changes in [&done.foreign, &done.changes] {
@@ -113,7 +126,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             }
         }
         let has_changed = self.ledger.seq() != before;
-        Ok(Cycled { answers: done.answers, has_changed, has_more: done.has_more })
+        Ok(Cycled { answers: done.answers, are_asked, has_changed, has_more: done.has_more })
     }
 
     /// Takes in what others appended, for showing; returns whether there was anything. The next

@@ -117,6 +117,18 @@ impl Handle {
         Ok(())
     }
 
+    /// Writes what was read once more where it stands: after a failed sync the kernel takes the bytes
+    /// for written, and the next sync would succeed without them.
+    pub(super) fn write_again(&mut self) -> Result<(), StoreError> {
+        let write = || -> io::Result<()> {
+            let mut bytes = vec![0; usize::try_from(self.end.offset).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut bytes, 0)?;
+            fail::point("journal.again")?;
+            OpenOptions::new().write(true).open(&self.path)?.write_all_at(&bytes, 0)
+        };
+        write().map_err(StoreError::io("write again what was found in journal", &self.path))
+    }
+
     /// Syncs the file, whoever wrote it.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         sync(&self.file).map_err(StoreError::io("sync journal", &self.path))?;
