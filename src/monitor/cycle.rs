@@ -157,3 +157,65 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         !self.begun.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cycle, World};
+    use crate::machine::mode::Isolation;
+    use crate::machine::time::Time;
+    use crate::machine::{Change, Command, Effect, EventBody, Observation, State};
+    use crate::observe::support::settings;
+    use crate::store::ledger::Ledger;
+    use crate::store::memory::{Fault, MemoryStore};
+    use crate::store::{Checkpoint, Json, format};
+    use crate::sys::clock::SystemClock;
+
+    /// Notes what is begun and told.
+    #[derive(Debug, Default)]
+    struct Notes {
+        begun: usize,
+        told: Vec<Change>,
+    }
+
+    impl World for Notes {
+        fn begin(&mut self, _: &Effect, _: &State) {
+            self.begun += 1;
+        }
+
+        fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
+            self.told.extend_from_slice(changes);
+        }
+
+        fn warn(&mut self, _: &str) {}
+
+        fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
+            Ok(vec![1; count])
+        }
+    }
+
+    #[test]
+    fn what_a_failed_transaction_was_to_record_is_recorded_by_the_next_one() {
+        // Refused; reported as failed but written.
+        for fault in [Fault::Refuse, Fault::Tear(1)] {
+            let mut settings = settings();
+            settings.project.isolation = Isolation::None;
+            let state = State::new(settings, Time::default());
+            let state = Json::of(&format::state_value(&state)).expect("it has a form");
+            let store = MemoryStore::create(Checkpoint { seq: 0, time: Time::default(), state });
+            let (ledger, _) = Ledger::open(store.another(), "monitor").expect("it opens");
+            let wait = Duration::from_secs(1);
+            let mut cycle = Cycle::new(ledger, Notes::default(), SystemClock::start(), wait);
+            let told = |what: &str| Observation::ShortageSeen { what: Some(what.into()) };
+            store.fail_next(fault);
+            let first = vec![EventBody::Observation(told("the disk"))];
+            assert!(cycle.run(first).is_err_and(|error| error.is_passing()));
+            assert_eq!((cycle.world.begun, cycle.world.told.len()), (0, 0));
+            let done = cycle.run(vec![EventBody::Command(Command::Pause)]).expect("it is written");
+            assert_eq!((done.answers.len(), done.are_asked), (2, vec![false, true]));
+            assert_eq!(cycle.ledger.state().shortage.as_deref(), Some("the disk"));
+            assert!(cycle.ledger.state().is_paused);
+        }
+    }
+}

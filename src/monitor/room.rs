@@ -70,9 +70,11 @@ impl Guard {
     }
 
     /// Takes notice of a failure; returns what the machine is to be told before it.
-    pub fn failed(&mut self, why: &str, now: Time) -> Option<EventBody> {
+    pub fn failed(&mut self, why: &str, state: &State, now: Time) -> Option<EventBody> {
         if !is_shortage(why) {
-            return None;
+            // Git does not always say why.
+            self.looked_at = None;
+            return self.look(state, now);
         }
         let is_calm = |at: Time| now.ms_since(at) > self.pause_ms.saturating_mul(CALM);
         self.pause_ms = match self.failed_at {
@@ -161,11 +163,12 @@ fn lacking_in(dir: &Path, found: &Room, times: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::{Guard, lacking_in};
-    use crate::machine::EventBody;
-    use crate::machine::Observation;
-    use crate::machine::time::Time;
-    use crate::sys::room::Room;
     use std::path::Path;
+
+    use crate::machine::time::Time;
+    use crate::machine::{EventBody, Observation, State};
+    use crate::observe::support::settings;
+    use crate::sys::room::Room;
 
     fn room(free_bytes: u64, bytes: u64) -> Room {
         let (free_inodes, inodes) = (1_000_000, 2_000_000);
@@ -189,15 +192,16 @@ mod tests {
 
     #[test]
     fn failures_of_a_kind_pause_longer_each_time_and_others_not_at_all() {
-        let mut guard = Guard::new("/".into(), "/".into());
-        let at = Time::from_ms;
-        assert!(guard.failed("cannot run `git`: exit status 1", at(0)).is_none());
-        let told = guard.failed("git: No space left on device\nmore", at(0));
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut guard = Guard::new(dir.path().into(), dir.path().into());
+        let (state, at) = (State::new(settings(), Time::default()), Time::from_ms);
+        assert!(guard.failed("cannot run `git`: exit status 1", &state, at(0)).is_none());
+        let told = guard.failed("git: No space left on device\nmore", &state, at(0));
         let what = Some("git: No space left on device".to_owned());
         let seen = Observation::ShortageSeen { what };
         assert_eq!(told, Some(EventBody::Observation(seen)));
         let mut pause = |now: u64| {
-            guard.failed("Too many open files", at(now));
+            guard.failed("Too many open files", &state, at(now));
             guard.pause_end().map(|end| end.ms_since(at(now)))
         };
         assert_eq!(pause(500), Some(1_000));

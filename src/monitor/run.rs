@@ -375,7 +375,7 @@ impl Monitor {
     fn try_again(&mut self) -> Result<Option<End>, RunError> {
         self.handle(Vec::new())?;
         self.outage.end();
-        self.cycle.world.progress.note("the journal can be written again: going on");
+        self.cycle.world.progress.warn("the journal can be written again: going on");
         Ok(None)
     }
 
@@ -500,7 +500,11 @@ impl Monitor {
             Input::Event(body) => {
                 // The machine is to know of a shortage before what came of it.
                 if let Some(why) = fault_of(&body) {
-                    bodies.extend(self.guard.failed(why, self.cycle.clock.now()));
+                    bodies.extend(self.guard.failed(
+                        why,
+                        self.cycle.ledger.state(),
+                        self.cycle.clock.now(),
+                    ));
                 }
                 bodies.push(body);
             }
@@ -524,9 +528,8 @@ impl Monitor {
             }
             Input::Superseded { agent } => {
                 let mut attempts = self.cycle.ledger.state().attempts.values();
-                let is_run = |a: &&Attempt| {
-                    a.agent.as_str() == agent && a.phase == AttemptPhase::Running
-                };
+                let is_run =
+                    |a: &&Attempt| a.agent.as_str() == agent && a.phase == AttemptPhase::Running;
                 let found = attempts.find(is_run).map(|attempt| attempt.id.clone());
                 self.find_again(found);
             }

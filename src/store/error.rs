@@ -90,10 +90,9 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         match self {
             // Without the folder there is nothing to come back to.
-            Self::Io { source, .. } => !matches!(
-                source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ),
+            Self::Io { source, .. } => {
+                !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
             Self::LockTimeout { .. }
             | Self::LockLost { .. }
             | Self::Conflict { .. }
@@ -109,9 +108,7 @@ impl StoreError {
     #[must_use]
     pub fn is_full(&self) -> bool {
         let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        // A part of a record was written, and no more.
-        let is_full = |kind| kinds.contains(&kind) || kind == io::ErrorKind::WriteZero;
-        matches!(self, Self::Io { source, .. } if is_full(source.kind()))
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
     /// Makes the damage of a file or folder as a whole.
