@@ -9,6 +9,11 @@ mod errors;
 mod figures;
 mod scope;
 mod sim;
+#[allow(dead_code, reason = "the integration tests use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
 mod writers;
 
 use std::env;
