@@ -13,10 +13,14 @@ use super::check;
 use super::scenario::{MONITOR, Scenario};
 use crate::support::project::Project;
 use crate::support::{processes_of, signal};
-use crate::tracer::{Outcome, Plan, Point, trace};
+use crate::tracer::{OUTPUT, Outcome, Plan, Point, trace};
 
 /// Longest that a traced run may take.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
+
+/// Last decisions of the journal while a monitor has not begun: what was there, and its own start.
+const FIRST: [&str; 5] =
+    ["task_added", "monitor_started", "rollout_set", "drain_set", "task_cancelled"];
 
 /// How a run ended.
 #[derive(Debug)]
@@ -89,6 +93,11 @@ impl Case {
     fn recover(&self, outcome: &Outcome) {
         let project = &self.project;
         assert!(!outcome.is_late, "the run did not end\n{}", project.story());
+        let is_alive = outcome.struck.as_ref().is_some_and(|point| !point.is_of_command());
+        if is_alive && self.scenario.args == MONITOR && !self.never_began() {
+            let said = project.story();
+            assert_eq!(outcome.code, Some(self.scenario.code), "the living monitor\n{said}");
+        }
         self.release();
         (self.scenario.again)(project);
         let done = project.run(MONITOR);
@@ -119,6 +128,16 @@ impl Case {
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(done.status.success(), "`{command}`: {said}");
         project.ok(MONITOR);
+    }
+
+    /// Returns true when the traced monitor did no more than begin, since a git that it asks at first
+    /// was killed, and said so.
+    fn never_began(&self) -> bool {
+        let said = fs::read_to_string(self.project.dir().join(OUTPUT)).unwrap_or_default();
+        let is_told = said.contains("error: ") && said.contains("killed by signal 9");
+        let log = self.project.log();
+        let last = log.last().and_then(|entry| entry["kind"].as_str()).unwrap_or_default();
+        is_told && FIRST.contains(&last)
     }
 
     /// Agents that are held go on.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fs2::FileExt;
 
@@ -77,7 +78,14 @@ fn assert_repository_whole(project: &Project) {
 
 /// What is not as it should be in the user's checkout: locks, and changed files.
 pub(super) fn checkout_dirt(project: &Project) -> Vec<String> {
-    let names = ["index.lock", "HEAD.lock", "ORIG_HEAD.lock", "refs/heads/main.lock"];
+    let names = [
+        "index.lock",
+        "HEAD.lock",
+        "ORIG_HEAD.lock",
+        "AUTO_MERGE.lock",
+        "packed-refs.lock",
+        "refs/heads/main.lock",
+    ];
     let locks = names.iter().filter(|name| project.path(".git").join(name).exists());
     let mut dirt: Vec<String> = locks.map(|name| (*name).to_owned()).collect();
     dirt.extend(project.git(&["status", "--porcelain"]).lines().map(str::to_owned));
@@ -95,11 +103,18 @@ fn assert_nothing_left(project: &Project, state: &Path) {
         }
     }
     if !temporary(state).is_empty() {
-        // What a killed writer left goes with the next one.
+        // What a killed writer left goes with a later one, once it is old.
+        temporary(state).iter().for_each(|path| make_old(path));
         project.run(MONITOR);
     }
     assert_eq!(temporary(state), Vec::<PathBuf>::new(), "temporary files");
     assert_eq!(files(&project.dir().join("tmp")), Vec::<PathBuf>::new(), "temporary files");
+}
+
+fn make_old(path: &Path) {
+    let file = fs::File::options().write(true).open(path).expect("a file of ours");
+    let modified = file.metadata().and_then(|meta| meta.modified()).expect("it has a time");
+    file.set_modified(modified - Duration::from_secs(60)).expect("a file of ours");
 }
 
 fn temporary(state: &Path) -> Vec<PathBuf> {

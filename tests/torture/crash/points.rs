@@ -101,10 +101,7 @@ fn run_scenario(
     figures.count(what, (strikes_count - unreached) as u64);
     figures.count(&format!("{what} survived"), survived as u64);
     figures.count("not reached", unreached as u64);
-    for failure in failures {
-        println!("FAILED {failure}");
-        figures.failures.push(failure);
-    }
+    figures.failures.extend(failures);
     Ok(())
 }
 

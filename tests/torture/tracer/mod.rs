@@ -41,6 +41,13 @@ pub struct Point {
     pub call: String,
 }
 
+impl Point {
+    /// Returns true when it is the traced command itself that is there, and none of its children.
+    pub fn is_of_command(&self) -> bool {
+        self.role.starts_with("monitor#") || self.role.starts_with("command#")
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum Plan {
@@ -63,12 +70,18 @@ pub struct Outcome {
     pub is_late: bool,
 }
 
-/// Runs `command` by `plan`, at most so long; paths below `base` are told from there.
+/// Where what the command says goes, below its base.
+pub const OUTPUT: &str = "monitor-traced";
+
+/// Runs `command` by `plan`, at most so long; paths below the folder `base` are told from there, and
+/// what the command says is kept there, in `monitor-traced`.
 ///
 /// # Errors
 /// When it does not start, or tracing is not permitted.
 pub fn trace(command: &Command, plan: &Plan, base: &Path, limit: Duration) -> io::Result<Outcome> {
-    let mut child = held_back(command).spawn()?;
+    let output = fs::File::create(base.join(OUTPUT))?;
+    let mut held = held_back(command);
+    let mut child = held.stdout(output.try_clone()?).stderr(output).spawn()?;
     let pid = Pid::from_raw(child.id().cast_signed());
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEFORK
@@ -93,8 +106,9 @@ pub fn trace(command: &Command, plan: &Plan, base: &Path, limit: Duration) -> io
 
 /// Says why nothing can be traced here; `None`: it can.
 pub fn obstacle() -> Option<String> {
-    let command = pipeline::sys::child::command("true", Path::new("/"));
-    let traced = trace(&command, &Plan::Observe, Path::new("/"), Duration::from_secs(10));
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let command = pipeline::sys::child::command("true", dir.path());
+    let traced = trace(&command, &Plan::Observe, dir.path(), Duration::from_secs(10));
     traced.err().map(|error| format!("ptrace is not permitted here: {error}"))
 }
 
@@ -108,7 +122,7 @@ fn held_back(command: &Command) -> Command {
     if !command.get_envs().any(|(name, _)| name == "PATH") {
         held.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     }
-    held.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    held.stdin(Stdio::piped());
     held
 }
 
