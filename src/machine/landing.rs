@@ -110,7 +110,13 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
     let is_stale = base.tip.as_ref() != Some(tip) && base.follow.is_some();
     if is_stale || (has_caught_up && base.behind > 0) {
         let behind = if has_caught_up { 0 } else { base.behind };
-        changes.push(lane(LaneChange::FollowSet { follow: None, why: None, behind }));
+        // Where it is to go, but that git may have been killed on its way out: it is asked at once.
+        let follow = base.follow.as_ref().filter(|_| has_caught_up).map(|follow| Follow {
+            to: tip.clone(),
+            tries: Tries { until: None, ..follow.tries.clone() },
+            is_passing: follow.is_passing,
+        });
+        changes.push(lane(LaneChange::FollowSet { follow, why: None, behind }));
     }
     let (tip, landed) = (tip.clone(), landed.filter(|_| !is_gone).cloned());
     changes.push(lane(LaneChange::BaseSeen { tip, landed, at: event.at }));

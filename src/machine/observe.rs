@@ -6,6 +6,7 @@ use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
 use super::landing;
+use super::lane::Follow;
 use super::mode::Isolation;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
@@ -88,11 +89,14 @@ const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Sta
 fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool) -> Vec<Change> {
     let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
     let mut changes = vec![project(change)];
-    // Whoever starts it anew may have made way for the base.
+    // Whoever starts it anew may have made way for the base; it is asked again, also where it is to
+    // go already, since git may have been killed on its way out.
     let base = &state.base;
-    if base.follow.as_ref().is_some_and(|follow| follow.tries.until.is_some()) {
+    if let Some(follow) = base.follow.as_ref().filter(|follow| follow.tries.until.is_some()) {
+        let to = base.landed.clone().unwrap_or_else(|| follow.to.clone());
+        let follow = Some(Follow { to, tries: Tries::default(), is_passing: true });
         let (why, behind) = (base.why.clone(), base.behind);
-        changes.push(lane(LaneChange::FollowSet { follow: None, why, behind }));
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
     }
     changes
 }
