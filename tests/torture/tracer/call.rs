@@ -4,9 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
+
+use super::Point;
 
 /// `op` of a stop at the entry of a call (ptrace(2), `PTRACE_GET_SYSCALL_INFO`).
 const ENTRY: u8 = 1;
@@ -121,6 +124,37 @@ pub(super) fn skip(pid: Pid) {
         regs.orig_rax = u64::MAX;
         // It fails only when the thread is gone, and its call with it.
         let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Makes the call that a thread comes back from one that failed.
+pub(super) fn fail(pid: Pid, errno: Errno) {
+    if let Ok(mut regs) = ptrace::getregs(pid) {
+        regs.rax = i64::from(-(errno as i32)).cast_unsigned();
+        // It fails only when the thread is gone.
+        let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Returns whether the kernel could answer the call at the point in this way.
+pub fn can_fail(point: &Point, errno: Errno) -> bool {
+    let (name, about) = point.call.split_once(' ').unwrap_or((&point.call, ""));
+    let is = |names: &[&str]| names.contains(&name);
+    if about.starts_with("socket:") {
+        return false;
+    }
+    let is_write = is(&["write", "pwrite", "writev", "pwritev", "copy_file_range"]);
+    let is_sync = is(&["fsync", "fdatasync"]);
+    let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink"]);
+    let is_removing = is(&["unlink", "rmdir"]);
+    match errno {
+        Errno::ENOSPC => is_write || is_sync || is_making || is(&["fallocate"]),
+        Errno::EIO => is_write || is_sync || is_making || is_removing || is(&["ftruncate"]),
+        Errno::EACCES | Errno::EROFS => is_making || is_removing,
+        Errno::EMFILE => is(&["open", "creat"]),
+        Errno::EINTR => is_write || is_sync || is(&["open", "flock"]),
+        Errno::EAGAIN => is(&["fork", "vfork", "clone"]),
+        _ => false,
     }
 }
 

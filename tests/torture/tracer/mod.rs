@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use nix::errno::Errno;
@@ -26,6 +26,8 @@ use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+pub use call::can_fail;
 
 /// Starts the command only when it has been taken hold of.
 const START: &str = "read -r go && exec \"$@\"";
@@ -55,6 +57,9 @@ pub enum Plan {
     Observe,
     /// End the process with SIGKILL before the call takes effect, and let all others go.
     Kill { role: String, ordinal: u32 },
+    /// Let the call fail instead; `lasting`: and for so long every call that can fail in this way, in
+    /// whatever process. Then let all go.
+    Fail { role: String, ordinal: u32, errno: Errno, lasting: Option<Duration> },
 }
 
 /// What a traced run was like.
@@ -187,6 +192,12 @@ struct Tracer {
     numbers: BTreeMap<String, u32>,
     points: Vec<Point>,
     struck: Option<Point>,
+    /// Threads in a call that is made to fail.
+    failing: BTreeSet<i32>,
+    /// All calls fail until then.
+    fails_until: Option<Instant>,
+    /// What is followed is let go as it stops.
+    is_over: bool,
 }
 
 impl Tracer {
@@ -204,6 +215,9 @@ impl Tracer {
             numbers: BTreeMap::new(),
             points: Vec::new(),
             struck: None,
+            failing: BTreeSet::new(),
+            fails_until: None,
+            is_over: false,
         }
     }
 
@@ -328,9 +342,12 @@ impl Tracer {
 
     fn on_call(&mut self, pid: Pid) {
         let id = pid.as_raw();
+        if self.failing.remove(&id) {
+            return self.on_failed(pid);
+        }
         let Some(process_id) = self.threads.get(&id).copied() else { return };
         let Some(process) = self.processes.get_mut(&process_id) else { return };
-        let Some(role) = process.role.clone().filter(|_| self.struck.is_none()) else { return };
+        let Some(role) = process.role.clone().filter(|_| !self.is_over) else { return };
         let Some(call) = call::entered(pid, &role, &self.base) else { return };
         process.ordinal += 1;
         let point = Point { role, ordinal: process.ordinal, call };
@@ -343,12 +360,38 @@ impl Tracer {
                 self.struck = Some(point);
                 self.release();
             }
+            Plan::Fail { role, ordinal, errno, lasting } => {
+                let is_there = *role == point.role && *ordinal == point.ordinal;
+                let is_first = self.struck.is_none() && is_there;
+                let is_late = self.fails_until.is_some_and(|until| until <= Instant::now());
+                if is_late {
+                    self.release();
+                } else if is_first || (self.struck.is_some() && call::can_fail(&point, *errno)) {
+                    call::skip(pid);
+                    self.failing.insert(id);
+                    if is_first {
+                        self.fails_until = lasting.map(|lasting| Instant::now() + lasting);
+                        self.struck = Some(point);
+                    }
+                }
+            }
             Plan::Observe | Plan::Kill { .. } => {}
         }
     }
 
+    /// A thread comes back from a call that did nothing.
+    fn on_failed(&mut self, pid: Pid) {
+        if let Plan::Fail { errno, lasting, .. } = &self.plan {
+            call::fail(pid, *errno);
+            if lasting.is_none() {
+                self.release();
+            }
+        }
+    }
+
     /// Stops every thread that is followed, so that it can be let go.
-    fn release(&self) {
+    fn release(&mut self) {
+        self.is_over = true;
         for id in self.threads.keys() {
             // One that is stopped is let go as it is resumed.
             let _ = ptrace::interrupt(Pid::from_raw(*id));
@@ -362,7 +405,7 @@ impl Tracer {
             let _ = ptrace::detach(pid, signal);
             return;
         }
-        if self.struck.is_none() {
+        if !self.is_over || self.failing.contains(&pid.as_raw()) {
             // It fails only when the thread has been killed, which is told next.
             let _ = ptrace::syscall(pid, signal);
         } else if ptrace::detach(pid, signal).is_ok() {
