@@ -386,8 +386,13 @@ pub(super) fn paused(state: &State, event: &Event, failed: u32, why: &str) -> Tr
 /// Ends a work attempt and moves its task on, unless the task went another way meanwhile.
 fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<Change> {
     let has_leaked = found.exit.as_ref().is_some_and(|exit| exit.leaked > 0);
+    // Only git was at work in a slot that was being prepared: it is made again there. A fresh one each
+    // time would leave half-made ones behind, on a disk that may be full.
+    let has_run =
+        found.phase != AttemptPhase::Preparing || !state.settings.worktree.setup.is_empty();
     // After a keeper's death nothing proves that all it left has ended.
-    let is_unclean = has_leaked || matches!(outcome.class, Class::Infrastructure | Class::Lost);
+    let is_unclean =
+        has_leaked || (has_run && matches!(outcome.class, Class::Infrastructure | Class::Lost));
     let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot: is_unclean };
     let mut changes = vec![of_attempt(&found.id, ended)];
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));

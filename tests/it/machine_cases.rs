@@ -677,10 +677,13 @@ fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
     m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
     let tally = m.state.tasks[&id("A")].tally;
     assert_eq!((tally.infrastructure, tally.attempts), (0, 0));
+    let agent = &m.state.agents[&AgentName::new("implementation")];
+    assert_eq!(agent.slot, 0, "what was half made there is made again there");
     m.pass_ms(600_000);
     stands(&m, &[("A", "ready impl"), ("B", "ready impl")]);
     assert!(!m.state.is_idle(), "it goes on by itself");
     m.see(shortage(None));
+    m.turns();
     assert_eq!(m.state.attempts.len(), 1);
     m.state.check();
 }

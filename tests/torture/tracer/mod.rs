@@ -28,6 +28,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 pub use call::can_fail;
+use pipeline::sys::clock::monotonic;
 
 /// Starts the command only when it has been taken hold of.
 const START: &str = "read -r go && exec \"$@\"";
@@ -363,14 +364,14 @@ impl Tracer {
             Plan::Fail { role, ordinal, errno, lasting } => {
                 let is_there = *role == point.role && *ordinal == point.ordinal;
                 let is_first = self.struck.is_none() && is_there;
-                let is_late = self.fails_until.is_some_and(|until| until <= Instant::now());
+                let is_late = self.fails_until.is_some_and(|until| until <= monotonic());
                 if is_late {
                     self.release();
                 } else if is_first || (self.struck.is_some() && call::can_fail(&point, *errno)) {
                     call::skip(pid);
                     self.failing.insert(id);
                     if is_first {
-                        self.fails_until = lasting.map(|lasting| Instant::now() + lasting);
+                        self.fails_until = lasting.map(|lasting| monotonic() + lasting);
                         self.struck = Some(point);
                     }
                 }
