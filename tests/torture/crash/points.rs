@@ -152,7 +152,10 @@ fn strike_all(
                 Ending::Survived => results.0 += 1,
                 Ending::Unreached => results.1 += 1,
                 Ending::Failed(text) => {
-                    results.2.push(format!("{}: {text}", strike.words(scenario.name)));
+                    let failure = format!("{}: {text}", strike.words(scenario.name));
+                    // The whole of it comes at the end.
+                    println!("failed: {}", failure.lines().next().unwrap_or_default());
+                    results.2.push(failure);
                 }
             }
         }
