@@ -13,7 +13,7 @@ use crate::figures::Figures;
 use crate::tracer::{Plan, Point, obstacle};
 
 /// Scenarios of the fixed part, and how many points of each.
-const FIXED: [(&str, usize); 3] = [("add", 4), ("implementation", 4), ("following", 4)];
+const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
 
 /// One run: where it is struck, and where the next one is.
 #[derive(Debug, Clone)]
