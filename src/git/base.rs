@@ -191,9 +191,9 @@ impl Repo {
 
     /// Returns the locks that stand in the way of a fast-forward, the index first.
     fn locks_in_checkout(&self, admin: &Path, branch: &str) -> Vec<PathBuf> {
-        let names = ["index.lock", "HEAD.lock", "ORIG_HEAD.lock", "AUTO_MERGE.lock"];
+        let names = ["index.lock", "HEAD.lock", "ORIG_HEAD.lock"];
         let mut locks: Vec<PathBuf> = names.iter().map(|name| admin.join(name)).collect();
-        locks.extend([self.ref_lock(branch), self.common.join("packed-refs.lock")]);
+        locks.push(self.ref_lock(branch));
         locks.retain(|path| path.exists());
         locks
     }
@@ -209,7 +209,11 @@ impl Repo {
         if let Some((to, dir)) = text.split_once('\n') {
             let dir = Path::new(dir);
             let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
-            let locks = self.locks_in_checkout(&admin, branch);
+            let mut locks = self.locks_in_checkout(&admin, branch);
+            // Those that git takes on its way out, when the branch has moved; they stop no other
+            // fast-forward.
+            let last = [admin.join("AUTO_MERGE.lock"), self.common.join("packed-refs.lock")];
+            locks.extend(last.into_iter().filter(|path| path.exists()));
             if let Some(lock) = locks.first() {
                 let why = format!(
                     "a fast-forward of `{}` was killed half-way and left `{}`; when no git runs there",

@@ -386,16 +386,17 @@ pub(super) fn paused(state: &State, event: &Event, failed: u32, why: &str) -> Tr
 /// Ends a work attempt and moves its task on, unless the task went another way meanwhile.
 fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<Change> {
     let has_leaked = found.exit.as_ref().is_some_and(|exit| exit.leaked > 0);
-    // Only git was at work in a slot that was being prepared: it is made again there. A fresh one each
-    // time would leave half-made ones behind, on a disk that may be full.
-    let has_run =
-        found.phase != AttemptPhase::Preparing || !state.settings.worktree.setup.is_empty();
-    // After a keeper's death nothing proves that all it left has ended.
-    let is_unclean =
-        has_leaked || (has_run && matches!(outcome.class, Class::Infrastructure | Class::Lost));
-    let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot: is_unclean };
-    let mut changes = vec![of_attempt(&found.id, ended)];
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    // After a keeper's death nothing proves that all it left has ended. Where nothing but git was at
+    // work, the slot is made again, so that no half-made one stays; if that fails too, another is.
+    let is_half_made = found.phase == AttemptPhase::Preparing
+        && state.settings.worktree.setup.is_empty()
+        && task.is_some_and(|task| task.tally.infrastructure == 0);
+    let has_fresh_slot = has_leaked
+        || outcome.class == Class::Lost
+        || outcome.class == Class::Infrastructure && !is_half_made;
+    let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot };
+    let mut changes = vec![of_attempt(&found.id, ended)];
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::check;
@@ -133,7 +134,25 @@ impl Case {
         let said = format!("{}{}{}", done.out, done.err, project.story());
         assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
         self.finish_fast_forward();
+        self.unlock_refs();
         check::assert_whole(project, self.scenario);
+    }
+
+    /// A lock on all refs may be a person's: it is the user's to remove, and must be told.
+    fn unlock_refs(&self) {
+        let project = &self.project;
+        let lock = project.path(".git/packed-refs.lock");
+        if !lock.exists() {
+            return;
+        }
+        check::make_old(&lock);
+        let told: Value = serde_json::from_str(&project.ok(&["doctor", "--json"])).expect("JSON");
+        let remedies = told["findings"].as_array().into_iter().flatten();
+        let remedies = remedies.filter_map(|finding| finding["remedy"].as_str());
+        let command = remedies.filter_map(|remedy| remedy.split_once("rm -f ")).next();
+        let (_, path) = command.unwrap_or_else(|| panic!("the lock on refs is not told: {told}"));
+        assert_eq!(path, format!("'{}'", lock.display()));
+        fs::remove_file(lock).expect("it is there");
     }
 
     /// A fast-forward of the user's checkout that was killed half-way is the user's to finish: it

@@ -65,7 +65,8 @@ fn assert_stages_once(project: &Project, scenario: &Scenario) {
 /// Git finds no fault, no lock of git is left, the checkout is clean.
 fn assert_repository_whole(project: &Project) {
     let fsck = project.try_git(&["fsck", "--strict", "--no-dangling", "--no-progress"]);
-    assert_eq!((fsck.code, fsck.out.as_str(), fsck.err.as_str()), (Some(0), "", ""));
+    let found = (fsck.code, fsck.out.as_str(), fsck.err.as_str());
+    assert_eq!(found, (Some(0), "", ""), "{}", project.story());
     assert_eq!(checkout_dirt(project), Vec::<String>::new());
     let state = project.path(".git/pipeline");
     let locks: Vec<PathBuf> = files(&project.path(".git"))
@@ -73,19 +74,13 @@ fn assert_repository_whole(project: &Project) {
         .filter(|path| path.extension().is_some_and(|ending| ending == "lock"))
         .filter(|path| !path.starts_with(&state))
         .collect();
-    assert_eq!(locks, Vec::<PathBuf>::new(), "locks of git");
+    assert_eq!(locks, Vec::<PathBuf>::new(), "locks of git\n{}", project.story());
 }
 
 /// What is not as it should be in the user's checkout: locks, and changed files.
 pub(super) fn checkout_dirt(project: &Project) -> Vec<String> {
-    let names = [
-        "index.lock",
-        "HEAD.lock",
-        "ORIG_HEAD.lock",
-        "AUTO_MERGE.lock",
-        "packed-refs.lock",
-        "refs/heads/main.lock",
-    ];
+    let names =
+        ["index.lock", "HEAD.lock", "ORIG_HEAD.lock", "AUTO_MERGE.lock", "refs/heads/main.lock"];
     let locks = names.iter().filter(|name| project.path(".git").join(name).exists());
     let mut dirt: Vec<String> = locks.map(|name| (*name).to_owned()).collect();
     dirt.extend(project.git(&["status", "--porcelain"]).lines().map(str::to_owned));
@@ -111,15 +106,21 @@ fn assert_nothing_left(project: &Project, state: &Path) {
     assert_eq!(files(&project.dir().join("tmp")), Vec::<PathBuf>::new(), "temporary files");
 }
 
-fn make_old(path: &Path) {
+pub(super) fn make_old(path: &Path) {
     let file = fs::File::options().write(true).open(path).expect("a file of ours");
     let modified = file.metadata().and_then(|meta| meta.modified()).expect("it has a time");
     file.set_modified(modified - Duration::from_secs(60)).expect("a file of ours");
 }
 
+/// Temporary files in the state folder, but for those that go with the folder of their attempt, and
+/// with the next checkpoint of the journal.
 fn temporary(state: &Path) -> Vec<PathBuf> {
     let mut found = files(state);
+    let stays = [state.join("attempts"), state.join("journal")];
     found.retain(|path| {
+        if stays.iter().any(|folder| path.starts_with(folder)) {
+            return false;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.contains(".tmp") || name.starts_with('.')
     });

@@ -13,7 +13,7 @@ use crate::figures::Figures;
 use crate::tracer::{Plan, Point, obstacle};
 
 /// Scenarios of the fixed part, and how many points of each.
-const FIXED: [(&str, usize); 3] = [("add", 4), ("implementation", 4), ("following", 4)];
+const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
 
 /// One run: where it is struck, and where the next one is.
 #[derive(Debug, Clone)]
@@ -152,7 +152,10 @@ fn strike_all(
                 Ending::Survived => results.0 += 1,
                 Ending::Unreached => results.1 += 1,
                 Ending::Failed(text) => {
-                    results.2.push(format!("{}: {text}", strike.words(scenario.name)));
+                    let failure = format!("{}: {text}", strike.words(scenario.name));
+                    // The whole of it comes at the end.
+                    println!("failed: {}", failure.lines().next().unwrap_or_default());
+                    results.2.push(failure);
                 }
             }
         }
