@@ -146,7 +146,8 @@ pub fn can_fail(point: &Point, errno: Errno) -> bool {
     let is_write = is(&["write", "pwrite", "writev", "pwritev", "copy_file_range"]);
     let is_sync = is(&["fsync", "fdatasync"]);
     let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink"]);
-    let is_removing = is(&["unlink", "rmdir"]);
+    // A git that cannot remove its own lock leaves it, and nobody but git may say that it is stale.
+    let is_removing = is(&["unlink", "rmdir"]) && !about.ends_with(".lock");
     match errno {
         Errno::ENOSPC => is_write || is_sync || is_making || is(&["fallocate"]),
         Errno::EIO => is_write || is_sync || is_making || is_removing || is(&["ftruncate"]),
