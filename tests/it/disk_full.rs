@@ -65,10 +65,11 @@ impl Drop for Disk {
     }
 }
 
-fn project_on_disk(count: usize, options: &str) -> (Disk, Project) {
+fn project_on_disk(count: usize, options: &str) -> (Project, Disk) {
     let mut disk = None;
     let project = Project::on(count, "", |root| disk = Some(Disk::mount(root, options)));
-    (disk.expect("it is mounted"), project)
+    // In this order, so that the disk goes before the folder it is in.
+    (project, disk.expect("it is mounted"))
 }
 
 /// Writes until nothing more can be written.
@@ -93,7 +94,7 @@ fn assert_nobody_gave_up(project: &Project) {
 #[test]
 fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
     with_mounts("full_disk_pauses_launches_and_all_lands_when_there_is_room", || {
-        let (_disk, project) = project_on_disk(1, "size=24m");
+        let (project, _disk) = project_on_disk(1, "size=24m");
         project.import(FOUR);
         project.hold("hold");
         let mut monitor = project.monitor(&["--until-idle"]);
@@ -134,7 +135,7 @@ fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
 #[test]
 fn disk_that_fills_and_empties_again_and_again_loses_nothing() {
     with_mounts("disk_that_fills_and_empties_again_and_again_loses_nothing", || {
-        let (_disk, project) = project_on_disk(2, "size=24m");
+        let (project, _disk) = project_on_disk(2, "size=24m");
         project.import(&TWELVE[..6]);
         let mut monitor = project.monitor(&["--until-idle", "--poll-only"]);
         let ballast = project.path(".git/ballast");
@@ -169,7 +170,7 @@ fn disk_that_fills_and_empties_again_and_again_loses_nothing() {
 #[test]
 fn read_only_disk_is_named_at_the_start_and_nothing_changes() {
     with_mounts("read_only_disk_is_named_at_the_start_and_nothing_changes", || {
-        let (disk, project) = project_on_disk(1, "size=24m");
+        let (project, disk) = project_on_disk(1, "size=24m");
         project.import(FOUR);
         disk.remount("ro");
         for args in [&["monitor", "--until-idle"][..], &["task", "add", "--id", "E", "One more"]] {
