@@ -380,7 +380,11 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.behind = 0;
         }
     }
-    if state.base.is_known_green() {
+    let base = &state.base;
+    let is_landed = |commit: &Oid| base.landed.as_ref() == Some(commit);
+    let is_mended =
+        |commit: &Oid| base.green.contains(commit) || (base.is_known_green() && !is_landed(commit));
+    if base.red.as_ref().is_some_and(|(commit, _)| is_mended(commit)) {
         state.base.red = None;
     }
     index::refresh_lane(state);

@@ -408,7 +408,7 @@ impl End<'_> {
                     merge_owed: self.task.merge_owed.clone(),
                     used: self.task.tally.attempts + 1,
                 };
-                changes.extend(landing::send_back(self.state, self.event, self.task, &back));
+                changes.extend(landing::send_back(self.state, self.event.at, self.task, &back));
                 changes
             }
             Class::Blocked | Class::Unstartable => self.gave_up(),
