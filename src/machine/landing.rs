@@ -52,8 +52,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             })
         }
         Observation::Landed { task, number, commit } => with(state, task, *number, |_| {
-            let is_verified = !state.settings.landing.checks.is_empty();
-            landed(event, task, commit, is_verified)
+            landed(event, task, commit, is_verified(state, task, commit))
         }),
         Observation::LandingRaced { task, number, found } => {
             with(state, task, *number, |_| raced(state, event, found.as_ref()))
@@ -177,6 +176,16 @@ fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> V
         of_attempt(&id, AttemptChange::Added { attempt: Box::new(check) }),
         lane(LaneChange::LandingSet { landing: Some(next) }),
     ]
+}
+
+/// Returns true when the checks of the present settings passed on a commit of the task.
+fn is_verified(state: &State, task: &TaskId, commit: &Oid) -> bool {
+    let kind = AttemptKind::LandingCheck { commit: commit.clone() };
+    let mut checks = state.tasks[task].history.iter().filter(|old| old.kind == kind);
+    checks.any(|check| {
+        let is_passed = check.outcome.as_ref().is_some_and(|end| end.class == Class::Completed);
+        is_passed && check.settings == state.settings.hash
+    })
 }
 
 fn landed(event: &Event, id: &TaskId, commit: &Oid, is_verified: bool) -> Vec<Change> {

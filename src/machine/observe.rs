@@ -156,10 +156,10 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
             judge::of_work(exit, completion_of(state, found), found.is_stopping)
         }
         AttemptKind::StageCheck { stage, .. } => {
-            judge::of_check(exit, checks_of(&state.settings, stage))
+            judge::of_check(exit, checks_of(state.rules_of(found), stage))
         }
         AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
-            judge::of_check(exit, &state.settings.landing.checks)
+            judge::of_check(exit, &state.rules_of(found).landing.checks)
         }
     };
     let change =
@@ -216,7 +216,7 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
     let mut verdict = found.verdict.clone().unwrap_or_else(|| completed(event.at));
     let must_change = found
         .stage()
-        .and_then(|stage| state.settings.stage(stage.as_str()))
+        .and_then(|stage| state.rules_of(found).stage(stage.as_str()))
         .is_some_and(|(_, stage)| stage.must_change);
     if verdict.class == Class::Completed {
         let is_merging = found.merge.is_some();
@@ -263,7 +263,7 @@ fn after_saving(
     if verdict.class != Class::Completed {
         return end(state, event, found, verdict);
     }
-    if found.stage().is_some_and(|stage| !checks_of(&state.settings, stage).is_empty()) {
+    if found.stage().is_some_and(|stage| !checks_of(state.rules_of(found), stage).is_empty()) {
         return vec![of_attempt(&found.id, AttemptChange::Checking)];
     }
     match commit {
@@ -556,8 +556,7 @@ impl End<'_> {
 }
 
 fn completion_of(state: &State, found: &Attempt) -> Completion {
-    let agent = state.agents.get(&found.agent);
-    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    let group = state.rules_of(found).group_of(&found.agent);
     group.map_or(Completion::Marker, |group| group.completion)
 }
 

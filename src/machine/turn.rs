@@ -16,7 +16,6 @@ use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::schedule::{self, Assignment};
-use super::settings::AgentCommand;
 use super::stage;
 use super::state::State;
 use super::step::{attempt, lane, project, task};
@@ -233,6 +232,7 @@ fn add_checks(
         check.id = numbered(state, &id, &short);
         check.task = Some(id);
         check.slot = parent.slot;
+        check.settings.clone_from(&parent.settings);
         check.phase = AttemptPhase::Starting;
         changes.push(added(check));
     }
@@ -407,13 +407,6 @@ pub(super) fn landing_check(
     check.id = numbered(state, id, "land");
     check.task = Some(id.clone());
     check
-}
-
-/// Returns the group's command, if the agent still has a group.
-#[must_use]
-pub fn command_of<'a>(state: &'a State, agent: &AgentName) -> Option<&'a AgentCommand> {
-    let agent = state.agents.get(agent)?;
-    state.settings.agents.get(agent.group).map(|group| &group.command)
 }
 
 /// Returns the stages that no agent serves, in pipeline order.

@@ -148,7 +148,7 @@ impl RealWorld {
         let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else {
             return;
         };
-        let settings = &state.settings;
+        let settings = state.rules_of(attempt);
         let places = places(&self.layout, settings, attempt);
         let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
         let landed = state.base.landed.as_ref().map_or(String::new(), |oid| oid.as_str().into());
@@ -238,7 +238,7 @@ impl RealWorld {
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
     /// worktree does otherwise.
     fn make_files(&self, state: &State, attempt: &Attempt) -> std::io::Result<()> {
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         match std::fs::create_dir(&places.attempt_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -259,7 +259,7 @@ impl RealWorld {
     }
 
     fn watched(&self, state: &State, attempt: &Attempt) -> Watched {
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         Watched {
             nonce: attempt.nonce.clone(),
             slot: self.repo.is_some().then_some(places.dir),
@@ -337,11 +337,11 @@ impl RealWorld {
         let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else {
             return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
         };
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
         let mut exclude = vec![task_file::file_name(task.id.as_str())];
-        exclude.extend(state.settings.worktree.copy.iter().cloned());
+        exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
             attempt: id.clone(),
             slot: places.dir,
