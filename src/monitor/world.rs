@@ -390,7 +390,9 @@ impl RealWorld {
             Effect::Merge { task, number, .. } => {
                 let found = &state.tasks[&task];
                 let begun = state.landing.as_ref().map_or(Time::default(), |l| l.begun_at);
-                let (Some(tip), Some(onto)) = (&found.tip, &base.landed) else { return };
+                let (Some(tip), Some(onto)) = (&found.tip, &base.landed) else {
+                    return self.see(failed("its branch is not on record".into()));
+                };
                 let merge = lane::Merge {
                     task,
                     number,

@@ -143,9 +143,9 @@ mod tests {
     use super::super::{decode_changes, encode_changes};
     use super::*;
     use crate::machine::change::ProjectChange;
-    use crate::machine::{Change, apply};
     use crate::machine::settings::Slice;
     use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase};
+    use crate::machine::{Change, apply};
 
     fn check_read_back(state: &State) {
         let text = encode_state(state).unwrap();
