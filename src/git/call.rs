@@ -296,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn every_call_syncs_what_it_writes_and_runs_no_hook() {
+        let call = Call::write("git.x", Path::new("/")).args(["update-ref"]);
+        let command = Git::default().command(&call).unwrap();
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        let place = |wanted: &str| args.iter().position(|arg| arg == wanted);
+        let own = place("update-ref").unwrap();
+        let fsync = "core.fsync=committed,loose-object,reference";
+        for setting in [fsync, "core.hooksPath=/dev/null", "gc.auto=0"] {
+            assert!(place(setting).is_some_and(|at| at < own), "{args:?} lacks {setting}");
+        }
+    }
+
+    #[test]
     fn a_killed_git_is_an_unknown_outcome() {
         let scratch = Scratch::new();
         let args = ["-c", "alias.die=!kill -9 $PPID", "die"];

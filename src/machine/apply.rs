@@ -381,14 +381,18 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.behind = 0;
         }
     }
-    let base = &state.base;
-    let is_landed = |commit: &Oid| base.landed.as_ref() == Some(commit);
-    let is_mended =
-        |commit: &Oid| base.green.contains(commit) || (base.is_known_green() && !is_landed(commit));
-    if base.red.as_ref().is_some_and(|(commit, _)| is_mended(commit)) {
-        state.base.red = None;
-    }
+    forget_mended(&mut state.base);
     index::refresh_lane(state);
+}
+
+/// A red commit is of no interest once it is known to pass, or once the base has moved on to what
+/// passes, unless the landing branch still stands at it.
+fn forget_mended(base: &mut Base) {
+    let Some((red, _)) = &base.red else { return };
+    let is_landed = base.landed.as_ref() == Some(red);
+    if base.green.contains(red) || (base.is_known_green() && !is_landed) {
+        base.red = None;
+    }
 }
 
 fn set_landing(state: &mut State, landing: Option<&Landing>) {
