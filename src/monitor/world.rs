@@ -32,6 +32,7 @@ use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
+use crate::store::ledger::Foreign;
 
 /// How long the strays of a dead keeper get to leave.
 const STRAYS_GRACE: Duration = Duration::from_secs(2);
@@ -74,13 +75,14 @@ impl World for RealWorld {
     }
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
-        self.progress.tell(changes, state, seq, at);
-        for change in changes {
-            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
-                self.stop_setup(state, id);
-            }
-        }
-        self.current.write(&self.layout, state);
+        self.progress.tell(changes, state, seq, at, "monitor");
+        self.heed(changes, state);
+    }
+
+    fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
+        let Foreign { seq, time, actor, changes } = foreign;
+        self.progress.tell(changes, state, *seq, *time, actor);
+        self.heed(changes, state);
     }
 
     fn warn(&mut self, text: &str) {
@@ -93,6 +95,16 @@ impl World for RealWorld {
 }
 
 impl RealWorld {
+    /// Does at once what cannot wait for an effect.
+    fn heed(&mut self, changes: &[Change], state: &State) {
+        for change in changes {
+            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
+                self.stop_setup(state, id);
+            }
+        }
+        self.current.write(&self.layout, state);
+    }
+
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
         Arc::strong_count(&self.threads) == 1
