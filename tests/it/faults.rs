@@ -8,6 +8,7 @@ use pipeline::machine::settings::{Completion, Settings};
 use pipeline::machine::{Answer, Command, Effect, Observation};
 
 use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
+use crate::support::project::{Backlog, Project};
 
 /// One stage with one agent, and a check of the stage.
 fn one_stage() -> Settings {
@@ -178,4 +179,26 @@ fn a_panic_ends_the_whole_program() {
     let (_, release) = text.split_once("[profile.release]").expect("a release profile");
     let release = release.split("\n[").next().unwrap_or_default();
     assert!(release.lines().any(|line| line == "panic = \"abort\""), "{release}");
+}
+
+#[test]
+fn a_base_broken_during_a_run_costs_a_task_nothing() {
+    let project = Project::new(1);
+    let one: &Backlog = &[("A", &[])];
+    project.import(one);
+    project.hold("hold.supervisor");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the supervisor", || project.runs().iter().any(|id| id == "A.super.1"));
+    project.write("broken", "");
+    project.commit("Break it");
+    project.release("hold.supervisor");
+    assert_eq!(monitor.end(&project), Some(1), "{}", project.story());
+    let shown = project.ok(&["status"]);
+    assert!(shown.contains("checks fail on `main` itself"), "{shown}");
+    project.git(&["revert", "--no-edit", "HEAD"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(one);
+    // Nothing was done again, and no send-back was counted.
+    assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_nothing_left();
 }
