@@ -325,6 +325,7 @@ fn base(state: &State) -> Vec<Finding> {
     let name = &state.settings.project.base;
     let mut findings = Vec::new();
     if let Some((commit, _)) = &state.base.red {
+        let name = crate::observe::words::branch_at(state, commit);
         findings.push(Finding::bad(
             "base",
             format!("checks are red on `{name}` at {commit}"),

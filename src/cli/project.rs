@@ -83,15 +83,9 @@ impl Project {
     pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
         let store = FileStore::open(&self.layout.state, 0);
         let (ledger, warnings) = Ledger::open(store, "cli").map_err(Error::from)?;
+        let clock = SystemClock::start_after(ledger.time());
         let ledger = ManuallyDrop::new(ledger);
-        Ok(Open {
-            project: self,
-            ledger,
-            warnings,
-            lock_wait,
-            clock: SystemClock::start(),
-            events: None,
-        })
+        Ok(Open { project: self, ledger, warnings, lock_wait, clock, events: None })
     }
 }
 

@@ -7,10 +7,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use super::error::{GitError, Stderr};
 use super::gate::Gate;
-use crate::sys::{child, fail};
+use crate::sys::child::{self, Heard};
+use crate::sys::fail;
+
+/// Longest time a call that only reads or moves refs may take; it takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Longest time a call may take that goes through all files of a tree.
+const LIMIT_OF_TREES: Duration = Duration::from_secs(600);
+/// Commands that go through all files of a tree.
+const OF_TREES: [&str; 9] =
+    ["add", "checkout", "clean", "commit", "diff", "merge", "merge-tree", "status", "worktree"];
 
 /// What our own writes sync, here and in the agents' git: git by default syncs no ref and no loose
 /// object (measured with strace on 2.47).
@@ -55,13 +65,15 @@ pub(super) struct Call<'a> {
     env: Vec<(OsString, OsString)>,
     input: Input<'a>,
     is_read: bool,
+    /// `None`: by what the command is.
+    limit: Option<Duration>,
 }
 
 impl<'a> Call<'a> {
     /// A call that only reads and takes no optional lock; `point` names its fail point.
     pub(super) fn read(point: &'static str, dir: &'a Path) -> Self {
         let (args, env) = (Vec::new(), Vec::new());
-        Self { point, dir, args, env, input: Input::Nothing, is_read: true }
+        Self { point, dir, args, env, input: Input::Nothing, is_read: true, limit: None }
     }
 
     /// A call that writes; `point` names its fail point.
@@ -89,6 +101,13 @@ impl<'a> Call<'a> {
     pub(super) fn gate(mut self, gate: &'a Gate<'a>) -> Self {
         self.input = Input::Gate(gate);
         self
+    }
+
+    /// Returns how long the call may take. Nothing a person should have to wait for longer: what
+    /// hangs on a dead disk or filter would hold up its agent, or all landings, for ever.
+    fn limit(&self) -> Duration {
+        let is_of_trees = self.args.iter().any(|arg| OF_TREES.iter().any(|word| arg == word));
+        self.limit.unwrap_or(if is_of_trees { LIMIT_OF_TREES } else { LIMIT })
     }
 
     /// Returns the command line as a person would type it, without the fixed settings.
@@ -133,13 +152,23 @@ impl Reply {
 }
 
 impl Git {
-    /// Runs a call; every exit status is an answer, a death by signal is not.
+    /// Runs a call; every exit status is an answer, a death by signal or at the time limit is not.
     pub(super) fn run(&self, call: Call<'_>) -> Result<Reply, GitError> {
         let text = call.text();
         let start = |source| GitError::Start { call: text.clone(), source };
         fail::point(call.point).map_err(start)?;
-        let output = self.command(&call).and_then(|mut it| it.output()).map_err(start)?;
-        reply(call.dir, text, output.status, output.stdout, &output.stderr)
+        let limit = call.limit();
+        let heard = self.command(&call).and_then(|mut it| child::output_within(&mut it, limit));
+        match heard.map_err(start)? {
+            Heard::Ended(output) => {
+                reply(call.dir, text, output.status, output.stdout, &output.stderr)
+            }
+            Heard::Late(output) => {
+                let stderr = Stderr(String::from_utf8_lossy(&output.stderr).into_owned());
+                let limit_ms = limit.as_millis() as u64;
+                Err(GitError::Late { call: text, dir: call.dir.into(), limit_ms, stderr })
+            }
+        }
     }
 
     /// Runs a call that must end with status 0.
@@ -150,7 +179,8 @@ impl Git {
     }
 
     /// Runs a call that goes on undisturbed when this process dies: its output goes to files, since
-    /// a closed pipe would end it half-way.
+    /// a closed pipe would end it half-way. It has no time limit: a git that is ended half-way in the
+    /// person's checkout is worse than one that is waited for.
     pub(super) fn run_outliving(&self, call: Call<'_>) -> Result<Reply, GitError> {
         let text = call.text();
         let start = |source| GitError::Start { call: text.clone(), source };
@@ -266,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn every_call_syncs_what_it_writes_and_runs_no_hook() {
+        let call = Call::write("git.x", Path::new("/")).args(["update-ref"]);
+        let command = Git::default().command(&call).unwrap();
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        let place = |wanted: &str| args.iter().position(|arg| arg == wanted);
+        let own = place("update-ref").unwrap();
+        let fsync = "core.fsync=committed,loose-object,reference";
+        for setting in [fsync, "core.hooksPath=/dev/null", "gc.auto=0"] {
+            assert!(place(setting).is_some_and(|at| at < own), "{args:?} lacks {setting}");
+        }
+    }
+
+    #[test]
     fn a_killed_git_is_an_unknown_outcome() {
         let scratch = Scratch::new();
         let args = ["-c", "alias.die=!kill -9 $PPID", "die"];
@@ -275,6 +318,31 @@ mod tests {
             Err(GitError::Killed { signal: 9, .. }) => {}
             other => panic!("{:?}", other.map(|reply| reply.code)),
         }
+    }
+
+    #[test]
+    fn a_git_that_hangs_is_ended_with_all_it_started() {
+        let scratch = Scratch::new();
+        let gate = Gate::close(scratch.dir.path(), "x.lock", None, Duration::ZERO).unwrap();
+        let args = ["-c", "alias.hang=!echo stuck >&2; sleep 600", "hang"];
+        let mut call = Call::write("git.x", &scratch.root).args(args).gate(&gate);
+        call.limit = Some(Duration::from_millis(300));
+        match scratch.repo.git.run(call) {
+            Err(GitError::Late { limit_ms: 300, stderr, .. }) => assert_eq!(stderr.0, "stuck\n"),
+            other => panic!("{:?}", other.map(|reply| reply.code)),
+        }
+        // Whatever it started holds the gate as its standard input.
+        drop(gate);
+        let free = Gate::close(scratch.dir.path(), "x.lock", None, Duration::from_secs(10));
+        assert!(free.is_ok(), "something of it is left");
+    }
+
+    #[test]
+    fn calls_over_whole_trees_have_more_time() {
+        let dir = Path::new("/");
+        assert_eq!(Call::read("git.x", dir).args(["rev-parse", "HEAD"]).limit(), LIMIT);
+        let call = Call::write("git.x", dir).args(["worktree", "add"]);
+        assert_eq!(call.limit(), LIMIT_OF_TREES);
     }
 
     #[test]

@@ -70,6 +70,17 @@ pub enum GitError {
         /// What it said.
         stderr: Stderr,
     },
+    /// Git did not end in time and was ended: whether it did its work is unknown. Probe or repeat.
+    Late {
+        /// The command line.
+        call: String,
+        /// Its folder.
+        dir: PathBuf,
+        /// How long it was given.
+        limit_ms: u64,
+        /// What it said.
+        stderr: Stderr,
+    },
     /// Git answered with something this program does not understand.
     Answer {
         /// The command line.
@@ -130,6 +141,7 @@ impl GitError {
             Self::ForeignSlot { path, .. } => {
                 Some(format!("move `{}` out of the way", path.display()))
             }
+            Self::Late { .. } => Some("does its disk answer, and do its filters?".into()),
             Self::Busy { .. } => Some("try again when that git has ended".into()),
             Self::Failed { .. }
             | Self::Killed { .. }
@@ -170,6 +182,11 @@ impl fmt::Display for GitError {
                 "cannot tell how `{call}` in `{}` ended: killed by signal {signal}",
                 dir.display()
             ),
+            Self::Late { call, dir, limit_ms, .. } => write!(
+                f,
+                "cannot tell how `{call}` in `{}` ended: it took longer than {limit_ms} ms",
+                dir.display()
+            ),
             Self::Answer { call, found } => {
                 write!(f, "cannot understand the answer of `{call}`: found `{found}`")
             }
@@ -200,7 +217,8 @@ impl Error for GitError {
             Self::Start { source, .. } | Self::File { source, .. } => Some(source),
             Self::NotARepository { stderr, .. }
             | Self::Failed { stderr, .. }
-            | Self::Killed { stderr, .. } => Some(stderr),
+            | Self::Killed { stderr, .. }
+            | Self::Late { stderr, .. } => Some(stderr),
             Self::NoCommits { .. }
             | Self::Bare { .. }
             | Self::Answer { .. }

@@ -19,7 +19,7 @@ mod oid;
 mod refs;
 mod repo;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 mod shape;
 mod slot;
 mod snapshot;

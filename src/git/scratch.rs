@@ -9,15 +9,15 @@ use tempfile::TempDir;
 use super::call::{Call, Git};
 use super::{Oid, Repo};
 
-pub(super) struct Scratch {
-    pub(super) dir: TempDir,
-    pub(super) root: PathBuf,
-    pub(super) repo: Repo,
+pub(crate) struct Scratch {
+    pub(crate) dir: TempDir,
+    pub(crate) root: PathBuf,
+    pub(crate) repo: Repo,
 }
 
 impl Scratch {
     /// A repository on branch `main` with one commit: `a.txt` of ten lines.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = fs::canonicalize(dir.path()).unwrap();
         let home = base.join("home");
@@ -45,29 +45,29 @@ impl Scratch {
         Self { dir, root, repo }
     }
 
-    pub(super) fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         fs::canonicalize(self.dir.path()).unwrap().join("home")
     }
 
-    pub(super) fn reopened(&self) -> Repo {
+    pub(crate) fn reopened(&self) -> Repo {
         Repo::discover_by(self.repo.git.clone(), &self.root).unwrap()
     }
 
     /// Runs git in the main checkout; returns its output without the line end.
-    pub(super) fn git<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> String {
+    pub(crate) fn git<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> String {
         self.git_in(&self.root, args)
     }
 
-    pub(super) fn git_in<'a>(&self, dir: &Path, args: impl IntoIterator<Item = &'a str>) -> String {
+    pub(crate) fn git_in<'a>(&self, dir: &Path, args: impl IntoIterator<Item = &'a str>) -> String {
         self.repo.git.ok(Call::write("git.x", dir).args(args)).unwrap().line()
     }
 
-    pub(super) fn rev(&self, name: &str) -> Oid {
+    pub(crate) fn rev(&self, name: &str) -> Oid {
         self.git(["rev-parse", name]).parse().unwrap()
     }
 
     /// Makes a commit on top of `parent` with the file `path` of text `text`; no checkout moves.
-    pub(super) fn commit_on(&self, parent: &Oid, path: &str, text: &str) -> Oid {
+    pub(crate) fn commit_on(&self, parent: &Oid, path: &str, text: &str) -> Oid {
         let index = self.dir.path().join("scratch-index");
         let run = |args: &[&str], input: &str| {
             let call = Call::write("git.x", &self.root).args(args).bytes(input.as_bytes());
@@ -82,19 +82,19 @@ impl Scratch {
     }
 
     /// Returns the text of `path` in `commit`; `None` when it is not there.
-    pub(super) fn text_at(&self, commit: &Oid, path: &str) -> Option<String> {
+    pub(crate) fn text_at(&self, commit: &Oid, path: &str) -> Option<String> {
         let name = format!("{commit}:{path}");
         let call = Call::read("git.x", &self.root).args(["cat-file", "blob", &name]);
         let reply = self.repo.git.run(call).unwrap();
         (reply.code == 0).then(|| String::from_utf8(reply.stdout).unwrap())
     }
 
-    pub(super) fn parents(&self, commit: &Oid) -> Vec<Oid> {
+    pub(crate) fn parents(&self, commit: &Oid) -> Vec<Oid> {
         let line = self.git(["rev-list", "--parents", "-n1", commit.as_str()]);
         line.split(' ').skip(1).map(|oid| oid.parse().unwrap()).collect()
     }
 
-    pub(super) fn fsck(&self) {
+    pub(crate) fn fsck(&self) {
         self.git(["fsck", "--strict", "--no-dangling"]);
     }
 }

@@ -9,7 +9,7 @@ use super::effect;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
-use super::settings::Settings;
+use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase};
 use super::time::Time;
@@ -277,6 +277,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         state.index.effects.remove(&old);
     }
     attempt.outcome = Some(outcome.clone());
+    unpin(state);
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
@@ -381,10 +382,18 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.behind = 0;
         }
     }
-    if state.base.is_known_green() {
-        state.base.red = None;
-    }
+    forget_mended(&mut state.base);
     index::refresh_lane(state);
+}
+
+/// A red commit is of no interest once it is known to pass, or once the base has moved on to what
+/// passes, unless the landing branch still stands at it.
+fn forget_mended(base: &mut Base) {
+    let Some((red, _)) = &base.red else { return };
+    let is_landed = base.landed.as_ref() == Some(red);
+    if base.green.contains(red) || (base.is_known_green() && !is_landed) {
+        base.red = None;
+    }
 }
 
 fn set_landing(state: &mut State, landing: Option<&Landing>) {
@@ -403,9 +412,19 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
         state.base.green.clear();
         state.base.red = None;
     }
-    state.settings = Arc::new(settings.clone());
+    let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
+    state.pinned.push(old);
+    unpin(state);
     hire(state, at);
     index::rebuild(state);
+}
+
+/// Lets go of settings that no live attempt pins, and of the present ones among the old.
+fn unpin(state: &mut State) {
+    let (attempts, present) = (&state.attempts, &state.settings.hash);
+    state.pinned.retain(|old| {
+        old.hash != *present && attempts.values().any(|attempt| attempt.settings == old.hash)
+    });
 }
 
 fn note_green(base: &mut Base, commit: &Oid) {
@@ -446,7 +465,15 @@ pub(super) fn hire(state: &mut State, at: Time) {
     state.agents.retain(|_, agent| !agent.is_retired || agent.attempt.is_some());
 }
 
-impl super::settings::AgentGroup {
+impl Settings {
+    /// Returns the group that an agent is of; `None` for checks, and for agents of other settings.
+    #[must_use]
+    pub fn group_of(&self, agent: &AgentName) -> Option<&AgentGroup> {
+        self.agents.iter().find(|group| group.names().contains(agent))
+    }
+}
+
+impl AgentGroup {
     /// Returns the names of its agents: the bare name when there is one, else numbered from 1.
     #[must_use]
     pub fn names(&self) -> Vec<AgentName> {

@@ -10,7 +10,8 @@ use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, task as of_task};
 use super::task::{Block, EVIDENCE_BYTES_MAX, Evidence, Task, TaskPhase, keep_tail};
-use super::turn::landing_check;
+use super::time::Time;
+use super::turn::{base_check_due, landing_check};
 
 /// Pause after a refusal that passes by itself (another git holds a lock), in milliseconds.
 const FOLLOW_SOON_MS: u64 = 2_000;
@@ -51,8 +52,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             })
         }
         Observation::Landed { task, number, commit } => with(state, task, *number, |_| {
-            let is_verified = !state.settings.landing.checks.is_empty();
-            landed(event, task, commit, is_verified)
+            landed(event, task, commit, is_verified(state, task, commit))
         }),
         Observation::LandingRaced { task, number, found } => {
             with(state, task, *number, |_| raced(state, event, found.as_ref()))
@@ -185,6 +185,16 @@ fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> V
     ]
 }
 
+/// Returns true when the checks of the present settings passed on a commit of the task.
+fn is_verified(state: &State, task: &TaskId, commit: &Oid) -> bool {
+    let kind = AttemptKind::LandingCheck { commit: commit.clone() };
+    let mut checks = state.tasks[task].history.iter().filter(|old| old.kind == kind);
+    checks.any(|check| {
+        let is_passed = check.outcome.as_ref().is_some_and(|end| end.class == Class::Completed);
+        is_passed && check.settings == state.settings.hash
+    })
+}
+
 fn landed(event: &Event, id: &TaskId, commit: &Oid, is_verified: bool) -> Vec<Change> {
     let change = LaneChange::Landed { id: id.clone(), commit: commit.clone(), is_verified };
     let to = TaskPhase::Completed { commit: Some(commit.clone()), at: event.at };
@@ -220,7 +230,7 @@ fn conflicts(
         used: task.tally.attempts,
     };
     let mut changes = vec![no_landing()];
-    changes.extend(send_back(state, event, task, &back));
+    changes.extend(send_back(state, event.at, task, &back));
     changes
 }
 
@@ -268,27 +278,17 @@ pub(super) fn checked(
     if *attempt != check.id {
         return Vec::new();
     }
-    let task = &state.tasks[&landing.task];
     let mut next = landing.clone();
     match verdict.class {
         Class::Completed => {
             next.phase = LandingPhase::Moving { commit: commit.clone(), onto: onto.clone() };
             vec![lane(LaneChange::LandingSet { landing: Some(next) })]
         }
-        Class::ChecksFailed => {
-            let text = with_tail(&verdict.reason, check);
-            let back = SendBack {
-                from: None,
-                attempt: &check.id,
-                class: Class::LandingChecksFailed,
-                text: &text,
-                merge_owed: Some(onto.clone()),
-                used: task.tally.attempts,
-            };
-            let mut changes = vec![no_landing()];
-            changes.extend(send_back(state, event, task, &back));
-            changes
+        Class::ChecksFailed if is_blameless(state, onto) => {
+            blame(state, event.at, check, &verdict.reason, onto)
         }
+        // Whether the task is at fault is not known before what it was merged onto is judged.
+        Class::ChecksFailed => Vec::new(),
         // Back into the lane, which opens when the monitor runs again.
         Class::Stopped => vec![no_landing()],
         // Lost or not startable: the same commit is made and checked again.
@@ -308,6 +308,69 @@ pub(super) fn checked(
         | Class::LandingChecksFailed
         | Class::Dependency => again(state, event, landing, &verdict.reason),
     }
+}
+
+/// A landing whose check failed, while nobody knows whether what it was merged onto passes.
+pub(super) struct Disputed<'a> {
+    task: &'a TaskId,
+    check: &'a AttemptId,
+    pub(super) onto: &'a Oid,
+}
+
+/// Returns the disputed landing: its check is over, and no verdict was drawn from it.
+pub(super) fn disputed(state: &State) -> Option<Disputed<'_>> {
+    let landing = state.landing.as_ref()?;
+    let LandingPhase::Checking { onto, attempt, .. } = &landing.phase else { return None };
+    let is_over = !state.attempts.contains_key(attempt);
+    is_over.then_some(Disputed { task: &landing.task, check: attempt, onto })
+}
+
+/// Returns true when a failed check on top of `onto` is not the fault of `onto`.
+fn is_blameless(state: &State, onto: &Oid) -> bool {
+    state.base.green.contains(onto) || state.monitor.allows_red_base
+}
+
+/// Settles a disputed landing as soon as what it was merged onto is judged, or cannot be judged.
+pub(super) fn settle(state: &State, at: Time, changes: &mut Vec<Change>) {
+    let Some(Disputed { task, check, onto }) = disputed(state) else { return };
+    let base = &state.base;
+    if is_blameless(state, onto) {
+        let mut history = state.tasks[task].history.iter().rev();
+        match history.find(|old| old.id == *check) {
+            Some(check) => {
+                let reason = check.outcome.as_ref().map_or("", |outcome| outcome.reason.as_str());
+                changes.extend(blame(state, at, check, reason, onto));
+            }
+            None => changes.push(no_landing()),
+        }
+        return;
+    }
+    let is_red = base.is_red_at(onto);
+    let is_awaited = base.checking.is_some()
+        || base.check_tries.until.is_some()
+        || base_check_due(state).is_some();
+    if is_red || !is_awaited {
+        // Back into the lane, which stays closed on what is red.
+        changes.push(no_landing());
+    }
+}
+
+/// Sends a task back whose landing check failed on top of what passes.
+fn blame(state: &State, at: Time, check: &Attempt, reason: &str, onto: &Oid) -> Vec<Change> {
+    let Some(landing) = &state.landing else { return Vec::new() };
+    let task = &state.tasks[&landing.task];
+    let text = with_tail(reason, check);
+    let back = SendBack {
+        from: None,
+        attempt: &check.id,
+        class: Class::LandingChecksFailed,
+        text: &text,
+        merge_owed: Some(onto.clone()),
+        used: task.tally.attempts,
+    };
+    let mut changes = vec![no_landing()];
+    changes.extend(send_back(state, at, task, &back));
+    changes
 }
 
 /// Makes and checks the commit again after a pause; past the bound the task is blocked.
@@ -361,13 +424,8 @@ pub(super) struct SendBack<'a> {
 }
 
 /// Sends a task back to the nearest earlier stage that must change something, within its bounds.
-pub(super) fn send_back(
-    state: &State,
-    event: &Event,
-    task: &Task,
-    back: &SendBack<'_>,
-) -> Vec<Change> {
-    let (id, at) = (&task.id, event.at);
+pub(super) fn send_back(state: &State, at: Time, task: &Task, back: &SendBack<'_>) -> Vec<Change> {
+    let id = &task.id;
     let limits = &state.settings.limits;
     let target = stage::back_from(&state.settings, task, back.from);
     let stage = target.clone().or_else(|| back.from.cloned()).or_else(|| last_stage(state, task));

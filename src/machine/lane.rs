@@ -21,7 +21,8 @@ pub struct Landing {
 pub enum LandingPhase {
     /// The merged commit is being made and pinned.
     Merging,
-    /// The landing checks run on it.
+    /// The landing checks run on it. Once they have failed, the landing stays here while `onto`
+    /// itself is judged, unless that is known to pass.
     Checking { commit: Oid, onto: Oid, attempt: AttemptId },
     /// The landing branch is being moved from `onto` to `commit`.
     Moving { commit: Oid, onto: Oid },
@@ -44,7 +45,7 @@ pub struct Base {
     pub conflict: Option<String>,
     /// Commits known to pass setup and landing checks, the last [`GREEN_MAX`], newest last.
     pub green: Vec<Oid>,
-    /// The base's commit that failed them, with the end of the output.
+    /// The commit that failed them, of the base or of the landing branch, with the end of the output.
     pub red: Option<(Oid, String)>,
     /// The check of the base that runs.
     pub checking: Option<AttemptId>,
@@ -66,6 +67,12 @@ impl Base {
     #[must_use]
     pub fn is_taken(&self) -> bool {
         self.landed.is_some() && self.tip.is_some() && self.taken == self.tip
+    }
+
+    /// Returns true when `commit` was the last to fail setup and landing checks.
+    #[must_use]
+    pub fn is_red_at(&self, commit: &Oid) -> bool {
+        self.red.as_ref().is_some_and(|(red, _)| red == commit)
     }
 
     /// Returns true when the base's tip is known to pass setup and landing checks.

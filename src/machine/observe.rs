@@ -166,10 +166,10 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
             judge::of_work(exit, completion_of(state, found), found.is_stopping)
         }
         AttemptKind::StageCheck { stage, .. } => {
-            judge::of_check(exit, checks_of(&state.settings, stage))
+            judge::of_check(exit, checks_of(state.rules_of(found), stage))
         }
         AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
-            judge::of_check(exit, &state.settings.landing.checks)
+            judge::of_check(exit, &state.rules_of(found).landing.checks)
         }
     };
     let change =
@@ -226,7 +226,7 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
     let mut verdict = found.verdict.clone().unwrap_or_else(|| completed(event.at));
     let must_change = found
         .stage()
-        .and_then(|stage| state.settings.stage(stage.as_str()))
+        .and_then(|stage| state.rules_of(found).stage(stage.as_str()))
         .is_some_and(|(_, stage)| stage.must_change);
     if verdict.class == Class::Completed {
         let is_merging = found.merge.is_some();
@@ -273,7 +273,7 @@ fn after_saving(
     if verdict.class != Class::Completed {
         return end(state, event, found, verdict);
     }
-    if found.stage().is_some_and(|stage| !checks_of(&state.settings, stage).is_empty()) {
+    if found.stage().is_some_and(|stage| !checks_of(state.rules_of(found), stage).is_empty()) {
         return vec![of_attempt(&found.id, AttemptChange::Checking)];
     }
     match commit {
@@ -430,7 +430,7 @@ impl End<'_> {
                     merge_owed: self.task.merge_owed.clone(),
                     used: self.task.tally.attempts + 1,
                 };
-                changes.extend(landing::send_back(self.state, self.event, self.task, &back));
+                changes.extend(landing::send_back(self.state, self.event.at, self.task, &back));
                 changes
             }
             Class::Blocked | Class::Unstartable => self.gave_up(),
@@ -578,8 +578,7 @@ impl End<'_> {
 }
 
 fn completion_of(state: &State, found: &Attempt) -> Completion {
-    let agent = state.agents.get(&found.agent);
-    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    let group = state.rules_of(found).group_of(&found.agent);
     group.map_or(Completion::Marker, |group| group.completion)
 }
 

@@ -4,6 +4,7 @@
 //! * every index equals a recount (`index.rs`);
 //! * an agent's attempt exists, is live and names that agent; and the other way round;
 //! * a task is `Working` exactly while a live work attempt names it or it was cancelled under one;
+//! * the settings that a live attempt pins are there, and no others but the present ones;
 //! * at most one live work attempt per task, at most one landing;
 //! * the dependency graph has no cycle.
 
@@ -71,6 +72,8 @@ pub const SAMPLES_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
     pub settings: Arc<Settings>,
+    /// Settings of before that live attempts still run by, oldest first.
+    pub pinned: Vec<Arc<Settings>>,
     pub orchestration: Orchestration,
     pub rollout: Rollout,
     pub is_paused: bool,
@@ -102,6 +105,7 @@ impl State {
             orchestration: settings.project.orchestration,
             rollout: settings.project.rollout,
             settings: Arc::new(settings),
+            pinned: Vec::new(),
             is_paused: false,
             stopping: None,
             drain: None,
@@ -119,6 +123,13 @@ impl State {
         };
         super::apply::hire(&mut state, at);
         state
+    }
+
+    /// Returns the settings that a live attempt was added under, by which it is run and judged.
+    #[must_use]
+    pub fn rules_of(&self, attempt: &Attempt) -> &Settings {
+        let is_its = |settings: &&Arc<Settings>| settings.hash == attempt.settings;
+        self.pinned.iter().find(is_its).unwrap_or(&self.settings)
     }
 
     /// Returns true while a task attempt runs.
@@ -171,6 +182,11 @@ impl State {
             assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));
             assert!(at_work.insert(&attempt.task), "two attempts of {:?} are live", attempt.task);
         }
+        for attempt in self.attempts.values() {
+            assert_eq!(self.rules_of(attempt).hash, attempt.settings, "{}'s rules", attempt.id);
+        }
+        let is_pinned = |hash: &String| self.attempts.values().any(|a| a.settings == *hash);
+        assert!(self.pinned.iter().all(|settings| is_pinned(&settings.hash)));
         for task in self.tasks.values() {
             if let TaskPhase::Working { attempt, .. } = &task.phase {
                 let live = self.attempts.get(attempt).and_then(|live| live.task.as_ref());

@@ -11,11 +11,11 @@ use super::apply::{LAUNCH_WINDOW_MS, short_of};
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Tries};
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use super::event::StopKind;
-use super::id::{AgentName, AttemptId, StageName, TaskId};
+use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::schedule::{self, Assignment};
-use super::settings::AgentCommand;
 use super::stage;
 use super::state::State;
 use super::step::{attempt, lane, project, task};
@@ -41,6 +41,7 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     }
     announce(state, &mut changes);
     follow(state, &mut changes);
+    landing::settle(state, at, &mut changes);
     if state.stopping.is_none() {
         begin_landing(state, at, &mut changes);
     }
@@ -190,7 +191,10 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
 
 fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
     let base = &state.base;
-    let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken();
+    // On what is red nothing passes; where a person said to go on all the same, it is tried.
+    let is_shut = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed))
+        && !state.monitor.allows_red_base;
+    let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken() && !is_shut;
     let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
     let number = state.tasks[id].numbers.get("landing").copied().unwrap_or(0) + 1;
     let landing = Landing {
@@ -228,13 +232,14 @@ fn add_checks(
         check.id = numbered(state, &id, &short);
         check.task = Some(id);
         check.slot = parent.slot;
+        check.settings.clone_from(&parent.settings);
         check.phase = AttemptPhase::Starting;
         changes.push(added(check));
     }
     let base = &state.base;
-    let Some(tip) = base.tip.as_ref().filter(|_| is_base_check_due(state)) else { return };
+    let Some(commit) = base_check_due(state) else { return };
     let Some(nonce) = nonces.next() else { return };
-    let kind = AttemptKind::BaseCheck { commit: tip.clone() };
+    let kind = AttemptKind::BaseCheck { commit: commit.clone() };
     let mut check = new_attempt(state, at, &AgentName::new(BASE_AGENT), nonce, kind);
     check.id = AttemptId::new(format!("base.check.{}", base.checks + 1));
     let id = check.id.clone();
@@ -250,20 +255,22 @@ pub fn has_base_checks(state: &State) -> bool {
         && !(settings.landing.checks.is_empty() && settings.worktree.setup.is_empty())
 }
 
-fn is_base_check_due(state: &State) -> bool {
+/// Returns the commit to be judged now: what a disputed landing was merged onto, else the base's
+/// newest, when there is work for it.
+pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
     let base = &state.base;
-    has_base_checks(state)
+    let may_run = has_base_checks(state)
         && state.rollout != Rollout::Shadow
         && !state.monitor.allows_red_base
         && state.stopping.is_none()
-        && !state.is_paused
         && state.shortage.is_none()
-        && has_open_work(state)
         && base.checking.is_none()
         && base.check_tries.until.is_none()
-        && base.is_taken()
-        && !base.is_known_green()
-        && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
+        && base.is_taken();
+    let is_unknown = |commit: &Oid| !base.green.contains(commit) && !base.is_red_at(commit);
+    let disputed = landing::disputed(state).map(|disputed| disputed.onto);
+    let newest = base.tip.as_ref().filter(|_| !state.is_paused && has_open_work(state));
+    disputed.or(newest).filter(|commit| may_run && is_unknown(commit))
 }
 
 /// Returns true when a task may start, or soon may.
@@ -280,7 +287,8 @@ pub fn is_base_good(state: &State) -> bool {
     let base = &state.base;
     let is_ready = base.landed.is_some() && base.tip.is_some();
     // A base that followed a verified landing is green without a check of its own.
-    let is_red = base.red.is_some() && !base.is_known_green();
+    let is_landed_red = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed));
+    let is_red = is_landed_red || (base.red.is_some() && !base.is_known_green());
     // While the base conflicts it is not judged; the rest goes on from what has landed.
     let is_judged = (!base.green.is_empty() || base.conflict.is_some()) && !is_red;
     is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
@@ -408,13 +416,6 @@ pub(super) fn landing_check(
     check.id = numbered(state, id, "land");
     check.task = Some(id.clone());
     check
-}
-
-/// Returns the group's command, if the agent still has a group.
-#[must_use]
-pub fn command_of<'a>(state: &'a State, agent: &AgentName) -> Option<&'a AgentCommand> {
-    let agent = state.agents.get(agent)?;
-    state.settings.agents.get(agent.group).map(|group| &group.command)
 }
 
 /// Returns the stages that no agent serves, in pipeline order.

@@ -30,7 +30,8 @@ pub struct Brief {
 pub fn of(state: &State, attempt: &Attempt) -> Option<Brief> {
     let AttemptKind::Work { stage } = &attempt.kind else { return None };
     let task = state.tasks.get(attempt.task.as_ref()?)?;
-    let (_, configured) = state.settings.stage(stage.as_str())?;
+    let settings = state.rules_of(attempt);
+    let (_, configured) = settings.stage(stage.as_str())?;
     let notes = task
         .notes
         .iter()
@@ -51,7 +52,7 @@ pub fn of(state: &State, attempt: &Attempt) -> Option<Brief> {
         blocked: blocked(state, configured, task),
         merge: None,
     };
-    let returns_to = stage::back_from(&state.settings, task, Some(stage));
+    let returns_to = stage::back_from(settings, task, Some(stage));
     Some(Brief {
         file,
         hint: task.hint.clone(),

@@ -7,7 +7,7 @@ use crate::machine::time::Time;
 use crate::machine::{
     Answer, Change, Effect, Event, EventBody, State, next_deadline, pending_effects,
 };
-use crate::store::ledger::{Ledger, LedgerError, Turns};
+use crate::store::ledger::{Foreign, Ledger, LedgerError, Turns};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::Clock;
 
@@ -18,6 +18,11 @@ pub trait World {
 
     /// Is told what was decided, once it is durable, with the state after it.
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time);
+
+    /// Is told what another process decided, with the state at its end or later.
+    fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
+        self.tell(&foreign.changes, state, foreign.seq, foreign.time);
+    }
 
     /// Tells people of something odd.
     fn warn(&mut self, text: &str);
@@ -120,10 +125,11 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         let are_asked = events.iter().map(is_asked).collect();
         self.last = at;
         let (state, seq) = (self.ledger.state(), self.ledger.seq());
-        for changes in [&done.foreign, &done.changes] {
-            if !changes.is_empty() {
-                self.world.tell(changes, state, seq, at);
-            }
+        for foreign in &done.foreign {
+            self.world.tell_foreign(foreign, state);
+        }
+        if !done.changes.is_empty() {
+            self.world.tell(&done.changes, state, seq, at);
         }
         let has_changed = self.ledger.seq() != before;
         Ok(Cycled { answers: done.answers, are_asked, has_changed, has_more: done.has_more })
@@ -137,9 +143,8 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     pub fn notice(&mut self) -> Result<bool, LedgerError> {
         let before = self.ledger.seq();
         let foreign = self.ledger.refresh()?;
-        if !foreign.is_empty() {
-            let at = self.clock.now();
-            self.world.tell(&foreign, self.ledger.state(), self.ledger.seq(), at);
+        for foreign in &foreign {
+            self.world.tell_foreign(foreign, self.ledger.state());
         }
         // After a rotation the state is read anew, and single changes are not known.
         Ok(self.ledger.seq() != before)

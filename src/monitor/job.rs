@@ -12,7 +12,6 @@ use crate::machine::attempt::{Attempt, AttemptKind};
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
-use crate::machine::turn::command_of;
 
 /// The paths of one attempt.
 #[derive(Debug, Clone)]
@@ -71,8 +70,7 @@ pub struct Surroundings<'a> {
 
 /// Returns whether the attempt's agent must say with a status line that it is done.
 pub fn needs_marker(state: &State, attempt: &Attempt) -> bool {
-    let agent = state.agents.get(&attempt.agent);
-    let group = agent.and_then(|agent| state.settings.agents.get(agent.group));
+    let group = state.rules_of(attempt).group_of(&attempt.agent);
     group.is_none_or(|group| group.completion == Completion::Marker)
 }
 
@@ -90,7 +88,7 @@ pub enum NoOrder {
 /// # Errors
 /// Why there is nothing to run.
 pub fn order(around: &Surroundings<'_>, state: &State, attempt: &Attempt) -> Result<Job, NoOrder> {
-    let settings = &state.settings;
+    let settings = state.rules_of(attempt);
     let places = places(around.layout, settings, attempt);
     match &attempt.kind {
         AttemptKind::Work { .. } => work(around, state, attempt, places),
@@ -110,10 +108,8 @@ fn work(
     attempt: &Attempt,
     places: Places,
 ) -> Result<Job, NoOrder> {
-    let settings = &state.settings;
-    let agent = state.agents.get(&attempt.agent);
-    let group = agent.and_then(|agent| settings.agents.get(agent.group));
-    let group = group.ok_or(NoOrder::AgentGone)?;
+    let settings = state.rules_of(attempt);
+    let group = settings.group_of(&attempt.agent).ok_or(NoOrder::AgentGone)?;
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
     let own = task.and_then(|task| task.spec.command.clone());
     let command = command(around.layout, group, own, &places)?;
@@ -135,8 +131,10 @@ fn work(
 /// Returns whether the attempt is given a prompt. Without git a task's own command is no agent but a
 /// plain job: it reads none, and a file less is made for it.
 pub fn has_prompt(state: &State, attempt: &Attempt) -> bool {
-    let is_bare = state.settings.project.isolation == Isolation::None;
-    let is_own = command_of(state, &attempt.agent) == Some(&AgentCommand::Task);
+    let settings = state.rules_of(attempt);
+    let is_bare = settings.project.isolation == Isolation::None;
+    let group = settings.group_of(&attempt.agent);
+    let is_own = group.is_some_and(|group| group.command == AgentCommand::Task);
     attempt.is_work() && !(is_bare && is_own)
 }
 

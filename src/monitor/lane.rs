@@ -47,7 +47,9 @@ pub fn take_base(
     let Some(landed) = landed else {
         return match repo.cas_ref(&branches.landed, Some(&tip), None)? {
             Cas::Done => Ok(taken(&tip)),
-            Cas::Moved(_) => look(branches, repo),
+            // The look says where, which the record does not know yet.
+            Cas::Moved(Some(_)) => look(branches, repo),
+            Cas::Moved(None) => Err(moved_by_others(branches)),
         };
     };
     let landed = standing(branches, &oid(landed)?, repo)?;
@@ -158,7 +160,8 @@ pub fn land(
     Ok(landed())
 }
 
-/// Lets the base follow to `to`.
+/// Lets the base follow to `to`; every answer differs from the record, `from`, so that none leaves
+/// the effect owed under the key that was answered.
 pub fn follow(
     branches: &Branches,
     to: &str,
@@ -172,7 +175,14 @@ pub fn follow(
     };
     match repo.base_follow(&branches.base, &target, &from)? {
         git::Follow::Followed => Ok(Observation::Followed { to: Oid::new(to) }),
-        git::Follow::NotFastForward(Some(_)) => look(branches, repo),
+        git::Follow::NotFastForward(Some(found)) if found == from => {
+            let base = &branches.base;
+            refused(format!("`{base}` at {from} has commits that {to} does not contain"), false)
+        }
+        git::Follow::NotFastForward(Some(found)) => {
+            let landed = repo.read_ref(&branches.landed)?;
+            Ok(Observation::BaseSeen { tip: known(&found), landed: landed.as_ref().map(known) })
+        }
         git::Follow::NotFastForward(None) => {
             refused(format!("the base branch `{}` is gone", branches.base), false)
         }
@@ -191,4 +201,51 @@ pub fn follow(
 /// Cuts what git says to what fits a status line.
 fn brief(text: &str) -> String {
     text.chars().take(WORDS_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+
+    fn branches() -> Branches {
+        Branches { base: "refs/heads/main".into(), landed: "refs/heads/pipeline/landed".into() }
+    }
+
+    #[test]
+    fn no_answer_of_a_follow_says_what_is_on_record() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let ours = scratch.commit_on(&old, "ours", "ours");
+        let theirs = scratch.commit_on(&old, "theirs", "theirs");
+        scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
+        let ask = |from: &git::Oid| {
+            follow(&branches(), ours.as_str(), from.as_str(), &scratch.repo).expect("an answer")
+        };
+        match ask(&old) {
+            Observation::BaseSeen { tip, .. } => assert_eq!(tip.as_str(), theirs.as_str()),
+            other => panic!("{other:?}"),
+        }
+        match ask(&theirs) {
+            Observation::FollowRefused { is_passing: false, why, .. } => {
+                assert!(why.contains("does not contain"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_landing_branch_that_somebody_made_is_told_to_a_record_without_one() {
+        let scratch = Scratch::new();
+        let tip = scratch.rev("main");
+        let made = scratch.commit_on(&tip, "made", "made");
+        scratch.git(["branch", "pipeline/landed", made.as_str()]);
+        let taken = take_base(&branches(), tip.as_str(), None, 1, &scratch.repo);
+        match taken.expect("an answer") {
+            Observation::BaseSeen { landed: Some(landed), .. } => {
+                assert_eq!(landed.as_str(), made.as_str());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

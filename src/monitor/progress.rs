@@ -75,8 +75,8 @@ impl Progress {
         }
     }
 
-    /// Tells what was decided.
-    pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
+    /// Tells what `actor` decided.
+    pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time, actor: &str) {
         self.has_agents_at_work = !state.attempts.is_empty();
         self.is_stale = true;
         if self.is_quiet {
@@ -90,7 +90,7 @@ impl Progress {
             }
             LogFormat::Json => {
                 for change in changes {
-                    self.line(&json_line(seq, at, "monitor", change));
+                    self.line(&json_line(seq, at, actor, change));
                 }
             }
         }

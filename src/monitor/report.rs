@@ -261,3 +261,87 @@ pub fn lost_because(found: Option<&Probe>) -> Option<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn head(nonce: &str) -> String {
+        format!(
+            "---\ntask: A\nstage: test\nattempt: A.test.1\nnonce: {nonce}\n---\n\n# A: title\n\n"
+        )
+    }
+
+    fn said(bytes: impl AsRef<[u8]>, code: Option<i32>) -> Option<Marker> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("TASK-A.md");
+        fs::write(&file, bytes).unwrap();
+        read_reply(&file, "5f0c", code).marker
+    }
+
+    #[test]
+    fn a_marker_counts_under_the_nonce_of_its_attempt_alone() {
+        let done = "## Status: COMPLETED\n";
+        let own = head("5f0c") + done;
+        assert_eq!(said(&own, Some(0)), Some(Marker::Completed));
+        // The end that a late process of an older attempt writes.
+        let other = head("beef") + done;
+        assert_eq!(said(&other, Some(0)), None);
+        // Without a header the attempt's own exit 0 stands for it, and nothing else does.
+        assert_eq!(said(done, Some(0)), Some(Marker::Completed));
+        assert_eq!(said(done, Some(1)), None);
+        assert_eq!(said(done, None), None);
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("TASK-A.md");
+        for (text, is_marker) in [(&own, true), (&other, false), (&done.to_owned(), false)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(has_marker(&file, "5f0c"), is_marker, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_marker_cut_anywhere_is_none_or_whole() {
+        let text = head("5f0c") + "## Status: COMPLETED";
+        let begin = text.find("## Status").unwrap();
+        for end in begin..text.len() {
+            assert_eq!(said(&text[..end], Some(0)), None, "{}", &text[begin..end]);
+        }
+        assert_eq!(said(&text, Some(0)), Some(Marker::Completed));
+    }
+
+    #[test]
+    fn odd_bytes_around_a_marker_do_not_hide_it() {
+        let dos = (head("5f0c") + "## Status: COMPLETED\n").replace('\n', "\r\n");
+        let mut bytes = head("5f0c").into_bytes();
+        bytes.extend(b"\xff\xfe notes \0 \x80\n\n## Status: COMPLETED");
+        for text in [dos.into_bytes(), bytes] {
+            let shown = String::from_utf8_lossy(&text).into_owned();
+            assert_eq!(said(text, Some(0)), Some(Marker::Completed), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_task_file_says_nothing_and_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("real.md");
+        fs::write(&real, head("5f0c") + "## Status: COMPLETED\n").unwrap();
+        let file = dir.path().join("TASK-A.md");
+        std::os::unix::fs::symlink(&real, &file).unwrap();
+        assert_eq!(read_reply(&file, "5f0c", Some(0)).marker, None, "a link");
+        fs::remove_file(&file).unwrap();
+
+        // Opening a pipe waits for its other end, unless told not to.
+        let made = crate::sys::child::command("mkfifo", dir.path()).arg(&file).status().unwrap();
+        assert!(made.success());
+        assert_eq!(read_reply(&file, "5f0c", Some(0)).marker, None, "a pipe");
+        assert!(!has_marker(&file, "5f0c"));
+        fs::remove_file(&file).unwrap();
+
+        let mut large = head("5f0c") + "## Status: COMPLETED\n";
+        large.push_str(&"x".repeat(reply::FILE_BYTES_MAX as usize));
+        assert_eq!(said(large, Some(0)), None, "too large");
+    }
+}

@@ -219,7 +219,7 @@ impl Monitor {
         }
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
-        let clock = SystemClock::start();
+        let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
         let watcher = if options.is_poll_only {
             None

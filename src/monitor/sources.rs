@@ -113,3 +113,42 @@ pub fn watch_signals(input: &Sender<Input>) -> std::io::Result<signal_hook::iter
     })?;
     Ok(handle)
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{Event, EventKind, Flag, ModifyKind, RenameMode};
+
+    use super::*;
+
+    fn hints(event: notify::Result<Event>) -> String {
+        let watched = Watched {
+            journal: "/p/.pipeline/state/journal".into(),
+            refs: Some("/p/.git/refs/heads".into()),
+            files: vec!["/p/pipeline.toml".into()],
+            is_by_folder: true,
+        };
+        let words = inputs_of(&watched, event).into_iter().map(|input| format!("{input:?}"));
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    fn renamed(path: &str) -> notify::Result<Event> {
+        let kind = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        Ok(Event::new(kind).add_path(path.into()))
+    }
+
+    #[test]
+    fn lost_events_are_a_hint_to_everything() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert_eq!(hints(Ok(overflow)), "Journal Refs Files");
+        assert_eq!(hints(Err(notify::Error::generic("no watches left"))), "Journal Refs Files");
+    }
+
+    #[test]
+    fn files_that_are_replaced_by_renaming_are_seen() {
+        assert_eq!(hints(renamed("/p/pipeline.toml")), "Files");
+        assert_eq!(hints(renamed("/p/.git/refs/heads/main")), "Refs");
+        assert_eq!(hints(renamed("/p/.git/refs/heads/main.lock")), "");
+        assert_eq!(hints(renamed("/p/.pipeline/state/journal/1.ndjson")), "Journal");
+        assert_eq!(hints(renamed("/p/other.txt")), "");
+    }
+}

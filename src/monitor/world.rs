@@ -32,6 +32,7 @@ use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
+use crate::store::ledger::Foreign;
 
 /// How long the strays of a dead keeper get to leave.
 const STRAYS_GRACE: Duration = Duration::from_secs(2);
@@ -77,13 +78,14 @@ impl World for RealWorld {
     }
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
-        self.progress.tell(changes, state, seq, at);
-        for change in changes {
-            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
-                self.stop_setup(state, id);
-            }
-        }
-        self.current.write(&self.layout, state);
+        self.progress.tell(changes, state, seq, at, "monitor");
+        self.heed(changes, state);
+    }
+
+    fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
+        let Foreign { seq, time, actor, changes } = foreign;
+        self.progress.tell(changes, state, *seq, *time, actor);
+        self.heed(changes, state);
     }
 
     fn warn(&mut self, text: &str) {
@@ -96,6 +98,16 @@ impl World for RealWorld {
 }
 
 impl RealWorld {
+    /// Does at once what cannot wait for an effect.
+    fn heed(&mut self, changes: &[Change], state: &State) {
+        for change in changes {
+            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
+                self.stop_setup(state, id);
+            }
+        }
+        self.current.write(&self.layout, state);
+    }
+
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
         Arc::strong_count(&self.threads) == 1
@@ -151,7 +163,7 @@ impl RealWorld {
         let (Some(attempt), Some(repo)) = (state.attempts.get(id), self.repo.clone()) else {
             return;
         };
-        let settings = &state.settings;
+        let settings = state.rules_of(attempt);
         let places = places(&self.layout, settings, attempt);
         let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
         let landed = state.base.landed.as_ref().map_or(String::new(), |oid| oid.as_str().into());
@@ -241,7 +253,7 @@ impl RealWorld {
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
     /// worktree does otherwise.
     fn make_files(&self, state: &State, attempt: &Attempt) -> std::io::Result<()> {
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         match std::fs::create_dir(&places.attempt_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
@@ -262,7 +274,7 @@ impl RealWorld {
     }
 
     fn watched(&self, state: &State, attempt: &Attempt) -> Watched {
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         Watched {
             nonce: attempt.nonce.clone(),
             slot: self.repo.is_some().then_some(places.dir),
@@ -344,11 +356,11 @@ impl RealWorld {
         let Some(tip) = task.tip.as_ref().or(attempt.base.as_ref()) else {
             return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
         };
-        let places = places(&self.layout, &state.settings, attempt);
+        let places = places(&self.layout, state.rules_of(attempt), attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
         let mut exclude = vec![task_file::file_name(task.id.as_str())];
-        exclude.extend(state.settings.worktree.copy.iter().cloned());
+        exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
             attempt: id.clone(),
             slot: places.dir,
@@ -397,7 +409,9 @@ impl RealWorld {
             Effect::Merge { task, number, .. } => {
                 let found = &state.tasks[&task];
                 let begun = state.landing.as_ref().map_or(Time::default(), |l| l.begun_at);
-                let (Some(tip), Some(onto)) = (&found.tip, &base.landed) else { return };
+                let (Some(tip), Some(onto)) = (&found.tip, &base.landed) else {
+                    return self.see(failed("its branch is not on record".into()));
+                };
                 let merge = lane::Merge {
                     task,
                     number,

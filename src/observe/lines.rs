@@ -1,7 +1,7 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
 use super::page::{clean, first_line};
-use super::words::{self, Stamp, attempt_words, short_oid, span, task_of_attempt};
+use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
@@ -318,11 +318,13 @@ fn of_lane(state: &State, change: &LaneChange) -> Option<String> {
             Some(format!("base checks could not run: {}; tried again", first_line(&tries.why)))
         }
         LaneChange::BaseFoundGreen { commit } => {
-            Some(format!("{base} at {} passes its checks", short_oid(commit)))
+            let name = branch_at(state, commit);
+            Some(format!("{name} at {} passes its checks", short_oid(commit)))
         }
         LaneChange::BaseFoundRed { commit, tail } => {
+            let name = branch_at(state, commit);
             let (commit, tail) = (short_oid(commit), first_line(tail));
-            Some(format!("{base} at {commit} fails its checks, nothing new starts: {tail}"))
+            Some(format!("{name} at {commit} fails its checks, nothing new starts: {tail}"))
         }
         LaneChange::LandingSet { landing } => stalled_landing(landing.as_ref()?),
         LaneChange::Landed { id, commit, .. } => {

@@ -239,7 +239,8 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
         let why = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
         return Some((why, format!("git merge {branch}")));
     }
-    if let Some((_, tail)) = base.red.as_ref().filter(|_| !state.monitor.allows_red_base) {
+    if let Some((commit, tail)) = base.red.as_ref().filter(|_| !state.monitor.allows_red_base) {
+        let name = words::branch_at(state, commit);
         let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }

@@ -188,6 +188,14 @@ impl<'a> Waits<'a> {
             let what = format!("`{branch}` could not take `{name}` in: {why}");
             return Some(Reason::new(On::Checkout, what).until(base.take_tries.until));
         }
+        if let Some((commit, tail)) = &base.red
+            && base.landed.as_ref() == Some(commit)
+            && !state.monitor.allows_red_base
+        {
+            let name = words::branch_at(state, commit);
+            let what = format!("checks fail on `{name}` itself: {}", first_line(tail));
+            return Some(Reason::new(On::Checkout, what));
+        }
         if let Some(landing) = &state.landing {
             return Some(Reason::new(On::Checkout, format!("the landing of {}", landing.task)));
         }
@@ -249,7 +257,8 @@ fn shared(state: &State) -> Option<Reason> {
 fn base_trouble(state: &State) -> String {
     let (base, name) = (&state.base, &state.settings.project.base);
     let is_git = state.settings.project.isolation == Isolation::Worktree;
-    if is_git && let Some((_, tail)) = &base.red {
+    if is_git && let Some((commit, tail)) = &base.red {
+        let name = words::branch_at(state, commit);
         return format!("checks fail on `{name}` itself: {}", first_line(tail));
     }
     if let Some(paths) = base.conflict.as_deref() {

@@ -18,6 +18,14 @@ use crate::machine::time::Time;
 /// Characters of a commit id shown to people.
 const SHORT_OID_CHARS: usize = 7;
 
+/// Returns the branch that a judged commit is on: the landing branch where the base is elsewhere.
+#[must_use]
+pub fn branch_at<'a>(state: &'a State, commit: &Oid) -> &'a str {
+    let (base, settings) = (&state.base, &state.settings);
+    let is_landed = base.landed.as_ref() == Some(commit) && base.tip.as_ref() != Some(commit);
+    if is_landed { &settings.landing.branch } else { &settings.project.base }
+}
+
 /// A moment as RFC 3339 in UTC with milliseconds, e.g. `2026-11-20T23:00:00.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp(pub Time);

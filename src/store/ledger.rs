@@ -89,13 +89,23 @@ pub struct Ledger<S> {
     is_stale: bool,
 }
 
+/// A record that another process appended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Foreign {
+    pub seq: u64,
+    pub time: Time,
+    /// Who decided it, for people ("cli").
+    pub actor: String,
+    pub changes: Vec<Change>,
+}
+
 /// What a transaction did.
 #[derive(Debug)]
 pub struct Done {
     /// One for each event, in order.
     pub answers: Vec<Answer>,
     /// What others had decided since this process last looked, in order.
-    pub foreign: Vec<Change>,
+    pub foreign: Vec<Foreign>,
     /// What was decided and is now durable, in order.
     pub changes: Vec<Change>,
     /// The turn was cut off at its bound: there is more to decide at once.
@@ -135,13 +145,13 @@ impl<S: Store> Ledger<S> {
         self.time
     }
 
-    /// Takes in what others appended, without the lock; returns their changes.
+    /// Takes in what others appended, without the lock; returns it.
     ///
     /// For showing only: nothing may be acted upon before a transaction has seen it.
     ///
     /// # Errors
     /// What the store says, or a record of another shape.
-    pub fn refresh(&mut self) -> Result<Vec<Change>, LedgerError> {
+    pub fn refresh(&mut self) -> Result<Vec<Foreign>, LedgerError> {
         let result = self.catch_up();
         self.is_stale |= result.is_err();
         result
@@ -235,7 +245,7 @@ impl<S: Store> Ledger<S> {
         all.extend(decided);
     }
 
-    fn catch_up(&mut self) -> Result<Vec<Change>, LedgerError> {
+    fn catch_up(&mut self) -> Result<Vec<Foreign>, LedgerError> {
         if !self.is_stale
             && let Tail::Records(records) = self.store.read_from(self.seq)?
         {
@@ -249,7 +259,7 @@ impl<S: Store> Ledger<S> {
         Ok(Vec::new())
     }
 
-    fn apply_records(&mut self, records: &[Record]) -> Result<Vec<Change>, LedgerError> {
+    fn apply_records(&mut self, records: &[Record]) -> Result<Vec<Foreign>, LedgerError> {
         let mut all = Vec::new();
         for record in records {
             let changes = decode(record)?;
@@ -258,7 +268,8 @@ impl<S: Store> Ledger<S> {
             }
             self.seq = record.seq;
             self.time = record.time;
-            all.extend(changes);
+            let (seq, time, actor) = (record.seq, record.time, record.actor.clone());
+            all.push(Foreign { seq, time, actor, changes });
         }
         Ok(all)
     }

@@ -1,8 +1,22 @@
-//! The one way to build a child process.
+//! The one way to build a child process, and to hear it out within a time limit.
 
 use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::clock;
+
+/// How long after its end a child's output is still read: a stray outside of its group may hold it
+/// open for ever.
+const DRAIN: Duration = Duration::from_secs(2);
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Returns a command for `program` in the folder `dir`, with standard input closed.
 ///
@@ -13,4 +27,179 @@ pub fn command(program: impl AsRef<OsStr>, dir: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(dir).stdin(Stdio::null());
     command
+}
+
+/// How a child ended that had a time limit.
+#[derive(Debug)]
+pub enum Heard {
+    /// By itself, or by a signal of others.
+    Ended(Output),
+    /// It was still there at the limit, and was ended with its group; what it had said.
+    Late(Output),
+}
+
+/// Runs a command, which leads a process group of its own, to its end or to `limit`.
+///
+/// The child is reaped after the last signal, so that none can reach another process.
+///
+/// # Errors
+/// When it cannot be started, or not be waited for.
+pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut pipes = Pipes {
+        out: child.stdout.take(),
+        err: child.stderr.take(),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    let is_late = match hear(&child, &mut pipes, limit) {
+        Ok(is_late) => is_late,
+        Err(error) => {
+            // Nobody would wait for it any more.
+            end_group(&child);
+            child.wait()?;
+            return Err(error);
+        }
+    };
+    let status = child.wait()?;
+    let output = Output { status, stdout: pipes.stdout, stderr: pipes.stderr };
+    Ok(if is_late { Heard::Late(output) } else { Heard::Ended(output) })
+}
+
+/// Reads until the child has ended and said all; returns whether it had to be ended for that.
+fn hear(child: &Child, pipes: &mut Pipes, limit: Duration) -> io::Result<bool> {
+    let pid = Pid::from_child(child);
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let mut deadline = clock::monotonic() + limit;
+    let mut is_late = false;
+    loop {
+        let is_over = pipes.step(&process, deadline)?;
+        if is_over && pipes.are_closed() {
+            return Ok(is_late);
+        }
+        if clock::monotonic() >= deadline {
+            if is_late {
+                return Ok(true);
+            }
+            end_group(child);
+            is_late = true;
+            deadline = clock::monotonic() + DRAIN;
+        }
+    }
+}
+
+fn end_group(child: &Child) {
+    // Gone already is what is wanted.
+    let _ = rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL);
+}
+
+/// What a child says, and its ends of it; `None`: closed.
+struct Pipes {
+    out: Option<ChildStdout>,
+    err: Option<ChildStderr>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Pipes {
+    fn are_closed(&self) -> bool {
+        self.out.is_none() && self.err.is_none()
+    }
+
+    /// Waits for the next piece of output or for the child's end, no longer than to `deadline`;
+    /// returns whether the child has ended.
+    fn step(&mut self, process: &OwnedFd, deadline: Instant) -> io::Result<bool> {
+        let wait = deadline.saturating_duration_since(clock::monotonic());
+        let wait = Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        };
+        let (out, err) = (self.out.as_ref(), self.err.as_ref());
+        let fds = [out.map(AsFd::as_fd), err.map(AsFd::as_fd)];
+        let mut polled: Vec<PollFd<'_>> =
+            fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        // While output is open its end is what is waited for: an ended child has been heard out.
+        let is_closed = polled.is_empty();
+        if is_closed {
+            polled.push(PollFd::new(process, PollFlags::IN));
+        }
+        match rustix::event::poll(&mut polled, Some(&wait)) {
+            Ok(0) | Err(Errno::INTR) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = is_ready.into_iter();
+        if is_closed {
+            return Ok(true);
+        }
+        if self.out.is_some() && ready.next() == Some(true) {
+            take(&mut self.out, &mut self.stdout)?;
+        }
+        if self.err.is_some() && ready.next() == Some(true) {
+            take(&mut self.err, &mut self.stderr)?;
+        }
+        Ok(false)
+    }
+}
+
+/// Reads what is there; closes the pipe at its end.
+fn take(pipe: &mut Option<impl Read>, to: &mut Vec<u8>) -> io::Result<()> {
+    let Some(from) = pipe else { return Ok(()) };
+    let start = to.len();
+    to.resize(start + CHUNK_BYTES, 0);
+    let read = from.read(&mut to[start..]);
+    to.truncate(start + *read.as_ref().unwrap_or(&0));
+    match read {
+        Ok(0) => *pipe = None,
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+
+    use super::*;
+
+    fn run(script: &str, limit: Duration) -> Heard {
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", script]).process_group(0);
+        output_within(&mut shell, limit).expect("a shell runs")
+    }
+
+    #[test]
+    fn both_outputs_are_heard_to_the_end_whatever_their_size() {
+        let script = "head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2; exit 3";
+        match run(script, Duration::from_secs(60)) {
+            Heard::Ended(output) => {
+                assert_eq!((output.stdout.len(), output.stderr.len()), (300_000, 200_000));
+                assert_eq!(output.status.code(), Some(3));
+            }
+            Heard::Late(output) => panic!("{output:?}"),
+        }
+    }
+
+    #[test]
+    fn a_child_that_closed_its_output_is_waited_for() {
+        match run("exec >&- 2>&-; read line < /dev/null; exit 4", Duration::from_secs(60)) {
+            Heard::Ended(output) => assert_eq!(output.status.code(), Some(4)),
+            Heard::Late(output) => panic!("{output:?}"),
+        }
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_its_group_and_what_it_said_is_kept() {
+        // The output ends when the last of the group is gone.
+        match run("echo so far; sleep 600 & sleep 600", Duration::from_millis(300)) {
+            Heard::Late(output) => {
+                assert_eq!(output.stdout, b"so far\n");
+                assert!(!output.status.success());
+            }
+            Heard::Ended(output) => panic!("{output:?}"),
+        }
+    }
 }

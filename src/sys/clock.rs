@@ -28,6 +28,14 @@ impl SystemClock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { wall: Time::from_ms(wall.as_millis() as u64), start: Instant::now() }
     }
+
+    /// Anchors the clock at the present wall time, but not before `last`: a wall clock that was set
+    /// back while no process looked must not make pauses and deadlines longer.
+    #[must_use]
+    pub fn start_after(last: Time) -> Self {
+        let clock = Self::start();
+        Self { wall: clock.wall.max(last), ..clock }
+    }
 }
 
 impl Clock for SystemClock {
@@ -43,4 +51,20 @@ impl Clock for SystemClock {
 #[must_use]
 pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_set_back_between_two_processes_does_not_go_back_here() {
+        let wall = SystemClock::start().now();
+        let hour = 3_600_000;
+        let last = wall.plus_ms(hour);
+        let now = SystemClock::start_after(last).now();
+        assert!(now >= last && now.ms_since(last) < hour, "{now:?}");
+        let now = SystemClock::start_after(Time::from_ms(1)).now();
+        assert!(now >= wall && now.ms_since(wall) < hour, "{now:?}");
+    }
 }

@@ -1,8 +1,11 @@
 //! Whole-file writes that a reader never sees half done.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::fail;
 
@@ -53,11 +56,15 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// Any read error, and a file that is larger than the bound or not a regular file.
 pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
+    // A link is an error, and a pipe does not hold the opener up: what was looked at is what is read.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let open = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = match open {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
@@ -67,5 +74,11 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> 
             meta.len()
         )));
     }
-    fs::read(path).map(Some)
+    let mut bytes = Vec::new();
+    // It may grow while it is read.
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!("more than {bytes_max} bytes")));
+    }
+    Ok(Some(bytes))
 }

@@ -4,6 +4,7 @@ mod agent_zoo;
 mod cli_commands;
 mod cli_demo;
 mod disk_full;
+mod faults;
 mod keeper;
 mod machine_cases;
 mod machine_phase;

@@ -412,3 +412,27 @@ fn four_writers_add_tasks_while_a_monitor_runs() {
     assert_eq!(titles.len(), 4 * EACH);
     project.assert_nothing_left();
 }
+
+#[test]
+fn what_others_decide_is_told_as_theirs() {
+    let project = Project::new(1);
+    project.import(ONE);
+    project.hold("hold.implementation");
+    let mut monitor = project.start(&["monitor", "--until-idle", "--log-format", "json"]);
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
+    project.ok(&["pause"]);
+    monitor.until_said("\"kind\":\"paused\"");
+    project.ok(&["resume"]);
+    project.release("hold.implementation");
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    // Each line stands in the journal just so: number, moment and actor included.
+    let journal = project.ok(&["--json", "log"]);
+    let said = monitor.said();
+    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("{\"seq\":")).collect();
+    for line in &told {
+        assert!(journal.lines().any(|written| written == *line), "{line}\n{journal}");
+    }
+    let paused = told.iter().find(|line| line.contains("\"kind\":\"paused\""));
+    assert!(paused.is_some_and(|line| line.contains("\"actor\":\"cli\"")), "{paused:?}");
+    project.assert_landed(ONE);
+}

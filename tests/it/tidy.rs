@@ -195,10 +195,7 @@ fn every_file_of_the_binary_is_listed() {
 
 #[test]
 fn every_invariant_names_tests_that_exist() {
-    let mut tests = Vec::new();
-    for (_, text) in sources("src").into_iter().chain(sources("tests")) {
-        tests.extend(tests_of(&text).map(str::to_owned));
-    }
+    let tests = all_tests();
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let invariants = invariants(&text);
     assert!(!invariants.is_empty(), "ARCHITECTURE.md states no invariant");
@@ -210,9 +207,74 @@ fn every_invariant_names_tests_that_exist() {
         let named: Vec<&str> = invariant.split('`').skip(1).step_by(2).filter(is_test).collect();
         assert!(!named.is_empty(), "ARCHITECTURE.md names no test here: {invariant}");
         for name in named {
-            let is_there = tests.iter().any(|test| test == name);
+            let is_there = tests.iter().any(|(_, test)| test == name);
             assert!(is_there, "ARCHITECTURE.md names `{name}`, which is no test: {invariant}");
         }
+    }
+}
+
+/// Every test as (module, name); the module is that of its file, e.g. `store::journal`.
+fn all_tests() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for (path, text) in sources("src").into_iter().chain(sources("tests/it")) {
+        let path = path.trim_start_matches("src/").trim_start_matches("tests/it/");
+        let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let module = path.replace('/', "::");
+        found.extend(tests_of(&text).map(|name| (module.clone(), name.to_owned())));
+    }
+    found
+}
+
+/// What stands in backticks in a text without code blocks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn the_document_on_reliability_names_tests_that_exist() {
+    let tests = all_tests();
+    let trials = sources("tests/torture");
+    let text = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let is_path = |word: &&str| {
+        let has_parts = word.contains("::") && !word.ends_with("::");
+        has_parts && word.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | ':'))
+    };
+    let mut count = 0;
+    for word in quoted(&text).filter(is_path) {
+        let (module, name) = word.rsplit_once("::").unwrap();
+        let is_there = if module.starts_with("torture::") {
+            let end = format!("{name}\"");
+            trials.iter().any(|(_, text)| text.contains(&end))
+        } else {
+            tests.iter().any(|(of, test)| of == module && test == name)
+        };
+        assert!(is_there, "docs/reliability.md names `{word}`, which is no test");
+        count += 1;
+    }
+    assert!(count > 100, "only {count} tests are named");
+    for rest in text.split("layer").skip(1) {
+        let named = rest.split([';', '|', '\n']).next().unwrap_or_default();
+        for layer in quoted(named).filter(|word| !word.contains([':', '/', ' '])) {
+            let is_there = root().join("tests/torture").join(layer).is_dir();
+            assert!(is_there, "docs/reliability.md names the layer `{layer}`, which is none");
+        }
+    }
+}
+
+#[test]
+fn no_fault_or_invariant_is_missing() {
+    let text = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let faults = (1..=104).map(|n| (format!("F-{n:02}"), 4));
+    for (name, columns) in faults.chain((1..=27).map(|n| (format!("I{n}"), 3))) {
+        let begin = format!("| {name} | ");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with(&begin)).collect();
+        let [row] = rows.as_slice() else { panic!("{name} has {} rows", rows.len()) };
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        // An empty one stands before the first and after the last bar.
+        assert_eq!(cells.len(), columns + 2, "{row}");
+        assert!(cells[1..=columns].iter().all(|cell| !cell.is_empty()), "{row}");
+        let is_held = cells[columns].contains("layer") || cells[columns].contains("::");
+        assert!(is_held, "nothing holds {name}: {row}");
     }
 }
 

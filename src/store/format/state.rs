@@ -75,7 +75,7 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
-    optional { shortage: Option<String> }
+    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>> }
     derived { index }
 }
 
@@ -142,9 +142,10 @@ mod tests {
     use super::super::sample::{self, at, plain_spec};
     use super::super::{decode_changes, encode_changes};
     use super::*;
-    use crate::machine::apply;
+    use crate::machine::change::ProjectChange;
     use crate::machine::settings::Slice;
     use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase};
+    use crate::machine::{Change, apply};
 
     fn check_read_back(state: &State) {
         let text = encode_state(state).unwrap();
@@ -162,6 +163,18 @@ mod tests {
         check_read_back(&State::new(sample::settings(Slice::Percent(0)), at(0)));
         check_read_back(&drive::worked_on().state);
         check_read_back(&drive::full());
+    }
+
+    #[test]
+    fn settings_that_attempts_pin_are_read_back() {
+        let mut state = drive::full();
+        let mut settings = Settings::clone(&state.settings);
+        settings.hash = "f".repeat(16);
+        let settings = Box::new(settings);
+        let change = ProjectChange::SettingsAdopted { settings, at: at(13) };
+        apply(&mut state, &Change::Project(change));
+        assert_eq!(state.pinned.len(), 1);
+        check_read_back(&state);
     }
 
     #[test]

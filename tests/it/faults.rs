@@ -1,0 +1,204 @@
+//! Faults of docs/reliability.md that no other test holds: what goes wrong, and what must be true
+//! afterwards.
+
+use pipeline::machine::attempt::Class;
+use pipeline::machine::event::{Dependents, Edit};
+use pipeline::machine::id::{AttemptId, Oid};
+use pipeline::machine::settings::{Completion, Settings};
+use pipeline::machine::{Answer, Command, Effect, Observation};
+
+use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
+use crate::support::project::{Backlog, Project};
+
+/// One stage with one agent, and a check of the stage.
+fn one_stage() -> Settings {
+    let mut settings = settings();
+    settings.stages = settings.stages[2..3].to_vec();
+    settings.stages[0].checks = vec!["first".into()];
+    settings.agents = vec![group("implementation", &["implementation"], 1)];
+    settings
+}
+
+fn adopt(machine: &mut Machine, settings: &Settings) {
+    machine.must(Command::AdoptSettings { settings: Box::new(settings.clone()) });
+    machine.state.check();
+}
+
+#[test]
+fn an_attempt_is_judged_by_the_rules_it_was_launched_under() {
+    let old = one_stage();
+    let mut m = Machine::new(old.clone());
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+
+    // Other agents, other ways to say done, no check: all for the next attempt.
+    let mut new = old.clone();
+    new.hash = "1".repeat(16);
+    new.stages[0].checks.clear();
+    new.agents = ["first", "second"].map(|name| group(name, &["implementation"], 1)).to_vec();
+    for group in &mut new.agents {
+        group.completion = Completion::Exit;
+    }
+    adopt(&mut m, &new);
+    assert_eq!(m.state.rules_of(&m.state.attempts[&attempt]), &old);
+    m.exit(&attempt, End::NoMarker);
+    let ended = m.state.tasks[&id("A")].history.last().and_then(|old| old.outcome.clone());
+    assert_eq!(ended.map(|outcome| outcome.class), Some(Class::Incomplete));
+    assert!(m.state.pinned.is_empty(), "nobody runs by the old rules any more");
+
+    m.pass_to_deadline();
+    let next = m.start("A");
+    assert_eq!(m.state.attempts[&next].settings, new.hash);
+    m.exit(&next, End::NoMarker);
+    assert_eq!(m.stand("A"), "landing");
+    m.state.check();
+}
+
+#[test]
+fn checks_of_a_stage_are_those_of_its_attempt() {
+    let old = one_stage();
+    let mut m = Machine::new(old.clone());
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    let mut new = old.clone();
+    new.hash = "1".repeat(16);
+    new.stages[0].checks.clear();
+    adopt(&mut m, &new);
+    m.exit(&attempt, End::Done);
+    let check = AttemptId::new("A.impl-check.1");
+    assert_eq!(m.state.attempts[&check].settings, old.hash);
+    // Twice the same, and back: what is pinned is kept once.
+    adopt(&mut m, &old);
+    adopt(&mut m, &new);
+    assert_eq!(m.state.pinned.len(), 1);
+    let at = m.now;
+    m.see(Observation::Started { attempt: check.clone(), at });
+    m.exit(&check, End::Fail);
+    let evidence = m.state.tasks[&id("A")].evidence.last().cloned().expect("what failed is told");
+    assert!(evidence.text.contains("`first` exited with status 1"), "{}", evidence.text);
+    assert!(m.state.pinned.is_empty());
+    m.state.check();
+}
+
+#[test]
+fn a_landing_that_lost_the_race_is_made_and_checked_anew() {
+    let mut settings = one_stage();
+    settings.stages[0].checks.clear();
+    settings.landing.checks = vec!["check".into()];
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    let judge = |m: &mut Machine, check: &str| {
+        let check = AttemptId::new(check);
+        m.start_attempt(&check);
+        m.exit(&check, End::Done);
+    };
+    judge(&mut m, "base.check.1");
+    m.complete_stages("A");
+    let merged = |m: &mut Machine, number, onto: &str| {
+        let (task, commit, onto) = (id("A"), Oid::new(format!("m{number}")), Oid::new(onto));
+        m.see(Observation::Merged { task, number, commit, onto, protected: Vec::new() });
+    };
+    merged(&mut m, 1, "base-1");
+    judge(&mut m, "A.land.1");
+    // Somebody moved the landing branch between the check and the swap.
+    let found = Some(Oid::new("elsewhere"));
+    m.see(Observation::LandingRaced { task: id("A"), number: 1, found });
+    m.turns();
+    assert_eq!(m.stand("A"), "landing");
+    assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(2));
+    // What passed before passed on another tree: late word of it lands nothing.
+    m.see(Observation::Landed { task: id("A"), number: 1, commit: Oid::new("m1") });
+    assert_eq!(m.stand("A"), "landing");
+    merged(&mut m, 2, "elsewhere");
+    assert!(m.state.attempts.contains_key(&AttemptId::new("A.land.2")), "it is checked again");
+}
+
+#[test]
+fn what_is_told_twice_changes_the_state_once() {
+    let mut settings = one_stage();
+    settings.stages[0].checks.clear();
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    let end =
+        Observation::Exited { attempt: attempt.clone(), exit: Box::new(exit(End::Done, m.now)) };
+    m.see(end.clone());
+    let again = |m: &mut Machine, seen: Observation| {
+        let before = m.state.clone();
+        assert!(matches!(m.see(seen), Answer::Note(_)));
+        assert!(m.state == before);
+    };
+    again(&mut m, end);
+    let lost = Observation::Lost { attempt: attempt.clone(), why: "late".into() };
+    m.save(&attempt, true, &[]);
+    again(&mut m, lost.clone());
+    m.see(Observation::Advanced { attempt: attempt.clone() });
+    m.turns();
+    again(&mut m, lost);
+    again(&mut m, Observation::Advanced { attempt });
+    m.land("A");
+    let commit = Oid::new("merge-A-1");
+    again(&mut m, Observation::Landed { task: id("A"), number: 1, commit });
+    assert_eq!(m.stand("A"), "completed");
+}
+
+#[test]
+fn an_edit_under_way_leaves_the_attempt_and_a_cancel_ends_it() {
+    let mut settings = one_stage();
+    settings.stages[0].checks.clear();
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    let attempt = m.start("A");
+    let before = m.state.attempts[&attempt].clone();
+    let mut edit = Edit { title: Some("another".into()), ..Edit::default() };
+    edit.add_depends_on = vec![id("B")];
+    m.must(Command::EditTask { id: id("A"), edit: Box::new(edit) });
+    assert_eq!(m.state.attempts[&attempt], before, "it goes on as it began");
+    assert_eq!(m.stand("A"), format!("working {attempt}"));
+    m.must(Command::CancelTasks { ids: vec![id("A")], dependents: Dependents::Refuse });
+    assert_eq!(m.stand("A"), "cancelled");
+    let effects = m.effects();
+    assert!(effects.contains(&Effect::Stop { attempt: attempt.clone() }), "{effects:?}");
+    // What it says at its end does not bring the task back.
+    m.exit(&attempt, End::Done);
+    assert_eq!(m.stand("A"), "cancelled");
+    m.state.check();
+}
+
+/// Half a monitor is worse than none: a panic in one thread must end the process, and the next
+/// start recovers as from a kill.
+#[test]
+fn a_panic_ends_the_whole_program() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .expect("the manifest");
+    let (_, release) = text.split_once("[profile.release]").expect("a release profile");
+    let release = release.split("\n[").next().unwrap_or_default();
+    assert!(release.lines().any(|line| line == "panic = \"abort\""), "{release}");
+}
+
+#[test]
+fn a_base_broken_during_a_run_costs_a_task_nothing() {
+    let project = Project::new(1);
+    let one: &Backlog = &[("A", &[])];
+    project.import(one);
+    project.hold("hold.supervisor");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the supervisor", || project.runs().iter().any(|id| id == "A.super.1"));
+    project.write("broken", "");
+    project.commit("Break it");
+    project.release("hold.supervisor");
+    assert_eq!(monitor.end(&project), Some(1), "{}", project.story());
+    let shown = project.ok(&["status"]);
+    assert!(shown.contains("checks fail on `main` itself"), "{shown}");
+    project.git(&["revert", "--no-edit", "HEAD"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(one);
+    // Nothing was done again, and no send-back was counted.
+    assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_nothing_left();
+}
