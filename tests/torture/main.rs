@@ -9,6 +9,9 @@ mod errors;
 mod figures;
 mod scope;
 mod sim;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod support;
 mod writers;
 
 use std::env;
