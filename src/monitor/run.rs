@@ -16,7 +16,7 @@ use super::lane;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
 use super::sources::{Input, Watched, watch_files, watch_signals};
-use super::view::View;
+use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
 use crate::agent::connect::KeeperExe;
@@ -31,7 +31,7 @@ use crate::machine::settings::OnExit;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
 use crate::store::journal::FileStore;
-use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::file::read_bounded;
@@ -188,7 +188,7 @@ struct Monitor {
     has_looked: bool,
     config_seen: Option<Vec<u8>>,
     /// Held until the end.
-    _lock: FileLock,
+    lock: Option<FileLock>,
     _watcher: Option<notify::RecommendedWatcher>,
     _signals: signal_hook::iterator::Handle,
 }
@@ -249,7 +249,7 @@ impl Monitor {
             looked_at: started_at,
             has_looked: false,
             config_seen: None,
-            _lock: lock,
+            lock: Some(lock),
             _watcher: watcher,
             _signals: signals,
         };
@@ -629,8 +629,28 @@ impl Monitor {
         if recorded.is_ok() {
             self.view.mark(self.cycle.clock.now());
             self.view.renew(&self.cycle, None);
+            // A command that saw us alive left the view of what it changed to us.
+            self.lock = None;
+            self.renew_moved_view();
         }
         self.cycle.world.progress.close();
+    }
+}
+
+impl Monitor {
+    /// Writes the view once more where others added to the journal since.
+    fn renew_moved_view(&mut self) {
+        let Cycle { ledger, world, clock, lock_wait, .. } = &mut self.cycle;
+        let shown = ledger.seq();
+        // What cannot be read now is told by the next command that reads it.
+        if ledger.transact(*lock_wait, clock.now(), &[], Turns::None).is_ok()
+            && ledger.seq() != shown
+        {
+            let dir = &world.layout.state;
+            for warning in write_newest(dir, ledger, *lock_wait, clock.now()) {
+                world.progress.warn(&warning);
+            }
+        }
     }
 }
 
