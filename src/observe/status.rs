@@ -239,8 +239,13 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }
     if let Some(why) = &base.why {
-        let why = format!("`{name}` cannot follow: {}", first_line(why));
-        return Some((why, format!("git merge --ff-only {branch}")));
+        let line = first_line(why);
+        // What refused may have said what to type.
+        let (why, next) = match line.rsplit_once("; type: ") {
+            Some((why, next)) => (why, next.to_owned()),
+            None => (line.as_ref(), format!("git merge --ff-only {branch}")),
+        };
+        return Some((format!("`{name}` cannot follow: {why}"), next));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {
         let why = format!("in pilot `{name}` does not follow");
