@@ -216,7 +216,8 @@ impl Gate for Open {
             Some(Answer::Accept) | None => None,
         };
         // Asked again: a monitor that was about to end has not seen this.
-        if !done.changes.is_empty() && !(has_monitor && self.has_monitor()) {
+        let is_monitors = has_monitor && self.has_monitor();
+        if !is_monitors && !done.changes.is_empty() {
             self.renew_view(has_imported);
         }
         Ok(Sent { note, changes: done.changes })
