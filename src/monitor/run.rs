@@ -105,6 +105,10 @@ pub enum RunError {
         path: PathBuf,
         pid: Option<u32>,
     },
+    /// Its lock was deleted or replaced while it ran: another monitor may have begun.
+    Fenced {
+        path: PathBuf,
+    },
     Ledger(LedgerError),
     Io {
         attempt: String,
@@ -122,6 +126,11 @@ impl fmt::Display for RunError {
             Self::Taken { path, pid: None } => {
                 write!(f, "another monitor runs (`{}` is held)", path.display())
             }
+            Self::Fenced { path } => write!(
+                f,
+                "the lock `{}` was deleted or replaced, so another monitor may run: this one ends",
+                path.display()
+            ),
             Self::Ledger(error) => error.fmt(f),
             Self::Io { attempt, .. } => f.write_str(attempt),
             Self::Git(text) => f.write_str(text),
@@ -134,7 +143,7 @@ impl std::error::Error for RunError {
         match self {
             Self::Ledger(error) => error.source(),
             Self::Io { source, .. } => Some(source),
-            Self::Taken { .. } | Self::Git(_) => None,
+            Self::Taken { .. } | Self::Fenced { .. } | Self::Git(_) => None,
         }
     }
 }
@@ -306,6 +315,7 @@ impl Monitor {
                 self.view.mark(now);
             }
             if is_acting || has_news {
+                self.keep_lock()?;
                 self.handle(bodies)?;
             }
             self.view.renew(&self.cycle, Some(now));
@@ -609,8 +619,22 @@ impl Monitor {
         }
     }
 
+    /// Makes sure that the lock is still the one that other monitors see.
+    fn keep_lock(&self) -> Result<(), RunError> {
+        if self.lock.as_ref().is_none_or(FileLock::is_still_ours) {
+            return Ok(());
+        }
+        Err(RunError::Fenced { path: self.cycle.world.layout.monitor_lock() })
+    }
+
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
+        if matches!(end, Err(RunError::Fenced { .. })) {
+            // Journal and view may be another monitor's by now.
+            self.cycle.world.keepers.leave();
+            self.cycle.world.progress.close();
+            return;
+        }
         let why = match end {
             Ok(End::Done) => "done".to_owned(),
             Ok(End::PersonNeeded) => "only a person can go on".to_owned(),

@@ -104,11 +104,24 @@ fn a_journal_that_is_gone_stops_all_until_it_is_back() {
 }
 
 #[test]
-fn a_deleted_lock_file_lets_no_second_monitor_work() {
+fn a_deleted_lock_of_the_journal_is_made_again() {
     let project = Project::new(1);
     let mut monitor = held(&project, TWO);
     fs::remove_file(project.path(".git/pipeline/lock")).expect("it is there");
     project.ok(&["task", "add", "More", "--id", "C"]);
     project.release("hold.implementation");
     assert_ends_landed(&project, &mut monitor, &[("A", &[]), ("B", &["A"]), ("C", &[])]);
+}
+
+#[test]
+fn a_monitor_whose_lock_was_deleted_gives_way_to_the_next_one() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, ONE);
+    fs::remove_file(project.path(".git/pipeline/monitor.lock")).expect("it is there");
+    let mut next = project.monitor(&["--until-idle"]);
+    assert_eq!(monitor.end(&project), Some(4), "{}", monitor.said());
+    assert!(monitor.said().contains("was deleted or replaced"), "{}", monitor.said());
+    project.release("hold.implementation");
+    assert_ends_landed(&project, &mut next, ONE);
+    assert_eq!(project.runs(), ONCE_EACH);
 }
