@@ -158,10 +158,16 @@ fn counted(count: usize, noun: &str) -> String {
 pub fn error_of(error: RunError) -> Error {
     let error = match error {
         RunError::Ledger(error) => return Error::from(error).hint("agents that run live on"),
-        other @ (RunError::Taken { .. } | RunError::Io { .. } | RunError::Git(_)) => other,
+        other @ (RunError::Taken { .. }
+        | RunError::Fenced { .. }
+        | RunError::Io { .. }
+        | RunError::Git(_)) => other,
     };
     let (kind, hint) = match &error {
         RunError::Taken { .. } => (Kind::Busy, Some("`pipeline stop` ends it")),
+        RunError::Fenced { .. } => {
+            (Kind::Busy, Some("agents that run live on: `pipeline monitor` takes them up"))
+        }
         RunError::Ledger(_) => (Kind::Failed, None),
         RunError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             (Kind::Failed, Some("make the state's folder writable for you"))

@@ -16,13 +16,11 @@ use crate::config::layout::Layout;
 use crate::git::{GitError, Repo};
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, Event, EventBody, State};
-use crate::monitor::view::SMALL_BYTES_MAX;
-use crate::observe::document::state_document;
+use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::is_held;
-use crate::store::view::write_view;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::file::read_bounded;
 
@@ -170,12 +168,8 @@ impl Open {
         if bytes > SMALL_BYTES_MAX as u64 && !has_imported {
             return;
         }
-        let document = state_document(self.ledger.state(), self.ledger.seq(), self.ledger.time());
-        match write_view(&self.project.layout.state, &document, self.clock.now()) {
-            Ok(warning) => self.warnings.extend(warning),
-            // Only a view: the journal has the change.
-            Err(error) => self.warnings.push(format!("cannot write `state.json`: {error}")),
-        }
+        let (dir, now) = (&self.project.layout.state, self.clock.now());
+        self.warnings.extend(write_newest(dir, &mut self.ledger, self.lock_wait, now));
     }
 }
 
@@ -215,7 +209,9 @@ impl Gate for Open {
             Some(Answer::Note(text)) => Some(text),
             Some(Answer::Accept) | None => None,
         };
-        if !has_monitor && !done.changes.is_empty() {
+        // Asked again: a monitor that was about to end has not seen this.
+        let is_monitors = has_monitor && self.has_monitor();
+        if !is_monitors && !done.changes.is_empty() {
             self.renew_view(has_imported);
         }
         Ok(Sent { note, changes: done.changes })

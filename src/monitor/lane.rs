@@ -19,6 +19,11 @@ pub struct Branches {
     pub landed: String,
 }
 
+/// Returns a branch as people name it.
+fn short(branch: &str) -> &str {
+    branch.strip_prefix("refs/heads/").unwrap_or(branch)
+}
+
 fn known(oid: &git::Oid) -> Oid {
     Oid::new(oid.as_str())
 }
@@ -29,7 +34,8 @@ fn known(oid: &git::Oid) -> Oid {
 /// When git fails, or the base branch is gone.
 pub fn look(branches: &Branches, repo: &Repo) -> Result<Observation, Fault> {
     let tip = repo.read_ref(&branches.base)?;
-    let tip = tip.ok_or_else(|| Fault(format!("the base branch `{}` is gone", branches.base)))?;
+    let gone = || Fault(format!("the base branch `{}` is gone", short(&branches.base)));
+    let tip = tip.ok_or_else(gone)?;
     let landed = repo.read_ref(&branches.landed)?;
     Ok(Observation::BaseSeen { tip: known(&tip), landed: landed.as_ref().map(known) })
 }
@@ -53,7 +59,7 @@ pub fn take_base(
         };
     };
     let landed = standing(branches, &oid(landed)?, repo)?;
-    let name = branches.base.trim_start_matches("refs/heads/");
+    let name = short(&branches.base);
     let message = format!("Take in {name}\n");
     let next = match repo.take_base(&landed, &tip, &message, date_s)? {
         TakeBase::UpToDate => return Ok(taken(&landed)),
@@ -184,7 +190,9 @@ pub fn follow(
             Ok(Observation::BaseSeen { tip: known(&found), landed: landed.as_ref().map(known) })
         }
         git::Follow::NotFastForward(None) => {
-            refused(format!("the base branch `{}` is gone", branches.base), false)
+            let (base, landed) = (short(&branches.base), short(&branches.landed));
+            let why = format!("the base branch `{base}` is gone; type: git branch {base} {landed}");
+            refused(why, false)
         }
         git::Follow::Refused { why, command, stderr } => {
             let said = stderr.0.split_whitespace().collect::<Vec<_>>().join(" ");

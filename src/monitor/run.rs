@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::report::{Watch, pass_on};
 use super::room::Guard;
 use super::sources::{Input, Watched, watch_files, watch_signals};
-use super::view::View;
+use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
 use crate::agent::connect::KeeperExe;
@@ -34,7 +34,7 @@ use crate::machine::settings::OnExit;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
 use crate::store::journal::FileStore;
-use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::file::read_bounded;
@@ -110,6 +110,10 @@ pub enum RunError {
         path: PathBuf,
         pid: Option<u32>,
     },
+    /// Its lock was deleted or replaced while it ran: another monitor may have begun.
+    Fenced {
+        path: PathBuf,
+    },
     Ledger(LedgerError),
     Io {
         attempt: String,
@@ -127,6 +131,11 @@ impl fmt::Display for RunError {
             Self::Taken { path, pid: None } => {
                 write!(f, "another monitor runs (`{}` is held)", path.display())
             }
+            Self::Fenced { path } => write!(
+                f,
+                "the lock `{}` was deleted or replaced, so another monitor may run: this one ends",
+                path.display()
+            ),
             Self::Ledger(error) => error.fmt(f),
             Self::Io { attempt, .. } => f.write_str(attempt),
             Self::Git(text) => f.write_str(text),
@@ -139,7 +148,7 @@ impl std::error::Error for RunError {
         match self {
             Self::Ledger(error) => error.source(),
             Self::Io { source, .. } => Some(source),
-            Self::Taken { .. } | Self::Git(_) => None,
+            Self::Taken { .. } | Self::Fenced { .. } | Self::Git(_) => None,
         }
     }
 }
@@ -195,7 +204,7 @@ struct Monitor {
     guard: Guard,
     outage: Outage,
     /// Held until the end.
-    _lock: FileLock,
+    lock: Option<FileLock>,
     _watcher: Option<notify::RecommendedWatcher>,
     _signals: signal_hook::iterator::Handle,
 }
@@ -261,7 +270,7 @@ impl Monitor {
             config_seen: None,
             guard,
             outage: Outage::default(),
-            _lock: lock,
+            lock: Some(lock),
             _watcher: watcher,
             _signals: signals,
         };
@@ -341,6 +350,7 @@ impl Monitor {
             self.view.mark(now);
         }
         if is_acting || has_news {
+            self.keep_lock()?;
             self.handle(bodies)?;
         }
         self.view.renew(&self.cycle, Some(now));
@@ -373,6 +383,7 @@ impl Monitor {
 
     /// Tries to record what could not be recorded, from the journal as it stands now.
     fn try_again(&mut self) -> Result<Option<End>, RunError> {
+        self.keep_lock()?;
         self.handle(Vec::new())?;
         self.outage.end();
         self.cycle.world.progress.warn("the journal can be written again: going on");
@@ -698,8 +709,22 @@ impl Monitor {
         }
     }
 
+    /// Makes sure that the lock is still the one that other monitors see.
+    fn keep_lock(&self) -> Result<(), RunError> {
+        if self.lock.as_ref().is_none_or(FileLock::is_still_ours) {
+            return Ok(());
+        }
+        Err(RunError::Fenced { path: self.cycle.world.layout.monitor_lock() })
+    }
+
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
+        if matches!(end, Err(RunError::Fenced { .. })) {
+            // Journal and view may be another monitor's by now.
+            self.cycle.world.keepers.leave();
+            self.cycle.world.progress.close();
+            return;
+        }
         let why = match end {
             Ok(End::Done) => "done".to_owned(),
             Ok(End::PersonNeeded) => "only a person can go on".to_owned(),
@@ -718,8 +743,28 @@ impl Monitor {
         if recorded.is_ok() {
             self.view.mark(self.cycle.clock.now());
             self.view.renew(&self.cycle, None);
+            // A command that saw us alive left the view of what it changed to us.
+            self.lock = None;
+            self.renew_moved_view();
         }
         self.cycle.world.progress.close();
+    }
+}
+
+impl Monitor {
+    /// Writes the view once more where others added to the journal since.
+    fn renew_moved_view(&mut self) {
+        let Cycle { ledger, world, clock, lock_wait, .. } = &mut self.cycle;
+        let shown = ledger.seq();
+        // What cannot be read now is told by the next command that reads it.
+        if ledger.transact(*lock_wait, clock.now(), &[], Turns::None).is_ok()
+            && ledger.seq() != shown
+        {
+            let dir = &world.layout.state;
+            for warning in write_newest(dir, ledger, *lock_wait, clock.now()) {
+                world.progress.warn(&warning);
+            }
+        }
     }
 }
 

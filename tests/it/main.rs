@@ -14,5 +14,6 @@ mod machine_world;
 mod monitor_kill;
 mod monitor_run;
 mod monitor_world;
+mod people;
 mod support;
 mod tidy;

@@ -1,0 +1,103 @@
+//! The person's own checkout, and where the repository lies.
+
+use std::fs;
+
+use super::{ONE, TWO, assert_ends_landed, held};
+use crate::support::project::Project;
+
+#[test]
+fn edits_and_files_of_a_person_survive_a_run() {
+    let project = Project::new(1);
+    project.write(".git/info/exclude", "/.pipeline/\n*.log\n");
+    project.import(TWO);
+    project.write("README", "a project, edited\n");
+    project.write("notes.txt", "untracked\n");
+    project.write("architect/mine.txt", "untracked, beside what lands\n");
+    project.write("build.log", "ignored\n");
+    project.write("staged.txt", "staged\n");
+    project.git(&["add", "staged.txt"]);
+    let before = project.git(&["status", "--porcelain", "--ignored"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.assert_landed(TWO);
+    assert_eq!(project.git(&["rev-parse", "main"]), project.git(&["rev-parse", "pipeline/landed"]));
+    let after = project.git(&["status", "--porcelain", "--ignored"]);
+    assert_eq!(after.replace("architect/mine.txt", "architect/"), before);
+    for (name, text) in [
+        ("README", "a project, edited\n"),
+        ("notes.txt", "untracked\n"),
+        ("architect/mine.txt", "untracked, beside what lands\n"),
+        ("build.log", "ignored\n"),
+        ("staged.txt", "staged\n"),
+    ] {
+        assert_eq!(fs::read_to_string(project.path(name)).expect(name), text);
+    }
+}
+
+#[test]
+fn another_branch_in_the_checkout_stays_and_the_base_follows() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, TWO);
+    project.git(&["checkout", "-q", "-b", "mine"]);
+    project.write("mine.txt", "mine\n");
+    project.commit("Mine");
+    let mine = project.git(&["rev-parse", "HEAD"]);
+    project.release("hold.implementation");
+    assert_ends_landed(&project, &mut monitor, TWO);
+    assert_eq!(project.git(&["rev-parse", "HEAD"]), mine);
+    assert_eq!(project.git(&["symbolic-ref", "HEAD"]), "refs/heads/mine");
+    assert!(!project.path("architect").exists());
+}
+
+#[test]
+fn a_repository_moved_while_nothing_runs_goes_on() {
+    let mut project = Project::new(1);
+    let mut monitor = held(&project, TWO);
+    project.write(".pipeline/worktrees/implementation/0/half.txt", "half done\n");
+    project.ok(&["stop", "--now"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    let to = project.dir().join("moved");
+    fs::rename(&project.root, &to).expect("a folder can be moved");
+    project.root = to;
+    project.release("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    assert_ends_landed(&project, &mut monitor, TWO);
+    assert!(!project.dir().join("project").exists());
+}
+
+#[test]
+fn a_repository_moved_under_its_agents_loses_no_task() {
+    let mut project = Project::new(1);
+    let mut monitor = held(&project, ONE);
+    monitor.kill();
+    let to = project.dir().join("moved");
+    fs::rename(&project.root, &to).expect("a folder can be moved");
+    project.root = to;
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.release("hold.implementation");
+    assert_ends_landed(&project, &mut monitor, ONE);
+}
+
+#[test]
+fn every_folder_of_the_repository_is_the_same_project() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, ONE);
+    project.write("deep/er/file", "");
+    let other = project.dir().join("other");
+    project.git(&["worktree", "add", "-q", "--detach", other.to_str().expect("a path")]);
+    for dir in [
+        project.path("deep/er"),
+        project.path(".pipeline"),
+        project.path(".pipeline/worktrees/implementation/0"),
+        other,
+    ] {
+        let mut command = project.command(&dir, &["task", "list", "--json"]);
+        let output = command.output().expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && told.contains("Task A"), "{}: {told}", dir.display());
+        let second = project.command(&dir, &["monitor"]).output().expect("the program starts");
+        assert_eq!(second.status.code(), Some(4), "{}", dir.display());
+    }
+    fs::remove_dir_all(project.path("deep")).expect("it is ours");
+    project.release("hold.implementation");
+    assert_ends_landed(&project, &mut monitor, ONE);
+}
