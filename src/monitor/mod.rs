@@ -16,6 +16,7 @@ mod lane;
 mod prepare;
 pub mod report;
 mod sources;
+pub mod sweep;
 mod work;
 
 pub use run::{End, Options, Until, run};
