@@ -11,6 +11,9 @@ mod mutants;
 mod report;
 mod scope;
 mod sim;
+#[path = "../it/support/mod.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
+mod support;
 mod writers;
 
 use std::env;
