@@ -167,6 +167,22 @@ pub struct ExitRecord {
 }
 
 impl StartedRecord {
+    /// Returns what is known of an attempt whose record makes no sense: its nonce, in this boot.
+    ///
+    /// # Errors
+    /// When /proc is not mounted.
+    pub fn unknown(attempt: &AttemptRef) -> io::Result<Self> {
+        Ok(Self {
+            v: JOB_VERSION,
+            attempt: attempt.attempt.clone(),
+            nonce: attempt.nonce.clone(),
+            keeper_pid: -1,
+            keeper_start_ticks: 0,
+            boot_id: crate::sys::proc::boot_id()?,
+            started_ms: 0,
+        })
+    }
+
     /// Reads the record of `attempt`; `None` when there is none, or it is of another nonce.
     ///
     /// # Errors

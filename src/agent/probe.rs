@@ -28,23 +28,43 @@ pub enum Probe {
 
 /// Reads what became of `attempt`, whose agent's keeper has the folder `keeper_dir`.
 ///
+/// A record that is there and makes no sense (a power cut may leave that) says that it was started.
+///
 /// # Errors
 /// When a record or /proc cannot be read.
 pub fn probe(keeper_dir: &Path, attempt: &AttemptRef, is_held: IsHeld) -> io::Result<Probe> {
     fail::point("probe.read")?;
-    if let Some(record) = ExitRecord::read(attempt)? {
+    if let Ok(Some(record)) = understood(ExitRecord::read(attempt))? {
         return Ok(Probe::Exited(Box::new(record)));
     }
     if is_held(&lock_path(keeper_dir)) {
         return Ok(Probe::KeeperAlive);
     }
     // Once more: it may have ended, and its keeper left, between the two looks.
-    if let Some(record) = ExitRecord::read(attempt)? {
-        return Ok(Probe::Exited(Box::new(record)));
-    }
-    let Some(started) = StartedRecord::read(attempt)? else { return Ok(Probe::Nothing) };
+    let exit = match understood(ExitRecord::read(attempt))? {
+        Ok(Some(record)) => return Ok(Probe::Exited(Box::new(record))),
+        Ok(None) => Ok(()),
+        Err(Garbled) => Err(Garbled),
+    };
+    let started = match understood(StartedRecord::read(attempt))? {
+        Ok(Some(started)) => started,
+        Ok(None) if exit.is_ok() => return Ok(Probe::Nothing),
+        Ok(None) | Err(Garbled) => StartedRecord::unknown(attempt)?,
+    };
     let strays = Strays::of_dead_keeper(&started)?;
     Ok(if strays.is_empty() { Probe::Started(started) } else { Probe::Strays(started) })
+}
+
+/// A record is there, but not what was written.
+struct Garbled;
+
+/// Tells a record that cannot be understood from one that cannot be read.
+fn understood<T>(read: io::Result<Option<T>>) -> io::Result<Result<Option<T>, Garbled>> {
+    match read {
+        Ok(record) => Ok(Ok(record)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(Garbled)),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
@@ -77,7 +97,14 @@ mod tests {
         started.write(dir.path()).expect("writes");
         assert_eq!(check(|_| false), Probe::Started(started));
         assert_eq!(check(|_| true), Probe::KeeperAlive);
-        fs::write(dir.path().join("exit.json"), "torn").expect("writes");
-        assert!(probe(dir.path(), &attempt, |_| false).is_err());
+        for garbled in ["torn", "", "\0\0", "[1]"] {
+            fs::write(dir.path().join("exit.json"), garbled).expect("writes");
+            assert!(matches!(check(|_| false), Probe::Started(_)), "it has run");
+            assert_eq!(check(|_| true), Probe::KeeperAlive);
+            fs::write(dir.path().join("started.json"), garbled).expect("writes");
+            assert!(matches!(check(|_| false), Probe::Started(_)), "{garbled}");
+            fs::remove_file(dir.path().join("started.json")).expect("goes");
+            assert!(matches!(check(|_| false), Probe::Started(_)), "{garbled}");
+        }
     }
 }

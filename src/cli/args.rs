@@ -26,6 +26,17 @@ pub struct Args {
     pub command: Command,
 }
 
+/// What `doctor` is to do.
+#[derive(Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Mend what can be mended; damaged originals are kept.
+    #[arg(long)]
+    pub repair: bool,
+    /// Only say what --repair would do.
+    #[arg(short = 'n', long, requires = "repair")]
+    pub dry_run: bool,
+}
+
 /// What every command takes.
 #[derive(Debug, clap::Args)]
 pub struct Globals {
@@ -95,8 +106,8 @@ pub enum Command {
     Fail(WhyArgs),
     /// Say that the work in this worktree must be changed first.
     RequestChanges(WhatArgs),
-    /// Look for damage and say what to do about it.
-    Doctor,
+    /// Look for damage and say what to do about it, or mend it.
+    Doctor(DoctorArgs),
     /// Print the completions for a shell.
     Completions {
         /// Name the shell.

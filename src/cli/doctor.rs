@@ -1,4 +1,4 @@
-//! `pipeline doctor`: looks at everything a run depends on, and changes nothing.
+//! `pipeline doctor`: looks at everything a run depends on; changes nothing but with `--repair`.
 
 use std::fs;
 use std::path::Path;
@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::args::DoctorArgs;
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::{Exit, Kind};
 use super::project::{CONFIG_BYTES_MAX, Project};
+use super::repair;
 use super::show;
 use crate::agent::rendezvous;
 use crate::config;
@@ -44,6 +46,27 @@ enum Level {
 /// What to do with a damaged journal.
 const KEEP_A_COPY: &str = "keep a copy of the folder `.pipeline/state` and restore it from a backup; \
                            nothing is written while the journal is damaged";
+
+/// Returns what to do with a damaged journal: what a repair would do, where it can.
+fn remedy_of_damage(project: &Project) -> String {
+    let steps = repair::plan(project).unwrap_or_default();
+    if steps.is_empty() {
+        return KEEP_A_COPY.into();
+    }
+    format!("`pipeline doctor --repair` would {}; or {KEEP_A_COPY}", steps.join(", "))
+}
+
+/// Finds what a repair would do to a project whose journal is sound.
+fn leftovers(project: &Project) -> Option<Finding> {
+    let has_monitor = is_held(&project.layout.monitor_lock()).unwrap_or(true);
+    let steps = if has_monitor { Vec::new() } else { repair::plan(project).unwrap_or_default() };
+    let found = match steps.as_slice() {
+        [] => return None,
+        [one] => format!("a repair would {one}"),
+        [first, rest @ ..] => format!("a repair would {first}, and {} things more", rest.len()),
+    };
+    Some(Finding::warning("leftovers", found, "`pipeline doctor --repair` does it; -n lists all"))
+}
 
 fn level_of(kind: Kind) -> Level {
     match kind {
@@ -80,35 +103,62 @@ impl Finding {
 /// How old a lock of git is when its git is hardly still at work.
 const GIT_LOCK_AGE_MIN: Duration = Duration::from_secs(10);
 
-/// Looks and tells; exit 0, 1, 3 or 4.
-pub fn run(dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<Exit, Error> {
+/// Looks and tells, after a repair where one is asked for; exit 0, 1, 3 or 4.
+pub fn run(
+    dir: &Path,
+    wait: Duration,
+    console: &mut Console<'_>,
+    args: &DoctorArgs,
+) -> Result<Exit, Error> {
     let project = Project::find(dir)?;
+    let steps = match (args.repair, args.dry_run) {
+        (true, true) => repair::plan(&project)?,
+        (true, false) => repair::run(&project, wait)?,
+        (false, _) => Vec::new(),
+    };
     let findings = examine(&project, wait);
     match console.format {
         Format::Json => {
             #[derive(Serialize)]
             struct Document<'a> {
+                /// What was done, or with `-n` would be.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                repairs: Option<&'a [String]>,
                 findings: &'a [Finding],
             }
-            console.write(show::document(&Document { findings: &findings }).as_bytes())?;
+            let repairs = args.repair.then_some(steps.as_slice());
+            let document = Document { repairs, findings: &findings };
+            console.write(show::document(&document).as_bytes())?;
         }
         Format::Text => {
-            for finding in &findings {
-                let mark = match finding.level {
-                    Level::Good => "ok     ",
-                    Level::Warning => "warning",
-                    Level::Bad => "bad    ",
-                    Level::Refused => "refused",
-                    Level::Damaged => "damaged",
-                };
-                console.line(&format!("{mark}  {}: {}", finding.what, finding.found))?;
-                if !finding.remedy.is_empty() {
-                    console.line(&format!("         {}", finding.remedy))?;
-                }
+            let mark = if args.dry_run { "would  " } else { "done   " };
+            for step in &steps {
+                console.line(&format!("{mark}  {step}"))?;
             }
+            if args.repair && steps.is_empty() {
+                console.line("there is nothing to repair")?;
+            }
+            tell(&findings, console)?;
         }
     }
     Ok(exit_of(&findings))
+}
+
+fn tell(findings: &[Finding], console: &mut Console<'_>) -> Result<(), Error> {
+    for finding in findings {
+        let mark = match finding.level {
+            Level::Good => "ok     ",
+            Level::Warning => "warning",
+            Level::Bad => "bad    ",
+            Level::Refused => "refused",
+            Level::Damaged => "damaged",
+        };
+        console.line(&format!("{mark}  {}: {}", finding.what, finding.found))?;
+        if !finding.remedy.is_empty() {
+            console.line(&format!("         {}", finding.remedy))?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns true when `doctor` would not exit with 0.
@@ -143,13 +193,16 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.push(monitor(&open));
             findings.extend(attempts(project, open.now().0));
             findings.extend(base(open.now().0));
+            if findings.iter().all(|found| found.level != Level::Damaged) {
+                findings.extend(leftovers(project));
+            }
         }
         // Where the journal itself is at fault, that has been said.
         Err(error) if findings.iter().any(|found| found.level == level_of(error.kind)) => {}
         Err(error) => {
             let level = level_of(error.kind);
             let remedy = match level {
-                Level::Damaged => KEEP_A_COPY.into(),
+                Level::Damaged => remedy_of_damage(project),
                 Level::Good | Level::Warning | Level::Bad | Level::Refused => {
                     error.hints.join("; ")
                 }
@@ -172,7 +225,7 @@ fn journal(project: &Project) -> Finding {
             let error = Error::from(LedgerError::Store(error));
             let level = level_of(error.kind);
             let remedy = match level {
-                Level::Damaged => KEEP_A_COPY.into(),
+                Level::Damaged => remedy_of_damage(project),
                 Level::Good | Level::Warning | Level::Bad | Level::Refused => {
                     error.hints.join("; ")
                 }

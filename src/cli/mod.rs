@@ -10,6 +10,7 @@ pub mod exit_code;
 pub mod gate;
 pub mod import;
 pub mod project;
+mod repair;
 pub mod rim;
 pub mod said;
 pub mod show;
@@ -127,7 +128,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Block(args) => say(console, Said::blocked(args)),
         Command::Fail(args) => say(console, Said::failed(args)),
         Command::RequestChanges(args) => say(console, Said::changes_requested(args)),
-        Command::Doctor => rim::doctor(context, console),
+        Command::Doctor(args) => rim::doctor(context, console, args),
         Command::Completions { shell } => completions(console, *shell),
         Command::Keeper { args } => rim::keeper(args),
     }

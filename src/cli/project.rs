@@ -48,6 +48,9 @@ impl Project {
             if is_folder && state.join("journal").is_dir() {
                 return Ok(Self { layout: Layout::of_folder(above), repo: None });
             }
+            if is_folder && has_remains(&state) {
+                return Err(journal_gone(&state));
+            }
             if above.join(".git").exists() {
                 break;
             }
@@ -57,18 +60,8 @@ impl Project {
         if layout.state.join("journal").is_dir() {
             return Ok(Self { layout, repo: Some(repo) });
         }
-        if layout.state.join("state.json").exists() || has_refs(&repo)? {
-            let path = layout.state.join("journal");
-            return Err(Error::new(
-                Kind::Damaged,
-                format!(
-                    "the journal `{}` is gone, but a pipeline's refs or state are here",
-                    path.display()
-                ),
-            )
-            .hint(
-                "restore `.git/pipeline` from a backup, or start anew with `pipeline init --force`",
-            ));
+        if has_remains(&layout.state) || has_refs(&repo)? {
+            return Err(journal_gone(&layout.state));
         }
         Err(Error::usage(format!("there is no pipeline in `{}`", repo.root().display()))
             .hint("set it up with `pipeline init`"))
@@ -85,6 +78,28 @@ impl Project {
         let ledger = ManuallyDrop::new(ledger);
         Ok(Open { project: self, ledger, warnings, lock_wait, clock, events: None })
     }
+}
+
+/// Returns true when the state folder `state` holds something of a journal that is not there.
+fn has_remains(state: &Path) -> bool {
+    let names = ["journal", "state.json"];
+    names.iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
+}
+
+fn journal_gone(state: &Path) -> Error {
+    let path = state.join("journal");
+    Error::new(
+        Kind::Damaged,
+        format!(
+            "the journal `{}` is gone, but a pipeline's refs or state are here",
+            path.display()
+        ),
+    )
+    .hint(format!(
+        "restore `{}` from a backup, or start anew with `pipeline init --force`",
+        state.display()
+    ))
+    .at(&path)
 }
 
 fn no_project(dir: &Path, error: &GitError) -> Error {
@@ -196,7 +211,9 @@ impl Gate for Open {
             .zip(random)
             .map(|(command, random)| Event { at, random, body: EventBody::Command(command) })
             .collect();
-        let done = self.ledger.transact(self.lock_wait, at, &events, Turns::None)?;
+        let done = self.ledger.transact(self.lock_wait, at, &events, Turns::None);
+        self.warnings.extend(self.ledger.take_warnings());
+        let done = done?;
         let mut answers = done.answers;
         let answer = answers.pop();
         for answer in answers {
@@ -249,7 +266,9 @@ impl From<LedgerError> for Error {
             LedgerError::Encode { .. } | LedgerError::Random(_) => Kind::Failed,
         };
         let hint = match kind {
-            Kind::Damaged => Some("nothing was changed; see `pipeline doctor`"),
+            Kind::Damaged => {
+                Some("nothing was changed; `pipeline doctor` says more, and what --repair would do")
+            }
             Kind::Busy => match &error {
                 LedgerError::Store(StoreError::Newer { .. }) => {
                     Some("use the newer build for this repository")

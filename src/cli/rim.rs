@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DemoArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs};
+use super::args::{
+    DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs,
+};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
@@ -239,8 +241,12 @@ pub fn agent_logs(
 ///
 /// # Errors
 /// Whatever stops it.
-pub fn doctor(context: &Context, console: &mut Console<'_>) -> Result<Exit, Error> {
-    health::run(&context.dir, context.lock_wait_max, console)
+pub fn doctor(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &DoctorArgs,
+) -> Result<Exit, Error> {
+    health::run(&context.dir, context.lock_wait_max, console, args)
 }
 
 /// Prints text or, where it is asked for, JSON that is rendered already.

@@ -23,6 +23,7 @@ pub(crate) mod scratch;
 mod shape;
 mod slot;
 mod snapshot;
+mod stale;
 mod worktree;
 
 pub use base::Follow;

@@ -189,21 +189,23 @@ impl Repo {
     /// # Errors
     /// [`GitError::Busy`] while a git of ours is at work; files that cannot be removed.
     pub fn clear_stale_ref_locks(&self) -> Result<Vec<PathBuf>, GitError> {
-        let roots = ["refs/heads/pipeline", "refs/pipeline"].map(|dir| self.common.join(dir));
-        let locks = |root: &PathBuf| {
-            let files = WalkDir::new(root).into_iter().filter_map(Result::ok);
-            let is_lock = |path: &PathBuf| path.extension() == Some(OsStr::new("lock"));
-            files.map(walkdir::DirEntry::into_path).filter(is_lock).collect::<Vec<_>>()
-        };
-        if roots.iter().all(|root| locks(root).is_empty()) {
+        if self.ref_locks().is_empty() {
             return Ok(Vec::new());
         }
         let _gate = self.refs_gate()?;
-        let found: Vec<PathBuf> = roots.iter().flat_map(locks).collect();
+        let found = self.ref_locks();
         for path in &found {
             remove_lock(path.clone())?;
         }
         Ok(found)
+    }
+
+    /// Returns the lock files on refs of ours.
+    pub(super) fn ref_locks(&self) -> Vec<PathBuf> {
+        let roots = ["refs/heads/pipeline", "refs/pipeline"].map(|dir| self.common.join(dir));
+        let entries = roots.iter().flat_map(|root| WalkDir::new(root).into_iter());
+        let files = entries.filter_map(Result::ok).map(walkdir::DirEntry::into_path);
+        files.filter(|path| path.extension() == Some(OsStr::new("lock"))).collect()
     }
 
     fn remove_stale_ref_lock(&self, full: &str) -> Result<bool, GitError> {

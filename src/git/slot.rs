@@ -193,18 +193,21 @@ impl Repo {
             let name = admin.file_name().unwrap_or_default().as_bytes();
             let rest = name.strip_prefix(base);
             let is_named = rest.is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
-            let names = fs::read_dir(admin).map(|it| it.filter_map(Result::ok));
-            let is_empty = |entry: &fs::DirEntry| {
-                entry.file_name() == "gitdir" && entry.metadata().is_ok_and(|meta| meta.len() == 0)
-            };
-            let is_bare = names.is_ok_and(|mut it| {
-                it.all(|entry| entry.file_name() == "locked" || is_empty(&entry))
-            });
-            let age = fs::metadata(admin).and_then(|meta| meta.modified()).map(|at| at.elapsed());
-            let is_old = matches!(age, Ok(Ok(age)) if age > HALF_MADE_AGE_MIN);
-            is_named && is_bare && is_old
+            is_named && Self::is_half_made(admin)
         });
         Ok(admins)
+    }
+
+    /// Returns whether a folder holds no more than `locked` and an empty `gitdir`, and is not new.
+    pub(super) fn is_half_made(admin: &Path) -> bool {
+        let names = fs::read_dir(admin).map(|it| it.filter_map(Result::ok));
+        let is_empty = |entry: &fs::DirEntry| {
+            entry.file_name() == "gitdir" && entry.metadata().is_ok_and(|meta| meta.len() == 0)
+        };
+        let is_bare = names
+            .is_ok_and(|mut it| it.all(|entry| entry.file_name() == "locked" || is_empty(&entry)));
+        let age = fs::metadata(admin).and_then(|meta| meta.modified()).map(|at| at.elapsed());
+        is_bare && matches!(age, Ok(Ok(age)) if age > HALF_MADE_AGE_MIN)
     }
 }
 
@@ -226,7 +229,7 @@ pub(super) fn settle(slot: &Path) -> Result<PathBuf, GitError> {
 }
 
 /// Returns the worktree that an administrative folder belongs to; `None` when it does not say.
-fn registered(admin: &Path) -> Option<PathBuf> {
+pub(super) fn registered(admin: &Path) -> Option<PathBuf> {
     let bytes = fs::read(admin.join("gitdir")).ok()?;
     let path = Path::new(OsStr::from_bytes(bytes.trim_ascii_end()));
     let file = absolute(admin, path);

@@ -109,7 +109,11 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             .collect();
         let before = self.ledger.seq();
         let done = loop {
-            match self.ledger.transact(self.lock_wait, at, &events, turns) {
+            let done = self.ledger.transact(self.lock_wait, at, &events, turns);
+            for warning in self.ledger.take_warnings() {
+                self.world.warn(&warning);
+            }
+            match done {
                 // Somebody was stopped while he held it: nothing is lost by waiting on.
                 Err(LedgerError::Store(error @ StoreError::LockTimeout { .. })) => {
                     self.world.warn(&format!("{error}; waiting on"));

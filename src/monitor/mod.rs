@@ -18,6 +18,7 @@ mod prepare;
 pub mod report;
 mod room;
 mod sources;
+pub mod sweep;
 mod work;
 
 pub use run::{End, Options, Until, run};

@@ -226,6 +226,7 @@ impl Monitor {
             // Asked once, here, so that the loop's thread starts no process for it.
             repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
         }
+        super::sweep::at_start(&layout);
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());

@@ -24,11 +24,7 @@ pub fn history(dir: &Path) -> Result<History, StoreError> {
     let mut found: Option<History> = None;
     for seq in segment::list(&journal)?.segments {
         let path = segment::path(&journal, seq);
-        let bytes = std::fs::read(&path).map_err(|source| StoreError::Io {
-            attempt: "read",
-            path: path.clone(),
-            source,
-        })?;
+        let bytes = segment::read(&path)?;
         let (checkpoint, _, Scan { records, flaw, .. }) =
             segment::scan(seq, bytes).map_err(|flaw| recovery::refuse(&path, flaw))?;
         if let Some(flaw) = flaw.filter(|flaw| !matches!(flaw.kind, FlawKind::Torn(_))) {

@@ -11,7 +11,7 @@
 //! * Nothing that was acknowledged is ever cut; the last two checkpoints stay.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,8 +83,12 @@ impl FileStore {
     pub fn is_fresh(dir: &Path) -> Result<bool, StoreError> {
         let listing = segment::list(&dir.join("journal"))?;
         let view = super::view::path(dir);
-        let has_view = view.try_exists().map_err(StoreError::io("look for", &view))?;
-        Ok(listing.segments.is_empty() && !listing.has_torn && !has_view)
+        // Whatever stands there, a link into nothing too.
+        let has_view = match fs::symlink_metadata(&view) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            other => other.map(|_| true).map_err(StoreError::io("look for", &view))?,
+        };
+        Ok(listing.segments.is_empty() && !listing.has_remains && !has_view)
     }
 
     /// Returns true when something in `dir` shows that there was a journal, but none of it is left.

@@ -87,6 +87,8 @@ pub struct Ledger<S> {
     seq: u64,
     time: Time,
     is_stale: bool,
+    /// What the store put right since it was last asked for.
+    warnings: Vec<String>,
 }
 
 /// A record that another process appended.
@@ -126,8 +128,9 @@ impl<S: Store> Ledger<S> {
     /// What `load` says, or a record of another shape.
     pub fn open(mut store: S, actor: &str) -> Result<(Self, Vec<String>), LedgerError> {
         let (state, seq, time, warnings) = load(&mut store)?;
-        let actor = actor.to_owned();
-        Ok((Self { store, actor, state, seq, time, is_stale: false }, warnings))
+        let kept = Vec::new();
+        let (actor, is_stale) = (actor.to_owned(), false);
+        Ok((Self { store, actor, state, seq, time, is_stale, warnings: kept }, warnings))
     }
 
     /// Returns the state as last read or decided.
@@ -143,6 +146,11 @@ impl<S: Store> Ledger<S> {
     /// Returns when the last record was decided.
     pub fn time(&self) -> Time {
         self.time
+    }
+
+    /// Returns what the store put right since this was last asked, to be shown; may be empty.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Takes in what others appended, without the lock; returns it.
@@ -251,7 +259,8 @@ impl<S: Store> Ledger<S> {
         {
             return self.apply_records(&records);
         }
-        let (state, seq, time, _) = load(&mut self.store)?;
+        let (state, seq, time, warnings) = load(&mut self.store)?;
+        self.warnings.extend(warnings);
         self.state = state;
         self.seq = seq;
         self.time = time;

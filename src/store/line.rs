@@ -109,6 +109,25 @@ pub(super) fn read(line: &[u8]) -> Result<Line, BadLine> {
     read_body(body, sum).ok_or_else(|| damaged("not a record of this format"))
 }
 
+/// How many places that look like the end of a line are tried for one start.
+const ENDS_MAX: usize = 16;
+
+/// Returns the checksum that a line follows, by its end alone; `None` when that is not whole.
+pub(super) fn prev_of_end(line: &[u8]) -> Option<u64> {
+    let (body, end) = line.split_at(line.len().checked_sub(SUM_BYTES)?);
+    hex(after(end, br#","sum":""#)?, br#""}"#)?;
+    let end = &body[body.len().checked_sub(PREV_BYTES)?..];
+    hex(after(end, br#","prev":""#)?, b"\"")
+}
+
+/// Finds a whole line at the start of `bytes`, whatever stands behind it; returns its length too.
+pub(super) fn whole_prefix(bytes: &[u8]) -> Option<(usize, Line)> {
+    let mark: &[u8] = br#","sum":""#;
+    let ends = bytes.windows(mark.len()).enumerate().filter(|(_, part)| *part == mark);
+    let mut lengths = ends.map(|(at, _)| at + SUM_BYTES).take(ENDS_MAX);
+    lengths.find_map(|length| Some((length, read(bytes.get(..length)?).ok()?)))
+}
+
 /// Reads what stands before the checksum.
 fn read_body(body: &[u8], sum: u64) -> Option<Line> {
     let value_end = body.len().checked_sub(PREV_BYTES)?;

@@ -17,6 +17,7 @@ mod handle;
 mod json;
 mod line;
 mod recovery;
+pub mod repair;
 mod segment;
 
 #[cfg(test)]

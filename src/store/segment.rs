@@ -5,7 +5,7 @@
 //! * A segment appears under its name only when its checkpoint is whole and synced.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -66,9 +66,12 @@ pub(super) struct Listing {
     pub(super) segments: Vec<u64>,
     /// Files that a crash left before their rename.
     pub(super) temps: Vec<PathBuf>,
-    /// Whether cut-off records were kept aside.
-    pub(super) has_torn: bool,
+    /// Whether cut-off records or damaged segments were kept aside.
+    pub(super) has_remains: bool,
 }
+
+/// How the name of a damaged segment begins that was set aside.
+pub(super) const ASIDE: &str = "damaged-";
 
 /// Returns the path of the segment whose first line is `seq`.
 pub(super) fn path(journal: &Path, seq: u64) -> PathBuf {
@@ -80,20 +83,30 @@ pub(super) fn list(journal: &Path) -> Result<Listing, StoreError> {
     let mut listing = Listing::default();
     let entries = match fs::read_dir(journal) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(listing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match fs::symlink_metadata(journal) {
+                Ok(_) => Err(StoreError::damaged(journal, "it leads nowhere")),
+                Err(_) => Ok(listing),
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(StoreError::damaged(journal, "it is not a folder"));
+        }
         Err(error) => return Err(StoreError::io("list journal", journal)(error)),
     };
     for entry in entries {
         let entry = entry.map_err(StoreError::io("list journal", journal))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let digits = name.strip_suffix(".ndjson").filter(|digits| digits.len() == 20);
+        let is_number =
+            |digits: &&str| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+        let digits = name.strip_suffix(".ndjson").filter(is_number);
         if let Some(seq) = digits.and_then(|digits| digits.parse().ok()) {
             listing.segments.push(seq);
         } else if name.starts_with('.') && name.ends_with(".tmp") {
             listing.temps.push(entry.path());
         }
-        listing.has_torn |= name.starts_with("torn-");
+        listing.has_remains |= name.starts_with("torn-") || name.starts_with(ASIDE);
     }
     listing.segments.sort_unstable();
     Ok(listing)
@@ -152,12 +165,25 @@ pub(super) fn publish(
 
 /// Opens the segment at `path` for reading.
 pub(super) fn open(path: &Path) -> Result<File, StoreError> {
-    match File::open(path) {
+    // Looked at first: to open a pipe waits for somebody at its other end.
+    let opened = fs::metadata(path)
+        .and_then(|meta| if meta.is_file() { File::open(path).map(Some) } else { Ok(None) });
+    match opened {
+        Ok(Some(file)) => Ok(file),
+        Ok(None) => Err(StoreError::damaged(path, "it is not a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(StoreError::damaged(path, "it is gone"))
         }
-        other => other.map_err(StoreError::io("open journal", path)),
+        Err(error) => Err(StoreError::io("open journal", path)(error)),
     }
+}
+
+/// Returns the bytes of the segment at `path`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    let read = open(path)?.read_to_end(&mut bytes);
+    read.map_err(StoreError::io("read journal", path))?;
+    Ok(bytes)
 }
 
 /// Reads a whole segment whose name says `seq`: its checkpoint, where that ends, and the records.
@@ -215,11 +241,18 @@ fn next_record(rest: &[u8], end: Position) -> Result<(Line, Record, &[u8]), Flaw
         // A newer program's unfinished line is not ours to cut.
         return Err(match line::read(rest) {
             Err(BadLine::Newer(version)) => FlawKind::Newer(version),
+            Err(BadLine::Damaged(_)) if is_whole_with_more(rest) => joined(),
             Ok(_) | Err(BadLine::Damaged(_)) => FlawKind::Torn("it has no end".into()),
         });
     };
     let line = line::read(bytes).map_err(|bad| match bad {
         BadLine::Newer(version) => FlawKind::Newer(version),
+        BadLine::Damaged(_) if next.is_empty() && is_whole_with_more(bytes) => joined(),
+        BadLine::Damaged(_)
+            if next.is_empty() && line::prev_of_end(bytes).is_some_and(|prev| prev != end.sum) =>
+        {
+            FlawKind::Damaged("the end of a record that follows another one".into())
+        }
         BadLine::Damaged(found) if next.is_empty() => FlawKind::Torn(found),
         BadLine::Damaged(found) => FlawKind::Damaged(found),
     })?;
@@ -239,6 +272,18 @@ fn next_record(rest: &[u8], end: Position) -> Result<(Line, Record, &[u8]), Flaw
         .ok_or_else(|| FlawKind::Damaged("changes that are not text".into()))?;
     let record = Record { seq: line.seq, time: line.time, actor, changes };
     Ok((line, record, next))
+}
+
+/// Returns true when a whole line stands at the start of `bytes` and something follows it directly.
+///
+/// A write that was cut short leaves a part of a line, or zeros behind one: not this.
+fn is_whole_with_more(bytes: &[u8]) -> bool {
+    line::whole_prefix(bytes)
+        .is_some_and(|(length, _)| bytes[length..].iter().any(|byte| *byte != 0))
+}
+
+fn joined() -> FlawKind {
+    FlawKind::Damaged("a whole line without its end, and more behind it".into())
 }
 
 /// Splits the first line off, without its line feed; `None` when there is no line feed.
@@ -324,6 +369,32 @@ mod tests {
     }
 
     #[test]
+    fn lines_joined_into_a_bad_last_one_are_damage_and_zeros_are_torn() {
+        let lines = lines(3);
+        let [a, b, c] = [&lines[0][..], &lines[1], &lines[2]];
+        let unfed = &b[..b.len() - 1];
+        // A line feed became something else: two records would be cut.
+        assert!(is_damaged(&kind(&[a, unfed, b"x", c]).1));
+        assert!(is_damaged(&kind(&[a, unfed, b"\r\n"]).1));
+        // The end of one record and the start of the next are gone: the last end tells.
+        assert!(is_damaged(&kind(&[a, &b[..40], &c[40..]]).1));
+        assert!(matches!(kind(&[a, unfed]), (1, Some(FlawKind::Torn(_)))));
+        assert!(matches!(kind(&[a, unfed, &[0; 9]]), (1, Some(FlawKind::Torn(_)))));
+    }
+
+    #[test]
+    fn what_is_no_file_is_damage_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let (mode, kind) = (rustix::fs::Mode::RUSR, rustix::fs::FileType::Fifo);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        for path in [dir.path(), &pipe, &dir.path().join("none")] {
+            assert!(matches!(open(path), Err(StoreError::Damaged { line: 0, .. })));
+        }
+        assert!(matches!(list(&pipe), Err(StoreError::Damaged { line: 0, .. })));
+    }
+
+    #[test]
     fn name_sorts_as_its_number() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["00000000000000000012.ndjson", "00000000000000000003.ndjson", "x", ".a.tmp"] {
@@ -331,7 +402,7 @@ mod tests {
         }
         let listing = list(dir.path()).unwrap();
         assert_eq!(listing.segments, [3, 12]);
-        assert_eq!((listing.temps.len(), listing.has_torn), (1, false));
+        assert_eq!((listing.temps.len(), listing.has_remains), (1, false));
         assert!(path(dir.path(), 12).exists());
         assert!(list(&dir.path().join("none")).unwrap().segments.is_empty());
     }

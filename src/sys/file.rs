@@ -66,13 +66,11 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> 
     };
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
     }
     if meta.len() > bytes_max {
-        return Err(io::Error::other(format!(
-            "{} bytes, at most {bytes_max} are read",
-            meta.len()
-        )));
+        let found = format!("{} bytes, at most {bytes_max} are read", meta.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, found));
     }
     let mut bytes = Vec::new();
     // It may grow while it is read.

@@ -3,6 +3,7 @@
 mod agent_zoo;
 mod cli_commands;
 mod cli_demo;
+mod doctor_repair;
 mod disk_full;
 mod faults;
 mod keeper;

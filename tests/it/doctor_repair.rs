@@ -1,0 +1,234 @@
+//! `pipeline doctor --repair`: what is whole counts again, and what was damaged is kept.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::support::project::Project;
+
+fn state(project: &Project) -> PathBuf {
+    project.path(".git/pipeline")
+}
+
+fn segment(project: &Project) -> PathBuf {
+    state(project).join("journal/00000000000000000000.ndjson")
+}
+
+/// A project with three tasks, one record each.
+fn three() -> Project {
+    let project = Project::new(1);
+    for id in ["ONE", "TWO", "THREE"] {
+        project.ok(&["task", "add", "a task", "--id", id]);
+    }
+    project
+}
+
+/// Damages the record of the second task; returns the bytes.
+fn damage_the_middle(project: &Project) -> Vec<u8> {
+    let path = segment(project);
+    let damaged = fs::read_to_string(&path).expect("the journal").replace("\"TWO\"", "\"TOO\"");
+    fs::write(&path, &damaged).expect("the journal");
+    damaged.into_bytes()
+}
+
+/// All below the state folder but locks.
+fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = walkdir::WalkDir::new(state(project)).into_iter().flatten();
+    let paths = entries.map(walkdir::DirEntry::into_path).filter(|path| path.is_file());
+    paths
+        .filter(|path| !path.to_string_lossy().ends_with("lock"))
+        .map(|path| (path.clone(), fs::read(path).expect("a file")))
+        .collect()
+}
+
+fn ids(project: &Project) -> Vec<String> {
+    let list = project.ok(&["task", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let tasks = list["tasks"].as_array().expect("tasks").iter();
+    tasks.map(|task| task["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// Writes a file that looks as if left long ago.
+fn leave(path: &Path) {
+    fs::create_dir_all(path.parent().expect("it has a folder")).expect("its folder");
+    let file = fs::File::create(path).expect("a file");
+    let now = file.metadata().and_then(|meta| meta.modified()).expect("its time");
+    file.set_modified(now - Duration::from_secs(60)).expect("its time");
+}
+
+#[test]
+fn a_damaged_middle_is_cut_on_request_only_and_the_original_kept() {
+    let project = three();
+    let damaged = damage_the_middle(&project);
+    let before = files(&project);
+    for args in [&["doctor"][..], &["doctor", "--repair", "-n"]] {
+        let said = project.fails(3, args);
+        assert!(said.contains("begin a new segment at record 3"), "{said}");
+        assert!(said.contains("2 later records cannot be read and are lost"), "{said}");
+        assert!(said.contains("line 3 at byte "), "{said}");
+        assert_eq!(files(&project), before, "nothing is done unasked");
+    }
+    let said = project.ok(&["doctor", "--repair"]);
+    let aside = state(&project).join("journal/damaged-00000000000000000000-1");
+    assert!(said.contains(aside.to_str().expect("UTF-8")), "{said}");
+    assert_eq!(fs::read(aside).expect("the original"), damaged);
+    assert_eq!(ids(&project), ["ONE"]);
+    let after = files(&project);
+    assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
+    assert_eq!(files(&project), after);
+    project.ok(&["task", "add", "a task", "--id", "TWO"]);
+    assert_eq!(ids(&project), ["ONE", "TWO"]);
+    project.ok(&["doctor"]);
+}
+
+#[test]
+fn nothing_is_lost_where_all_records_are_whole() {
+    let project = three();
+    let path = segment(&project);
+    let text = fs::read_to_string(&path).expect("the journal");
+    fs::write(&path, text.replace('\n', "\r\n")).expect("the journal");
+    project.fails(3, &["status"]);
+    let said = project.ok(&["doctor", "--repair"]);
+    assert!(said.contains("nothing is lost"), "{said}");
+    assert_eq!(ids(&project), ["ONE", "TWO", "THREE"]);
+}
+
+#[test]
+fn what_cannot_be_mended_is_refused_and_stays() {
+    let project = three();
+    fs::write(segment(&project), "garbage\n").expect("the journal");
+    let before = files(&project);
+    let said = project.fails(3, &["doctor", "--repair"]);
+    assert!(said.contains("line 1 (byte 0)"), "{said}");
+    assert_eq!(files(&project), before);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_stays() {
+    let project = three();
+    let text = fs::read_to_string(segment(&project)).expect("the journal");
+    fs::write(segment(&project), text.replacen("\n{\"v\":1", "\n{\"v\":2", 1)).expect("it");
+    let before = files(&project);
+    for args in [&["doctor"][..], &["doctor", "--repair", "-n"], &["doctor", "--repair"]] {
+        assert!(project.fails(4, args).contains("format 2"), "{args:?}");
+        assert_eq!(files(&project), before);
+    }
+}
+
+#[test]
+fn the_view_is_written_anew_and_a_garbled_one_kept() {
+    let project = three();
+    let view = state(&project).join("state.json");
+    fs::remove_file(&view).expect("the view");
+    assert!(project.ok(&["doctor"]).contains("state.json` anew"));
+    assert!(project.ok(&["doctor", "--repair"]).contains("state.json` anew"));
+    let whole = fs::read(&view).expect("it is there");
+    fs::write(&view, &whole[..whole.len() / 2]).expect("the view");
+    let said = project.ok(&["doctor", "--repair"]);
+    assert!(said.contains("state.json.edited-"), "{said}");
+    assert_eq!(fs::read(&view).expect("it is there"), whole);
+}
+
+#[test]
+fn a_repair_is_refused_while_a_monitor_or_an_agent_is_at_work() {
+    let project = three();
+    project.hold("hold");
+    let mut monitor = project.monitor(&[]);
+    project.until("an agent at work", || !project.runs().is_empty());
+    assert!(project.fails(4, &["doctor", "--repair"]).contains("a monitor runs"));
+    monitor.kill();
+    assert!(project.fails(4, &["doctor", "--repair"]).contains("is at work"));
+    project.release("hold");
+    project.ok(&["stop", "--now"]);
+}
+
+#[test]
+fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
+    let project = three();
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let git = project.path(".git");
+    let admin = git.join("worktrees");
+    let slot = fs::read_dir(&admin).expect("slots").flatten().next().expect("a slot").path();
+    let ours = [
+        state(&project).join("attempts/ONE.arch.1/.a.tmp"),
+        state(&project).join("keepers/architect/.b.tmp"),
+        project.path(".pipeline/.c.tmp"),
+        git.join("refs/heads/pipeline/task/X.lock"),
+        slot.join("index.lock"),
+    ];
+    let theirs = [git.join("index.lock"), project.path(".d.tmp"), git.join("refs/heads/main.lock")];
+    ours.iter().chain(&theirs).for_each(|path| leave(path));
+    project.git(&["update-ref", "refs/pipeline/pending/ONE", "HEAD"]);
+    let plan = project.ok(&["doctor", "--repair", "-n"]);
+    assert!(ours.iter().all(|path| path.exists()), "nothing is done yet");
+    let done = project.ok(&["doctor", "--repair"]);
+    for path in &ours {
+        let name = path.to_str().expect("UTF-8");
+        assert!(plan.contains(name) && done.contains(name), "{name}: {plan}{done}");
+        assert!(!path.exists(), "{name}");
+    }
+    assert!(theirs.iter().all(|path| path.exists()), "{done}");
+    theirs.iter().for_each(|path| fs::remove_file(path).expect("it is there"));
+    let refs = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline"]);
+    assert!(!refs.contains("pending/ONE") && refs.contains("salvage/ONE.pending-"), "{refs}");
+    assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
+}
+
+#[test]
+fn a_monitor_sweeps_temporary_files_at_its_start() {
+    let project = three();
+    let old = state(&project).join("attempts/ONE.arch.9/.x.tmp");
+    let mine = project.path(".x.tmp");
+    leave(&old);
+    leave(&mine);
+    project.ok(&["monitor", "--once"]);
+    assert!(!old.exists() && mine.exists());
+    project.ok(&["stop", "--now"]);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_repair_killed_at_any_point_is_done_by_the_next() {
+    let project = three();
+    let damaged = damage_the_middle(&project);
+    leave(&state(&project).join("attempts/.left/.x.tmp"));
+    leave(&project.path(".git/refs/heads/pipeline/task/X.lock"));
+    let whole = files(&project);
+    let put_back = || {
+        fs::remove_dir_all(state(&project).join("journal")).expect("it is ours");
+        fs::create_dir(state(&project).join("journal")).expect("a folder");
+        whole.iter().for_each(|(path, bytes)| {
+            leave(path);
+            fs::write(path, bytes).expect("a file");
+        });
+        leave(&state(&project).join("attempts/.left/.x.tmp"));
+        leave(&project.path(".git/refs/heads/pipeline/task/X.lock"));
+    };
+    let log = project.dir().join("points");
+    let run = |name: &str, value: &str| {
+        let mut command = project.command(&project.root, &["doctor", "--repair"]);
+        command.env(name, value).output().expect("it starts").status.success()
+    };
+    assert!(run("PIPELINE_FAILPOINT_LOG", log.to_str().expect("UTF-8")));
+    let mut passes = BTreeMap::<String, u32>::new();
+    for name in fs::read_to_string(log).expect("the points").lines() {
+        *passes.entry(name.to_owned()).or_default() += 1;
+    }
+    for name in ["checkpoint.rename", "repair.aside", "view.write", "sweep.remove"] {
+        assert!(passes.contains_key(name), "a repair passes `{name}`: {passes:?}");
+    }
+    let writes = |name: &str| !name.starts_with("git.") && name != "lock.open";
+    let places = passes.iter().filter(|(name, _)| writes(name));
+    for (name, pass) in places.flat_map(|(name, count)| (1..=*count).map(move |it| (name, it))) {
+        for action in ["kill", "error"] {
+            put_back();
+            run("PIPELINE_FAILPOINT", &format!("{name}:{pass}={action}"));
+            project.ok(&["doctor", "--repair"]);
+            assert_eq!(ids(&project), ["ONE"], "{name}:{pass}={action}");
+            let kept = files(&project).into_values().any(|bytes| bytes == damaged);
+            assert!(kept, "{name}:{pass}={action}");
+            assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
+        }
+    }
+}

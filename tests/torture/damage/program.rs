@@ -1,0 +1,157 @@
+//! The same by the real program: exit codes, messages, and files beside the journal.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::project::Project;
+
+/// A check by its claim; returns the number of its cases.
+pub(super) type Check = (&'static str, fn() -> u64);
+
+pub(super) const CHECKS: &[Check] = &[
+    ("the_program_refuses_damage_with_3_and_newer_with_4", refusals),
+    ("broken_settings_keep_the_adopted_ones", settings),
+    ("garbled_records_of_keepers_cost_a_try_and_no_task", keepers),
+];
+
+fn journal(project: &Project) -> PathBuf {
+    project.path(".git/pipeline/journal/00000000000000000000.ndjson")
+}
+
+/// All below the state folder but locks, which are made by taking them.
+fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = walkdir::WalkDir::new(project.path(".git/pipeline")).into_iter().flatten();
+    let files = entries.map(walkdir::DirEntry::into_path).filter(|path| path.is_file());
+    files
+        .filter(|path| path.extension().is_none_or(|it| it != "lock") && !path.ends_with("lock"))
+        .map(|path| (path.clone(), fs::read(path).expect("a file")))
+        .collect()
+}
+
+fn refusals() -> u64 {
+    let project = Project::new(1);
+    for title in ["one", "two", "three"] {
+        project.ok(&["task", "add", title]);
+    }
+    let path = journal(&project);
+    let whole = fs::read_to_string(&path).expect("the journal");
+    let middle = whole.replacen("one", "öne", 1);
+    let newer = whole.replacen("\n{\"v\":1", "\n{\"v\":2", 1);
+    let cases = [
+        ("the middle", middle.into_bytes(), 3, "line 2 (byte "),
+        ("a newer record", newer.into_bytes(), 4, "of format 2"),
+        ("emptied", Vec::new(), 3, "line 1 (byte 0)"),
+        ("zeroed", vec![0; whole.len()], 3, "line 1 (byte 0)"),
+        (
+            "cut, and shown as acknowledged",
+            whole.as_bytes()[..whole.len() - 9].to_vec(),
+            3,
+            "line 4 (byte ",
+        ),
+        ("CRLF", whole.replace('\n', "\r\n").into_bytes(), 3, "line 1 (byte 0)"),
+    ];
+    let mut count = 0;
+    for (name, bytes, code, place) in cases {
+        fs::write(&path, bytes).expect("the journal");
+        let before = files(&project);
+        for args in [
+            &["status"][..],
+            &["task", "add", "four"],
+            &["task", "list", "--json"],
+            &["log"],
+            &["monitor", "--once"],
+            &["stop"],
+        ] {
+            let said = project.fails(code, args);
+            let names = path.to_str().expect("UTF-8");
+            assert!(said.contains(names) && said.contains(place), "{name}: {said}");
+            assert!(said.contains("hint"), "{name}: {said}");
+            assert!(!said.contains("panicked"), "{name}: {said}");
+            assert_eq!(before, files(&project), "{name}: {args:?} changed something");
+            count += 1;
+        }
+        let said = project.fails(code, &["doctor"]);
+        assert!(said.contains(place), "{name}: {said}");
+        assert_eq!(before, files(&project), "{name}: doctor changed something");
+    }
+    // Without the view nothing shows that the last record was acknowledged: cut, kept and told.
+    fs::write(&path, &whole[..whole.len() - 9]).expect("the journal");
+    fs::remove_file(project.path(".git/pipeline/state.json")).expect("the view");
+    let done = project.run(&["task", "add", "four"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.err.contains("torn-"), "it is told: {}", done.err);
+    let torn = fs::read_dir(path.parent().expect("a folder")).expect("it").flatten();
+    assert_eq!(torn.filter(|it| it.path().to_string_lossy().contains("torn-")).count(), 1);
+    // Nothing left at all is never a new beginning.
+    fs::remove_dir_all(path.parent().expect("a folder")).expect("the journal");
+    for args in [&["status"][..], &["init"], &["task", "add", "five"], &["doctor"]] {
+        project.fails(3, args);
+        count += 1;
+    }
+    count + 1
+}
+
+fn settings() -> u64 {
+    let project = Project::new(1);
+    let path = project.path("pipeline.toml");
+    let whole = fs::read(&path).expect("the settings");
+    let half = whole[..whole.len() / 2].to_vec();
+    let cases: [(&str, Option<Vec<u8>>); 6] = [
+        ("garbage", Some(b"\0\xff garbage".to_vec())),
+        ("half of it", Some([&half[..], b"\n[["].concat())),
+        ("an unknown key", Some([&whole[..], b"\n[limit]\nx = 1\n"].concat())),
+        ("a cycle of words", Some(b"project = 1\n".to_vec())),
+        ("zeros", Some(vec![0; whole.len()])),
+        ("gone", None),
+    ];
+    let count = cases.len() as u64;
+    for (name, bytes) in cases {
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).expect("the settings"),
+            None => fs::remove_file(&path).expect("the settings"),
+        }
+        let done = project.run(&["task", "add", name]);
+        assert_eq!(done.code, Some(0), "{name}: {}", done.err);
+        assert_eq!(done.err.contains("the old settings count"), path.exists(), "{}", done.err);
+        let agents = project.status()["agents"].as_object().expect("agents").len();
+        assert_eq!(agents, 4, "{name}: the adopted agents stay");
+    }
+    assert_eq!(project.count("total"), count);
+    count
+}
+
+fn damage(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).expect("a record");
+}
+
+/// Kills monitor and keeper in the middle of an attempt, damages what they left, and starts again.
+fn keepers() -> u64 {
+    let garbled: [&[u8]; 3] = [b"", b"\0\0\0\0", b"{\"v\":1,\"att"];
+    for bytes in garbled {
+        let project = Project::new(1);
+        project.ok(&["task", "add", "one", "--id", "A"]);
+        project.hold("hold");
+        let mut monitor = project.monitor(&[]);
+        project.until("an agent at work", || !project.runs().is_empty());
+        monitor.kill();
+        let dir = project.path(".git/pipeline");
+        for entry in walkdir::WalkDir::new(dir.join("attempts")).into_iter().flatten() {
+            if entry.file_name() == "started.json" {
+                damage(entry.path(), bytes);
+                damage(&entry.path().with_file_name("exit.json"), bytes);
+            }
+        }
+        damage(&dir.join("keepers/architect/keeper.json"), bytes);
+        let base = project.dir();
+        crate::support::processes_of(&base)
+            .iter()
+            .filter(|(_, line)| line.contains("__keeper"))
+            .for_each(|(pid, _)| crate::support::signal(*pid, rustix::process::Signal::KILL));
+        project.release("hold");
+        project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+        assert_eq!(project.task("A"), "completed", "{}", project.story());
+        project.until("the keepers' end", || crate::support::processes_of(&base).is_empty());
+    }
+    garbled.len() as u64
+}
