@@ -119,8 +119,7 @@ fn asked() -> Vec<(&'static str, Vec<Command>)> {
     let retry = Command::RetryTasks { target, stage, note, is_fresh: false };
     let target = RetryTarget::Tasks(ids());
     let fresh = Command::RetryTasks { target, stage: None, note: None, is_fresh: true };
-    let switch =
-        |to, wait_ms, is_forced| Command::SwitchMode { to, wait_ms, is_forced };
+    let switch = |to, wait_ms, is_forced| Command::SwitchMode { to, wait_ms, is_forced };
     vec![
         ("cancel", vec![cancel(Dependents::Release), cancel(Dependents::Cancel)]),
         ("retry", vec![retry, fresh]),

@@ -159,7 +159,11 @@ fn told(known: &Known, config: &Config, number: u32, (last, why): &Broken) -> St
     }
     text.push_str(&format!(
         "  there: {:?}\n  monitor: {:?}\n  fenced: {:?}\n  attempts: {:?}\n  landing: {:?} {:?}",
-        node.world, node.monitor, node.fenced, node.state.attempts, node.state.landing,
+        node.world,
+        node.monitor,
+        node.fenced,
+        node.state.attempts,
+        node.state.landing,
         node.state.base
     ));
     text

@@ -16,7 +16,7 @@ use clap::Args;
 use libtest_mimic::{Failed, Trial};
 
 use crate::figures::Figures;
-use config::Budget;
+use config::{Budget, Config};
 use explore::explore;
 use world::Flaw;
 
@@ -52,5 +52,43 @@ pub fn run(options: &Options) -> Figures {
 
 /// The fixed part, for `cargo test`.
 pub fn trials() -> Vec<Trial> {
-    Vec::new()
+    let flaws = [
+        ("started_twice", Flaw::ForgetsStart, "was executed 2 times"),
+        ("exit_forgotten", Flaw::ForgetsExit, "the machine is not idle"),
+        ("work_not_pinned", Flaw::ForgetsPin, "is lost"),
+        ("landed_too_early", Flaw::LandsLater, "counts as landed"),
+        ("looks_that_are_stale", Flaw::LooksBack, "does not come to an end"),
+    ];
+    let caught = flaws.map(|(name, flaw, why)| {
+        Trial::test(format!("scope::world_with_{name}_is_caught"), move || is_caught(flaw, why))
+    });
+    let whole = Trial::test("scope::every_order_with_a_crash_comes_to_its_end", || {
+        let found = explore(&small(Flaw::None), 1_000_000);
+        let is_whole = found.is_complete && found.violation.is_none() && found.ends > 0;
+        if is_whole { Ok(()) } else { Err(Failed::from(format!("{found:?}"))) }
+    });
+    caught.into_iter().chain([whole]).collect()
+}
+
+/// Returns a scope that is explored in seconds by a debug build.
+fn small(flaw: Flaw) -> Config {
+    let mut config = config::all(1).swap_remove(0);
+    config.budget = Budget { crashes: 1, ..Budget::default() };
+    config.settings.stages.truncate(1);
+    for agent in &mut config.settings.agents {
+        agent.stages.truncate(1);
+    }
+    if flaw == Flaw::LooksBack {
+        config.budget = Budget { commits: 1, ..Budget::default() };
+    }
+    config.flaw = flaw;
+    config
+}
+
+fn is_caught(flaw: Flaw, why: &str) -> Result<(), Failed> {
+    let found = explore(&small(flaw), 1_000_000);
+    match &found.violation {
+        Some(violation) if violation.contains(why) => Ok(()),
+        Some(_) | None => Err(format!("`{why}` is not found: {found:?}").into()),
+    }
 }

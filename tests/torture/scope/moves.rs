@@ -90,7 +90,7 @@ impl Node {
         let is_seen = |answer: &Answer| matches!(answer, Answer::Seen { .. });
         let is_moved = self.state.base.tip.as_ref() != Some(&self.world.base);
         if is_moved && !monitor.inbox.iter().any(is_seen) && monitor.inbox.is_empty() {
-            found.push(self.world.seen());
+            found.push(self.world.seen(config.flaw));
         }
         let running = self.state.attempts.values();
         for attempt in running.filter(|attempt| attempt.phase == AttemptPhase::Running) {

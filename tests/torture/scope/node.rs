@@ -144,7 +144,7 @@ impl Node {
     pub fn after(&self, what: &Move, config: &Config) -> Result<Self, String> {
         let mut next = self.clone();
         match what {
-            Move::Start => next.start()?,
+            Move::Start => next.start(config)?,
             Move::TakeOver => next.take_over()?,
             Move::Cycle(answers) => next.cycle(answers, NOW)?,
             Move::Wake(at) => next.cycle(&[], *at)?,
@@ -197,9 +197,9 @@ impl Node {
         }
     }
 
-    fn start(&mut self) -> Result<(), String> {
+    fn start(&mut self, config: &Config) -> Result<(), String> {
         let inherited = self.state.attempts.keys().cloned().collect();
-        let look = Some(self.world.seen());
+        let look = Some(self.world.seen(config.flaw));
         self.monitor = Some(Monitor { look, inherited, ..Monitor::default() });
         let seen = Observation::MonitorStarted { pid: 1, allows_red_base: false };
         self.send(EventBody::Observation(seen), NOW, false).map(|_| ())
@@ -403,9 +403,7 @@ impl Node {
         let task = &state.tasks[id];
         let limits = &state.settings.limits;
         let tally = task.tally;
-        let is_met = |dep: &TaskId| {
-            matches!(state.tasks[dep].phase, TaskPhase::Completed { .. })
-        };
+        let is_met = |dep: &TaskId| matches!(state.tasks[dep].phase, TaskPhase::Completed { .. });
         let mut others = state.attempts.values().filter(|other| other.is_work());
         let broken = [
             ("is paused", state.is_paused || state.drain.is_some() || state.stopping.is_some()),
@@ -482,8 +480,8 @@ impl Node {
             }
         }
         let is_kept = |commit| {
-            let mut refs = world.branches.values().chain(&world.landed).chain(world.pins.values());
-            refs.any(|found| holds(found, commit))
+            let refs = world.branches.values().chain(&world.landed).chain(world.pins.values());
+            refs.chain(&world.salvage).any(|found| holds(found, commit))
         };
         for task in self.state.tasks.values() {
             let landed = world.landed.as_ref();
@@ -491,8 +489,7 @@ impl Node {
                 return Err(format!("{} has landed twice: {landed:?}", task.id));
             }
             let is_completed = matches!(task.phase, TaskPhase::Completed { .. });
-            let has_landed =
-                task.tip.as_ref().zip(landed).is_some_and(|(tip, at)| holds(at, tip));
+            let has_landed = task.tip.as_ref().zip(landed).is_some_and(|(tip, at)| holds(at, tip));
             if is_completed && !has_landed {
                 return Err(format!("{} is completed, but has not landed", task.id));
             }

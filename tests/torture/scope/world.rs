@@ -22,8 +22,10 @@ pub enum Flaw {
     ForgetsExit,
     /// What an attempt left is committed, but not pinned.
     ForgetsPin,
-    /// The landing branch is moved without a look at where it stands.
-    SkipsCompare,
+    /// A landing is reported before the branch has moved.
+    LandsLater,
+    /// Looks at the base find it where it once was.
+    LooksBack,
 }
 
 /// How a process ended.
@@ -63,23 +65,68 @@ pub struct World {
     pub branches: BTreeMap<TaskId, Oid>,
     /// `refs/pipeline/salvage/<attempt>`.
     pub pins: BTreeMap<AttemptId, Oid>,
+    /// What was found on a branch of ours that had to be put back.
+    pub salvage: BTreeSet<Oid>,
     pub jobs: BTreeMap<AttemptId, Job>,
 }
 
 /// An effect under way, with what its monitor knew when it began.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
-    Prepare { attempt: AttemptId, task: Option<TaskId>, tip: Option<Oid>, at: Oid, place: Place },
-    Start { attempt: AttemptId, task: Option<TaskId>, place: Place },
+    Prepare {
+        attempt: AttemptId,
+        task: Option<TaskId>,
+        tip: Option<Oid>,
+        at: Oid,
+        place: Place,
+    },
+    Start {
+        attempt: AttemptId,
+        task: Option<TaskId>,
+        place: Place,
+    },
     /// A new monitor looks for an attempt that one before it ordered, or was about to.
-    FindAgain { attempt: AttemptId, task: Option<TaskId>, place: Place, is_starting: bool },
-    Stop { attempt: AttemptId },
-    Save { attempt: AttemptId, base: Option<Oid>, merge: Option<Oid>, must_change: bool },
-    Advance { attempt: AttemptId, task: TaskId, from: Oid, to: Oid, is_moved: bool },
-    TakeBase { base: Oid, landed: Option<Oid> },
-    Merge { task: TaskId, number: u32, tip: Oid, onto: Oid },
-    Land { task: TaskId, number: u32, onto: Oid, commit: Oid },
-    Follow { to: Oid },
+    FindAgain {
+        attempt: AttemptId,
+        task: Option<TaskId>,
+        place: Place,
+        is_starting: bool,
+    },
+    Stop {
+        attempt: AttemptId,
+    },
+    Save {
+        attempt: AttemptId,
+        base: Option<Oid>,
+        merge: Option<Oid>,
+        must_change: bool,
+    },
+    Advance {
+        attempt: AttemptId,
+        task: TaskId,
+        from: Oid,
+        to: Oid,
+        is_moved: bool,
+    },
+    TakeBase {
+        base: Oid,
+        landed: Option<Oid>,
+    },
+    Merge {
+        task: TaskId,
+        number: u32,
+        tip: Oid,
+        onto: Oid,
+    },
+    Land {
+        task: TaskId,
+        number: u32,
+        onto: Oid,
+        commit: Oid,
+    },
+    Follow {
+        to: Oid,
+    },
 }
 
 /// A worktree slot of an agent.
@@ -143,12 +190,15 @@ impl World {
             landed: None,
             branches: BTreeMap::new(),
             pins: BTreeMap::new(),
+            salvage: BTreeSet::new(),
             jobs: BTreeMap::new(),
         }
     }
 
-    pub fn seen(&self) -> Answer {
-        Answer::Seen { tip: self.base.clone(), landed: self.landed.clone() }
+    /// Returns what a look at base and landing branch finds.
+    pub fn seen(&self, flaw: Flaw) -> Answer {
+        let tip = if flaw == Flaw::LooksBack { Oid::new("b") } else { self.base.clone() };
+        Answer::Seen { tip, landed: self.landed.clone() }
     }
 
     /// Carries out an effect, or its next step.
@@ -176,22 +226,20 @@ impl World {
                 self.save(attempt, base.as_ref(), merge.as_ref(), *must_change, flaw)?
             }
             Op::Advance { attempt, task, from, to, is_moved: false } => {
-                return self.move_branch(attempt, task, from, to);
+                return Ok(self.advance(attempt, task, from, to));
             }
             Op::Advance { attempt, is_moved: true, .. } => {
                 self.pins.remove(attempt);
                 Answer::Advanced { attempt: attempt.clone() }
             }
-            Op::TakeBase { base, landed } => self.take_base(base, landed.as_ref()),
+            Op::TakeBase { base, landed } => self.take_base(base, landed.as_ref(), flaw)?,
             Op::Merge { task, number, tip, onto } => merge(task, *number, tip, onto),
-            Op::Land { task, number, onto, commit } => {
-                self.land(task, *number, onto, commit, flaw)?
-            }
+            Op::Land { task, number, onto, commit } => self.land(task, *number, onto, commit, flaw),
             Op::Follow { to } if holds(to, &self.base) => {
                 self.base = to.clone();
                 Answer::Followed { to: to.clone() }
             }
-            Op::Follow { .. } => self.seen(),
+            Op::Follow { .. } => self.seen(flaw),
         };
         Ok(Acted { answer: Some(answer), ..Acted::default() })
     }
@@ -211,7 +259,7 @@ impl World {
         }
         let tip = task.map(|task| {
             let tip = tip.unwrap_or(at).clone();
-            self.branches.insert(task.clone(), tip.clone());
+            self.put_back(task, &tip);
             tip
         });
         Ok(Answer::Prepared { attempt: attempt.clone(), base: at.clone(), tip })
@@ -225,10 +273,9 @@ impl World {
                 let answer = Some(Answer::Started { attempt: id.clone() });
                 Acted { answer, attends: Some(id), ..Acted::default() }
             }
-            Some(Stand::Exited(ending)) => Acted {
-                answer: Some(Answer::Exited { attempt: id, ending }),
-                ..Acted::default()
-            },
+            Some(Stand::Exited(ending)) => {
+                Acted { answer: Some(Answer::Exited { attempt: id, ending }), ..Acted::default() }
+            }
             Some(Stand::Died) => {
                 Acted { answer: Some(Answer::Lost { attempt: id }), ..Acted::default() }
             }
@@ -295,17 +342,9 @@ impl World {
         Ok(Answer::Saved { attempt: attempt.clone(), commit })
     }
 
-    fn move_branch(
-        &mut self,
-        attempt: &AttemptId,
-        task: &TaskId,
-        from: &Oid,
-        to: &Oid,
-    ) -> Result<Acted, String> {
-        match self.branches.get(task) {
-            Some(found) if found == from || found == to => {}
-            // The real one puts what it finds into salvage; in this scope nobody moves the branch.
-            found => return Err(format!("the branch of {task} stands at {found:?}, not {from}")),
+    fn advance(&mut self, attempt: &AttemptId, task: &TaskId, from: &Oid, to: &Oid) -> Acted {
+        if self.branches.get(task) != Some(from) {
+            self.put_back(task, to);
         }
         self.branches.insert(task.clone(), to.clone());
         let rest = Op::Advance {
@@ -315,16 +354,28 @@ impl World {
             to: to.clone(),
             is_moved: true,
         };
-        Ok(Acted { rest: Some(rest), ..Acted::default() })
+        Acted { rest: Some(rest), ..Acted::default() }
     }
 
-    fn take_base(&mut self, base: &Oid, recorded: Option<&Oid>) -> Answer {
+    /// Puts a task's branch where it is wanted; what was found there is kept.
+    fn put_back(&mut self, task: &TaskId, to: &Oid) {
+        let found = self.branches.insert(task.clone(), to.clone());
+        self.salvage.extend(found.filter(|found| !holds(to, found)));
+    }
+
+    fn take_base(
+        &mut self,
+        base: &Oid,
+        recorded: Option<&Oid>,
+        flaw: Flaw,
+    ) -> Result<Answer, String> {
         let next = match (recorded, self.landed.clone()) {
-            (None, Some(_)) => return self.seen(),
+            (None, Some(_)) => return Ok(self.seen(flaw)),
             (None, None) => base.clone(),
             (Some(recorded), found) => {
+                // Nobody else moves it in this scope: the real one would put it back.
                 let found = found.filter(|found| holds(found, recorded));
-                let found = found.unwrap_or_else(|| recorded.clone());
+                let found = found.ok_or_else(|| format!("the landing branch lacks {recorded}"))?;
                 match (holds(&found, base), holds(base, &found)) {
                     (true, _) => found,
                     (false, true) => base.clone(),
@@ -333,28 +384,20 @@ impl World {
             }
         };
         self.landed = Some(next.clone());
-        Answer::Taken { base: base.clone(), landed: next }
+        Ok(Answer::Taken { base: base.clone(), landed: next })
     }
 
-    fn land(
-        &mut self,
-        task: &TaskId,
-        number: u32,
-        onto: &Oid,
-        commit: &Oid,
-        flaw: Flaw,
-    ) -> Result<Answer, String> {
+    fn land(&mut self, task: &TaskId, number: u32, onto: &Oid, commit: &Oid, flaw: Flaw) -> Answer {
         let task = task.clone();
-        let is_there = self.landed.as_ref() == Some(onto) || flaw == Flaw::SkipsCompare;
-        if is_there {
-            if self.landed.as_ref().is_some_and(|found| !holds(commit, found)) {
-                return Err(format!("landing {task} takes back {:?}", self.landed));
-            }
+        if flaw == Flaw::LandsLater {
+            return Answer::Landed { task, number, commit: commit.clone() };
+        }
+        if self.landed.as_ref() == Some(onto) {
             self.landed = Some(commit.clone());
         } else if !self.landed.as_ref().is_some_and(|found| holds(found, commit)) {
-            return Ok(Answer::Raced { task, number, found: self.landed.clone() });
+            return Answer::Raced { task, number, found: self.landed.clone() };
         }
-        Ok(Answer::Landed { task, number, commit: commit.clone() })
+        Answer::Landed { task, number, commit: commit.clone() }
     }
 }
 
@@ -392,9 +435,10 @@ impl Op {
             | Self::Stop { attempt }
             | Self::Save { attempt, .. }
             | Self::Advance { attempt, .. } => Some(attempt),
-            Self::TakeBase { .. } | Self::Merge { .. } | Self::Land { .. } | Self::Follow { .. } => {
-                None
-            }
+            Self::TakeBase { .. }
+            | Self::Merge { .. }
+            | Self::Land { .. }
+            | Self::Follow { .. } => None,
         }
     }
 
