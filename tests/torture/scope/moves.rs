@@ -32,7 +32,6 @@ impl Node {
         }
         if let Some(fenced) = &self.fenced {
             self.act_moves(Who::Fenced, fenced, &mut moves);
-            moves.extend(fenced.inbox.iter().cloned().map(Move::Late));
             moves.push(Move::Leave);
         }
         for (id, job) in &self.world.jobs {
@@ -119,7 +118,10 @@ impl Node {
             add(How::Done);
             if self.left.faults > 0 && op.failed().is_some() {
                 add(How::Failed);
-                add(How::DoneButFailed);
+                // A keeper's orders are reported as failed only when none has received them.
+                if !matches!(op, Op::Start { .. }) {
+                    add(How::DoneButFailed);
+                }
             }
             if self.left.conflicts > 0 && matches!(op, Op::Merge { .. }) {
                 add(How::Conflict);

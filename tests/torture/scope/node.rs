@@ -44,7 +44,7 @@ pub struct Node {
     pub world: World,
     /// The monitor that runs.
     pub monitor: Option<Monitor>,
-    /// One that was stopped while another took its place: it begins nothing more.
+    /// What one that was killed had begun, and goes on beside the next one.
     pub fenced: Option<Monitor>,
     pub left: Budget,
     /// Commands already asked, a bit each.
@@ -88,11 +88,9 @@ pub enum Move {
     /// The monitor looks at what it may not have been told.
     Poll(Vec<Answer>),
     Crash,
-    /// The monitor is stopped, and another may start.
+    /// The monitor is killed, and what it had begun goes on without it.
     Fence,
-    /// The stopped one appends what it saw.
-    Late(Answer),
-    /// The stopped one is gone.
+    /// Nothing more comes of what it had begun.
     Leave,
     /// A person asks for something; its place among the commands.
     Ask(usize),
@@ -111,7 +109,6 @@ impl Move {
             | Self::Act(_, _, How::Done)
             | Self::End(_, Ending::Done | Ending::Stopped)
             | Self::Poll(_)
-            | Self::Late(_)
             | Self::Leave => false,
             Self::Act(_, _, How::Failed | How::DoneButFailed | How::Conflict)
             | Self::End(_, Ending::Failed)
@@ -121,6 +118,17 @@ impl Move {
             | Self::Ask(_)
             | Self::Commit => true,
         }
+    }
+}
+
+impl Monitor {
+    /// Returns what lives on when it is killed: git calls, and orders that a keeper has yet to read.
+    ///
+    /// Its lock goes with it, so nobody appends beside another monitor. Git keeps a slot's gate
+    /// closed while it lives: what it does there is done before anybody else prepares that slot.
+    fn outlived(self) -> Self {
+        let is_outliving = |op: &Op| !matches!(op, Op::Prepare { .. } | Op::FindAgain { .. });
+        Self { ops: self.ops.into_iter().filter(is_outliving).collect(), ..Self::default() }
     }
 }
 
@@ -161,15 +169,7 @@ impl Node {
             }
             Move::Fence => {
                 next.left.fences -= 1;
-                next.fenced = next.monitor.take();
-            }
-            Move::Late(answer) => {
-                if let Some(fenced) = &mut next.fenced {
-                    fenced.inbox.remove(answer);
-                }
-                next.see(std::slice::from_ref(answer))?;
-                next.turns(NOW)?;
-                next.tell_news();
+                next.fenced = next.monitor.take().map(Monitor::outlived);
             }
             Move::Leave => next.fenced = None,
             Move::Ask(place) => {
@@ -282,8 +282,10 @@ impl Node {
         if let Some(monitor) = monitor {
             monitor.ops.remove(op);
             monitor.ops.extend(acted.rest);
-            monitor.inbox.extend(acted.answer);
-            monitor.attends.extend(acted.attends);
+            if who == Who::Monitor {
+                monitor.inbox.extend(acted.answer);
+                monitor.attends.extend(acted.attends);
+            }
         }
         if let Some(id) = acted.ended {
             self.report(&id, &Answer::Exited { attempt: id.clone(), ending: Ending::Stopped });
