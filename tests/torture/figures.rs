@@ -1,10 +1,12 @@
 //! What a layer counted, kept for the report.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use pipeline::sys::child::command;
+use pipeline::sys::clock::monotonic;
 use serde::{Deserialize, Serialize};
 
 /// The result of one layer: a row of the table.
@@ -18,6 +20,8 @@ pub struct Figures {
     pub failures: Vec<String>,
     /// How long it took.
     pub seconds: u64,
+    /// The commit that was tested; with `+` when something was not committed.
+    pub commit: String,
     #[serde(skip)]
     began: Option<Instant>,
 }
@@ -25,8 +29,20 @@ pub struct Figures {
 impl Figures {
     /// Begins to count for `layer`.
     pub fn new(layer: &str) -> Self {
-        let began = Some(Instant::now());
-        Self { layer: layer.into(), counts: Vec::new(), failures: Vec::new(), seconds: 0, began }
+        Self {
+            layer: layer.into(),
+            counts: Vec::new(),
+            failures: Vec::new(),
+            seconds: 0,
+            commit: commit(),
+            began: Some(monotonic()),
+        }
+    }
+
+    /// Reads what an earlier run of `layer` kept.
+    pub fn kept(layer: &str) -> Option<Self> {
+        let text = fs::read_to_string(path(layer)).ok()?;
+        Some(serde_json::from_str(&text).expect("figures are read as they were written"))
     }
 
     /// Adds `more` to what is called `what`.
@@ -47,10 +63,34 @@ impl Figures {
             println!("{what}: {number}");
         }
         println!("{}: {} failures in {} s", self.layer, self.failures.len(), self.seconds);
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("torture");
         let text = serde_json::to_string_pretty(&self).expect("figures are plain data");
-        fs::create_dir_all(&dir).expect("the target folder is writable");
-        fs::write(dir.join(format!("{}.json", self.layer)), text + "\n").expect("writable");
+        let path = path(&self.layer);
+        fs::create_dir_all(path.parent().expect("it is in a folder")).expect("writable");
+        fs::write(path, text + "\n").expect("the target folder is writable");
         if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+fn path(layer: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("torture/{layer}.json"))
+}
+
+fn commit() -> String {
+    let args = ["describe", "--always", "--exclude=*", "--dirty=+"];
+    let output = command("git", Path::new(env!("CARGO_MANIFEST_DIR"))).args(args).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}
+
+/// Writes a number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }

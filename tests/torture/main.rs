@@ -7,6 +7,8 @@ mod crash;
 mod damage;
 mod errors;
 mod figures;
+mod mutants;
+mod report;
 mod scope;
 mod sim;
 mod writers;
@@ -31,8 +33,12 @@ enum Layer {
     Errors(errors::Options),
     /// Damaged files.
     Damage(damage::Options),
+    /// Bugs seeded on purpose: each must be caught.
+    Mutants(mutants::Options),
     /// Many writers, killed and stopped.
     Writers(writers::Options),
+    /// The table of what earlier runs counted, into docs/reliability.md.
+    Report,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +61,9 @@ fn main() -> ExitCode {
         Layer::Crash(options) => crash::run(&options),
         Layer::Errors(options) => errors::run(&options),
         Layer::Damage(options) => damage::run(&options),
+        Layer::Mutants(options) => mutants::run(&options),
         Layer::Writers(options) => writers::run(&options),
+        Layer::Report => return report::run(),
     };
     figures.finish()
 }

@@ -1,0 +1,48 @@
+//! The table of what the layers counted, written into `docs/reliability.md`.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::figures::{self, Figures};
+
+const BEGIN: &str = "<!-- figures -->\n";
+const END: &str = "<!-- /figures -->";
+
+/// Layers in the order of the table, with what each is.
+const LAYERS: [(&str, &str); 7] = [
+    ("sim", "Simulation: the real loop, a modelled world, faults drawn by a seed"),
+    ("scope", "Small scope: every interleaving of two tasks"),
+    ("crash", "SIGKILL at every mutating system call of monitor, keeper and git"),
+    ("errors", "The same calls fail"),
+    ("damage", "Damaged files"),
+    ("writers", "Many writers, killed and stopped"),
+    ("mutants", "Seeded bugs"),
+];
+
+/// Prints the table of the figures kept by earlier runs, and puts it into the document.
+pub fn run() -> ExitCode {
+    let mut table = String::from("| Layer | Counted | Went wrong | Seconds | Commit |\n");
+    table += "|---|---|---|---|---|\n";
+    let mut is_clean = true;
+    for (name, what) in LAYERS {
+        let Some(found) = Figures::kept(name) else {
+            table += &format!("| `{name}`: {what} | not run | - | - | - |\n");
+            is_clean = false;
+            continue;
+        };
+        let counts =
+            found.counts.iter().map(|(what, n)| format!("{what} {}", figures::grouped(*n)));
+        let counts = counts.collect::<Vec<_>>().join("; ");
+        let (failures, seconds, commit) = (found.failures.len(), found.seconds, &found.commit);
+        is_clean &= failures == 0;
+        table += &format!("| `{name}`: {what} | {counts} | {failures} | {seconds} | {commit} |\n");
+    }
+    print!("{table}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
+    let text = fs::read_to_string(&path).expect("the document is there");
+    let (before, rest) = text.split_once(BEGIN).expect("the document marks the table's place");
+    let (_, after) = rest.split_once(END).expect("the document marks the table's end");
+    fs::write(&path, format!("{before}{BEGIN}\n{table}\n{END}{after}")).expect("writable");
+    if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
