@@ -1,5 +1,5 @@
 //! Every interleaving of a small backlog: two tasks, one depending on the other, two agents, two
-//! crashes, two monitors.
+//! crashes, and what a killed monitor had begun beside the next one.
 //!
 //! The machine's own functions are driven over every order of what can happen: answers, steps of
 //! effects, ends of agents, deadlines, commands, crashes. Time and chance are constant, so states

@@ -324,7 +324,6 @@ impl Node {
         Ok(())
     }
 
-    /// Returns whether it was accepted.
     fn ask(&mut self, asked: &Command) -> Result<(), String> {
         let is_retry = matches!(asked, Command::RetryTasks { .. });
         self.send(EventBody::Command(asked.clone()), NOW, is_retry).map(|_| ())
