@@ -74,7 +74,7 @@ pub fn explore(config: &Config, limit: u64) -> Found {
 }
 
 /// A broken promise: the move it broke at, and how.
-type Broken = (Option<Move>, String);
+type Broken = (Option<Box<Move>>, String);
 
 /// Looks at all that can happen next; returns how much that is.
 fn expand(
@@ -91,7 +91,7 @@ fn expand(
         known.ends.push(number);
     }
     for (place, what) in moves.iter().enumerate() {
-        let after = node.after(what, config).map_err(|why| (Some(what.clone()), why))?;
+        let after = node.after(what, config).map_err(|why| (Some(Box::new(what.clone())), why))?;
         let count = u32::try_from(known.parents.len()).expect("fewer states than 2^32");
         let to = *known.numbers.entry(digest(&after)).or_insert(count);
         if to == count {
