@@ -63,12 +63,19 @@ impl KeeperInfo {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Puts it into `keeper_dir`.
+    /// Puts it into `keeper_dir`, whose lock the caller holds.
     ///
     /// # Errors
     /// Any of create, write and rename.
     pub fn write(&self, keeper_dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self)?;
+        // The keeper's lock is held, so temporary files are of one that was killed.
+        for entry in fs::read_dir(keeper_dir)?.flatten() {
+            let left = entry.path();
+            if left.extension().is_some_and(|ending| ending == "tmp") {
+                fs::remove_file(&left)?;
+            }
+        }
         file::write_atomic(&keeper_dir.join(INFO_FILE), &bytes, Durability::Process)
     }
 
@@ -185,7 +192,9 @@ mod tests {
     fn keeper_of_another_boot_or_start_is_gone() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let info = KeeperInfo::of_self(Path::new("/s")).expect("readable");
+        fs::write(dir.path().join(".left.tmp"), "").expect("writes");
         info.write(dir.path()).expect("writes");
+        assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1, "what a killed one left");
         let read = KeeperInfo::read(dir.path()).expect("reads");
         assert_eq!(read, info);
         assert!(read.process().expect("looks").is_some());

@@ -77,6 +77,9 @@ impl Finding {
     }
 }
 
+/// How old a lock of git is when its git is hardly still at work.
+const GIT_LOCK_AGE_MIN: Duration = Duration::from_secs(10);
+
 /// Looks and tells; exit 0, 1, 3 or 4.
 pub fn run(dir: &Path, wait: Duration, console: &mut Console<'_>) -> Result<Exit, Error> {
     let project = Project::find(dir)?;
@@ -131,6 +134,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
     findings.extend(tools(project));
     findings.push(settings(project));
     findings.push(locks(project));
+    findings.extend(left_by_git(project));
     findings.extend(space(project));
     findings.extend(limits());
     let again = Project { layout: project.layout.clone(), repo: None };
@@ -252,6 +256,18 @@ fn locks(project: &Project) -> Finding {
         ),
         Err(error) => Finding::bad("locks", error.to_string(), "make the state folder writable"),
     }
+}
+
+/// Returns a finding about a lock that a killed git left on all refs; `None` when there is none. It
+/// may be a person's, so it is told and not removed; meanwhile no ref can be deleted.
+fn left_by_git(project: &Project) -> Option<Finding> {
+    let path = project.repo.as_ref()?.common_dir().join("packed-refs.lock");
+    let age = fs::symlink_metadata(&path).ok()?.modified().ok()?.elapsed().ok()?;
+    (age >= GIT_LOCK_AGE_MIN).then(|| {
+        let (path, age_s) = (path.display(), age.as_secs());
+        let found = format!("`{path}` has been there for {age_s} s: no ref can be deleted");
+        Finding::warning("git", found, format!("when no git runs here, type: rm -f '{path}'"))
+    })
 }
 
 fn space(project: &Project) -> Option<Finding> {

@@ -167,8 +167,16 @@ impl Repo {
         }
     }
 
+    /// Notes that a fast-forward begins; whoever does so holds the gate, so temporary files found
+    /// there are of one that was killed.
     fn note_merge(&self, dir: &Path, to: &Oid) -> Result<(), GitError> {
         let path = self.gates_dir().join(NOTE);
+        for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
+            let left = entry.path();
+            if left.extension().is_some_and(|ending| ending == "tmp") {
+                remove_file(&left)?;
+            }
+        }
         let text = format!("{to}\n{}", dir.display());
         write_atomic(&path, text.as_bytes(), Durability::Process).map_err(|source| GitError::File {
             doing: "write",
@@ -201,7 +209,11 @@ impl Repo {
         if let Some((to, dir)) = text.split_once('\n') {
             let dir = Path::new(dir);
             let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
-            let locks = self.locks_in_checkout(&admin, branch);
+            let mut locks = self.locks_in_checkout(&admin, branch);
+            // Those that git takes on its way out, when the branch has moved; they stop no other
+            // fast-forward.
+            let last = [admin.join("AUTO_MERGE.lock"), self.common.join("packed-refs.lock")];
+            locks.extend(last.into_iter().filter(|path| path.exists()));
             if let Some(lock) = locks.first() {
                 let why = format!(
                     "a fast-forward of `{}` was killed half-way and left `{}`; when no git runs there",
@@ -454,17 +466,19 @@ mod tests {
 
     #[test]
     fn a_lock_of_our_killed_git_comes_with_a_command() {
-        let case = Case::new();
-        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
-        fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(root, &case.to).unwrap();
-        let lock = root.join(".git/ORIG_HEAD.lock");
-        fs::write(&lock, "").unwrap();
-        let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
-        assert!(lock.exists());
-        let mut shell = child::command("sh", root);
-        assert!(shell.args(["-c", &command]).status().unwrap().success());
-        assert_eq!(case.follow(), Follow::Followed);
+        for name in ["ORIG_HEAD", "AUTO_MERGE", "packed-refs", "refs/heads/main"] {
+            let case = Case::new();
+            let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+            fs::create_dir_all(repo.gates_dir()).unwrap();
+            repo.note_merge(root, &case.to).unwrap();
+            let lock = root.join(format!(".git/{name}.lock"));
+            fs::write(&lock, "").unwrap();
+            let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
+            assert!(lock.exists());
+            let mut shell = child::command("sh", root);
+            assert!(shell.args(["-c", &command]).status().unwrap().success());
+            assert_eq!(case.follow(), Follow::Followed, "{name}");
+        }
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct Base {
     pub follow: Option<Follow>,
     /// Commits on the landing branch that the base does not have.
     pub behind: u64,
-    /// Why the base does not follow.
+    /// Why the base does not follow; behind [`TYPE`], the command to type about it.
     pub why: Option<String>,
 }
 
@@ -74,6 +74,9 @@ impl Base {
         self.tip.as_ref().is_some_and(|tip| self.green.contains(tip))
     }
 }
+
+/// Stands before the command in [`Base::why`].
+pub const TYPE: &str = "; type: ";
 
 /// The base is to be moved to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

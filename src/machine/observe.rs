@@ -6,6 +6,7 @@ use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
 use super::landing;
+use super::lane::Follow;
 use super::mode::Isolation;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
@@ -64,6 +65,12 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
+        Observation::ShortageSeen { what } => {
+            // Only whether there is one counts, not how much is left.
+            let is_same = state.shortage.is_some() == what.is_some();
+            let change = ProjectChange::ShortageSet { what: what.clone() };
+            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -82,11 +89,14 @@ const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Sta
 fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool) -> Vec<Change> {
     let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
     let mut changes = vec![project(change)];
-    // Whoever starts it anew may have made way for the base.
+    // Whoever starts it anew may have made way for the base; it is asked again, also where it is to
+    // go already, since git may have been killed on its way out.
     let base = &state.base;
-    if base.follow.as_ref().is_some_and(|follow| follow.tries.until.is_some()) {
+    if let Some(follow) = base.follow.as_ref().filter(|follow| follow.tries.until.is_some()) {
+        let to = base.landed.clone().unwrap_or_else(|| follow.to.clone());
+        let follow = Some(Follow { to, tries: Tries::default(), is_passing: true });
         let (why, behind) = (base.why.clone(), base.behind);
-        changes.push(lane(LaneChange::FollowSet { follow: None, why, behind }));
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
     }
     changes
 }
@@ -332,7 +342,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
     match found.phase {
         // It runs on: only its end could not be brought about, and that is tried again.
         AttemptPhase::Running if found.is_stopping => {
-            let tries = paused(state, event, found.tries.failed + 1, why);
+            let tries = paused(state, event, counted(state, found.tries.failed), why);
             vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
         }
         AttemptPhase::Running => Vec::new(),
@@ -351,7 +361,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
 
 /// Pauses an attempt whose effect failed; past the bound it ends, its worktree untouched.
 fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
-    let failed = found.tries.failed + 1;
+    let failed = counted(state, found.tries.failed);
     if failed > state.settings.limits.infrastructure_retries {
         let reason = format!("{why}; what it left is in its worktree slot {}", found.slot);
         let outcome = Outcome { class: Class::Infrastructure, reason, at: event.at };
@@ -359,6 +369,12 @@ fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change
     }
     let tries = paused(state, event, failed, why);
     vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
+}
+
+/// Returns how many failures there are with one more; during a shortage none is added, since it
+/// comes to an end by itself and then all is tried again.
+pub(super) fn counted(state: &State, failed: u32) -> u32 {
+    if state.shortage.is_some() { failed } else { failed + 1 }
 }
 
 /// Returns a pause before the next try, by `[retry]`.
@@ -370,11 +386,17 @@ pub(super) fn paused(state: &State, event: &Event, failed: u32, why: &str) -> Tr
 /// Ends a work attempt and moves its task on, unless the task went another way meanwhile.
 fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<Change> {
     let has_leaked = found.exit.as_ref().is_some_and(|exit| exit.leaked > 0);
-    // After a keeper's death nothing proves that all it left has ended.
-    let is_unclean = has_leaked || matches!(outcome.class, Class::Infrastructure | Class::Lost);
-    let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot: is_unclean };
-    let mut changes = vec![of_attempt(&found.id, ended)];
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    // After a keeper's death nothing proves that all it left has ended. Where nothing but git was at
+    // work, the slot is made again, so that no half-made one stays; if that fails too, another is.
+    let is_half_made = found.phase == AttemptPhase::Preparing
+        && state.settings.worktree.setup.is_empty()
+        && task.is_some_and(|task| task.tally.infrastructure == 0);
+    let has_fresh_slot = has_leaked
+        || outcome.class == Class::Lost
+        || outcome.class == Class::Infrastructure && !is_half_made;
+    let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot };
+    let mut changes = vec![of_attempt(&found.id, ended)];
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {
@@ -483,10 +505,10 @@ impl End<'_> {
     }
 
     fn infrastructure(&self) -> Vec<Change> {
-        let failures = self.task.tally.infrastructure + 1;
+        let failures = counted(self.state, self.task.tally.infrastructure);
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
             && self.outcome.class == Class::Infrastructure;
-        let mut changes = vec![self.tallied(|tally| tally.infrastructure += 1)];
+        let mut changes = vec![self.tallied(|tally| tally.infrastructure = failures)];
         if is_unsaved || failures > self.state.settings.limits.infrastructure_retries {
             changes.extend(self.gave_up());
             return changes;

@@ -7,6 +7,7 @@ use super::work::{Fault, oid, refs};
 use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
 use crate::machine::id::{Oid, TaskId};
+use crate::machine::lane::TYPE;
 
 /// Most characters of git's own words that are told.
 const WORDS_CHARS_MAX: usize = 300;
@@ -178,7 +179,7 @@ pub fn follow(
         git::Follow::Refused { why, command, stderr } => {
             let said = stderr.0.split_whitespace().collect::<Vec<_>>().join(" ");
             let said = if said.is_empty() { said } else { format!(" ({})", brief(&said)) };
-            let next = command.map(|command| format!("; type: {command}")).unwrap_or_default();
+            let next = command.map(|command| format!("{TYPE}{command}")).unwrap_or_default();
             refused(format!("{why}{said}{next}"), false)
         }
         git::Follow::Locked { path } => {

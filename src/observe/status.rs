@@ -12,6 +12,7 @@ use super::page::first_line;
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
+use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::task::{Priority, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
@@ -43,6 +44,9 @@ pub struct StatusDocument<'a> {
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
+    /// What the machine is short of; in the JSON each task that waits for it says so.
+    #[serde(skip)]
+    pub shortage: Option<&'a str>,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -137,6 +141,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         landing: landing(state),
         metrics: figures(state, at),
         has_git: state.settings.project.isolation == Isolation::Worktree,
+        shortage: state.shortage.as_deref(),
     }
 }
 
@@ -239,8 +244,12 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }
     if let Some(why) = &base.why {
+        let (why, command) = why
+            .split_once(TYPE)
+            .map_or((why.as_str(), None), |(why, command)| (why, Some(command.to_owned())));
         let why = format!("`{name}` cannot follow: {}", first_line(why));
-        return Some((why, format!("git merge --ff-only {branch}")));
+        let command = command.unwrap_or_else(|| format!("git merge --ff-only {branch}"));
+        return Some((why, command));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {
         let why = format!("in pilot `{name}` does not follow");
@@ -360,6 +369,20 @@ mod tests {
             "why": "`main` cannot follow: local changes to `a.rs`",
             "next": "git merge --ff-only pipeline/landed"});
         assert_eq!(json["landing"], landing);
+    }
+
+    #[test]
+    fn a_refusal_that_says_what_to_type_is_told_with_that() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        pipeline.turn();
+        let why = "git was killed half-way; type: rm -f 'x.lock' && git reset".to_owned();
+        let to = oid('c');
+        pipeline.see(Observation::FollowRefused { to, why, behind: 0, is_passing: false });
+        let landing = &of(&pipeline)["landing"];
+        assert_eq!(landing["why"], "`main` cannot follow: git was killed half-way");
+        assert_eq!(landing["next"], "rm -f 'x.lock' && git reset");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use pipeline::machine::id::{AgentName, AttemptId, Oid, StageName};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{Settings, Slice};
 use pipeline::machine::task::{Priority, TaskKind};
-use pipeline::machine::{Command, Effect, Observation, next_deadline};
+use pipeline::machine::{Command, Effect, Observation, next_deadline, pending_effects};
 
 use crate::machine_support::{End, Machine, group, id, new_task, settings};
 
@@ -218,6 +218,21 @@ fn infrastructure_costs_no_attempt_up_to_its_own_bound() {
         }
     }
     stands(&m, &[("A", "blocked infrastructure impl")]);
+}
+
+#[test]
+fn a_slot_that_was_not_made_is_made_again_before_another_is() {
+    let mut m = short_machine(|s| s.agents[0].count = 1);
+    m.add(&[new_task("A", &[])]);
+    let mut slots = Vec::new();
+    for _ in 0..3 {
+        let attempt = m.work("A").clone();
+        slots.push(attempt.slot);
+        m.see(Observation::AttemptFaulted { attempt: attempt.id, why: "git was killed".into() });
+        m.turns();
+        m.pass_to_deadline();
+    }
+    assert_eq!(slots, [0, 0, 1]);
 }
 
 #[test]
@@ -643,6 +658,45 @@ fn a_red_base_stops_launches_until_it_moves() {
 }
 
 #[test]
+fn a_base_that_is_there_though_its_git_was_killed_is_asked_again() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    m.complete_stages("A");
+    let onto = m.state.base.landed.clone().unwrap();
+    let (number, commit, protected) = (1, Oid::new("m"), Vec::new());
+    m.see(Observation::Merged { task: id("A"), number, commit: commit.clone(), onto, protected });
+    m.see(Observation::Landed { task: id("A"), number, commit: commit.clone() });
+    m.turns();
+    let is_owed = |m: &Machine| {
+        pending_effects(&m.state).any(|effect| matches!(effect, Effect::Follow { .. }))
+    };
+    let seen = || Observation::BaseSeen { tip: Oid::new("m"), landed: Some(Oid::new("m")) };
+    let refused = || {
+        let why = "killed half-way".to_owned();
+        Observation::FollowRefused { to: Oid::new("m"), why, behind: 0, is_passing: false }
+    };
+    // Its git moved the branch and was killed before it was done; a look comes first.
+    m.see(seen());
+    m.turns();
+    assert!(is_owed(&m), "the outcome of its git is waited for");
+    m.see(Observation::BaseTaken { base: Oid::new("m"), landed: Oid::new("m") });
+    m.see(refused());
+    m.turns();
+    assert_eq!(m.state.base.why.as_deref(), Some("killed half-way"));
+    assert!(m.state.is_idle() && !is_owed(&m));
+    // Whoever starts it again may have put it right.
+    m.see(Observation::MonitorStarted { pid: 2, allows_red_base: false });
+    m.turns();
+    assert!(is_owed(&m));
+    m.see(seen());
+    m.turns();
+    assert!(is_owed(&m));
+    m.see(Observation::Followed { to: commit });
+    m.turns();
+    assert!(m.state.base.why.is_none() && m.state.is_idle());
+}
+
+#[test]
 fn a_long_chain_is_blocked_and_freed_in_few_turns() {
     let mut m = short_machine(|_| {});
     let name = |n: usize| format!("T{n:04}");
@@ -658,4 +712,48 @@ fn a_long_chain_is_blocked_and_freed_in_few_turns() {
     stands(&m, &[("T0001", "blocked dependency -"), ("T1999", "blocked dependency -")]);
     m.must(retry(&["T0000"]));
     stands(&m, &[("T0001", "waiting"), ("T1999", "waiting")]);
+}
+
+fn shortage(what: Option<&str>) -> Observation {
+    Observation::ShortageSeen { what: what.map(str::to_owned) }
+}
+
+#[test]
+fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready impl")]);
+    m.see(shortage(Some("the disk is full")));
+    let before = m.state.clone();
+    m.see(shortage(Some("the disk is fuller")));
+    assert_eq!(m.state.shortage, before.shortage);
+    let attempt = AttemptId::new("A.impl.1");
+    m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
+    let tally = m.state.tasks[&id("A")].tally;
+    assert_eq!((tally.infrastructure, tally.attempts), (0, 0));
+    let agent = &m.state.agents[&AgentName::new("implementation")];
+    assert_eq!(agent.slot, 0, "what was half made there is made again there");
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "ready impl"), ("B", "ready impl")]);
+    assert!(!m.state.is_idle(), "it goes on by itself");
+    m.see(shortage(None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
+#[test]
+fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
+    let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 1);
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    m.see(shortage(Some("the disk is full")));
+    for _ in 0..5 {
+        m.see(Observation::LaneFaulted { why: "no space".into() });
+        m.pass_ms(600_000);
+    }
+    assert_eq!(m.stand("A"), "landing");
+    m.see(shortage(None));
+    m.land("A");
+    assert_eq!(m.stand("A"), "completed");
 }

@@ -14,6 +14,11 @@ mod mutants;
 mod report;
 mod scope;
 mod sim;
+#[allow(dead_code, reason = "the integration tests use the rest")]
+#[path = "../it/support/mod.rs"]
+mod support;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
 mod writers;
 
 use std::env;

@@ -1,0 +1,236 @@
+//! One scenario as it is run again and again, each time from the same files at the same place.
+
+use std::any::Any;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::check;
+use super::scenario::{MONITOR, Scenario};
+use crate::support::project::Project;
+use crate::support::{processes_of, signal};
+use crate::tracer::{OUTPUT, Outcome, Plan, Point, trace};
+
+/// Longest that a traced run may take.
+const RUN_LIMIT: Duration = Duration::from_secs(90);
+
+/// Last decisions of the journal while a monitor has not begun: what was there, and its own start.
+const FIRST: [&str; 5] =
+    ["task_added", "monitor_started", "rollout_set", "drain_set", "task_cancelled"];
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Struck there, and all that must hold holds.
+    Survived,
+    /// This time the process made fewer calls; it was checked all the same.
+    Unreached,
+    /// Something does not hold.
+    Failed(String),
+}
+
+/// A scenario's project, and its files as they were when it was prepared.
+pub(crate) struct Case {
+    scenario: &'static Scenario,
+    project: Project,
+    kept: TempDir,
+}
+
+impl Case {
+    pub(crate) fn new(scenario: &'static Scenario) -> Self {
+        let project = Project::bare();
+        (scenario.prepare)(&project);
+        until_alone(&project);
+        let kept = tempfile::Builder::new().prefix("e2e-kept-").tempdir().expect("a folder");
+        copy(&project.dir(), kept.path());
+        Self { scenario, project, kept }
+    }
+
+    /// Lists the points of a whole run.
+    pub(crate) fn observe(&self) -> Result<Vec<Point>, String> {
+        caught(|| {
+            self.reset();
+            let outcome = self.traced(self.scenario.args, &Plan::Observe);
+            assert!(!outcome.is_late, "the run did not end\n{}", self.project.story());
+            self.recover(&outcome);
+            outcome.points
+        })
+    }
+
+    /// Runs it with these strikes, one after the other, each in the run that follows the one before.
+    pub(super) fn run(&self, plans: &[Plan]) -> Ending {
+        let mut seen = None;
+        let done = caught(|| {
+            self.reset();
+            let mut outcome = self.traced(self.scenario.args, &plans[0]);
+            seen.clone_from(&outcome.struck);
+            for plan in &plans[1..] {
+                self.release();
+                outcome = self.traced(MONITOR, plan);
+            }
+            self.recover(&outcome);
+        });
+        match (done, seen) {
+            (Ok(()), Some(_)) => Ending::Survived,
+            (Ok(()), None) => Ending::Unreached,
+            (Err(text), seen) => {
+                let at = seen.map_or("not struck".into(), |point| format!("before {}", point.call));
+                Ending::Failed(format!("{at}: {text}"))
+            }
+        }
+    }
+
+    /// Runs it with a call that fails; `again` is left out where the command says that it is done.
+    pub(crate) fn run_failing(&self, plan: &Plan) -> Ending {
+        let mut seen = None;
+        let done = caught(|| {
+            self.reset();
+            let outcome = self.traced(self.scenario.args, plan);
+            seen.clone_from(&outcome.struck);
+            let project = &self.project;
+            let said = fs::read_to_string(project.dir().join(OUTPUT)).unwrap_or_default();
+            assert!(!outcome.is_late, "the run did not end\n{}", project.story());
+            assert!(!said.contains("panicked"), "{said}");
+            assert!(matches!(outcome.code, Some(0..=4)), "{:?}: {said}", outcome.code);
+            self.release();
+            if outcome.code != Some(0) || self.scenario.args == MONITOR {
+                (self.scenario.again)(project);
+            }
+            let done = project.run(MONITOR);
+            let said = format!("{said}{}{}{}", done.out, done.err, project.story());
+            assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
+            self.finish_fast_forward();
+            check::assert_whole(project, self.scenario);
+        });
+        match (done, seen) {
+            (Ok(()), Some(_)) => Ending::Survived,
+            (Ok(()), None) => Ending::Unreached,
+            (Err(text), _) => Ending::Failed(text),
+        }
+    }
+
+    fn traced(&self, args: &[&str], plan: &Plan) -> Outcome {
+        let command = self.project.command(&self.project.root, args);
+        trace(&command, plan, &self.project.dir(), RUN_LIMIT).expect("tracing is permitted")
+    }
+
+    /// Starts it again, and looks at everything.
+    fn recover(&self, outcome: &Outcome) {
+        let project = &self.project;
+        assert!(!outcome.is_late, "the run did not end\n{}", project.story());
+        let is_alive = outcome.struck.as_ref().is_some_and(|point| !point.is_of_command());
+        if is_alive && self.scenario.args == MONITOR && !self.never_began() {
+            let said = project.story();
+            assert_eq!(outcome.code, Some(self.scenario.code), "the living monitor\n{said}");
+        }
+        self.release();
+        (self.scenario.again)(project);
+        let done = project.run(MONITOR);
+        let said = format!("{}{}{}", done.out, done.err, project.story());
+        assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
+        self.finish_fast_forward();
+        self.unlock_refs();
+        check::assert_whole(project, self.scenario);
+    }
+
+    /// A lock on all refs may be a person's: it is the user's to remove, and must be told.
+    fn unlock_refs(&self) {
+        let project = &self.project;
+        let lock = project.path(".git/packed-refs.lock");
+        if !lock.exists() {
+            return;
+        }
+        check::make_old(&lock);
+        let told: Value = serde_json::from_str(&project.ok(&["doctor", "--json"])).expect("JSON");
+        let remedies = told["findings"].as_array().into_iter().flatten();
+        let remedies = remedies.filter_map(|finding| finding["remedy"].as_str());
+        let command = remedies.filter_map(|remedy| remedy.split_once("rm -f ")).next();
+        let (_, path) = command.unwrap_or_else(|| panic!("the lock on refs is not told: {told}"));
+        assert_eq!(path, format!("'{}'", lock.display()));
+        fs::remove_file(lock).expect("it is there");
+    }
+
+    /// A fast-forward of the user's checkout that was killed half-way is the user's to finish: it
+    /// must be told, with a command that does.
+    fn finish_fast_forward(&self) {
+        let project = &self.project;
+        if !project.path(".git").is_dir() || check::checkout_dirt(project).is_empty() {
+            return;
+        }
+        let dirt = check::checkout_dirt(project);
+        let status = project.status();
+        let command = status["landing"]["next"].as_str().unwrap_or_default();
+        let why = status["landing"]["why"].as_str().unwrap_or_default();
+        assert!(
+            why.contains("killed half-way"),
+            "{dirt:?} is not told: {why}\n{}",
+            project.story()
+        );
+        let mut shell = pipeline::sys::child::command("sh", &project.root);
+        let done = shell.args(["-c", command]).output().expect("a shell");
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "`{command}`: {said}");
+        project.ok(MONITOR);
+    }
+
+    /// Returns true when the traced monitor did no more than begin, since a git that it asks at first
+    /// was killed, and said so.
+    fn never_began(&self) -> bool {
+        let said = fs::read_to_string(self.project.dir().join(OUTPUT)).unwrap_or_default();
+        let is_told = said.contains("error: ") && said.contains("killed by signal 9");
+        let log = self.project.log();
+        let last = log.last().and_then(|entry| entry["kind"].as_str()).unwrap_or_default();
+        is_told && FIRST.contains(&last)
+    }
+
+    /// Agents that are held go on.
+    fn release(&self) {
+        let hold = self.project.dir().join("hold");
+        if hold.exists() {
+            fs::remove_file(hold).expect("a file beside the project");
+        }
+    }
+
+    /// Puts everything back to where it was when the scenario was prepared.
+    fn reset(&self) {
+        let dir = self.project.dir();
+        until_alone(&self.project);
+        for entry in fs::read_dir(&dir).expect("its folder").flatten() {
+            let path = entry.path();
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.expect("a folder of our own");
+        }
+        copy(self.kept.path(), &dir);
+        (self.scenario.begin)(&self.project);
+    }
+}
+
+/// Ends what is left of an earlier run.
+fn until_alone(project: &Project) {
+    project.until("what ran before to leave", || {
+        let left = processes_of(&project.dir());
+        left.iter().for_each(|(pid, _)| signal(*pid, Signal::KILL));
+        left.is_empty()
+    });
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut command = pipeline::sys::child::command("cp", from);
+    let status = command.args(["-a", "."]).arg(to).status().expect("cp is there");
+    assert!(status.success(), "cannot copy `{}`", from.display());
+}
+
+/// What `work` gives, or the text of its panic.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic: Box<dyn Any + Send>| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        text.unwrap_or_default()
+    })
+}

@@ -1,0 +1,192 @@
+//! Which points are struck, one after the other or several at a time, and what is counted.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use libtest_mimic::Trial;
+
+use super::Options;
+use super::case::{Case, Ending};
+use super::scenario::{SCENARIOS, Scenario};
+use crate::figures::Figures;
+use crate::tracer::{Plan, Point, obstacle};
+
+/// Scenarios of the fixed part, and how many points of each.
+const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
+
+/// One run: where it is struck, and where the next one is.
+#[derive(Debug, Clone)]
+struct Strike {
+    first: Point,
+    second: Option<Point>,
+}
+
+impl Strike {
+    fn plans(&self) -> Vec<Plan> {
+        let points = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
+        points
+            .map(|point| Plan::Kill { role: point.role.clone(), ordinal: point.ordinal })
+            .collect()
+    }
+
+    /// How to have it again.
+    fn words(&self, scenario: &str) -> String {
+        let Point { role, ordinal, call } = &self.first;
+        let mut words =
+            format!("crash --scenario {scenario} --role '{role}' --ordinal {ordinal} ({call})");
+        if let Some(Point { role, ordinal, call }) = &self.second {
+            words.push_str(&format!(", then in the next monitor {role} {ordinal} ({call})"));
+        }
+        words
+    }
+}
+
+/// Strikes as asked; prints what came of it by scenario.
+pub(super) fn run(options: &Options) -> Figures {
+    let mut figures = Figures::new("crash");
+    if let Some(why) = obstacle() {
+        figures.failures.push(why);
+        return figures;
+    }
+    // A panic is the text of a failure, told with how to have it again.
+    std::panic::set_hook(Box::new(|_| {}));
+    for name in &options.scenario {
+        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+            let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            figures.failures.push(format!("no scenario `{name}`; there are {}", names.join(", ")));
+        }
+    }
+    let is_wanted = |name: &str| {
+        options.scenario.is_empty() || options.scenario.iter().any(|wanted| wanted == name)
+    };
+    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
+        figures.count("scenarios", 1);
+        if let Err(text) = run_scenario(scenario, options, &mut figures) {
+            figures.failures.push(format!("crash --scenario {}: {text}", scenario.name));
+        }
+    }
+    figures
+}
+
+fn run_scenario(
+    scenario: &'static Scenario,
+    options: &Options,
+    figures: &mut Figures,
+) -> Result<(), String> {
+    let case = Case::new(scenario);
+    let points = case.observe()?;
+    let wanted = chosen(&points, options);
+    if options.list {
+        for Point { role, ordinal, call } in &wanted {
+            println!("{}: {role} {ordinal} {call}", scenario.name);
+        }
+        return Ok(());
+    }
+    let mut strikes: Vec<Strike> =
+        wanted.into_iter().map(|first| Strike { first, second: None }).collect();
+    if options.twice > 0 {
+        strikes = pairs(&points, options);
+    }
+    let strikes_count = strikes.len();
+    let (survived, unreached, failures) = strike_all(scenario, case, &strikes, options.jobs);
+    println!(
+        "{}: {} points; struck {} of {strikes_count}, survived {survived}, not reached {unreached}",
+        scenario.name,
+        points.len(),
+        strikes_count - unreached,
+    );
+    figures.count("points enumerated", points.len() as u64);
+    let what = if options.twice > 0 { "pairs of crashes" } else { "crashes" };
+    figures.count(what, (strikes_count - unreached) as u64);
+    figures.count(&format!("{what} survived"), survived as u64);
+    figures.count("not reached", unreached as u64);
+    figures.failures.extend(failures);
+    Ok(())
+}
+
+/// The points asked for.
+fn chosen(points: &[Point], options: &Options) -> Vec<Point> {
+    let is_wanted = |point: &&Point| {
+        let role = options.role.as_deref().unwrap_or_default();
+        let is_role = point.role == role || (!role.contains('#') && point.role.starts_with(role));
+        is_role && options.ordinal.is_none_or(|ordinal| ordinal == point.ordinal)
+    };
+    spread(points.iter().filter(is_wanted).cloned().collect(), options.sample)
+}
+
+/// At most `count` of the points, evenly spread; all of them for 0.
+fn spread(points: Vec<Point>, count: usize) -> Vec<Point> {
+    if count == 0 || points.len() <= count {
+        return points;
+    }
+    (0..count).map(|place| points[(2 * place + 1) * points.len() / (2 * count)].clone()).collect()
+}
+
+/// Pairs drawn by the seed: the second is a point of the first run, which the next resembles.
+fn pairs(points: &[Point], options: &Options) -> Vec<Strike> {
+    let mut dice = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = || {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        points[usize::try_from(dice % points.len() as u64).unwrap_or_default()].clone()
+    };
+    (0..options.twice).map(|_| Strike { first: draw(), second: Some(draw()) }).collect()
+}
+
+/// Runs every strike, several at a time; survived, not reached, and the texts of the failures.
+fn strike_all(
+    scenario: &'static Scenario,
+    case: Case,
+    strikes: &[Strike],
+    jobs: usize,
+) -> (usize, usize, Vec<String>) {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new((0, 0, Vec::new()));
+    let work = |case: Case| {
+        while let Some(strike) = strikes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let ending = case.run(&strike.plans());
+            let mut results = results.lock().expect("no holder panics");
+            match ending {
+                Ending::Survived => results.0 += 1,
+                Ending::Unreached => results.1 += 1,
+                Ending::Failed(text) => {
+                    let failure = format!("{}: {text}", strike.words(scenario.name));
+                    // The whole of it comes at the end.
+                    println!("failed: {}", failure.lines().next().unwrap_or_default());
+                    results.2.push(failure);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..jobs.min(strikes.len()) {
+            scope.spawn(|| work(Case::new(scenario)));
+        }
+        work(case);
+    });
+    results.into_inner().expect("no holder panics")
+}
+
+/// A few points of three scenarios; ignored, with the reason, where nothing can be traced.
+pub(super) fn trials() -> Vec<Trial> {
+    let obstacle = obstacle();
+    let trial = |(name, count): (&'static str, usize)| {
+        let kind = obstacle.clone().unwrap_or_default();
+        Trial::test(format!("crash::killed_at_points_of_{name}_loses_nothing"), move || {
+            let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+            let case = Case::new(found.expect("it is listed"));
+            for first in spread(case.observe()?, count) {
+                let strike = Strike { first, second: None };
+                if let Ending::Failed(text) = case.run(&strike.plans()) {
+                    return Err(format!("{}: {text}", strike.words(name)).into());
+                }
+            }
+            Ok(())
+        })
+        .with_kind(kind)
+        .with_ignored_flag(obstacle.is_some())
+    };
+    FIXED.into_iter().map(trial).collect()
+}

@@ -1,0 +1,364 @@
+//! What the program is killed in: small projects, each with one thing that happens.
+
+use std::fs;
+
+use crate::support::project::Project;
+
+/// What agents run: waits where it is held, leaves a file for its task, or does what its task says.
+const AGENT: &str = r#"set -eu
+case "$PIPELINE_PROJECT" in "$E2E_DIR"/*) ;; *) exit 9 ;; esac
+echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
+if grep -q 'Merge to finish' "$PIPELINE_TASK_FILE"; then
+    printf 'one\ntwo by both\nthree\n' >a.txt
+    exit 0
+fi
+case "$PIPELINE_TASK_ID" in
+FAILS) [ -e "$E2E_DIR/failed" ] || { touch "$E2E_DIR/failed"; exit 3; } ;;
+TWO-*)
+    touch "$E2E_DIR/begun-$PIPELINE_TASK_ID"
+    until [ -e "$E2E_DIR/begun-TWO-1" ] && [ -e "$E2E_DIR/begun-TWO-2" ]; do sleep 0.02; done
+    sed -i "s/^two.*/two by $PIPELINE_TASK_ID/" a.txt
+    exit 0 ;;
+esac
+echo "$PIPELINE_TASK_ID" >"$PIPELINE_STAGE-$PIPELINE_TASK_ID.txt"
+while [ -e "$E2E_DIR/hold" ]; do sleep 0.02; done
+"#;
+
+const STAGES: [&str; 4] = ["architect", "test", "implementation", "supervisor"];
+
+/// Goes on until nothing is left to do.
+pub(super) const MONITOR: &[&str] = &["monitor", "--until-idle", "--timeout", "60s"];
+
+/// One thing that happens, and what holds afterwards wherever it was interrupted.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Makes the project, once.
+    pub(super) prepare: fn(&Project),
+    /// Brings it to where it is to be interrupted: what cannot be kept in files.
+    pub(super) begin: fn(&Project),
+    /// What is interrupted.
+    pub(super) args: &'static [&'static str],
+    /// Puts right what the interrupted command left undone, after the kill.
+    pub(super) again: fn(&Project),
+    /// Exit status of the monitor that goes on until nothing is left to do.
+    pub(super) code: i32,
+    /// Tasks on the landing branch at the end, each once.
+    pub(super) landed: &'static [&'static str],
+    /// A stage may be done again: work is sent back.
+    pub(super) sends_back: bool,
+    /// What else holds at the end.
+    pub(super) check: fn(&Project),
+}
+
+/// Nothing is to be done, or to hold.
+fn nothing(_: &Project) {}
+
+/// A scenario in which one task lands.
+const PLAIN: Scenario = Scenario {
+    name: "",
+    prepare: nothing,
+    begin: nothing,
+    args: MONITOR,
+    again: nothing,
+    code: 0,
+    landed: &["A"],
+    sends_back: false,
+    check: nothing,
+};
+
+/// All of them.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "init", prepare: repository, args: &["init"], again: init_again, ..PLAIN },
+    Scenario { name: "add", prepare: pilot, args: ADD, again: add_again, ..PLAIN },
+    Scenario {
+        name: "import",
+        prepare: backlog,
+        args: &["task", "import", "../backlog.json"],
+        again: import_again,
+        landed: &["A", "B", "C"],
+        ..PLAIN
+    },
+    Scenario {
+        name: "no-git",
+        prepare: without_git,
+        landed: &[],
+        check: |project| assert_eq!(project.task("A"), "completed"),
+        ..PLAIN
+    },
+    Scenario { name: "architect", prepare: |project| staged(project, 0), ..PLAIN },
+    Scenario { name: "test", prepare: |project| staged(project, 1), ..PLAIN },
+    Scenario { name: "implementation", prepare: |project| staged(project, 2), ..PLAIN },
+    Scenario { name: "supervisor", prepare: |project| staged(project, 3), ..PLAIN },
+    Scenario { name: "landing", prepare: landing, check: base_followed, ..PLAIN },
+    Scenario { name: "following", prepare: following, check: base_followed, ..PLAIN },
+    Scenario { name: "base-moved", prepare: base_moved, check: base_followed, ..PLAIN },
+    Scenario {
+        name: "conflict",
+        prepare: conflict,
+        landed: &["TWO-1", "TWO-2"],
+        sends_back: true,
+        check: base_followed,
+        ..PLAIN
+    },
+    Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
+    Scenario {
+        name: "cancel",
+        prepare: |project| staged(project, 2),
+        begin: cancelled,
+        landed: &[],
+        check: |project| assert_eq!(project.task("A"), "cancelled"),
+        ..PLAIN
+    },
+    Scenario {
+        name: "drain",
+        prepare: drained,
+        begin: draining,
+        landed: &["A", "B"],
+        check: is_sequential,
+        ..PLAIN
+    },
+    Scenario {
+        name: "checkpoint",
+        prepare: long_journal,
+        args: LONG,
+        again: long_again,
+        code: 1,
+        landed: &[],
+        check: is_rotated,
+        ..PLAIN
+    },
+    Scenario {
+        name: "mode",
+        prepare: |project| staged(project, 0),
+        args: &["mode", "switch", "sequential"],
+        again: mode_again,
+        check: is_sequential,
+        ..PLAIN
+    },
+    Scenario {
+        name: "rollout",
+        prepare: behind,
+        args: &["rollout", "set", "production"],
+        again: rollout_again,
+        check: base_followed,
+        ..PLAIN
+    },
+    Scenario { name: "promoted", prepare: promoted, check: base_followed, ..PLAIN },
+    Scenario {
+        name: "stop-now",
+        prepare: |project| staged(project, 2),
+        begin: running,
+        args: &["stop", "--now"],
+        ..PLAIN
+    },
+];
+
+const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
+/// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
+const BODY_BYTES: usize = 240 * 1024;
+
+/// Settings with `count` agents for each stage.
+fn settings(more: &str, count: usize) -> String {
+    let mut text = format!(
+        "{more}\n[retry]\nbackoff = {{ first = \"50ms\", factor = 2.0, max = \"200ms\", jitter = 0.1 }}\n"
+    );
+    for stage in STAGES {
+        text.push_str(&format!(
+            "\n[[agent]]\nname = \"{stage}\"\nstages = [\"{stage}\"]\ncount = {count}\n\
+             command = [\"sh\", \"{{project}}/tools/agent.sh\"]\n"
+        ));
+    }
+    text
+}
+
+/// A repository that knows of no pipeline yet.
+fn with(project: &Project, more: &str, count: usize) {
+    fs::create_dir(&project.root).expect("the project's folder");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.write("tools/agent.sh", AGENT);
+    project.write("a.txt", "one\ntwo\nthree\n");
+    project.write("pipeline.toml", &settings(more, count));
+    project.commit("A beginning");
+}
+
+const PILOT: &str = "[project]\nrollout = \"pilot\"\n";
+
+fn repository(project: &Project) {
+    with(project, PILOT, 1);
+}
+
+/// A pipeline that leaves the base alone.
+fn pilot(project: &Project) {
+    repository(project);
+    project.ok(&["init"]);
+}
+
+fn add(project: &Project, id: &str, stages: &str) {
+    project.ok(&["task", "add", &format!("Task {id}"), "--id", id, "--stages", stages]);
+}
+
+/// One task with one stage.
+fn staged(project: &Project, stage: usize) {
+    pilot(project);
+    add(project, "A", STAGES[stage]);
+}
+
+fn init_again(project: &Project) {
+    project.ok(&["init"]);
+    add(project, "A", "architect");
+}
+
+/// Adds it again: it is there, or it is not.
+fn add_again(project: &Project) {
+    let is_there = project.run(&["task", "show", "A"]).code == Some(0);
+    let code = if is_there { 2 } else { 0 };
+    assert_eq!(project.run(ADD).code, Some(code), "it is there: {is_there}");
+}
+
+fn backlog(project: &Project) {
+    pilot(project);
+    let tasks = serde_json::json!({ "tasks": [
+        { "id": "A", "title": "First", "stages": ["architect"] },
+        { "id": "B", "title": "Second", "stages": ["architect"], "depends_on": ["A"] },
+        { "id": "C", "title": "Third", "stages": ["architect"], "depends_on": ["B"] },
+    ] });
+    fs::write(project.dir().join("backlog.json"), tasks.to_string()).expect("the backlog");
+}
+
+/// Imports again: all are there, or none is.
+fn import_again(project: &Project) {
+    let total = project.count("total");
+    assert!(total == 0 || total == 3, "{total} of 3 tasks are there");
+    if total == 0 {
+        project.ok(&["task", "import", "../backlog.json"]);
+    }
+}
+
+fn without_git(project: &Project) {
+    fs::create_dir(&project.root).expect("the project's folder");
+    project.write("tools/agent.sh", AGENT);
+    project.write("pipeline.toml", &settings("[project]\nisolation = \"none\"\n", 1));
+    project.ok(&["init", "--isolation", "none"]);
+    add(project, "A", "architect,implementation");
+}
+
+const CHECKS: &str = "[landing]\nchecks = [\"test -e a.txt\"]\n";
+
+/// A base that nobody has checked out, and checks.
+fn landing(project: &Project) {
+    with(project, CHECKS, 1);
+    project.git(&["switch", "-q", "--detach"]);
+    project.ok(&["init", "--base", "main"]);
+    add(project, "A", "implementation");
+}
+
+/// A base that is checked out.
+fn following(project: &Project) {
+    with(project, "", 1);
+    project.ok(&["init"]);
+    add(project, "A", "architect");
+}
+
+/// Something has landed, and a person has gone on since.
+fn base_moved(project: &Project) {
+    with(project, "", 1);
+    project.ok(&["init"]);
+    add(project, "OLD", "architect");
+    project.ok(MONITOR);
+    project.write("person.txt", "mine\n");
+    project.commit("Mine");
+    add(project, "A", "architect");
+}
+
+fn conflict(project: &Project) {
+    with(project, "", 2);
+    project.ok(&["init"]);
+    add(project, "TWO-1", "implementation");
+    add(project, "TWO-2", "implementation");
+}
+
+fn retry(project: &Project) {
+    pilot(project);
+    add(project, "FAILS", "implementation");
+}
+
+/// The agent of the one task at work, and no monitor.
+fn running(project: &Project) {
+    fs::write(project.dir().join("hold"), "").expect("a file beside the project");
+    let mut monitor = project.start(MONITOR);
+    project.until("the agent", || !project.runs().is_empty());
+    monitor.kill();
+}
+
+fn cancelled(project: &Project) {
+    running(project);
+    project.ok(&["task", "cancel", "A"]);
+}
+
+fn drained(project: &Project) {
+    pilot(project);
+    add(project, "A", "implementation");
+    add(project, "B", "test");
+}
+
+/// A drain that waits for an agent, and no monitor.
+fn draining(project: &Project) {
+    running(project);
+    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "60s"]);
+    project.until("the drain", || {
+        project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
+    });
+    switch.kill();
+    project.release("hold");
+}
+
+fn is_sequential(project: &Project) {
+    assert_eq!(project.status()["orchestration_mode"], "sequential");
+}
+
+fn mode_again(project: &Project) {
+    project.ok(&["mode", "switch", "sequential"]);
+}
+
+fn long_journal(project: &Project) {
+    pilot(project);
+    fs::write(project.dir().join("body"), "x".repeat(BODY_BYTES)).expect("a body");
+    for id in ["L1", "L2", "L3", "L4"] {
+        project.ok(&["task", "add", "Long", "--id", id, "--hold", "--body-file", "../body"]);
+    }
+}
+
+fn long_again(project: &Project) {
+    let is_there = project.run(&["task", "show", "LAST"]).code == Some(0);
+    let code = if is_there { 2 } else { 0 };
+    assert_eq!(project.run(LONG).code, Some(code), "it is there: {is_there}");
+}
+
+fn is_rotated(project: &Project) {
+    assert_eq!(project.count("total"), 5);
+    let journal = project.path(".git/pipeline/journal");
+    let segments = fs::read_dir(journal).expect("the journal is there").count();
+    assert!(segments >= 2, "{segments} segments: no checkpoint was made");
+}
+
+/// A pilot whose task has landed; the base has not followed.
+fn behind(project: &Project) {
+    staged(project, 0);
+    project.ok(MONITOR);
+}
+
+fn promoted(project: &Project) {
+    behind(project);
+    project.ok(&["rollout", "set", "production"]);
+}
+
+fn rollout_again(project: &Project) {
+    project.ok(&["rollout", "set", "production"]);
+}
+
+fn base_followed(project: &Project) {
+    let (base, landed) = ("refs/heads/main", "refs/heads/pipeline/landed");
+    assert_eq!(project.git(&["rev-parse", base]), project.git(&["rev-parse", landed]));
+}

@@ -1,0 +1,195 @@
+//! System calls as seen at their entry: which of them change something, and what it is.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use super::Point;
+
+/// `op` of a stop at the entry of a call (ptrace(2), `PTRACE_GET_SYSCALL_INFO`).
+const ENTRY: u8 = 1;
+/// Longest path that is told.
+const PATH_BYTES_MAX: usize = 512;
+/// Bytes of a name that the kernel hands out for what is no file.
+const NO_FILES: [&str; 3] = ["pipe:", "anon_inode:", "/dev/"];
+
+/// What a call changes, and which of its arguments says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Bytes go to the descriptor.
+    Output,
+    /// Something is done to the file of the descriptor.
+    Descriptor,
+    /// Paths are changed; the argument is the last of them.
+    Path(usize),
+    /// A file is opened: path, flags.
+    Open(usize, usize),
+    /// A program is executed, if it is there: a search tries many places.
+    Program,
+    /// A process is made, unless it is a thread: the flags, or where they lie.
+    Birth,
+    BirthIn,
+    /// Nothing to be told but its name.
+    Plain,
+}
+
+/// Calls that change something outside of their process (Linux, x86_64).
+const CALLS: &[(libc::c_long, &str, Kind)] = &[
+    (libc::SYS_write, "write", Kind::Output),
+    (libc::SYS_pwrite64, "pwrite", Kind::Output),
+    (libc::SYS_writev, "writev", Kind::Output),
+    (libc::SYS_pwritev, "pwritev", Kind::Output),
+    (libc::SYS_sendto, "sendto", Kind::Output),
+    (libc::SYS_sendmsg, "sendmsg", Kind::Output),
+    (libc::SYS_sendfile, "sendfile", Kind::Output),
+    (libc::SYS_copy_file_range, "copy_file_range", Kind::Plain),
+    (libc::SYS_fsync, "fsync", Kind::Descriptor),
+    (libc::SYS_fdatasync, "fdatasync", Kind::Descriptor),
+    (libc::SYS_sync_file_range, "sync_file_range", Kind::Descriptor),
+    (libc::SYS_ftruncate, "ftruncate", Kind::Descriptor),
+    (libc::SYS_fallocate, "fallocate", Kind::Descriptor),
+    (libc::SYS_fchmod, "fchmod", Kind::Descriptor),
+    (libc::SYS_flock, "flock", Kind::Descriptor),
+    (libc::SYS_bind, "bind", Kind::Descriptor),
+    (libc::SYS_connect, "connect", Kind::Descriptor),
+    (libc::SYS_open, "open", Kind::Open(0, 1)),
+    (libc::SYS_openat, "open", Kind::Open(1, 2)),
+    (libc::SYS_creat, "creat", Kind::Path(0)),
+    (libc::SYS_rename, "rename", Kind::Path(1)),
+    (libc::SYS_renameat, "rename", Kind::Path(3)),
+    (libc::SYS_renameat2, "rename", Kind::Path(3)),
+    (libc::SYS_link, "link", Kind::Path(1)),
+    (libc::SYS_linkat, "link", Kind::Path(3)),
+    (libc::SYS_symlink, "symlink", Kind::Path(1)),
+    (libc::SYS_symlinkat, "symlink", Kind::Path(2)),
+    (libc::SYS_unlink, "unlink", Kind::Path(0)),
+    (libc::SYS_unlinkat, "unlink", Kind::Path(1)),
+    (libc::SYS_rmdir, "rmdir", Kind::Path(0)),
+    (libc::SYS_mkdir, "mkdir", Kind::Path(0)),
+    (libc::SYS_mkdirat, "mkdir", Kind::Path(1)),
+    (libc::SYS_truncate, "truncate", Kind::Path(0)),
+    (libc::SYS_chmod, "chmod", Kind::Path(0)),
+    (libc::SYS_fchmodat, "chmod", Kind::Path(1)),
+    (libc::SYS_utimensat, "utimens", Kind::Path(1)),
+    (libc::SYS_execve, "execve", Kind::Program),
+    (libc::SYS_fork, "fork", Kind::Plain),
+    (libc::SYS_vfork, "vfork", Kind::Plain),
+    (libc::SYS_clone, "clone", Kind::Birth),
+    (libc::SYS_clone3, "clone", Kind::BirthIn),
+    (libc::SYS_kill, "kill", Kind::Plain),
+    (libc::SYS_pidfd_send_signal, "pidfd_send_signal", Kind::Plain),
+    (libc::SYS_exit_group, "exit", Kind::Plain),
+];
+
+/// Returns the call that a stopped thread is about to make, as told to people; `None` when it is
+/// not at an entry, or the call changes nothing outside.
+pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
+    if ptrace::syscall_info(pid).ok()?.op != ENTRY {
+        return None;
+    }
+    let regs = ptrace::getregs(pid).ok()?;
+    let number = regs.orig_rax.cast_signed();
+    let (_, name, kind) = CALLS.iter().find(|(call, _, _)| *call == number)?;
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10];
+    let base = base.to_str().unwrap_or_default();
+    let about = match kind {
+        Kind::Output => {
+            // Standard output and error are read by people, but for a keeper's, which is a message.
+            let is_message = args[0] > 2 || role.starts_with("keeper");
+            let file = descriptor(pid, args[0]).filter(|_| is_message)?;
+            let is_file = !NO_FILES.iter().any(|name| file.starts_with(name));
+            (is_file || args[0] == 1).then_some(file)?
+        }
+        Kind::Descriptor => descriptor(pid, args[0])?,
+        Kind::Path(place) => path(pid, args[*place]),
+        Kind::Program => Some(path(pid, args[0])).filter(|path| Path::new(path).exists())?,
+        Kind::Open(place, flags) => opened(pid, args[*place], args[*flags])?,
+        Kind::Birth => process(args[0])?,
+        Kind::BirthIn => process(word(pid, args[0])?)?,
+        Kind::Plain => String::new(),
+    };
+    let about =
+        about.strip_prefix(base).map_or(about.as_str(), |rest| rest.trim_start_matches('/'));
+    Some(format!("{name} {about}").trim_end().to_owned())
+}
+
+/// Makes the call that a thread is about to make do nothing.
+pub(super) fn skip(pid: Pid) {
+    if let Ok(mut regs) = ptrace::getregs(pid) {
+        regs.orig_rax = u64::MAX;
+        // It fails only when the thread is gone, and its call with it.
+        let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Makes the call that a thread comes back from one that failed.
+pub(super) fn fail(pid: Pid, errno: Errno) {
+    if let Ok(mut regs) = ptrace::getregs(pid) {
+        regs.rax = i64::from(-(errno as i32)).cast_unsigned();
+        // It fails only when the thread is gone.
+        let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Returns whether the kernel could answer the call at the point in this way.
+pub fn can_fail(point: &Point, errno: Errno) -> bool {
+    let (name, about) = point.call.split_once(' ').unwrap_or((&point.call, ""));
+    let is = |names: &[&str]| names.contains(&name);
+    if about.starts_with("socket:") {
+        return false;
+    }
+    let is_write = is(&["write", "pwrite", "writev", "pwritev", "copy_file_range"]);
+    let is_sync = is(&["fsync", "fdatasync"]);
+    let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink"]);
+    // A git that cannot remove its own lock leaves it, and nobody but git may say that it is stale.
+    let is_removing = is(&["unlink", "rmdir"]) && !about.ends_with(".lock");
+    match errno {
+        Errno::ENOSPC => is_write || is_sync || is_making || is(&["fallocate"]),
+        Errno::EIO => is_write || is_sync || is_making || is_removing || is(&["ftruncate"]),
+        Errno::EACCES | Errno::EROFS => is_making || is_removing,
+        Errno::EMFILE => is(&["open", "creat"]),
+        Errno::EINTR => is_write || is_sync || is(&["open", "flock"]),
+        Errno::EAGAIN => is(&["fork", "vfork", "clone"]),
+        _ => false,
+    }
+}
+
+fn process(flags: u64) -> Option<String> {
+    (flags & u64::from(libc::CLONE_THREAD.cast_unsigned()) == 0).then(String::new)
+}
+
+fn opened(pid: Pid, place: u64, flags: u64) -> Option<String> {
+    let flags = i32::try_from(flags & u64::from(u32::MAX)).unwrap_or_default();
+    let makes = flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
+    let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+    let path = path(pid, place);
+    ((makes || writes) && !path.starts_with("/dev/")).then_some(path)
+}
+
+fn descriptor(pid: Pid, number: u64) -> Option<String> {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?;
+    Some(link.to_string_lossy().into_owned())
+}
+
+fn word(pid: Pid, place: u64) -> Option<u64> {
+    let mut bytes = [0_u8; 8];
+    memory(pid)?.read_exact_at(&mut bytes, place).ok()?;
+    Some(u64::from_ne_bytes(bytes))
+}
+
+fn path(pid: Pid, place: u64) -> String {
+    let mut bytes = [0_u8; PATH_BYTES_MAX];
+    let read = memory(pid).and_then(|memory| memory.read_at(&mut bytes, place).ok());
+    let bytes = &bytes[..read.unwrap_or_default()];
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn memory(pid: Pid) -> Option<File> {
+    File::open(format!("/proc/{pid}/mem")).ok()
+}
