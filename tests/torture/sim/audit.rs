@@ -30,6 +30,8 @@ pub struct Audit {
     pub ways: BTreeSet<&'static str>,
     /// A retry was asked for: stages may run again.
     pub is_retry: bool,
+    /// Every change in words, if somebody wants to read them.
+    pub story: Option<Vec<String>>,
 }
 
 fn load(store: &mut MemoryStore) -> (State, u64) {
@@ -58,6 +60,7 @@ impl Audit {
             landed: BTreeMap::new(),
             ways: BTreeSet::new(),
             is_retry: false,
+            story: None,
         }
     }
 
@@ -71,6 +74,9 @@ impl Audit {
         for record in records {
             assert_eq!(record.seq, self.seq + 1, "records follow one another");
             for change in decode(&record).expect("own format") {
+                if let Some(story) = &mut self.story {
+                    story.push(format!("{} {}: {change:?}", record.seq, record.actor));
+                }
                 self.before(&change);
                 apply(&mut self.state, &change);
             }
@@ -82,7 +88,11 @@ impl Audit {
     /// After a power cut: what was told must still be there.
     pub fn after_power_cut(&mut self) {
         let (state, seq) = load(&mut self.store);
-        assert!(seq >= self.acknowledged, "record {} was told, {seq} is the last", self.acknowledged);
+        assert!(
+            seq >= self.acknowledged,
+            "record {} was told, {seq} is the last",
+            self.acknowledged
+        );
         if seq < self.seq {
             // What nobody was told of never was.
             let is_known = |id: &AttemptId| state.attempts.contains_key(id);
@@ -95,6 +105,7 @@ impl Audit {
 
     /// The whole journal read anew gives the same state.
     pub fn refold(&mut self) {
+        self.catch_up();
         let (state, seq) = load(&mut self.store.another());
         assert_eq!(seq, self.seq);
         assert!(state == self.state, "the journal folds into another state");
@@ -164,8 +175,8 @@ impl Audit {
         assert!(!task.is_held, "`{id}` starts while held");
         for dep in &task.spec.depends_on {
             let is_met = state.tasks.get(dep).is_some_and(|dep| {
-                matches!(dep.phase, TaskPhase::Completed { .. }) || dep.is_met() && dep.spec.kind
-                    == pipeline::machine::task::TaskKind::Epic
+                matches!(dep.phase, TaskPhase::Completed { .. })
+                    || dep.is_met() && dep.spec.kind == pipeline::machine::task::TaskKind::Epic
             });
             assert!(is_met, "`{id}` starts before `{dep}` is complete");
         }

@@ -85,9 +85,15 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
+/// What a failure says, without the names in it.
+fn kind_of(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.split('`').step_by(2).flat_map(str::chars).filter(|c| !c.is_ascii_digit()).collect()
+}
+
 /// Leaves out events, in ever smaller pieces, while the rest still breaks.
-fn shrink(mut script: Script) -> (Script, String) {
-    let mut why = String::new();
+fn shrink(mut script: Script, first: &str) -> (Script, String) {
+    let mut why = first.to_owned();
     let mut size = script.len() / 2;
     while size > 0 {
         let mut at = 1;
@@ -95,8 +101,10 @@ fn shrink(mut script: Script) -> (Script, String) {
             let mut shorter = script.clone();
             shorter.drain(at..(at + size).min(script.len()));
             match run_one(Dice::of_script(shorter.clone())).broke {
-                Some((text, _)) => (script, why) = (shorter, text),
-                None => at += size,
+                Some((text, _)) if kind_of(&text) == kind_of(first) => {
+                    (script, why) = (shorter, text);
+                }
+                Some(_) | None => at += size,
             }
         }
         size /= 2;
@@ -106,10 +114,14 @@ fn shrink(mut script: Script) -> (Script, String) {
 
 fn describe(seed: u64, first: &str, script: Script) -> String {
     let drawn = script.len();
-    let (least, why) = shrink(script);
+    let (least, why) = shrink(script, first);
+    let count = least.len();
+    let mut sim = Sim::new(Dice::of_script(least));
+    sim.tell_all();
+    let _ = catch_unwind(AssertUnwindSafe(|| sim.run(EVENTS)));
+    let story = sim.story();
     format!(
-        "seed {seed}: {first}\n  the fewest of its {drawn} events that break: {}: {why}",
-        least.len()
+        "seed {seed}: {first}\n  the fewest of its {drawn} events that break: {count}: {why}\n  {story}"
     )
 }
 
@@ -145,7 +157,8 @@ pub fn run(options: &Options) -> Figures {
     let mut figures = figures.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     figures.count("steps", steps.into_inner());
     figures.count("seeds", next.into_inner() - options.seed);
-    figures.count("kinds of events and ends", seen.into_inner().map_or(0, |seen| seen.len() as u64));
+    figures
+        .count("kinds of events and ends", seen.into_inner().map_or(0, |seen| seen.len() as u64));
     figures
 }
 
@@ -162,6 +175,10 @@ pub fn trials() -> Vec<Trial> {
         }
         let wanted = KINDS.into_iter().chain(Class::ALL.map(Class::word));
         let missing: Vec<&str> = wanted.filter(|what| !seen.contains(what)).collect();
-        if missing.is_empty() { Ok(()) } else { Err(format!("no seed comes to {missing:?}").into()) }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("no seed comes to {missing:?}").into())
+        }
     })]
 }

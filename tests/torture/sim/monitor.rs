@@ -295,9 +295,10 @@ impl Monitor {
         for id in running {
             let place = self.place.borrow();
             let is_kept = place.runs.contains_key(&id);
-            let is_being_ended = place.jobs.iter().any(
-                |job| matches!(&job.work, Work::EndOrphans { attempt, .. } if *attempt == id),
-            );
+            let is_being_ended = place
+                .jobs
+                .iter()
+                .any(|job| matches!(&job.work, Work::EndOrphans { attempt, .. } if *attempt == id));
             drop(place);
             if !is_kept && !is_being_ended {
                 self.find_again(&id);

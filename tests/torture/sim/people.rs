@@ -141,11 +141,8 @@ fn edit(state: &State, dice: &mut Dice) -> Command {
 fn retry(state: &State, dice: &mut Dice) -> Command {
     let stages = state.settings.stages.clone();
     let is_all = dice.percent(40);
-    let target = if is_all {
-        RetryTarget::Blocked
-    } else {
-        RetryTarget::Tasks(some_tasks(state, dice))
-    };
+    let target =
+        if is_all { RetryTarget::Blocked } else { RetryTarget::Tasks(some_tasks(state, dice)) };
     let wants_stage = dice.percent(30);
     Command::RetryTasks {
         target,

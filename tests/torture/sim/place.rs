@@ -138,8 +138,6 @@ pub struct Place {
     pub mail: Vec<Mail>,
     /// The monitor that lives.
     pub monitor: Option<u32>,
-    /// What passed checks.
-    pub verified: BTreeSet<Oid>,
     pub mix: Mix,
 }
 
@@ -217,9 +215,7 @@ impl Place {
                 Went::Done(Observation::Advanced { attempt: attempt.clone() })
             }
             Work::TakeBase { base, landed } => self.take_base(step, base, landed.as_ref(), dice),
-            Work::Merge { task, number, tip, onto } => {
-                self.merge(task, *number, (tip, onto), dice)
-            }
+            Work::Merge { task, number, tip, onto } => self.merge(task, *number, (tip, onto), dice),
             Work::Land { task, number, onto, commit } => self.land(task, *number, (onto, commit)),
             Work::Follow { to, from } => self.follow(to, from, dice),
             Work::EndOrphans { attempt, why } => {
@@ -284,11 +280,13 @@ impl Place {
     }
 
     fn stop(&mut self, owner: u32, attempt: &AttemptId, agent: &str, now: Time) -> Went {
-        let is_ordered = |job: &Job| matches!(&job.work, Work::Order { attempt: other, .. } if other == attempt);
+        let is_ordered =
+            |job: &Job| matches!(&job.work, Work::Order { attempt: other, .. } if other == attempt);
         if self.jobs.iter().any(is_ordered) {
             return Went::On;
         }
-        let is_running = self.keepers.get(agent).is_some_and(|k| k.attempt.as_ref() == Some(attempt));
+        let is_running =
+            self.keepers.get(agent).is_some_and(|k| k.attempt.as_ref() == Some(attempt));
         if is_running {
             self.end_run(attempt, exit(End::Stopped, now), true);
         } else {
@@ -306,9 +304,8 @@ impl Place {
         });
         let mut parents = vec![tip];
         parents.extend(merge);
-        let commit = (left.has_changed || merge.is_some()).then(|| {
-            self.git.commit(&parents, None, &format!("work {attempt}"))
-        });
+        let commit = (left.has_changed || merge.is_some())
+            .then(|| self.git.commit(&parents, None, &format!("work {attempt}")));
         if step == 0 {
             if let Some(commit) = &commit {
                 self.git.set(&format!("salvage/{attempt}"), Some(commit));
@@ -336,8 +333,7 @@ impl Place {
     }
 
     fn take_base(&mut self, step: u32, base: &Oid, landed: Option<&Oid>, dice: &mut Dice) -> Went {
-        let taken =
-            |landed: Oid| Went::Done(Observation::BaseTaken { base: base.clone(), landed });
+        let taken = |landed: Oid| Went::Done(Observation::BaseTaken { base: base.clone(), landed });
         let Some(recorded) = landed else {
             return match self.git.swap(LANDED, Some(base), None) {
                 Ok(()) => taken(base.clone()),
