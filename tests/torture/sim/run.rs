@@ -350,7 +350,7 @@ impl Sim {
     fn check(&mut self) {
         self.steps += 1;
         self.audit.catch_up();
-        let is_sampled = self.steps % 64 == 0;
+        let is_sampled = self.steps.is_multiple_of(64);
         if let Some(monitor) = self.monitor.as_ref().filter(|monitor| !monitor.is_failing) {
             let is_current = monitor.cycle.ledger.seq() == self.audit.seq;
             if is_current && is_sampled {
