@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
@@ -34,6 +35,9 @@ enum Kind {
     /// Nothing to be told but its name.
     Plain,
 }
+
+/// How the end of a process is told.
+pub(super) const EXIT: &str = "exit";
 
 /// Calls that change something outside of their process (Linux, x86_64).
 const CALLS: &[(libc::c_long, &str, Kind)] = &[
@@ -80,7 +84,7 @@ const CALLS: &[(libc::c_long, &str, Kind)] = &[
     (libc::SYS_clone3, "clone", Kind::BirthIn),
     (libc::SYS_kill, "kill", Kind::Plain),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal", Kind::Plain),
-    (libc::SYS_exit_group, "exit", Kind::Plain),
+    (libc::SYS_exit_group, EXIT, Kind::Plain),
 ];
 
 /// Returns the call that a stopped thread is about to make, as told to people; `None` when it is
@@ -119,6 +123,15 @@ pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
 pub(super) fn skip(pid: Pid) {
     if let Ok(mut regs) = ptrace::getregs(pid) {
         regs.orig_rax = u64::MAX;
+        // It fails only when the thread is gone, and its call with it.
+        let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Makes the call that a thread comes back from have failed.
+pub(super) fn answer(pid: Pid, errno: Errno) {
+    if let Ok(mut regs) = ptrace::getregs(pid) {
+        regs.rax = i64::from(-(errno as i32)).cast_unsigned();
         // It fails only when the thread is gone, and its call with it.
         let _ = ptrace::setregs(pid, regs);
     }

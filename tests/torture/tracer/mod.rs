@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, thread};
 
+use libtest_mimic::Trial;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
@@ -46,6 +47,10 @@ impl Point {
     pub fn is_of_command(&self) -> bool {
         self.role.starts_with("monitor#") || self.role.starts_with("command#")
     }
+
+    fn is_at(&self, role: &str, ordinal: u32) -> bool {
+        self.role == role && self.ordinal == ordinal
+    }
 }
 
 /// What to do.
@@ -55,6 +60,9 @@ pub enum Plan {
     Observe,
     /// End the process with SIGKILL before the call takes effect, and let all others go.
     Kill { role: String, ordinal: u32 },
+    /// Let the call fail with this number, and if it lasts every point after it, in whatever process;
+    /// only the end of a process cannot fail.
+    Fail { role: String, ordinal: u32, errno: Errno, is_lasting: bool },
 }
 
 /// What a traced run was like.
@@ -102,6 +110,29 @@ pub fn trace(command: &Command, plan: &Plan, base: &Path, limit: Duration) -> io
     let watch = Watch::new(&tracer.living, limit);
     tracer.follow()?;
     tracer.end(&mut child, watch)
+}
+
+/// The tracer itself, on a small program; ignored, with the reason, where nothing can be traced.
+pub fn trials() -> Vec<Trial> {
+    let obstacle = obstacle();
+    let trial = Trial::test("tracer::a_call_that_is_to_fail_fails_and_has_no_effect", || {
+        let dir = tempfile::tempdir()?;
+        let mut command = pipeline::sys::child::command("mkdir", dir.path());
+        command.args(["first", "second"]).env("LC_ALL", "C");
+        for (is_lasting, left) in [(false, 1), (true, 0)] {
+            let (role, errno) = ("mkdir#1".to_owned(), Errno::ENOSPC);
+            let plan = Plan::Fail { role, ordinal: 1, errno, is_lasting };
+            let outcome = trace(&command, &plan, dir.path(), Duration::from_secs(10))?;
+            let said = fs::read_to_string(dir.path().join(OUTPUT))?;
+            let made = ["first", "second"].map(|name| fs::remove_dir(dir.path().join(name)));
+            assert_eq!(outcome.code, Some(1), "{:?}", outcome.points);
+            assert!(said.contains("No space left on device"), "{said}");
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), left, "{said}");
+        }
+        Ok(())
+    });
+    let kind = obstacle.clone().unwrap_or_default();
+    vec![trial.with_kind(kind).with_ignored_flag(obstacle.is_some())]
 }
 
 /// Says why nothing can be traced here; `None`: it can.
@@ -187,6 +218,10 @@ struct Tracer {
     numbers: BTreeMap<String, u32>,
     points: Vec<Point>,
     struck: Option<Point>,
+    /// Threads in a call that fails.
+    failing: BTreeMap<i32, Errno>,
+    /// All that is followed is let go.
+    is_releasing: bool,
 }
 
 impl Tracer {
@@ -204,6 +239,8 @@ impl Tracer {
             numbers: BTreeMap::new(),
             points: Vec::new(),
             struck: None,
+            failing: BTreeMap::new(),
+            is_releasing: false,
         }
     }
 
@@ -320,6 +357,7 @@ impl Tracer {
     fn forget(&mut self, pid: Pid) {
         let id = pid.as_raw();
         let Some(process) = self.threads.remove(&id) else { return };
+        self.failing.remove(&id);
         if !self.threads.values().any(|of| *of == process) {
             self.processes.remove(&process);
             self.living.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
@@ -328,27 +366,40 @@ impl Tracer {
 
     fn on_call(&mut self, pid: Pid) {
         let id = pid.as_raw();
+        if let Some(errno) = self.failing.remove(&id) {
+            call::answer(pid, errno);
+            return;
+        }
         let Some(process_id) = self.threads.get(&id).copied() else { return };
         let Some(process) = self.processes.get_mut(&process_id) else { return };
-        let Some(role) = process.role.clone().filter(|_| self.struck.is_none()) else { return };
+        let Some(role) = process.role.clone().filter(|_| !self.is_releasing) else { return };
         let Some(call) = call::entered(pid, &role, &self.base) else { return };
         process.ordinal += 1;
         let point = Point { role, ordinal: process.ordinal, call };
         self.points.push(point.clone());
         match &self.plan {
-            Plan::Kill { role, ordinal } if *role == point.role && *ordinal == point.ordinal => {
+            Plan::Kill { role, ordinal } if point.is_at(role, *ordinal) => {
                 call::skip(pid);
                 // It is stopped, so it is there.
                 let _ = kill(Pid::from_raw(process_id), Signal::SIGKILL);
                 self.struck = Some(point);
                 self.release();
             }
-            Plan::Observe | Plan::Kill { .. } => {}
+            Plan::Fail { role, ordinal, errno, is_lasting } if point.call != call::EXIT => {
+                let is_later = *is_lasting && self.struck.is_some();
+                if is_later || point.is_at(role, *ordinal) {
+                    call::skip(pid);
+                    self.failing.insert(id, *errno);
+                    self.struck.get_or_insert(point);
+                }
+            }
+            Plan::Observe | Plan::Kill { .. } | Plan::Fail { .. } => {}
         }
     }
 
     /// Stops every thread that is followed, so that it can be let go.
-    fn release(&self) {
+    fn release(&mut self) {
+        self.is_releasing = true;
         for id in self.threads.keys() {
             // One that is stopped is let go as it is resumed.
             let _ = ptrace::interrupt(Pid::from_raw(*id));
@@ -362,7 +413,7 @@ impl Tracer {
             let _ = ptrace::detach(pid, signal);
             return;
         }
-        if self.struck.is_none() {
+        if !self.is_releasing {
             // It fails only when the thread has been killed, which is told next.
             let _ = ptrace::syscall(pid, signal);
         } else if ptrace::detach(pid, signal).is_ok() {
