@@ -32,7 +32,7 @@ pub enum Follow {
     Refused {
         /// What is in the way, for `status`.
         why: String,
-        /// What the person can type; `None` when git's message is all there is to say.
+        /// What the person can type; `None`: to merge the landing branch, once git's message is heeded.
         command: Option<String>,
         /// Git's own words; empty when it was not asked.
         stderr: Stderr,
@@ -166,7 +166,9 @@ impl Repo {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
             Some(found) if self.is_ancestor(found, to)? => Ok(Follow::Refused {
                 why: format!("git cannot fast-forward `{}`", dir.display()),
-                command: Some(format!("git -C {} merge --ff-only {to}", quoted(dir))),
+                // In the project itself the usual one does, which stays true when more lands.
+                command: (dir != self.root)
+                    .then(|| format!("git -C {} merge --ff-only {to}", quoted(dir))),
                 stderr: Stderr(reply.stderr),
             }),
             Some(_) | None => Ok(Follow::NotFastForward(found)),
@@ -372,7 +374,7 @@ mod tests {
         case.write("new.txt", "untracked");
         let Follow::Refused { stderr, command, .. } = case.follow() else { panic!("followed") };
         assert!(stderr.0.contains("new.txt"), "{stderr}");
-        assert!(command.unwrap().contains("merge --ff-only"));
+        assert_eq!(command, None, "the usual one, told from the project's root");
         case.write(".git/info/exclude", "new.txt\n");
         assert!(matches!(case.follow(), Follow::Refused { .. }));
         assert_eq!(case.text("new.txt").as_deref(), Some("untracked"));
