@@ -6,6 +6,7 @@ use std::path::Path;
 use super::job::{AttemptRef, ExitRecord, StartedRecord};
 use super::rendezvous::lock_path;
 use super::tree::Strays;
+use crate::sys::fail;
 
 /// Tells whether somebody holds the lock on this file.
 pub type IsHeld = fn(&Path) -> bool;
@@ -30,6 +31,7 @@ pub enum Probe {
 /// # Errors
 /// When a record or /proc cannot be read.
 pub fn probe(keeper_dir: &Path, attempt: &AttemptRef, is_held: IsHeld) -> io::Result<Probe> {
+    fail::point("probe.read")?;
     if let Some(record) = ExitRecord::read(attempt)? {
         return Ok(Probe::Exited(Box::new(record)));
     }

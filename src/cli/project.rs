@@ -272,6 +272,12 @@ impl From<LedgerError> for Error {
             Kind::Failed if is_forbidden(&error) => {
                 Some("the state belongs to another user or is read-only: make it writable for you")
             }
+            Kind::Failed if error.is_full() => {
+                Some("nothing was changed; free some room on that disk, then try again")
+            }
+            Kind::Failed if error.is_passing() => {
+                Some("nothing was changed; try again when the cause is gone")
+            }
             Kind::Failed | Kind::Usage | Kind::Invalid | Kind::Interrupted => None,
         };
         let told = Self::new(kind, error.to_string());

@@ -62,6 +62,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             index::rebuild(state);
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
+        ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
         }

@@ -57,6 +57,10 @@ pub enum ProjectChange {
     CurrentTaskSet {
         id: Option<TaskId>,
     },
+    /// While there is one nothing new starts, and what fails of infrastructure is not counted.
+    ShortageSet {
+        what: Option<String>,
+    },
     /// What shadow mode would do for a task.
     WouldStart {
         id: TaskId,

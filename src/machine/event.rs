@@ -214,6 +214,10 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
+    /// Disk, descriptors or processes are short, in words; `None`: there is enough again.
+    ShortageSeen {
+        what: Option<String>,
+    },
     BaseSeen {
         tip: Oid,
         landed: Option<Oid>,

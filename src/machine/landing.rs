@@ -5,7 +5,7 @@ use super::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing, LandingPhase};
-use super::observe::{no_landing, paused, with_tail};
+use super::observe::{counted, no_landing, paused, with_tail};
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, task as of_task};
@@ -76,7 +76,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::WorktreeGone { .. }
         | Observation::CannotStart { .. }
         | Observation::Advanced { .. }
-        | Observation::AttemptFaulted { .. } => Step::note("not of the lane"),
+        | Observation::AttemptFaulted { .. }
+        | Observation::ShortageSeen { .. } => Step::note("not of the lane"),
     }
 }
 
@@ -124,10 +125,10 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
 
 fn faulted(state: &State, event: &Event, why: &str) -> Vec<Change> {
     let Some(landing) = &state.landing else {
-        let tries = paused(state, event, state.base.take_tries.failed + 1, why);
+        let tries = paused(state, event, counted(state, state.base.take_tries.failed), why);
         return vec![lane(LaneChange::TakeStalled { tries })];
     };
-    let failed = landing.tries.failed + 1;
+    let failed = counted(state, landing.tries.failed);
     if failed <= state.settings.limits.infrastructure_retries {
         let tries = paused(state, event, failed, why);
         let landing = Some(Landing { tries, ..landing.clone() });
@@ -311,7 +312,7 @@ pub(super) fn checked(
 
 /// Makes and checks the commit again after a pause; past the bound the task is blocked.
 fn again(state: &State, event: &Event, landing: &Landing, why: &str) -> Vec<Change> {
-    let failed = landing.tries.failed + 1;
+    let failed = counted(state, landing.tries.failed);
     if failed > state.settings.limits.infrastructure_retries {
         return faulted(state, event, why);
     }
@@ -336,7 +337,7 @@ pub(super) fn base_checked(
     if verdict.class == Class::Completed {
         return vec![lane(LaneChange::BaseFoundGreen { commit })];
     }
-    let failed = state.base.check_tries.failed + 1;
+    let failed = counted(state, state.base.check_tries.failed);
     let is_judged = verdict.class == Class::ChecksFailed;
     if is_judged || failed > state.settings.limits.infrastructure_retries {
         let text = with_tail(&verdict.reason, check);

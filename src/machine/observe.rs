@@ -65,6 +65,12 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
+        Observation::ShortageSeen { what } => {
+            // Only whether there is one counts, not how much is left.
+            let is_same = state.shortage.is_some() == what.is_some();
+            let change = ProjectChange::ShortageSet { what: what.clone() };
+            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -336,7 +342,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
     match found.phase {
         // It runs on: only its end could not be brought about, and that is tried again.
         AttemptPhase::Running if found.is_stopping => {
-            let tries = paused(state, event, found.tries.failed + 1, why);
+            let tries = paused(state, event, counted(state, found.tries.failed), why);
             vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
         }
         AttemptPhase::Running => Vec::new(),
@@ -355,7 +361,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
 
 /// Pauses an attempt whose effect failed; past the bound it ends, its worktree untouched.
 fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
-    let failed = found.tries.failed + 1;
+    let failed = counted(state, found.tries.failed);
     if failed > state.settings.limits.infrastructure_retries {
         let reason = format!("{why}; what it left is in its worktree slot {}", found.slot);
         let outcome = Outcome { class: Class::Infrastructure, reason, at: event.at };
@@ -363,6 +369,12 @@ fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change
     }
     let tries = paused(state, event, failed, why);
     vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
+}
+
+/// Returns how many failures there are with one more; during a shortage none is added, since it
+/// comes to an end by itself and then all is tried again.
+pub(super) fn counted(state: &State, failed: u32) -> u32 {
+    if state.shortage.is_some() { failed } else { failed + 1 }
 }
 
 /// Returns a pause before the next try, by `[retry]`.
@@ -493,10 +505,10 @@ impl End<'_> {
     }
 
     fn infrastructure(&self) -> Vec<Change> {
-        let failures = self.task.tally.infrastructure + 1;
+        let failures = counted(self.state, self.task.tally.infrastructure);
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
             && self.outcome.class == Class::Infrastructure;
-        let mut changes = vec![self.tallied(|tally| tally.infrastructure += 1)];
+        let mut changes = vec![self.tallied(|tally| tally.infrastructure = failures)];
         if is_unsaved || failures > self.state.settings.limits.infrastructure_retries {
             changes.extend(self.gave_up());
             return changes;

@@ -88,6 +88,8 @@ pub struct State {
     /// Tasks and lane entries numbered so far.
     pub entries: u64,
     pub metrics: Metrics,
+    /// What the machine the monitor runs on is short of, in words; nothing new starts then.
+    pub shortage: Option<String>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -112,6 +114,7 @@ impl State {
             base: Base::default(),
             entries: 0,
             metrics: Metrics::default(),
+            shortage: None,
             index: Index::default(),
         };
         super::apply::hire(&mut state, at);
@@ -142,7 +145,9 @@ impl State {
         let bound = self.settings.limits.infrastructure_retries;
         let is_passing = |tries: &Tries| tries.until.is_some() && tries.failed <= bound;
         let follow = self.base.follow.as_ref().filter(|follow| follow.is_passing);
-        follow.is_some_and(|follow| is_passing(&follow.tries))
+        let is_short = self.shortage.is_some() && super::turn::has_open_work(self);
+        is_short
+            || follow.is_some_and(|follow| is_passing(&follow.tries))
             || is_passing(&self.base.take_tries)
             || is_passing(&self.base.check_tries)
     }

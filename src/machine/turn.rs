@@ -252,18 +252,23 @@ pub fn has_base_checks(state: &State) -> bool {
 
 fn is_base_check_due(state: &State) -> bool {
     let base = &state.base;
-    let has_open_work = state.index.counts.ready > 0 || !state.index.startable.is_empty();
     has_base_checks(state)
         && state.rollout != Rollout::Shadow
         && !state.monitor.allows_red_base
         && state.stopping.is_none()
         && !state.is_paused
-        && has_open_work
+        && state.shortage.is_none()
+        && has_open_work(state)
         && base.checking.is_none()
         && base.check_tries.until.is_none()
         && base.is_taken()
         && !base.is_known_green()
         && base.red.as_ref().map(|(commit, _)| commit) != base.tip.as_ref()
+}
+
+/// Returns true when a task may start, or soon may.
+pub(super) fn has_open_work(state: &State) -> bool {
+    state.index.counts.ready > 0 || !state.index.startable.is_empty()
 }
 
 /// Returns true when the base lets new attempts start.
@@ -282,7 +287,11 @@ pub fn is_base_good(state: &State) -> bool {
 }
 
 fn may_launch(state: &State) -> bool {
-    state.stopping.is_none() && !state.is_paused && state.drain.is_none() && is_base_good(state)
+    state.stopping.is_none()
+        && !state.is_paused
+        && state.drain.is_none()
+        && state.shortage.is_none()
+        && is_base_good(state)
 }
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.

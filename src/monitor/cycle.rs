@@ -32,8 +32,10 @@ pub trait World {
 /// What a cycle left behind.
 #[derive(Debug, Default)]
 pub struct Cycled {
-    /// One for each event.
+    /// One for each event, those that an earlier failure left over first.
     pub answers: Vec<Answer>,
+    /// For each answer, whether it is one to a command.
+    pub are_asked: Vec<bool>,
     /// Something changed, by us or by others.
     pub has_changed: bool,
     /// There is more to decide at once.
@@ -50,18 +52,22 @@ pub struct Cycle<S, W, C> {
     pub lock_wait: Duration,
     begun: BTreeSet<Effect>,
     last: Time,
+    /// What a failed transaction was to record; the next one takes it in.
+    owed: Vec<EventBody>,
 }
 
 impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Joins the parts; nothing is under way.
     pub fn new(ledger: Ledger<S>, world: W, clock: C, lock_wait: Duration) -> Self {
-        Self { ledger, world, clock, lock_wait, begun: BTreeSet::new(), last: Time::default() }
+        let (begun, last, owed) = (BTreeSet::new(), Time::default(), Vec::new());
+        Self { ledger, world, clock, lock_wait, begun, last, owed }
     }
 
     /// Handles what happened, decides what comes next, and begins what is newly owed.
     ///
     /// # Errors
-    /// The journal's; nothing was acted upon then.
+    /// The journal's; nothing was acted upon then. What happened is kept for the next call, and must
+    /// not be handed in again.
     pub fn run(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
         let cycled = self.transact(bodies, Turns::UntilQuiet)?;
         let state = self.ledger.state();
@@ -89,8 +95,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
 
     fn transact(&mut self, bodies: Vec<EventBody>, turns: Turns) -> Result<Cycled, LedgerError> {
         let at = self.clock.now();
-        let random = self.world.random(bodies.len()).map_err(LedgerError::Random)?;
-        let events: Vec<Event> = bodies
+        self.owed.extend(bodies);
+        let random = self.world.random(self.owed.len()).map_err(LedgerError::Random)?;
+        let events: Vec<Event> = std::mem::take(&mut self.owed)
             .into_iter()
             .zip(random)
             .map(|(body, random)| Event { at, random, body })
@@ -102,9 +109,15 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 Err(LedgerError::Store(error @ StoreError::LockTimeout { .. })) => {
                     self.world.warn(&format!("{error}; waiting on"));
                 }
-                other => break other?,
+                Ok(done) => break done,
+                Err(error) => {
+                    self.owed = events.into_iter().map(|event| event.body).collect();
+                    return Err(error);
+                }
             }
         };
+        let is_asked = |event: &Event| matches!(event.body, EventBody::Command(_));
+        let are_asked = events.iter().map(is_asked).collect();
         self.last = at;
         let (state, seq) = (self.ledger.state(), self.ledger.seq());
         for changes in [&done.foreign, &done.changes] {
@@ -113,7 +126,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             }
         }
         let has_changed = self.ledger.seq() != before;
-        Ok(Cycled { answers: done.answers, has_changed, has_more: done.has_more })
+        Ok(Cycled { answers: done.answers, are_asked, has_changed, has_more: done.has_more })
     }
 
     /// Takes in what others appended, for showing; returns whether there was anything. The next
@@ -142,5 +155,67 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Returns true while an effect is being carried out.
     pub fn is_performing(&self) -> bool {
         !self.begun.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Cycle, World};
+    use crate::machine::mode::Isolation;
+    use crate::machine::time::Time;
+    use crate::machine::{Change, Command, Effect, EventBody, Observation, State};
+    use crate::observe::support::settings;
+    use crate::store::ledger::Ledger;
+    use crate::store::memory::{Fault, MemoryStore};
+    use crate::store::{Checkpoint, Json, format};
+    use crate::sys::clock::SystemClock;
+
+    /// Notes what is begun and told.
+    #[derive(Debug, Default)]
+    struct Notes {
+        begun: usize,
+        told: Vec<Change>,
+    }
+
+    impl World for Notes {
+        fn begin(&mut self, _: &Effect, _: &State) {
+            self.begun += 1;
+        }
+
+        fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
+            self.told.extend_from_slice(changes);
+        }
+
+        fn warn(&mut self, _: &str) {}
+
+        fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
+            Ok(vec![1; count])
+        }
+    }
+
+    #[test]
+    fn what_a_failed_transaction_was_to_record_is_recorded_by_the_next_one() {
+        // Refused; reported as failed but written.
+        for fault in [Fault::Refuse, Fault::Tear(1)] {
+            let mut settings = settings();
+            settings.project.isolation = Isolation::None;
+            let state = State::new(settings, Time::default());
+            let state = Json::of(&format::state_value(&state)).expect("it has a form");
+            let store = MemoryStore::create(Checkpoint { seq: 0, time: Time::default(), state });
+            let (ledger, _) = Ledger::open(store.another(), "monitor").expect("it opens");
+            let wait = Duration::from_secs(1);
+            let mut cycle = Cycle::new(ledger, Notes::default(), SystemClock::start(), wait);
+            let told = |what: &str| Observation::ShortageSeen { what: Some(what.into()) };
+            store.fail_next(fault);
+            let first = vec![EventBody::Observation(told("the disk"))];
+            assert!(cycle.run(first).is_err_and(|error| error.is_passing()));
+            assert_eq!((cycle.world.begun, cycle.world.told.len()), (0, 0));
+            let done = cycle.run(vec![EventBody::Command(Command::Pause)]).expect("it is written");
+            assert_eq!((done.answers.len(), done.are_asked), (2, vec![false, true]));
+            assert_eq!(cycle.ledger.state().shortage.as_deref(), Some("the disk"));
+            assert!(cycle.ledger.state().is_paused);
+        }
     }
 }

@@ -13,8 +13,10 @@ mod brief;
 mod current;
 mod job;
 mod lane;
+mod outage;
 mod prepare;
 pub mod report;
+mod room;
 mod sources;
 mod work;
 

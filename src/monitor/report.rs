@@ -20,6 +20,7 @@ use crate::machine::task::{EVIDENCE_BYTES_MAX, NOTES_BYTES_MAX, keep_tail};
 use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation};
 use crate::sys::file::read_bounded;
+use crate::sys::room::is_shortage;
 
 /// What is to be read when an attempt ends.
 #[derive(Debug, Clone)]
@@ -134,6 +135,14 @@ pub fn ended(record: &ExitRecord, watched: Option<&Watched>) -> Observation {
     let slot = watched.and_then(|watched| watched.slot.as_deref());
     let is_gone = slot.is_some_and(|slot| !slot.join(".git").exists());
     let is_by_itself = matches!(record.ended_by, Ended::Exit | Ended::SpawnFailed);
+    if record.ended_by == Ended::SpawnFailed && is_shortage(&record.reason) {
+        // Not for want of the program: it is started again when there is room.
+        let why = record.reason.clone();
+        return match record.command_index {
+            0 => Observation::AttemptFaulted { attempt, why },
+            _ => Observation::Lost { attempt, why },
+        };
+    }
     if is_gone && is_by_itself && record.code != Some(0) {
         return Observation::Lost { attempt, why: "its worktree is gone".into() };
     }

@@ -1,6 +1,6 @@
 //! One monitor from start to end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -13,8 +13,10 @@ use signal_hook::consts::{SIGHUP, SIGINT};
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::lane;
+use super::outage::Outage;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
+use super::room::Guard;
 use super::sources::{Input, Watched, watch_files, watch_signals};
 use super::view::View;
 use super::world::{RealWorld, branches};
@@ -24,8 +26,9 @@ use crate::agent::rendezvous::runtime_dir;
 use crate::config;
 use crate::config::layout::Layout;
 use crate::git::Repo;
-use crate::machine::attempt::AttemptPhase;
+use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::event::StopKind;
+use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::OnExit;
 use crate::machine::time::Time;
@@ -46,6 +49,8 @@ const BUSY_ATTEMPTS: usize = 3;
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How often a single turn looks whether all it began has answered.
 const ONCE_LOOK_MS: u64 = 20;
+/// How soon to look again for attempts that could not be looked for.
+const LOOK_AGAIN_MS: u64 = 1_000;
 /// Events handled in one transaction.
 const EVENTS_MAX: usize = 4096;
 
@@ -187,6 +192,8 @@ struct Monitor {
     /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
     has_looked: bool,
     config_seen: Option<Vec<u8>>,
+    guard: Guard,
+    outage: Outage,
     /// Held until the end.
     _lock: FileLock,
     _watcher: Option<notify::RecommendedWatcher>,
@@ -221,6 +228,8 @@ impl Monitor {
         };
         let inherited = ledger.state().attempts.keys().cloned().collect();
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
+        let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
+        let guard = Guard::new(layout.state.clone(), worktrees);
         let world = RealWorld {
             layout,
             repo: options.repo.map(Arc::new),
@@ -230,6 +239,7 @@ impl Monitor {
             progress,
             program_dir,
             inherited,
+            unprobed: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
@@ -249,6 +259,8 @@ impl Monitor {
             looked_at: started_at,
             has_looked: false,
             config_seen: None,
+            guard,
+            outage: Outage::default(),
             _lock: lock,
             _watcher: watcher,
             _signals: signals,
@@ -282,43 +294,98 @@ impl Monitor {
             running.map(|attempt| attempt.id.clone()).collect()
         };
         self.handle(bodies.into())?;
-        for id in running {
-            let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
-            if let Some(attempt) = state.attempts.get(&id) {
+        self.find_again(running);
+        Ok(())
+    }
+
+    /// Looks for attempts that were ordered before; those that cannot be looked for now are looked
+    /// for at the next poll, which is then soon.
+    fn find_again(&mut self, ids: impl IntoIterator<Item = AttemptId>) {
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        for id in ids {
+            let is_open =
+                |a: &&Attempt| matches!(a.phase, AttemptPhase::Starting | AttemptPhase::Running);
+            if let Some(attempt) = state.attempts.get(&id).filter(is_open) {
                 world.find_again(state, attempt);
             }
         }
-        Ok(())
     }
 
     fn go(&mut self) -> Result<End, RunError> {
         loop {
-            if let Some(end) = self.end()? {
-                return Ok(end);
+            let turned = if self.outage.is_on() { self.try_again() } else { self.turn() };
+            match turned {
+                Ok(Some(end)) => return Ok(end),
+                Ok(None) => {}
+                Err(RunError::Ledger(error)) if error.is_passing() => {
+                    if let Some(end) = self.sit_out(&error) {
+                        return Ok(end);
+                    }
+                }
+                Err(error) => return Err(error),
             }
-            let bodies = self.wait()?;
-            let now = self.cycle.clock.now();
-            let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
-            // A transaction reads what others wrote by itself.
-            let is_acting = !bodies.is_empty() || is_due;
-            let has_news = !is_acting && self.cycle.notice()?;
-            if has_news {
-                self.view.mark(now);
-            }
-            if is_acting || has_news {
-                self.handle(bodies)?;
-            }
-            self.view.renew(&self.cycle, Some(now));
-            self.cycle.world.progress.tick(self.cycle.ledger.state(), now);
         }
+    }
+
+    fn turn(&mut self) -> Result<Option<End>, RunError> {
+        if let Some(end) = self.end()? {
+            return Ok(Some(end));
+        }
+        let bodies = self.wait()?;
+        let now = self.cycle.clock.now();
+        let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
+        // A transaction reads what others wrote by itself.
+        let is_acting = !bodies.is_empty() || is_due;
+        let has_news = !is_acting && self.cycle.notice()?;
+        if has_news {
+            self.view.mark(now);
+        }
+        if is_acting || has_news {
+            self.handle(bodies)?;
+        }
+        self.view.renew(&self.cycle, Some(now));
+        self.cycle.world.progress.tick(self.cycle.ledger.state(), now);
+        Ok(None)
+    }
+
+    /// Waits while the journal cannot be written: agents go on, what they report is kept, and so is
+    /// what could not be recorded.
+    fn sit_out(&mut self, error: &LedgerError) -> Option<End> {
+        if error.is_full() && self.guard.release() {
+            self.outage.begin();
+            let text = "the disk is full: the reserve beside the journal is given up";
+            self.cycle.world.progress.warn(text);
+            return None;
+        }
+        if self.outage.is_untold() {
+            let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
+            let told: Vec<String> = causes.map(ToString::to_string).collect();
+            self.cycle.world.progress.warn(&format!(
+                "{error}: {}; nothing new starts, running agents go on, and it is tried again until \
+                 that works",
+                told.join(": ")
+            ));
+        }
+        let signal = self.outage.wait(&self.receiver)?;
+        self.cycle.world.progress.warn("ending; agents keep running");
+        Some(if signal == SIGINT { End::Interrupted } else { End::Done })
+    }
+
+    /// Tries to record what could not be recorded, from the journal as it stands now.
+    fn try_again(&mut self) -> Result<Option<End>, RunError> {
+        self.handle(Vec::new())?;
+        self.outage.end();
+        self.cycle.world.progress.warn("the journal can be written again: going on");
+        Ok(None)
     }
 
     fn handle(&mut self, mut bodies: Vec<EventBody>) -> Result<(), RunError> {
         loop {
-            let is_asked = |body: &EventBody| matches!(body, EventBody::Command(_));
-            let asked: Vec<bool> = bodies.iter().map(is_asked).collect();
-            let cycled = self.cycle.run(std::mem::take(&mut bodies))?;
-            debug_assert_eq!(cycled.answers.len(), asked.len());
+            let now = self.cycle.clock.now();
+            let seen = self.guard.look(self.cycle.ledger.state(), now);
+            let cycled = self.cycle.run(seen.into_iter().chain(bodies).collect())?;
+            bodies = Vec::new();
+            let asked = cycled.are_asked.clone();
             self.tell_answers(&cycled, &asked);
             if !cycled.has_more {
                 return Ok(());
@@ -327,6 +394,7 @@ impl Monitor {
     }
 
     fn tell_answers(&mut self, cycled: &Cycled, asked: &[bool]) {
+        debug_assert_eq!(cycled.answers.len(), asked.len());
         for (answer, is_asked) in cycled.answers.iter().zip(asked) {
             match answer {
                 Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
@@ -351,7 +419,11 @@ impl Monitor {
     /// Waits for something to happen, or for the next moment at which something is due.
     fn wait(&mut self) -> Result<Vec<EventBody>, RunError> {
         let mut bodies = Vec::new();
-        let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at()];
+        if !self.cycle.world.unprobed.is_empty() {
+            self.next_poll = self.next_poll.min(self.cycle.clock.now().plus_ms(LOOK_AGAIN_MS));
+        }
+        let room = self.guard.due_at(self.cycle.ledger.state());
+        let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room];
         let view = self.view.due_at();
         let tick = self.cycle.world.progress.due_at();
         let until = moments.into_iter().chain([view, tick]).flatten().min();
@@ -365,7 +437,7 @@ impl Monitor {
             (false, false) => wait,
         };
         self.has_looked = false;
-        match self.receiver.recv_timeout(Duration::from_millis(wait)) {
+        match self.outage.next(&self.receiver, Duration::from_millis(wait)) {
             Ok(first) => {
                 self.take(first, &mut bodies)?;
                 self.take_waiting(&mut bodies)?;
@@ -381,12 +453,16 @@ impl Monitor {
         if self.cycle.clock.now() >= self.next_poll {
             self.poll(&mut bodies);
         }
+        if room.is_some_and(|at| at <= self.cycle.clock.now()) {
+            let now = self.cycle.clock.now();
+            bodies.extend(self.guard.look(self.cycle.ledger.state(), now));
+        }
         Ok(bodies)
     }
 
     fn take_waiting(&mut self, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
         while bodies.len() < EVENTS_MAX {
-            let Ok(next) = self.receiver.try_recv() else { break };
+            let Ok(next) = self.outage.next(&self.receiver, Duration::ZERO) else { break };
             self.take(next, bodies)?;
         }
         Ok(())
@@ -395,7 +471,7 @@ impl Monitor {
     /// Waits a little for something to share the transaction of starts with: nothing depends on
     /// them, and what is quick has ended by then.
     fn linger(&mut self, bodies: &mut Vec<EventBody>) -> Result<bool, RunError> {
-        match self.receiver.recv_timeout(LINGER) {
+        match self.outage.next(&self.receiver, LINGER) {
             Ok(next) => self.take(next, bodies).map(|()| true),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(false),
         }
@@ -421,7 +497,17 @@ impl Monitor {
 
     fn take(&mut self, input: Input, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
         match input {
-            Input::Event(body) => bodies.push(body),
+            Input::Event(body) => {
+                // The machine is to know of a shortage before what came of it.
+                if let Some(why) = fault_of(&body) {
+                    bodies.extend(self.guard.failed(
+                        why,
+                        self.cycle.ledger.state(),
+                        self.cycle.clock.now(),
+                    ));
+                }
+                bodies.push(body);
+            }
             Input::Started(attempt) => {
                 // One that is adopted is told as started, which the record mostly knows.
                 let known = self.cycle.ledger.state().attempts.get(&attempt);
@@ -430,21 +516,22 @@ impl Monitor {
                     bodies.push(EventBody::Observation(Observation::Started { attempt, at }));
                 }
             }
+            // What could not be read is not lost: it is read again.
+            Input::KeeperLost { attempt, found: None, .. } => {
+                self.find_again([AttemptId::new(attempt)]);
+            }
             Input::KeeperLost { attempt, found, .. } => {
                 let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
-                let id = crate::machine::id::AttemptId::new(attempt);
-                if let Some(attempt) = state.attempts.get(&id) {
+                if let Some(attempt) = state.attempts.get(&AttemptId::new(attempt)) {
                     world.keeper_lost(state, attempt, found);
                 }
             }
             Input::Superseded { agent } => {
-                let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
-                let mut attempts = state.attempts.values();
-                if let Some(attempt) =
-                    attempts.find(|a| a.agent.as_str() == agent && a.phase == AttemptPhase::Running)
-                {
-                    world.find_again(state, attempt);
-                }
+                let mut attempts = self.cycle.ledger.state().attempts.values();
+                let is_run =
+                    |a: &&Attempt| a.agent.as_str() == agent && a.phase == AttemptPhase::Running;
+                let found = attempts.find(is_run).map(|attempt| attempt.id.clone());
+                self.find_again(found);
             }
             // What is new is read before each transaction.
             Input::Journal => {}
@@ -478,6 +565,8 @@ impl Monitor {
             }
         }
         self.next_poll = self.cycle.clock.now().plus_ms(poll_interval_ms(state));
+        let unprobed = std::mem::take(&mut self.cycle.world.unprobed);
+        self.find_again(unprobed);
     }
 
     /// Makes `.pipeline/state` again where a person, or `git clean`, took it away.
@@ -636,6 +725,17 @@ impl Monitor {
 
 fn is_start(body: &EventBody) -> bool {
     matches!(body, EventBody::Observation(Observation::Started { .. }))
+}
+
+/// Returns why something failed that was not an agent's doing.
+fn fault_of(body: &EventBody) -> Option<&str> {
+    let EventBody::Observation(seen) = body else { return None };
+    match seen {
+        Observation::AttemptFaulted { why, .. }
+        | Observation::LaneFaulted { why }
+        | Observation::Lost { why, .. } => Some(why),
+        _ => None,
+    }
 }
 
 fn on_exit(state: &State) -> OnExit {

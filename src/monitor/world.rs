@@ -48,6 +48,9 @@ pub struct RealWorld {
     pub program_dir: PathBuf,
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
+    /// Attempts whose keeper could not be looked for, for want of descriptors or the like; the loop
+    /// looks again.
+    pub unprobed: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -270,7 +273,7 @@ impl RealWorld {
     }
 
     /// Looks for an attempt that a monitor before this one ordered, or was about to.
-    pub fn find_again(&self, state: &State, attempt: &Attempt) {
+    pub fn find_again(&mut self, state: &State, attempt: &Attempt) {
         let agent = attempt.agent.as_str();
         let reference = reference(&self.layout, attempt);
         self.attend(state, attempt);
@@ -282,6 +285,10 @@ impl RealWorld {
             }
             Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
                 self.keeper_lost(state, attempt, Some(found));
+            }
+            // That says nothing of the attempt, which may be running.
+            Err(error) if error.raw_os_error().is_some() => {
+                self.unprobed.insert(attempt.id.clone());
             }
             Err(_) => self.keeper_lost(state, attempt, None),
         }

@@ -100,7 +100,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
-            | ProjectChange::CurrentTaskSet { id: None },
+            | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::ShortageSet { .. },
         ) => None,
     }
 }
@@ -138,6 +139,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
+        ProjectChange::ShortageSet { what: Some(what) } => {
+            format!("nothing new starts, running agents go on: {}", first_line(what))
+        }
+        ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }

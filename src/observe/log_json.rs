@@ -111,6 +111,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::CurrentTaskSet { id } => {
             Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
         }
+        ProjectChange::ShortageSet { what } => {
+            let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
+            Entry { reason: what.as_deref(), ..entry }
+        }
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),
             stage: Some(stage.as_str()),

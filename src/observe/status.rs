@@ -44,6 +44,9 @@ pub struct StatusDocument<'a> {
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
+    /// What the machine is short of; in the JSON each task that waits for it says so.
+    #[serde(skip)]
+    pub shortage: Option<&'a str>,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -138,6 +141,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         landing: landing(state),
         metrics: figures(state, at),
         has_git: state.settings.project.isolation == Isolation::Worktree,
+        shortage: state.shortage.as_deref(),
     }
 }
 

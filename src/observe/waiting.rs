@@ -231,6 +231,9 @@ fn shared(state: &State) -> Option<Reason> {
         let what = format!("the switch to {} mode", words::orchestration(drain.to));
         return Some(Reason::new(On::Agent, what).until(Some(drain.until)));
     }
+    if let Some(what) = state.shortage.as_deref().filter(|_| state.rollout != Rollout::Shadow) {
+        return Some(Reason::new(On::Backoff, format!("goes on by itself: {}", first_line(what))));
+    }
     if state.rollout != Rollout::Shadow && !is_base_good(state) {
         return Some(Reason::new(On::Checkout, base_trouble(state)));
     }

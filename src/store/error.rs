@@ -84,6 +84,33 @@ impl StoreError {
         move |source| Self::Io { attempt, path: path.to_path_buf(), source }
     }
 
+    /// Returns true when trying again later may help, since nothing but the file system, or what a
+    /// process may use, stood in the way.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            // Without the folder there is nothing to come back to.
+            Self::Io { source, .. } => {
+                !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+            Self::LockTimeout { .. }
+            | Self::LockLost { .. }
+            | Self::Conflict { .. }
+            | Self::Gap { .. }
+            | Self::Missing { .. }
+            | Self::Exists { .. }
+            | Self::Damaged { .. }
+            | Self::Newer { .. } => false,
+        }
+    }
+
+    /// Returns true when the disk, or the user's part of it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
+    }
+
     /// Makes the damage of a file or folder as a whole.
     pub(super) fn damaged(path: &Path, found: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_path_buf(), line: 0, offset: 0, found: found.into() }

@@ -105,7 +105,7 @@ impl Handle {
             Some(file) => file,
             None => self.open_writer()?,
         };
-        if let Err(error) = write_once(&mut file, bytes).and_then(|()| sync(&file)) {
+        if let Err(error) = write(&mut file, bytes).and_then(|()| sync(&file)) {
             // When this fails as well, whoever loads next finds the rest and judges it.
             let _ = fail::point("journal.uncut")
                 .and_then(|()| file.set_len(self.end.offset))
@@ -115,6 +115,18 @@ impl Handle {
         self.writer = Some(file);
         self.end = end;
         Ok(())
+    }
+
+    /// Writes what was read once more where it stands: after a failed sync the kernel takes the bytes
+    /// for written, and the next sync would succeed without them.
+    pub(super) fn write_again(&mut self) -> Result<(), StoreError> {
+        let write = || -> io::Result<()> {
+            let mut bytes = vec![0; usize::try_from(self.end.offset).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut bytes, 0)?;
+            fail::point("journal.again")?;
+            OpenOptions::new().write(true).open(&self.path)?.write_all_at(&bytes, 0)
+        };
+        write().map_err(StoreError::io("write again what was found in journal", &self.path))
     }
 
     /// Syncs the file, whoever wrote it.
@@ -143,21 +155,10 @@ impl Handle {
     }
 }
 
-/// Writes all bytes at once; a part counts as a failure.
-fn write_once(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+/// Writes all bytes, at once unless the disk takes only a part: then the rest tells why.
+fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     fail::point("journal.write")?;
-    loop {
-        match file.write(bytes) {
-            Ok(count) if count == bytes.len() => return Ok(()),
-            Ok(count) => {
-                let found = format!("only {count} of {} bytes were written", bytes.len());
-                return Err(io::Error::new(io::ErrorKind::WriteZero, found));
-            }
-            // Nothing was written.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    file.write_all(bytes)
 }
 
 fn sync(file: &File) -> io::Result<()> {

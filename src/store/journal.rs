@@ -6,7 +6,8 @@
 //! * A record is acknowledged after `fdatasync` of the file and syncs of the folders that name it,
 //!   by whoever acts on it, not only by whoever wrote it.
 //! * After a failed write or sync the handle is dropped and the tail cut off again: a second sync
-//!   could succeed although the first one lost the bytes.
+//!   could succeed although the first one lost the bytes. Where what was found may be such bytes, it
+//!   is written once more before it is synced.
 //! * Nothing that was acknowledged is ever cut; the last two checkpoints stay.
 
 use std::fs;
@@ -37,6 +38,8 @@ pub struct FileStore {
     acknowledged: u64,
     /// `None` before the first load and after any failure.
     open: Option<Handle>,
+    /// A write or sync of ours failed, and no sync has succeeded since.
+    is_suspect: bool,
 }
 
 impl FileStore {
@@ -47,7 +50,7 @@ impl FileStore {
     #[must_use]
     pub fn open(dir: &Path, acknowledged: u64) -> Self {
         let journal = dir.join("journal");
-        Self { dir: dir.into(), journal, lock: None, acknowledged, open: None }
+        Self { dir: dir.into(), journal, lock: None, acknowledged, open: None, is_suspect: false }
     }
 
     /// Makes the folder `dir` and a journal in it that starts with `first`; waits `wait` for the lock.
@@ -153,7 +156,12 @@ impl FileStore {
         // Taken out, so that a failure leaves no handle behind.
         let Some(mut open) = self.open.take() else { return Ok(()) };
         if !open.is_synced {
+            // Set before, so that a failure leaves it so.
+            if std::mem::replace(&mut self.is_suspect, true) {
+                open.write_again()?;
+            }
             open.sync()?;
+            self.is_suspect = false;
         }
         if !open.is_named {
             for folder in [&self.journal, &self.dir] {
@@ -264,7 +272,9 @@ impl Store for FileStore {
         }
         end.offset += bytes.len() as u64;
         if !bytes.is_empty() {
+            self.is_suspect = true;
             open.append(&bytes, end)?;
+            self.is_suspect = false;
         }
         self.acknowledged = self.acknowledged.max(end.seq);
         self.open = Some(open);

@@ -54,6 +54,24 @@ impl std::error::Error for LedgerError {
     }
 }
 
+impl LedgerError {
+    /// Returns true when trying again later may help.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_passing(),
+            Self::Format { .. } | Self::Encode { .. } => false,
+            Self::Random(_) => true,
+        }
+    }
+
+    /// Returns true when the disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_full())
+    }
+}
+
 impl From<StoreError> for LedgerError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -182,7 +200,12 @@ impl<S: Store> Ledger<S> {
         if self.store.wants_checkpoint() {
             let state = Json::of(&format::state_value(&self.state))
                 .map_err(|source| LedgerError::Encode { seq: self.seq, source })?;
-            self.store.put_checkpoint(&Checkpoint { seq: self.seq, time: at, state })?;
+            match self.store.put_checkpoint(&Checkpoint { seq: self.seq, time: at, state }) {
+                // The record stands, so this must not be told as a failure. Whether the new segment
+                // has its name is not known: all is read anew, and the next record tries again.
+                Err(error) if error.is_passing() => self.is_stale = true,
+                other => other?,
+            }
         }
         Ok(done)
     }

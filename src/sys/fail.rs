@@ -2,6 +2,8 @@
 //!
 //! Without the feature `failpoints` every call compiles to nothing. With it,
 //! `PIPELINE_FAILPOINT=name[:n][=kill|error]` acts at the n-th pass (from 1) of the point `name`;
+//! `PIPELINE_FAILPOINT=name=full|error` with `PIPELINE_FAILPOINT_WHILE=file` acts at every pass while
+//! that file is there, `full` by the error of a full disk;
 //! `PIPELINE_FAILPOINT_LOG=file` appends the name of every point passed, so that a test can
 //! enumerate them.
 
@@ -29,13 +31,23 @@ pub fn point(name: &'static str) -> io::Result<()> {
 #[cfg(feature = "failpoints")]
 mod enabled {
     use std::io::{self, Write};
+    use std::path::PathBuf;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     struct Plan {
         name: String,
         pass: u64,
-        is_error: bool,
+        action: Action,
+        /// Acts at every pass while this is there, instead of at one.
+        while_there: Option<PathBuf>,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Action {
+        Kill,
+        Error,
+        Full,
     }
 
     static PASSES: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +56,13 @@ mod enabled {
         let (place, action) = text.split_once('=').unwrap_or((&text, "kill"));
         let (name, pass) = place.split_once(':').unwrap_or((place, "1"));
         let pass = pass.parse().ok()?;
-        Some(Plan { name: name.into(), pass, is_error: action == "error" })
+        let action = match action {
+            "error" => Action::Error,
+            "full" => Action::Full,
+            _ => Action::Kill,
+        };
+        let while_there = std::env::var_os("PIPELINE_FAILPOINT_WHILE").map(PathBuf::from);
+        Some(Plan { name: name.into(), pass, action, while_there })
     });
 
     pub(super) fn point(name: &'static str) -> io::Result<()> {
@@ -53,11 +71,19 @@ mod enabled {
             writeln!(log, "{name}")?;
         }
         let Some(plan) = PLAN.as_ref().filter(|plan| plan.name == name) else { return Ok(()) };
-        if PASSES.fetch_add(1, Ordering::Relaxed) + 1 != plan.pass {
+        let is_due = match &plan.while_there {
+            Some(file) => file.exists(),
+            None => PASSES.fetch_add(1, Ordering::Relaxed) + 1 == plan.pass,
+        };
+        if !is_due {
             return Ok(());
         }
-        if plan.is_error {
-            return Err(io::Error::other(format!("injected at fail point `{name}`")));
+        match plan.action {
+            Action::Error => {
+                return Err(io::Error::other(format!("injected at fail point `{name}`")));
+            }
+            Action::Full => return Err(rustix::io::Errno::NOSPC.into()),
+            Action::Kill => {}
         }
         let me = rustix::process::getpid();
         // The signal cannot be caught, so nothing after this line runs.

@@ -1,4 +1,5 @@
-//! The only raw system calls: clock, child processes, atomic file writes, fail points.
+//! The only raw system calls: clock, child processes, atomic file writes, room on
+//! the disk, fail points.
 //!
 //! Everything here is small and knows nothing of tasks, journals or agents.
 
@@ -8,3 +9,4 @@ pub mod env;
 pub mod fail;
 pub mod file;
 pub mod proc;
+pub mod room;

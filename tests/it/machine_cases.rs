@@ -713,3 +713,47 @@ fn a_long_chain_is_blocked_and_freed_in_few_turns() {
     m.must(retry(&["T0000"]));
     stands(&m, &[("T0001", "waiting"), ("T1999", "waiting")]);
 }
+
+fn shortage(what: Option<&str>) -> Observation {
+    Observation::ShortageSeen { what: what.map(str::to_owned) }
+}
+
+#[test]
+fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready impl")]);
+    m.see(shortage(Some("the disk is full")));
+    let before = m.state.clone();
+    m.see(shortage(Some("the disk is fuller")));
+    assert_eq!(m.state.shortage, before.shortage);
+    let attempt = AttemptId::new("A.impl.1");
+    m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
+    let tally = m.state.tasks[&id("A")].tally;
+    assert_eq!((tally.infrastructure, tally.attempts), (0, 0));
+    let agent = &m.state.agents[&AgentName::new("implementation")];
+    assert_eq!(agent.slot, 0, "what was half made there is made again there");
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "ready impl"), ("B", "ready impl")]);
+    assert!(!m.state.is_idle(), "it goes on by itself");
+    m.see(shortage(None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
+#[test]
+fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
+    let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 1);
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    m.see(shortage(Some("the disk is full")));
+    for _ in 0..5 {
+        m.see(Observation::LaneFaulted { why: "no space".into() });
+        m.pass_ms(600_000);
+    }
+    assert_eq!(m.stand("A"), "landing");
+    m.see(shortage(None));
+    m.land("A");
+    assert_eq!(m.stand("A"), "completed");
+}

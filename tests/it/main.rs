@@ -3,6 +3,7 @@
 mod agent_zoo;
 mod cli_commands;
 mod cli_demo;
+mod disk_full;
 mod keeper;
 mod machine_cases;
 mod machine_phase;

@@ -162,6 +162,9 @@ kinds! {
     "current_task_set" { id: Option<TaskId> } => {
         Change::Project(ProjectChange::CurrentTaskSet { id })
     }
+    "shortage_set" { what: Option<String> } => {
+        Change::Project(ProjectChange::ShortageSet { what })
+    }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {
         Change::Project(ProjectChange::WouldStart { id, stage, agent })
     }

@@ -295,6 +295,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },
+        ProjectChange::ShortageSet { what: Some("the disk is full".into()) },
+        ProjectChange::ShortageSet { what: None },
     ]);
     changes.into_iter().map(Change::Project).collect()
 }

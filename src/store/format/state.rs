@@ -75,6 +75,7 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
+    optional { shortage: Option<String> }
     derived { index }
 }
 

@@ -77,8 +77,14 @@ impl Project {
 
     /// The same with more settings before those of the agents.
     pub(crate) fn with(count: usize, settings: &str) -> Self {
+        Self::on(count, settings, |_| {})
+    }
+
+    /// The same in a folder that `prepare` is given while it is empty.
+    pub(crate) fn on(count: usize, settings: &str, prepare: impl FnOnce(&Path)) -> Self {
         let project = Self::bare();
         fs::create_dir(&project.root).expect("the project's folder");
+        prepare(&project.root);
         project.git(&["init", "-q", "-b", "main"]);
         project.write("tools/agent.sh", AGENT);
         project.write("tools/check.sh", CHECK);
@@ -224,11 +230,17 @@ impl Project {
 
     /// Starts the program in the background, in a process group of its own.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
         let name = format!("monitor-{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let log = self.dir().join(name);
         let file = fs::File::create(&log).expect("a file for its output");
         let mut command = self.command(&self.root, args);
         command.stdout(file.try_clone().expect("a descriptor")).stderr(file);
+        command.envs(env.iter().copied());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Running { child: command.spawn().expect("the program starts"), log }
     }

@@ -21,7 +21,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(90);
 
 /// How a run ended.
 #[derive(Debug)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// Struck there, and all that must hold holds.
     Survived,
     /// This time the process made fewer calls; it was checked all the same.
@@ -31,14 +31,14 @@ pub(super) enum Ending {
 }
 
 /// A scenario's project, and its files as they were when it was prepared.
-pub(super) struct Case {
+pub(crate) struct Case {
     scenario: &'static Scenario,
     project: Project,
     kept: TempDir,
 }
 
 impl Case {
-    pub(super) fn new(scenario: &'static Scenario) -> Self {
+    pub(crate) fn new(scenario: &'static Scenario) -> Self {
         let project = Project::bare();
         (scenario.prepare)(&project);
         until_alone(&project);
@@ -48,7 +48,7 @@ impl Case {
     }
 
     /// Lists the points of a whole run.
-    pub(super) fn observe(&self) -> Result<Vec<Point>, String> {
+    pub(crate) fn observe(&self) -> Result<Vec<Point>, String> {
         caught(|| {
             self.reset();
             let outcome = self.traced(self.scenario.args, &Plan::Observe);
@@ -78,6 +78,35 @@ impl Case {
                 let at = seen.map_or("not struck".into(), |point| format!("before {}", point.call));
                 Ending::Failed(format!("{at}: {text}"))
             }
+        }
+    }
+
+    /// Runs it with a call that fails; `again` is left out where the command says that it is done.
+    pub(crate) fn run_failing(&self, plan: &Plan) -> Ending {
+        let mut seen = None;
+        let done = caught(|| {
+            self.reset();
+            let outcome = self.traced(self.scenario.args, plan);
+            seen.clone_from(&outcome.struck);
+            let project = &self.project;
+            let said = fs::read_to_string(project.dir().join(OUTPUT)).unwrap_or_default();
+            assert!(!outcome.is_late, "the run did not end\n{}", project.story());
+            assert!(!said.contains("panicked"), "{said}");
+            assert!(matches!(outcome.code, Some(0..=4)), "{:?}: {said}", outcome.code);
+            self.release();
+            if outcome.code != Some(0) || self.scenario.args == MONITOR {
+                (self.scenario.again)(project);
+            }
+            let done = project.run(MONITOR);
+            let said = format!("{said}{}{}{}", done.out, done.err, project.story());
+            assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
+            self.finish_fast_forward();
+            check::assert_whole(project, self.scenario);
+        });
+        match (done, seen) {
+            (Ok(()), Some(_)) => Ending::Survived,
+            (Ok(()), None) => Ending::Unreached,
+            (Err(text), _) => Ending::Failed(text),
         }
     }
 

@@ -6,13 +6,13 @@
 //! living monitor comes through by itself.
 
 #[cfg(target_arch = "x86_64")]
-mod case;
+pub(crate) mod case;
 #[cfg(target_arch = "x86_64")]
 mod check;
 #[cfg(target_arch = "x86_64")]
 mod points;
 #[cfg(target_arch = "x86_64")]
-mod scenario;
+pub(crate) mod scenario;
 
 use clap::Args;
 use libtest_mimic::Trial;

@@ -31,8 +31,8 @@ pub(super) const MONITOR: &[&str] = &["monitor", "--until-idle", "--timeout", "6
 
 /// One thing that happens, and what holds afterwards wherever it was interrupted.
 #[derive(Debug)]
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
     /// Makes the project, once.
     pub(super) prepare: fn(&Project),
     /// Brings it to where it is to be interrupted: what cannot be kept in files.
@@ -68,7 +68,7 @@ const PLAIN: Scenario = Scenario {
 };
 
 /// All of them.
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "init", prepare: repository, args: &["init"], again: init_again, ..PLAIN },
     Scenario { name: "add", prepare: pilot, args: ADD, again: add_again, ..PLAIN },
     Scenario {

@@ -9,6 +9,8 @@ use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
+use super::Point;
+
 /// `op` of a stop at the entry of a call (ptrace(2), `PTRACE_GET_SYSCALL_INFO`).
 const ENTRY: u8 = 1;
 /// Longest path that is told.
@@ -35,9 +37,6 @@ enum Kind {
     /// Nothing to be told but its name.
     Plain,
 }
-
-/// How the end of a process is told.
-pub(super) const EXIT: &str = "exit";
 
 /// Calls that change something outside of their process (Linux, x86_64).
 const CALLS: &[(libc::c_long, &str, Kind)] = &[
@@ -84,7 +83,7 @@ const CALLS: &[(libc::c_long, &str, Kind)] = &[
     (libc::SYS_clone3, "clone", Kind::BirthIn),
     (libc::SYS_kill, "kill", Kind::Plain),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal", Kind::Plain),
-    (libc::SYS_exit_group, EXIT, Kind::Plain),
+    (libc::SYS_exit_group, "exit", Kind::Plain),
 ];
 
 /// Returns the call that a stopped thread is about to make, as told to people; `None` when it is
@@ -128,12 +127,35 @@ pub(super) fn skip(pid: Pid) {
     }
 }
 
-/// Makes the call that a thread comes back from have failed.
-pub(super) fn answer(pid: Pid, errno: Errno) {
+/// Makes the call that a thread comes back from one that failed.
+pub(super) fn fail(pid: Pid, errno: Errno) {
     if let Ok(mut regs) = ptrace::getregs(pid) {
         regs.rax = i64::from(-(errno as i32)).cast_unsigned();
-        // It fails only when the thread is gone, and its call with it.
+        // It fails only when the thread is gone.
         let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Returns whether the kernel could answer the call at the point in this way.
+pub fn can_fail(point: &Point, errno: Errno) -> bool {
+    let (name, about) = point.call.split_once(' ').unwrap_or((&point.call, ""));
+    let is = |names: &[&str]| names.contains(&name);
+    if about.starts_with("socket:") {
+        return false;
+    }
+    let is_write = is(&["write", "pwrite", "writev", "pwritev", "copy_file_range"]);
+    let is_sync = is(&["fsync", "fdatasync"]);
+    let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink"]);
+    // A git that cannot remove its own lock leaves it, and nobody but git may say that it is stale.
+    let is_removing = is(&["unlink", "rmdir"]) && !about.ends_with(".lock");
+    match errno {
+        Errno::ENOSPC => is_write || is_sync || is_making || is(&["fallocate"]),
+        Errno::EIO => is_write || is_sync || is_making || is_removing || is(&["ftruncate"]),
+        Errno::EACCES | Errno::EROFS => is_making || is_removing,
+        Errno::EMFILE => is(&["open", "creat"]),
+        Errno::EINTR => is_write || is_sync || is(&["open", "flock"]),
+        Errno::EAGAIN => is(&["fork", "vfork", "clone"]),
+        _ => false,
     }
 }
 

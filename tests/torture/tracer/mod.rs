@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use libtest_mimic::Trial;
@@ -27,6 +27,9 @@ use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+pub use call::can_fail;
+use pipeline::sys::clock::monotonic;
 
 /// Starts the command only when it has been taken hold of.
 const START: &str = "read -r go && exec \"$@\"";
@@ -47,10 +50,6 @@ impl Point {
     pub fn is_of_command(&self) -> bool {
         self.role.starts_with("monitor#") || self.role.starts_with("command#")
     }
-
-    fn is_at(&self, role: &str, ordinal: u32) -> bool {
-        self.role == role && self.ordinal == ordinal
-    }
 }
 
 /// What to do.
@@ -60,9 +59,9 @@ pub enum Plan {
     Observe,
     /// End the process with SIGKILL before the call takes effect, and let all others go.
     Kill { role: String, ordinal: u32 },
-    /// Let the call fail with this number, and if it lasts every point after it, in whatever process;
-    /// only the end of a process cannot fail.
-    Fail { role: String, ordinal: u32, errno: Errno, is_lasting: bool },
+    /// Let the call fail instead; `lasting`: and for so long every call that can fail in this way, in
+    /// whatever process. Then let all go.
+    Fail { role: String, ordinal: u32, errno: Errno, lasting: Option<Duration> },
 }
 
 /// What a traced run was like.
@@ -119,9 +118,9 @@ pub fn trials() -> Vec<Trial> {
         let dir = tempfile::tempdir()?;
         let mut command = pipeline::sys::child::command("mkdir", dir.path());
         command.args(["first", "second"]).env("LC_ALL", "C");
-        for (is_lasting, left) in [(false, 1), (true, 0)] {
+        for (lasting, left) in [(None, 1), (Some(Duration::from_secs(10)), 0)] {
             let (role, errno) = ("mkdir#1".to_owned(), Errno::ENOSPC);
-            let plan = Plan::Fail { role, ordinal: 1, errno, is_lasting };
+            let plan = Plan::Fail { role, ordinal: 1, errno, lasting };
             let outcome = trace(&command, &plan, dir.path(), Duration::from_secs(10))?;
             let said = fs::read_to_string(dir.path().join(OUTPUT))?;
             let made = ["first", "second"].map(|name| fs::remove_dir(dir.path().join(name)));
@@ -218,10 +217,12 @@ struct Tracer {
     numbers: BTreeMap<String, u32>,
     points: Vec<Point>,
     struck: Option<Point>,
-    /// Threads in a call that fails.
-    failing: BTreeMap<i32, Errno>,
-    /// All that is followed is let go.
-    is_releasing: bool,
+    /// Threads in a call that is made to fail.
+    failing: BTreeSet<i32>,
+    /// All calls fail until then.
+    fails_until: Option<Instant>,
+    /// What is followed is let go as it stops.
+    is_over: bool,
 }
 
 impl Tracer {
@@ -239,8 +240,9 @@ impl Tracer {
             numbers: BTreeMap::new(),
             points: Vec::new(),
             struck: None,
-            failing: BTreeMap::new(),
-            is_releasing: false,
+            failing: BTreeSet::new(),
+            fails_until: None,
+            is_over: false,
         }
     }
 
@@ -357,7 +359,6 @@ impl Tracer {
     fn forget(&mut self, pid: Pid) {
         let id = pid.as_raw();
         let Some(process) = self.threads.remove(&id) else { return };
-        self.failing.remove(&id);
         if !self.threads.values().any(|of| *of == process) {
             self.processes.remove(&process);
             self.living.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
@@ -366,40 +367,56 @@ impl Tracer {
 
     fn on_call(&mut self, pid: Pid) {
         let id = pid.as_raw();
-        if let Some(errno) = self.failing.remove(&id) {
-            call::answer(pid, errno);
-            return;
+        if self.failing.remove(&id) {
+            return self.on_failed(pid);
         }
         let Some(process_id) = self.threads.get(&id).copied() else { return };
         let Some(process) = self.processes.get_mut(&process_id) else { return };
-        let Some(role) = process.role.clone().filter(|_| !self.is_releasing) else { return };
+        let Some(role) = process.role.clone().filter(|_| !self.is_over) else { return };
         let Some(call) = call::entered(pid, &role, &self.base) else { return };
         process.ordinal += 1;
         let point = Point { role, ordinal: process.ordinal, call };
         self.points.push(point.clone());
         match &self.plan {
-            Plan::Kill { role, ordinal } if point.is_at(role, *ordinal) => {
+            Plan::Kill { role, ordinal } if *role == point.role && *ordinal == point.ordinal => {
                 call::skip(pid);
                 // It is stopped, so it is there.
                 let _ = kill(Pid::from_raw(process_id), Signal::SIGKILL);
                 self.struck = Some(point);
                 self.release();
             }
-            Plan::Fail { role, ordinal, errno, is_lasting } if point.call != call::EXIT => {
-                let is_later = *is_lasting && self.struck.is_some();
-                if is_later || point.is_at(role, *ordinal) {
+            Plan::Fail { role, ordinal, errno, lasting } => {
+                let is_there = *role == point.role && *ordinal == point.ordinal;
+                let is_first = self.struck.is_none() && is_there;
+                let is_late = self.fails_until.is_some_and(|until| until <= monotonic());
+                if is_late {
+                    self.release();
+                } else if is_first || (self.struck.is_some() && call::can_fail(&point, *errno)) {
                     call::skip(pid);
-                    self.failing.insert(id, *errno);
-                    self.struck.get_or_insert(point);
+                    self.failing.insert(id);
+                    if is_first {
+                        self.fails_until = lasting.map(|lasting| monotonic() + lasting);
+                        self.struck = Some(point);
+                    }
                 }
             }
-            Plan::Observe | Plan::Kill { .. } | Plan::Fail { .. } => {}
+            Plan::Observe | Plan::Kill { .. } => {}
+        }
+    }
+
+    /// A thread comes back from a call that did nothing.
+    fn on_failed(&mut self, pid: Pid) {
+        if let Plan::Fail { errno, lasting, .. } = &self.plan {
+            call::fail(pid, *errno);
+            if lasting.is_none() {
+                self.release();
+            }
         }
     }
 
     /// Stops every thread that is followed, so that it can be let go.
     fn release(&mut self) {
-        self.is_releasing = true;
+        self.is_over = true;
         for id in self.threads.keys() {
             // One that is stopped is let go as it is resumed.
             let _ = ptrace::interrupt(Pid::from_raw(*id));
@@ -413,7 +430,7 @@ impl Tracer {
             let _ = ptrace::detach(pid, signal);
             return;
         }
-        if !self.is_releasing {
+        if !self.is_over || self.failing.contains(&pid.as_raw()) {
             // It fails only when the thread has been killed, which is told next.
             let _ = ptrace::syscall(pid, signal);
         } else if ptrace::detach(pid, signal).is_ok() {

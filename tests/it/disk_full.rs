@@ -1,0 +1,299 @@
+//! Disk, descriptors or the journal itself give out under a running monitor (F-23 to F-28): launches
+//! pause, agents live on, it says so, and goes on by itself when there is room.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use pipeline::sys::child::command;
+
+use crate::support::processes_of;
+use crate::support::project::{Backlog, Project, TWELVE};
+
+/// Set in the process that has mounts of its own.
+const INSIDE: &str = "PIPELINE_TEST_HAS_MOUNTS";
+const FOUR: &Backlog = &[("A", &[]), ("B", &["A"]), ("C", &[]), ("D", &["C"])];
+
+/// Runs `test`, which is named `name` here, in a process with a mount namespace of its own; where the
+/// machine lends none, says so.
+fn with_mounts(name: &str, test: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let root = Path::new("/");
+    let lends = |flags: &str| {
+        let mut probe = command("unshare", root);
+        probe.args([flags, "mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt"]);
+        let probe = probe.stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    };
+    let Some(flags) = ["-rm", "-m"].into_iter().find(|flags| lends(flags)) else {
+        eprintln!("NOT RUN: this machine lends no mount namespace");
+        return;
+    };
+    let exe = std::env::current_exe().expect("this test's own program");
+    let mut inner = command("unshare", root);
+    inner.arg(flags).arg(exe).args(["--exact", &format!("disk_full::{name}"), "--nocapture"]);
+    let output = inner.env(INSIDE, "1").output().expect("unshare starts");
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// A small disk; gone with its project.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, options: &str) -> Self {
+        let mut mount = command("mount", Path::new("/"));
+        let done = mount.args(["-t", "tmpfs", "-o", options, "none"]).arg(at).status();
+        assert!(done.is_ok_and(|status| status.success()), "mounts at {}", at.display());
+        Self(at.into())
+    }
+
+    fn remount(&self, options: &str) {
+        let mut mount = command("mount", Path::new("/"));
+        let done = mount.args(["-o", &format!("remount,{options}")]).arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()), "remounts as {options}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A failure shows as a folder that is left.
+        let _ = command("umount", Path::new("/")).arg("-l").arg(&self.0).status();
+    }
+}
+
+fn project_on_disk(count: usize, options: &str) -> (Project, Disk) {
+    let mut disk = None;
+    let project = Project::on(count, "", |root| disk = Some(Disk::mount(root, options)));
+    // In this order, so that the disk goes before the folder it is in.
+    (project, disk.expect("it is mounted"))
+}
+
+/// Writes until nothing more can be written.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("an empty file has room");
+    for size in [1 << 20, 4096, 1] {
+        let bytes = vec![b'x'; size];
+        while file.write_all(&bytes).is_ok() {}
+    }
+}
+
+fn agents(project: &Project) -> usize {
+    processes_of(&project.dir()).iter().filter(|(_, line)| line.contains("agent.sh")).count()
+}
+
+fn assert_nobody_gave_up(project: &Project) {
+    let log = project.log();
+    let is_bad = |kind: &str| log.iter().any(|entry| entry["to"] == kind);
+    assert!(!is_bad("blocked"), "{}", project.story());
+}
+
+#[test]
+fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
+    with_mounts("full_disk_pauses_launches_and_all_lands_when_there_is_room", || {
+        let (project, _disk) = project_on_disk(1, "size=24m");
+        project.import(FOUR);
+        project.hold("hold");
+        let mut monitor = project.monitor(&["--until-idle"]);
+        project.until("an agent to run", || project.runs().len() == 1);
+        let ballast = project.path(".git/ballast");
+        fill(&ballast);
+        // Nothing is acknowledged that could not be written.
+        // More than the last page of the journal has room for.
+        let body = "x".repeat(16 * 1024);
+        let said = project.fails(1, &["task", "add", "--id", "E", "--body", &body, "One more"]);
+        assert!(said.contains("cannot") && said.contains("No space left"), "{said}");
+        assert!(said.contains("hint"), "{said}");
+        project.fails(2, &["task", "show", "E"]);
+        assert_eq!(agents(&project), 1, "{}", project.story());
+        // The end of the agent is recorded on the reserve, and why nothing follows it.
+        project.release("hold");
+        project.until("the shortage to be told", || {
+            project.run(&["status"]).out.contains("nothing new starts for now: the disk of")
+        });
+        let status = project.status();
+        let waiting = status["waiting"].as_array().expect("a list");
+        let is_told = |wait: &serde_json::Value| {
+            wait["on"] == "backoff" && wait["what"].to_string().contains("goes on by itself")
+        };
+        assert!(waiting.iter().any(is_told), "{waiting:#?}");
+        let runs = project.runs().len();
+        assert!(monitor.has_ended().is_none());
+        assert!(runs <= 2, "{:?}", project.runs());
+        fs::remove_file(&ballast).expect("frees the disk");
+        assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+        assert_eq!(monitor.said().matches("nothing new starts").count(), 1, "{}", monitor.said());
+        project.assert_landed(FOUR);
+        assert_nobody_gave_up(&project);
+        project.assert_nothing_left();
+    });
+}
+
+#[test]
+fn disk_that_fills_and_empties_again_and_again_loses_nothing() {
+    with_mounts("disk_that_fills_and_empties_again_and_again_loses_nothing", || {
+        let (project, _disk) = project_on_disk(2, "size=24m");
+        project.import(&TWELVE[..6]);
+        let mut monitor = project.monitor(&["--until-idle", "--poll-only"]);
+        let ballast = project.path(".git/ballast");
+        for round in 1..=3 {
+            let begun = project.journal_bytes();
+            let wanted = begun + 2_000;
+            project.until("the journal to grow", || {
+                project.journal_bytes() >= wanted || monitor.has_ended().is_some()
+            });
+            fill(&ballast);
+            project.until(&format!("shortage {round}"), || {
+                monitor.said().matches("nothing new starts").count() >= round
+                    || monitor.has_ended().is_some()
+            });
+            fs::remove_file(&ballast).expect("frees the disk");
+            project.until(&format!("room {round}"), || {
+                monitor.said().matches("there is room again").count() >= round
+                    || monitor.has_ended().is_some()
+            });
+        }
+        let end = monitor.end(&project);
+        if end != Some(0) {
+            // An agent that found no room thrice is blocked, which is its own failure.
+            project.ok(&["task", "retry", "--blocked"]);
+            project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+        }
+        project.assert_landed(&TWELVE[..6]);
+        project.assert_nothing_left();
+    });
+}
+
+#[test]
+fn read_only_disk_is_named_at_the_start_and_nothing_changes() {
+    with_mounts("read_only_disk_is_named_at_the_start_and_nothing_changes", || {
+        let (project, disk) = project_on_disk(1, "size=24m");
+        project.import(FOUR);
+        disk.remount("ro");
+        for args in [&["monitor", "--until-idle"][..], &["task", "add", "--id", "E", "One more"]] {
+            let said = project.fails(1, args);
+            assert!(said.contains("Read-only file system"), "{said}");
+            assert!(said.contains(".git/pipeline"), "{said}");
+        }
+        assert_eq!(project.runs(), Vec::<String>::new());
+        disk.remount("rw");
+        project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+        project.assert_landed(FOUR);
+        project.assert_nothing_left();
+    });
+}
+
+/// The monitor has no descriptor left while an agent ends; then it has.
+#[test]
+fn descriptors_that_run_out_pause_and_cost_no_try() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let project = Project::new(2);
+    project.import(FOUR);
+    project.hold("hold");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("agents to run", || project.runs().len() == 2);
+    let pid = Pid::from_raw(monitor.pid());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = |current| {
+        let old = prlimit(pid, Resource::Nofile, Rlimit { current, maximum });
+        old.expect("the limit is set")
+    };
+    let old = limit(Some(8));
+    project.release("hold");
+    monitor.until_said("Too many open files");
+    project.until("the agents to end", || agents(&project) == 0);
+    assert!(monitor.has_ended().is_none());
+    limit(old.current);
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(FOUR);
+    assert_nobody_gave_up(&project);
+    project.assert_nothing_left();
+}
+
+#[cfg(feature = "failpoints")]
+mod injected {
+    use super::*;
+
+    /// The journal refuses at `point` by `action` for a while under a running agent.
+    fn refused_for_a_while(plan: &str) {
+        let project = Project::new(1);
+        project.import(FOUR);
+        project.hold("hold");
+        let while_file = project.dir().join("refuse");
+        let env = [
+            ("PIPELINE_FAILPOINT", plan),
+            ("PIPELINE_FAILPOINT_WHILE", while_file.to_str().expect("UTF-8")),
+        ];
+        let mut monitor = project.start_with(&["monitor", "--until-idle"], &env);
+        project.until("an agent to run", || project.runs().len() == 1);
+        fs::write(&while_file, "").expect("a file beside the project");
+        project.release("hold");
+        monitor.until_said("it is tried again until that works");
+        project.until("the agent to end", || agents(&project) == 0);
+        // What others may still write is written.
+        project.ok(&["task", "add", "--id", "E", "One more"]);
+        assert_eq!(project.runs().len(), 1, "at {plan}: {:?}", project.runs());
+        assert!(monitor.has_ended().is_none());
+        fs::remove_file(&while_file).expect("it was there");
+        assert_eq!(monitor.end(&project), Some(0), "at {plan}: {}", project.story());
+        let said = monitor.said();
+        assert_eq!(said.matches("it is tried again until").count(), 1, "at {plan}: {said}");
+        assert!(said.contains("can be written again"), "at {plan}: {said}");
+        let all = [FOUR, &[("E", &[])]].concat();
+        project.assert_landed(&all);
+        assert_nobody_gave_up(&project);
+        project.assert_nothing_left();
+    }
+
+    #[test]
+    fn journal_that_is_refused_for_a_while_killed_nobody() {
+        for plan in ["journal.write=full", "journal.sync=error", "lock.open=error"] {
+            refused_for_a_while(plan);
+        }
+    }
+
+    #[test]
+    fn journal_that_fails_once_anywhere_killed_nobody() {
+        for point in ["journal.write", "journal.sync"] {
+            for pass in [5, 11] {
+                let plan = format!("{point}:{pass}=error");
+                let project = Project::new(1);
+                project.import(&FOUR[..1]);
+                let env = [("PIPELINE_FAILPOINT", plan.as_str())];
+                let mut monitor = project.start_with(&["monitor", "--until-idle"], &env);
+                assert_eq!(monitor.end(&project), Some(0), "at {plan}: {}", project.story());
+                assert!(monitor.said().contains("injected at"), "at {plan}: {}", monitor.said());
+                project.assert_landed(&FOUR[..1]);
+                project.assert_nothing_left();
+            }
+        }
+    }
+
+    /// A record that cannot be read says nothing of the agent, which may be running.
+    #[test]
+    fn agent_that_cannot_be_looked_for_is_not_lost() {
+        let project = Project::new(1);
+        project.import(&FOUR[..1]);
+        project.hold("hold");
+        let mut first = project.monitor(&["--until-idle"]);
+        project.until("an agent to run", || project.runs().len() == 1);
+        first.kill();
+        let while_file = project.dir().join("refuse");
+        fs::write(&while_file, "").expect("a file beside the project");
+        let env = [
+            ("PIPELINE_FAILPOINT", "probe.read=full"),
+            ("PIPELINE_FAILPOINT_WHILE", while_file.to_str().expect("UTF-8")),
+        ];
+        let mut second = project.start_with(&["monitor", "--until-idle"], &env);
+        second.until_said("open task");
+        fs::remove_file(&while_file).expect("it was there");
+        project.release("hold");
+        assert_eq!(second.end(&project), Some(0), "{}", project.story());
+        assert_eq!(project.runs().iter().filter(|id| id.contains(".arch.")).count(), 1);
+        project.assert_landed(&FOUR[..1]);
+        project.assert_nothing_left();
+    }
+}
