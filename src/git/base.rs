@@ -15,7 +15,7 @@ use super::slot::remove_file;
 use crate::sys::fail;
 use crate::sys::file::{Durability, read_bounded, write_atomic};
 
-/// Note that a fast-forward of a checkout has begun; left over only when its git was killed.
+/// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
 const NOTE: &str = "base-follow";
 /// Bound of that note: two paths' worth.
 const NOTE_BYTES_MAX: u64 = 16 * 1024;
@@ -32,7 +32,7 @@ pub enum Follow {
     Refused {
         /// What is in the way, for `status`.
         why: String,
-        /// What the person can type; `None` when git's message is all there is to say.
+        /// What the person can type; `None`: to merge the landing branch, once git's message is heeded.
         command: Option<String>,
         /// Git's own words; empty when it was not asked.
         stderr: Stderr,
@@ -101,7 +101,13 @@ impl Repo {
     }
 
     fn swap_base(&self, branch: &str, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
-        match self.cas_ref(branch, Some(to), Some(found)) {
+        self.note_merge(None, to)?;
+        let swapped = self.cas_ref(branch, Some(to), Some(found));
+        if let Err(failure @ GitError::Killed { .. }) = swapped {
+            return self.left_by_killed_merge(branch)?.ok_or(failure);
+        }
+        self.forget_merge()?;
+        match swapped {
             Ok(Cas::Done) => Ok(Follow::Followed),
             Ok(Cas::Moved(found)) => Ok(Follow::NotFastForward(found)),
             Err(failure) => {
@@ -137,7 +143,7 @@ impl Repo {
                 return Ok(Follow::refused(why, Some(command)));
             }
         }
-        self.note_merge(dir, to)?;
+        self.note_merge(Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
             .args(["merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-stat"])
             .args(["-q", "--", to.as_str()]);
@@ -160,16 +166,18 @@ impl Repo {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
             Some(found) if self.is_ancestor(found, to)? => Ok(Follow::Refused {
                 why: format!("git cannot fast-forward `{}`", dir.display()),
-                command: Some(format!("git -C {} merge --ff-only {to}", quoted(dir))),
+                // In the project itself the usual one does, which stays true when more lands.
+                command: (dir != self.root)
+                    .then(|| format!("git -C {} merge --ff-only {to}", quoted(dir))),
                 stderr: Stderr(reply.stderr),
             }),
             Some(_) | None => Ok(Follow::NotFastForward(found)),
         }
     }
 
-    /// Notes that a fast-forward begins; whoever does so holds the gate, so temporary files found
+    /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds the gate, so temporary files found
     /// there are of one that was killed.
-    fn note_merge(&self, dir: &Path, to: &Oid) -> Result<(), GitError> {
+    fn note_merge(&self, dir: Option<&Path>, to: &Oid) -> Result<(), GitError> {
         let path = self.gates_dir().join(NOTE);
         for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
             let left = entry.path();
@@ -177,7 +185,7 @@ impl Repo {
                 remove_file(&left)?;
             }
         }
-        let text = format!("{to}\n{}", dir.display());
+        let text = format!("{to}\n{}", dir.unwrap_or(Path::new("")).display());
         write_atomic(&path, text.as_bytes(), Durability::Process).map_err(|source| GitError::File {
             doing: "write",
             path,
@@ -206,7 +214,15 @@ impl Repo {
         let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
         let Some(bytes) = read.map_err(file)? else { return Ok(None) };
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((to, dir)) = text.split_once('\n') {
+        if let Some((_, "")) = text.split_once('\n') {
+            let lock = self.ref_lock(branch);
+            if lock.exists() {
+                let path = lock.display();
+                let why = format!("a git that moved it was killed half-way and left `{path}`");
+                let command = format!("rm -f {}", quoted(&lock));
+                return Ok(Some(Follow::refused(why, Some(command))));
+            }
+        } else if let Some((to, dir)) = text.split_once('\n') {
             let dir = Path::new(dir);
             let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
             let mut locks = self.locks_in_checkout(&admin, branch);
@@ -358,7 +374,7 @@ mod tests {
         case.write("new.txt", "untracked");
         let Follow::Refused { stderr, command, .. } = case.follow() else { panic!("followed") };
         assert!(stderr.0.contains("new.txt"), "{stderr}");
-        assert!(command.unwrap().contains("merge --ff-only"));
+        assert_eq!(command, None, "the usual one, told from the project's root");
         case.write(".git/info/exclude", "new.txt\n");
         assert!(matches!(case.follow(), Follow::Refused { .. }));
         assert_eq!(case.text("new.txt").as_deref(), Some("untracked"));
@@ -444,7 +460,7 @@ mod tests {
         let case = Case::new();
         let repo = &case.scratch.repo;
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(&case.scratch.root, &case.to).unwrap();
+        repo.note_merge(Some(&case.scratch.root), &case.to).unwrap();
         case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
@@ -470,7 +486,7 @@ mod tests {
             let case = Case::new();
             let (repo, root) = (&case.scratch.repo, &case.scratch.root);
             fs::create_dir_all(repo.gates_dir()).unwrap();
-            repo.note_merge(root, &case.to).unwrap();
+            repo.note_merge(Some(root), &case.to).unwrap();
             let lock = root.join(format!(".git/{name}.lock"));
             fs::write(&lock, "").unwrap();
             let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
@@ -482,12 +498,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_on_a_base_that_nobody_has_checked_out_comes_with_a_command() {
+        let case = Case::new();
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(None, &case.to).unwrap();
+        fs::write(root.join(".git/refs/heads/main.lock"), "").unwrap();
+        let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
+        let mut shell = child::command("sh", root);
+        assert!(shell.args(["-c", &command]).status().unwrap().success());
+        assert_eq!(case.follow(), Follow::Followed);
+        assert!(!repo.gates_dir().join(NOTE).exists());
+    }
+
+    #[test]
     fn a_half_killed_fast_forward_is_reported_with_a_command_that_finishes_it() {
         let case = Case::new();
         case.write("mine.txt", "mine");
         let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(root, &case.to).unwrap();
+        repo.note_merge(Some(root), &case.to).unwrap();
         fs::write(root.join(".git/index.lock"), "half").unwrap();
         case.write("a.txt", "one\n2\n");
         case.write("new.txt", "");

@@ -19,10 +19,6 @@ use crate::tracer::{OUTPUT, Outcome, Plan, Point, trace};
 /// Longest that a traced run may take.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
 
-/// Last decisions of the journal while a monitor has not begun: what was there, and its own start.
-const FIRST: [&str; 5] =
-    ["task_added", "monitor_started", "rollout_set", "drain_set", "task_cancelled"];
-
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -184,8 +180,11 @@ impl Case {
         let said = fs::read_to_string(self.project.dir().join(OUTPUT)).unwrap_or_default();
         let is_told = said.contains("error: ") && said.contains("killed by signal 9");
         let log = self.project.log();
-        let last = log.last().and_then(|entry| entry["kind"].as_str()).unwrap_or_default();
-        is_told && FIRST.contains(&last)
+        let has_worked = log.last().is_some_and(|entry| {
+            let actor = entry["actor"].as_str().unwrap_or_default();
+            actor.starts_with("monitor") && entry["kind"] != "monitor_started"
+        });
+        is_told && !has_worked
     }
 
     /// Agents that are held go on.

@@ -10,7 +10,7 @@ use super::Options;
 use super::case::{Case, Ending};
 use super::scenario::{SCENARIOS, Scenario};
 use crate::figures::Figures;
-use crate::tracer::{Plan, Point, obstacle};
+use crate::tracer::{self, Plan, Point, obstacle};
 
 /// Scenarios of the fixed part, and how many points of each.
 const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
@@ -188,5 +188,5 @@ pub(super) fn trials() -> Vec<Trial> {
         .with_kind(kind)
         .with_ignored_flag(obstacle.is_some())
     };
-    FIXED.into_iter().map(trial).collect()
+    FIXED.into_iter().map(trial).chain(tracer::trials()).collect()
 }

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use libtest_mimic::Trial;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
@@ -108,6 +109,29 @@ pub fn trace(command: &Command, plan: &Plan, base: &Path, limit: Duration) -> io
     let watch = Watch::new(&tracer.living, limit);
     tracer.follow()?;
     tracer.end(&mut child, watch)
+}
+
+/// The tracer itself, on a small program; ignored, with the reason, where nothing can be traced.
+pub fn trials() -> Vec<Trial> {
+    let obstacle = obstacle();
+    let trial = Trial::test("tracer::a_call_that_is_to_fail_fails_and_has_no_effect", || {
+        let dir = tempfile::tempdir()?;
+        let mut command = pipeline::sys::child::command("mkdir", dir.path());
+        command.args(["first", "second"]).env("LC_ALL", "C");
+        for (lasting, left) in [(None, 1), (Some(Duration::from_secs(10)), 0)] {
+            let (role, errno) = ("mkdir#1".to_owned(), Errno::ENOSPC);
+            let plan = Plan::Fail { role, ordinal: 1, errno, lasting };
+            let outcome = trace(&command, &plan, dir.path(), Duration::from_secs(10))?;
+            let said = fs::read_to_string(dir.path().join(OUTPUT))?;
+            let made = ["first", "second"].map(|name| fs::remove_dir(dir.path().join(name)));
+            assert_eq!(outcome.code, Some(1), "{:?}", outcome.points);
+            assert!(said.contains("No space left on device"), "{said}");
+            assert_eq!(made.iter().filter(|made| made.is_ok()).count(), left, "{said}");
+        }
+        Ok(())
+    });
+    let kind = obstacle.clone().unwrap_or_default();
+    vec![trial.with_kind(kind).with_ignored_flag(obstacle.is_some())]
 }
 
 /// Says why nothing can be traced here; `None`: it can.
