@@ -74,6 +74,16 @@ pub enum Report {
         /// Why, for people.
         why: String,
     },
+    /// The keeper lives and cannot be talked to, so nothing is known of the attempt, which may be
+    /// running: adopt it again. The keeper's end is told in any case.
+    Unreachable {
+        /// The agent.
+        agent: String,
+        /// The attempt that was to be adopted.
+        attempt: String,
+        /// Why, for people.
+        why: String,
+    },
     /// The keeper died, or no living one has the attempt that was to be adopted.
     KeeperLost {
         /// The agent.
@@ -88,6 +98,8 @@ pub enum Report {
     Superseded {
         /// The agent.
         agent: String,
+        /// The attempt ordered or adopted whose outcome is awaited; it may not have arrived.
+        attempt: Option<String>,
     },
 }
 

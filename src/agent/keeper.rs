@@ -164,6 +164,11 @@ impl Keeper {
 
     fn start(&mut self, job: Job) {
         let attempt = job.attempt_ref();
+        let is_under_way = |run: &Run| run.job().attempt_ref() == attempt;
+        if self.run.as_ref().is_some_and(is_under_way) {
+            // Ordered twice: by a monitor that could not know that the first order had arrived.
+            return self.report(&KeeperReport::Started { attempt: attempt.attempt });
+        }
         match self.refusal(&job, &attempt) {
             Ok(None) => {}
             Ok(Some(Refusal::Done(record))) => {

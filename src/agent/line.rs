@@ -103,7 +103,7 @@ pub(super) fn unmet(agent: &str, ask: Ask, why: String) -> Report {
     match ask {
         Ask::Run(job) => Report::StartFailed { agent, attempt: job.attempt, why },
         Ask::Stop { attempt, .. } => Report::Refused { agent, attempt: Some(attempt), why },
-        Ask::Adopt(attempt) => Report::Refused { agent, attempt: Some(attempt.attempt), why },
+        Ask::Adopt(attempt) => Report::Unreachable { agent, attempt: attempt.attempt, why },
         Ask::Quit => Report::Refused { agent, attempt: None, why },
     }
 }
@@ -204,10 +204,8 @@ impl Worker {
             }
             Err(error) => {
                 self.unreachable = self.connector.process();
-                let why = format!("its keeper lives and does not answer: {error}");
-                let (agent, name) = (self.agent().to_owned(), attempt.attempt.clone());
-                locked(&self.shared.desk).expected = Some(attempt);
-                self.tell(Report::Refused { agent, attempt: Some(name), why });
+                locked(&self.shared.desk).expected = Some(attempt.clone());
+                self.tell(unmet(self.agent(), Ask::Adopt(attempt), error.to_string()));
             }
         }
     }
@@ -320,7 +318,9 @@ impl Worker {
         if link.has_ended_within(LEAVE_WAIT) {
             self.settle_expected();
         } else {
-            self.tell(Report::Superseded { agent: self.agent().to_owned() });
+            let expected = locked(&self.shared.desk).expected.clone();
+            let attempt = expected.map(|expected| expected.attempt);
+            self.tell(Report::Superseded { agent: self.agent().to_owned(), attempt });
         }
     }
 

@@ -83,21 +83,22 @@ mod tests {
     use signal_hook::consts::{SIGHUP, SIGTERM};
 
     use super::{Outage, PAUSE, PAUSE_MAX};
+    use crate::machine::id::AttemptId;
     use crate::monitor::sources::Input;
 
     #[test]
     fn what_arrives_meanwhile_is_kept_in_order_and_a_signal_ends_the_wait() {
         let (sender, receiver) = channel();
         let mut outage = Outage::default();
-        let agent = |agent: &str| Input::Superseded { agent: agent.into() };
-        let inputs = [agent("a"), Input::Signal(SIGHUP), Input::Signal(SIGTERM), agent("b")];
+        let of = |id: &str| Input::Superseded { attempt: AttemptId::new(id) };
+        let inputs = [of("a"), Input::Signal(SIGHUP), Input::Signal(SIGTERM), of("b")];
         inputs.into_iter().for_each(|input| sender.send(input).expect("it is received"));
         assert_eq!(outage.wait(&receiver), Some(SIGTERM));
         assert!(outage.is_on());
         let mut next = || outage.next(&receiver, Duration::ZERO);
-        assert!(matches!(next(), Ok(Input::Superseded { agent }) if agent == "a"));
+        assert!(matches!(next(), Ok(Input::Superseded { attempt }) if attempt.as_str() == "a"));
         assert!(matches!(next(), Ok(Input::Signal(SIGHUP))));
-        assert!(matches!(next(), Ok(Input::Superseded { agent }) if agent == "b"));
+        assert!(matches!(next(), Ok(Input::Superseded { attempt }) if attempt.as_str() == "b"));
         assert!(next().is_err());
     }
 

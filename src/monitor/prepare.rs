@@ -229,7 +229,7 @@ fn set_up(
             Err(Fault(format!("setup `{name}` failed ({})\n{tail}", ending(&record))))
         }
         Ok(SetupEnd::Gone(why)) => Err(Fault(format!("setup did not end: {why}"))),
-        Err(_) => Err(Fault("setup was given up".into())),
+        Ok(SetupEnd::Unreachable) | Err(_) => Err(Fault("setup was given up".into())),
     }
 }
 
@@ -249,22 +249,27 @@ fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Re
         nonce: job.nonce.clone(),
         attempt_dir: job.attempt_dir.clone(),
     };
-    let found = keepers
-        .probe(&prepare.agent, &reference)
-        .map_err(|error| Fault(format!("cannot look for a setup under way: {error}")))?;
-    match found {
-        Probe::KeeperAlive => {
-            let (sender, receiver) = channel();
-            watch.add_setup(&job.attempt, sender);
-            keepers.adopt(&prepare.agent, &reference);
-            // However it ended: the checkout and, where due, setup are done again.
-            let _ = receiver.recv();
+    loop {
+        let found = keepers
+            .probe(&prepare.agent, &reference)
+            .map_err(|error| Fault(format!("cannot look for a setup under way: {error}")))?;
+        match found {
+            Probe::KeeperAlive => {
+                let (sender, receiver) = channel();
+                watch.add_setup(&job.attempt, sender);
+                keepers.adopt(&prepare.agent, &reference);
+                // However it ended: the checkout and, where due, setup are done again.
+                if !matches!(receiver.recv(), Ok(SetupEnd::Unreachable)) {
+                    break;
+                }
+            }
+            Probe::Strays(started) => {
+                tree::end_orphans(&started, STRAYS_GRACE)
+                    .map_err(|error| Fault(format!("cannot end a setup under way: {error}")))?;
+                break;
+            }
+            Probe::Exited(_) | Probe::Started(_) | Probe::Nothing => break,
         }
-        Probe::Strays(started) => {
-            tree::end_orphans(&started, STRAYS_GRACE)
-                .map_err(|error| Fault(format!("cannot end a setup under way: {error}")))?;
-        }
-        Probe::Exited(_) | Probe::Started(_) | Probe::Nothing => {}
     }
     // Its records are of the same nonce: the next run of setup must not take them for its own.
     match fs::remove_dir_all(&job.attempt_dir) {

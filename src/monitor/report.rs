@@ -40,6 +40,8 @@ pub struct Watched {
 pub enum SetupEnd {
     Exited(Box<ExitRecord>),
     Gone(String),
+    /// Its keeper lives and does not answer, so it may be under way.
+    Unreachable,
 }
 
 /// Attempts ordered from keepers, shared with the keepers' threads.
@@ -121,10 +123,19 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
                 let _ = input.send(Input::KeeperLost { agent, attempt, found });
             }
         }
-        Report::Superseded { agent } => {
-            let _ = input.send(Input::Superseded { agent });
+        Report::Superseded { attempt: Some(attempt), .. } => {
+            let _ = input.send(Input::Superseded { attempt: AttemptId::new(attempt) });
         }
-        Report::Refused { attempt: None, .. } | Report::KeeperLost { attempt: None, .. } => {}
+        Report::Unreachable { agent, attempt, why } => {
+            // Nothing is known of it, so no failure is told: it is asked for again.
+            if watch.setup_ended(&attempt, SetupEnd::Unreachable).is_some() {
+                let attempt = AttemptId::new(attempt);
+                let _ = input.send(Input::Unreachable { attempt, agent, why });
+            }
+        }
+        Report::Superseded { attempt: None, .. }
+        | Report::Refused { attempt: None, .. }
+        | Report::KeeperLost { attempt: None, .. } => {}
     }
 }
 

@@ -250,6 +250,7 @@ impl Monitor {
             program_dir,
             inherited,
             unprobed: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
@@ -538,12 +539,16 @@ impl Monitor {
                     world.keeper_lost(state, attempt, found);
                 }
             }
-            Input::Superseded { agent } => {
-                let mut attempts = self.cycle.ledger.state().attempts.values();
-                let is_run =
-                    |a: &&Attempt| a.agent.as_str() == agent && a.phase == AttemptPhase::Running;
-                let found = attempts.find(is_run).map(|attempt| attempt.id.clone());
-                self.find_again(found);
+            Input::Superseded { attempt } => self.find_again([attempt]),
+            Input::Unreachable { attempt, agent, why } => {
+                let world = &mut self.cycle.world;
+                if world.unanswered.insert(attempt.clone()) {
+                    world.progress.warn(&format!(
+                        "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may \
+                         be running, so nothing takes its place, and it is asked for again"
+                    ));
+                }
+                world.unprobed.insert(attempt);
             }
             // What is new is read before each transaction.
             Input::Journal => {}

@@ -24,8 +24,15 @@ pub enum Input {
         attempt: String,
         found: Option<Probe>,
     },
+    /// Its keeper lives, and will not tell of it by itself.
     Superseded {
+        attempt: AttemptId,
+    },
+    /// Its keeper lives and does not answer.
+    Unreachable {
+        attempt: AttemptId,
         agent: String,
+        why: String,
     },
     /// The journal may have grown.
     Journal,

@@ -49,9 +49,11 @@ pub struct RealWorld {
     pub program_dir: PathBuf,
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
-    /// Attempts whose keeper could not be looked for, for want of descriptors or the like; the loop
-    /// looks again.
+    /// Attempts whose keeper could not be looked for, for want of descriptors or the like, or did not
+    /// answer; the loop looks again.
     pub unprobed: BTreeSet<AttemptId>,
+    /// Attempts of which it was said that their keeper does not answer.
+    pub unanswered: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,

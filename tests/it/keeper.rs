@@ -426,6 +426,22 @@ fn job_that_has_run_is_not_run_again() {
 }
 
 #[test]
+fn job_ordered_again_while_it_runs_is_told_as_started() {
+    let world = World::new("again");
+    let monitor = world.monitor();
+    let job = world.job("a1", &["echo >> begun", UNTIL_GO]);
+    monitor.keepers.start(AGENT, job.clone());
+    monitor.started();
+    monitor.keepers.start(AGENT, job);
+    monitor.started();
+    world.go();
+    assert_eq!(monitor.exited().code, Some(0));
+    let begun = fs::read_to_string(world.path("begun")).expect("it has begun");
+    assert_eq!(begun, "\n");
+    world.finish(monitor);
+}
+
+#[test]
 fn job_with_a_large_environment_arrives_whole() {
     let world = World::new("large");
     let mut job = world.job("a1", &["test ${#BIG} = 100000 && test ${#BIG9} = 100000"]);
@@ -499,7 +515,10 @@ fn newer_monitor_replaces_the_older() {
     let newer = world.monitor();
     newer.keepers.adopt(AGENT, &world.attempt("a1"));
     assert!(matches!(newer.next(), Report::Connected { .. }));
-    assert_eq!(older.next(), Report::Superseded { agent: AGENT.into() });
+    assert_eq!(
+        older.next(),
+        Report::Superseded { agent: AGENT.into(), attempt: Some("a1".into()) }
+    );
     world.go();
     assert_eq!(newer.exited().code, Some(0));
     drop(older);
@@ -592,7 +611,7 @@ fn keeper_out_of_reach_is_waited_for_and_its_outcome_read() {
     fs::remove_file(socket).expect("removes");
     let second = world.monitor();
     second.keepers.adopt(AGENT, &world.attempt("a1"));
-    assert!(matches!(second.next(), Report::Refused { .. }));
+    assert!(matches!(second.next(), Report::Unreachable { attempt, .. } if attempt == "a1"));
     world.go();
     assert_eq!(second.exited().code, Some(4));
     world.finish(second);

@@ -129,6 +129,58 @@ fn agents_outlive_a_killed_monitor_and_are_adopted() {
     project.assert_nothing_left();
 }
 
+/// Takes the journal back to before the start of an attempt was recorded, as if the monitor had been
+/// killed in that moment.
+fn forget_start(project: &Project, attempt: &str) {
+    let dir = project.path(".git/pipeline");
+    let journal = fs::read_dir(dir.join("journal")).expect("the journal is there").flatten();
+    let segment = journal.map(|file| file.path()).max().expect("it has a segment");
+    let text = fs::read_to_string(&segment).expect("the segment is text");
+    let is_start = |line: &&str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("lines of JSON");
+        let changes = line["changes"].as_array().into_iter().flatten();
+        changes.into_iter().any(|it| it["kind"] == "attempt_started" && it["id"] == attempt)
+    };
+    let start = text.lines().find(is_start).expect("the start is on record");
+    let before = start.as_ptr() as usize - text.as_ptr() as usize;
+    fs::write(&segment, &text[..before]).expect("the segment is ours");
+    fs::remove_file(dir.join("state.json")).expect("the view is there");
+}
+
+#[test]
+fn an_attempt_whose_keeper_does_not_answer_is_not_begun_beside_itself() {
+    let project = Project::new(2);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.architect");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let has_started = || {
+        project
+            .log()
+            .iter()
+            .any(|entry| entry["kind"] == "attempt_started" && entry["attempt"] == "A.arch.1")
+    };
+    project.until("the architect to run", || has_started() && !project.runs().is_empty());
+    monitor.kill();
+    forget_start(&project, "A.arch.1");
+    let [keeper] = keepers(&project)[..] else { panic!("{}", project.story()) };
+    signal(keeper, Signal::STOP);
+
+    let mut next = project.monitor(&["--until-idle"]);
+    project.until("the keeper to be given up, or another agent to begin", || {
+        next.said().contains("does not answer") || project.runs().len() > 1
+    });
+    assert_eq!(project.runs(), ["A.arch.1"], "{}", project.story());
+    signal(keeper, Signal::CONT);
+    // It is asked again, not only waited for.
+    project.until("it to be adopted", has_started);
+    assert_eq!(project.runs(), ["A.arch.1"], "{}", project.story());
+    project.release("hold.architect");
+    assert_eq!(next.end(&project), Some(0), "{}", project.story());
+    assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
+
 #[test]
 fn an_agent_that_ends_while_no_monitor_runs_is_taken_as_it_ended() {
     let project = Project::new(1);
