@@ -3,8 +3,8 @@
 mod agent_zoo;
 mod cli_commands;
 mod cli_demo;
-mod doctor_repair;
 mod disk_full;
+mod doctor_repair;
 mod faults;
 mod keeper;
 mod machine_cases;
