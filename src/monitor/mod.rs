@@ -11,6 +11,7 @@ pub mod world;
 
 mod brief;
 mod current;
+mod error;
 mod job;
 mod lane;
 mod outage;
@@ -21,4 +22,5 @@ mod sources;
 pub mod sweep;
 mod work;
 
+pub use error::RunError;
 pub use run::{End, Options, Until, run};

@@ -10,6 +10,8 @@ pub(crate) mod case;
 #[cfg(target_arch = "x86_64")]
 mod check;
 #[cfg(target_arch = "x86_64")]
+mod order;
+#[cfg(target_arch = "x86_64")]
 mod points;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod scenario;
@@ -65,7 +67,7 @@ pub fn run(_options: &Options) -> Figures {
 /// The fixed part, for `cargo test`.
 #[cfg(target_arch = "x86_64")]
 pub fn trials() -> Vec<Trial> {
-    points::trials()
+    points::trials().into_iter().chain(order::trials()).collect()
 }
 
 /// The fixed part: nothing can be followed here, and it says so.
