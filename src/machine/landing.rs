@@ -26,6 +26,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             Step::note("the landing branch holds the base already")
         }
         Observation::BaseTaken { base, landed } => {
+            // Nor does the answer to an effect that is owed no longer; the new one finds out.
+            if state.base.tip.as_ref() != Some(base) {
+                return Step::note("the base moved on meanwhile");
+            }
             let (base, landed) = (base.clone(), landed.clone());
             Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
         }
