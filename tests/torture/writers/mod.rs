@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Figures {
 /// The fixed part, for `cargo test`.
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("what_killed_writers_were_told_is_there_once_in_one_order", || {
+        Trial::test("writers::what_killed_writers_were_told_is_there_once_in_one_order", || {
             fixed(Plan {
                 seed: 1,
                 writers: 16,
@@ -86,10 +86,10 @@ pub fn trials() -> Vec<Trial> {
                 pace: PACE,
             })
         }),
-        Trial::test("writers_beside_landings_lose_nothing", || {
+        Trial::test("writers::writers_beside_landings_lose_nothing", || {
             fixed(Plan { seed: 2, writers: 4, commands: 60, kills: 3, has_git: true, pace: PACE })
         }),
-        Trial::test("a_lost_doubled_moved_or_stale_record_is_caught", || {
+        Trial::test("writers::a_lost_doubled_moved_or_stale_record_is_caught", || {
             canary::check().map_err(Failed::from)
         }),
     ]

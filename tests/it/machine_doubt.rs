@@ -1,0 +1,156 @@
+//! Cases of what goes on around the tasks: a base in doubt, answers that come late, a full disk.
+
+use pipeline::machine::attempt::Class;
+use pipeline::machine::event::StopKind;
+use pipeline::machine::id::{AgentName, AttemptId, Oid};
+use pipeline::machine::{Command, Effect, Observation};
+
+use crate::machine_cases::{short_machine, stands};
+use crate::machine_support::{End, Machine, id, new_task};
+
+#[test]
+fn a_late_answer_about_an_older_base_does_not_undo_what_has_landed() {
+    let mut m = short_machine(|_| {});
+    let (old, landed) = (m.state.base.tip.clone().unwrap(), m.state.base.landed.clone());
+    m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed: landed.clone() });
+    m.see(Observation::BaseTaken { base: Oid::new("base-2"), landed: Oid::new("base-2") });
+    m.see(Observation::BaseSeen { tip: Oid::new("base-3"), landed: m.state.base.landed.clone() });
+    m.see(Observation::BaseTaken { base: old.clone(), landed: old });
+    assert_eq!(m.state.base.landed, Some(Oid::new("base-2")), "{:?}", m.state.base);
+}
+
+fn shortage(what: Option<&str>) -> Observation {
+    Observation::ShortageSeen { what: what.map(str::to_owned) }
+}
+
+#[test]
+fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready impl")]);
+    m.see(shortage(Some("the disk is full")));
+    let before = m.state.clone();
+    m.see(shortage(Some("the disk is fuller")));
+    assert_eq!(m.state.shortage, before.shortage);
+    let attempt = AttemptId::new("A.impl.1");
+    m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
+    let tally = m.state.tasks[&id("A")].tally;
+    assert_eq!((tally.infrastructure, tally.attempts), (0, 0));
+    let agent = &m.state.agents[&AgentName::new("implementation")];
+    assert_eq!(agent.slot, 0, "what was half made there is made again there");
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "ready impl"), ("B", "ready impl")]);
+    assert!(!m.state.is_idle(), "it goes on by itself");
+    m.see(shortage(None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
+#[test]
+fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
+    let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 1);
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    m.see(shortage(Some("the disk is full")));
+    for _ in 0..5 {
+        m.see(Observation::LaneFaulted { why: "no space".into() });
+        m.pass_ms(600_000);
+    }
+    assert_eq!(m.stand("A"), "landing");
+    m.see(shortage(None));
+    m.land("A");
+    assert_eq!(m.stand("A"), "completed");
+}
+
+/// Up to the failed check of A's landing, on a base that people moved and nobody has judged.
+fn doubtful_landing() -> Machine {
+    let mut m = short_machine(|s| s.landing.checks = vec!["check".into()]);
+    m.add(&[new_task("A", &[])]);
+    judge(&mut m, "base.check.1", End::Done);
+    m.base_moves("base-2");
+    m.complete_stages("A");
+    fail_landing(&mut m);
+    m
+}
+
+fn judge(m: &mut Machine, check: &str, end: End) {
+    let check = AttemptId::new(check);
+    m.start_attempt(&check);
+    m.exit(&check, end);
+}
+
+/// The landing under way is merged, and its check fails.
+fn fail_landing(m: &mut Machine) {
+    let landing = m.state.landing.clone().expect("a landing is under way");
+    let (task, number) = (landing.task, landing.number);
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    let protected = Vec::new();
+    m.see(Observation::Merged { task: task.clone(), number, commit, onto, protected });
+    let checks = m.state.tasks[&task].numbers["land"];
+    judge(m, &format!("{task}.land.{checks}"), End::Fail);
+}
+
+#[test]
+fn a_check_that_fails_on_a_red_base_is_not_held_against_the_task() {
+    let mut m = doubtful_landing();
+    let before = m.state.tasks[&id("A")].tally;
+    judge(&mut m, "base.check.2", End::Fail);
+    stands(&m, &[("A", "landing")]);
+    assert!(m.state.landing.is_none(), "the lane is closed on what is red");
+    assert!(m.state.is_idle());
+    assert_eq!(m.state.tasks[&id("A")].tally, before);
+
+    m.base_moves("base-3");
+    let number = m.state.landing.as_ref().map(|landing| landing.number);
+    assert_eq!(number, Some(2), "the lane opens when the base moves");
+    let (commit, onto) = (Oid::new("m"), Oid::new("base-3"));
+    let protected = Vec::new();
+    m.see(Observation::Merged {
+        task: id("A"),
+        number: 2,
+        commit: commit.clone(),
+        onto,
+        protected,
+    });
+    judge(&mut m, "A.land.2", End::Done);
+    m.see(Observation::Landed { task: id("A"), number: 2, commit });
+    stands(&m, &[("A", "completed")]);
+}
+
+#[test]
+fn a_check_that_fails_on_a_green_base_sends_the_task_back_with_its_output() {
+    let mut m = doubtful_landing();
+    judge(&mut m, "base.check.2", End::Done);
+    let task = &m.state.tasks[&id("A")];
+    assert_eq!(task.tally.send_backs, 1);
+    let evidence = task.evidence.last().expect("what failed is told");
+    assert_eq!(evidence.class, Class::LandingChecksFailed);
+    assert!(evidence.text.ends_with("tail"), "{}", evidence.text);
+
+    // Known green from here on: the next failure needs no judgment of the base.
+    m.complete_stages("A");
+    fail_landing(&mut m);
+    assert_eq!(m.state.tasks[&id("A")].tally.send_backs, 2);
+}
+
+#[test]
+fn a_base_that_moves_while_a_landing_is_in_doubt_is_taken_in_first() {
+    let mut m = doubtful_landing();
+    let landed = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: Oid::new("base-3"), landed });
+    m.turns();
+    judge(&mut m, "base.check.2", End::Fail);
+    stands(&m, &[("A", "landing")]);
+    let effects = m.effects();
+    assert!(matches!(effects.as_slice(), [Effect::TakeBase { .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_landing_in_doubt_does_not_hold_up_the_end_and_is_begun_anew() {
+    let mut m = doubtful_landing();
+    m.must(Command::Stop { kind: StopKind::Now });
+    judge(&mut m, "base.check.2", End::Stopped);
+    assert!(m.state.landing.is_none() && m.state.attempts.is_empty());
+    stands(&m, &[("A", "landing")]);
+}
