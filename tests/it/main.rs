@@ -9,6 +9,7 @@ mod faults;
 mod keeper;
 mod machine_cases;
 mod machine_phase;
+mod machine_relined;
 mod machine_sim;
 mod machine_support;
 mod machine_world;
