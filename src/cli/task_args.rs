@@ -189,7 +189,8 @@ pub struct RetryArgs {
     /// Retry every blocked task.
     #[arg(long, conflicts_with = "ids")]
     pub blocked: bool,
-    /// Go on from this stage.
+    /// Go on from this stage; without it a task whose work is done, and which could not be landed,
+    /// is landed, the others go on from where they failed.
     #[arg(long, value_name = "NAME")]
     pub stage: Option<String>,
     /// Tell the next agent something; `-` reads standard input.

@@ -141,6 +141,7 @@ fn faulted(state: &State, event: &Event, why: &str) -> Vec<Change> {
     let task = &state.tasks[&landing.task];
     let block = Block {
         stage: last_stage(state, task),
+        is_landing: true,
         class: Class::Infrastructure,
         reason: format!("could not be landed: {why}"),
         since: event.at,
@@ -452,6 +453,7 @@ pub(super) fn send_back(state: &State, at: Time, task: &Task, back: &SendBack<'_
         Some(stage) => TaskPhase::Ready { stage },
         None => TaskPhase::Blocked(Block {
             stage,
+            is_landing: false,
             class: back.class,
             reason: back.text.to_owned(),
             since: at,

@@ -471,6 +471,7 @@ impl End<'_> {
         let to = match stage::after(&self.state.settings, self.task, self.stage) {
             Some(stage) if used >= limit => TaskPhase::Blocked(Block {
                 stage: Some(stage),
+                is_landing: false,
                 class: Class::Failed,
                 reason: format!("used up its {limit} attempts"),
                 since: at,
@@ -522,6 +523,7 @@ impl End<'_> {
         let at = self.event.at;
         let block = Block {
             stage: Some(self.stage.clone()),
+            is_landing: false,
             class: self.outcome.class,
             reason: self.outcome.reason.clone(),
             since: at,

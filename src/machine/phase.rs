@@ -71,13 +71,15 @@ pub enum TaskTrigger {
     GaveUp,
     /// `task retry`.
     Retried,
+    /// `task retry` of one whose stages all passed, and that the lane could not land.
+    Relined,
     /// `task cancel`.
     Cancelled,
 }
 
 impl TaskTrigger {
     /// Every trigger.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Freed,
         Self::Doomed,
         Self::Revived,
@@ -90,6 +92,7 @@ impl TaskTrigger {
         Self::SentBack,
         Self::GaveUp,
         Self::Retried,
+        Self::Relined,
         Self::Cancelled,
     ];
 }
@@ -120,6 +123,7 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
         (S::Working | S::Landing, T::Landed) => Move::To(S::Completed),
         (S::Landing, T::SentBack) => Move::To(S::Ready),
         (S::Working | S::Landing | S::Ready, T::GaveUp) => Move::To(S::Blocked),
+        (S::Blocked, T::Relined) => Move::To(S::Landing),
         (S::Blocked | S::Ready | S::Waiting, T::Retried) => Move::To(S::Waiting),
         (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Cancelled) => {
             Move::To(S::Cancelled)
@@ -144,7 +148,8 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
             | T::Landed
             | T::Failed
             | T::SentBack
-            | T::GaveUp,
+            | T::GaveUp
+            | T::Relined,
         ) => Move::Ignored,
     }
 }

@@ -78,6 +78,9 @@ pub enum TaskPhase {
 pub struct Block {
     /// The stage to go on from after `task retry`; `None` before the first.
     pub stage: Option<StageName>,
+    /// Nothing of the work has to change: all stages passed, and the lane could not do its part. It
+    /// goes back into the lane.
+    pub is_landing: bool,
     pub class: Class,
     pub reason: String,
     pub since: Time,

@@ -120,7 +120,7 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
         let names: Vec<&str> = dead.map(TaskId::as_str).collect();
         let reason = format!("depends on {}", names.join(", "));
         let stage = state.tasks[id].stage().cloned();
-        let block = Block { stage, class: Class::Dependency, reason, since: at };
+        let block = Block { stage, is_landing: false, class: Class::Dependency, reason, since: at };
         changes.push(task(id, TaskChange::Moved { to: TaskPhase::Blocked(block), at }));
     }
     for id in state.index.startable.iter().take(TURN_ITEMS_MAX) {
@@ -129,6 +129,7 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
             Some(stage) => TaskPhase::Ready { stage },
             None => TaskPhase::Blocked(Block {
                 stage: None,
+                is_landing: false,
                 class: Class::Blocked,
                 reason: "passes through no stage of the present settings".into(),
                 since: at,

@@ -89,6 +89,11 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         Ok(cycled)
     }
 
+    /// Keeps what happened for the next [`Cycle::run`].
+    pub fn keep(&mut self, bodies: Vec<EventBody>) {
+        self.owed.extend(bodies);
+    }
+
     /// Handles what happened, but decides nothing of its own and begins nothing: for the first and
     /// the last word of a monitor.
     ///

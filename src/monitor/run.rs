@@ -32,6 +32,7 @@ use crate::machine::mode::Isolation;
 use crate::machine::settings::OnExit;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
+use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
@@ -289,7 +290,6 @@ impl Monitor {
             self.view.mark(now);
         }
         if is_acting || has_news {
-            self.keep_lock()?;
             self.handle(bodies)?;
         }
         self.view.renew(&self.cycle, Some(now));
@@ -322,7 +322,6 @@ impl Monitor {
 
     /// Tries to record what could not be recorded, from the journal as it stands now.
     fn try_again(&mut self) -> Result<Option<End>, RunError> {
-        self.keep_lock()?;
         self.handle(Vec::new())?;
         self.outage.end();
         self.cycle.world.progress.warn("the journal can be written again: going on");
@@ -330,6 +329,10 @@ impl Monitor {
     }
 
     fn handle(&mut self, mut bodies: Vec<EventBody>) -> Result<(), RunError> {
+        if let Err(error) = self.keep_lock() {
+            self.cycle.keep(bodies);
+            return Err(error);
+        }
         loop {
             let now = self.cycle.clock.now();
             let seen = self.guard.look(self.cycle.ledger.state(), now);
@@ -654,10 +657,15 @@ impl Monitor {
 
     /// Makes sure that the lock is still the one that other monitors see.
     fn keep_lock(&self) -> Result<(), RunError> {
-        if self.lock.as_ref().is_none_or(FileLock::is_still_ours) {
-            return Ok(());
+        let path = self.cycle.world.layout.monitor_lock();
+        match self.lock.as_ref().map_or(Ok(true), FileLock::is_still_ours) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RunError::Fenced { path }),
+            Err(source) => {
+                let error = StoreError::Io { attempt: "look at lock", path, source };
+                Err(LedgerError::Store(error).into())
+            }
         }
-        Err(RunError::Fenced { path: self.cycle.world.layout.monitor_lock() })
     }
 
     /// Says goodbye: to the journal, to keepers, to `state.json`.

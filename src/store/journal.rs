@@ -143,11 +143,13 @@ impl FileStore {
 
     /// Returns whether we hold the lock, and makes sure that it is still the one others see.
     fn is_locked(&mut self) -> Result<bool, StoreError> {
-        let is_ours = self.lock.as_ref().map(FileLock::is_still_ours);
+        let is_ours = self.lock.as_ref().map(FileLock::is_still_ours).transpose();
+        let path = self.dir.join("lock");
+        let is_ours = is_ours.map_err(StoreError::io("look at lock", &path))?;
         if is_ours == Some(false) {
             self.open = None;
             self.lock = None;
-            return Err(StoreError::LockLost { path: self.dir.join("lock") });
+            return Err(StoreError::LockLost { path });
         }
         Ok(is_ours.is_some())
     }
@@ -480,6 +482,25 @@ mod tests {
         assert!(matches!(store.append(0, &[record(1)]), Err(StoreError::LockLost { .. })));
         other.load().unwrap();
         other.append(0, &[record(1)]).unwrap();
+    }
+
+    #[test]
+    fn lock_file_that_cannot_be_looked_at_is_an_error_that_passes_and_no_lost_lock() {
+        let (dir, _) = store();
+        let (place, aside) = (dir.path().join("state"), dir.path().join("aside"));
+        let mut store = FileStore::create(&place, &first(), WAIT).unwrap();
+        store.lock(WAIT).unwrap();
+        store.load().unwrap();
+        // A link to itself: its end is never found, which is not to say that nothing is there.
+        fs::rename(&place, &aside).unwrap();
+        std::os::unix::fs::symlink(&place, &place).unwrap();
+        let refused = store.append(0, &[record(1)]).unwrap_err();
+        assert!(matches!(refused, StoreError::Io { .. }) && refused.is_passing(), "{refused:?}");
+        fs::remove_file(&place).unwrap();
+        fs::rename(&aside, &place).unwrap();
+        store.load().unwrap();
+        store.append(0, &[record(1)]).unwrap();
+        assert_eq!(store.load().unwrap().records, [record(1)]);
     }
 
     #[test]

@@ -87,18 +87,22 @@ impl FileLock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if !is_taken(FileExt::try_lock_exclusive(&file))? {
             let lock = Self { file, path: path.to_path_buf() };
-            return Ok(lock.is_still_ours().then_some(lock));
+            return Ok(lock.is_still_ours()?.then_some(lock));
         }
         Ok(None)
     }
 
     /// Returns false when the file was deleted or replaced, so that another may hold a new one.
-    #[must_use]
-    pub fn is_still_ours(&self) -> bool {
-        let (Ok(ours), Ok(there)) = (self.file.metadata(), fs::metadata(&self.path)) else {
-            return false;
+    ///
+    /// # Errors
+    /// When that cannot be told now: it says nothing of who holds the lock.
+    pub fn is_still_ours(&self) -> io::Result<bool> {
+        let there = match fail::point("lock.look").and_then(|()| fs::metadata(&self.path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
         };
-        ours.nlink() > 0 && ours.dev() == there.dev() && ours.ino() == there.ino()
+        let ours = self.file.metadata()?;
+        Ok(ours.nlink() > 0 && ours.dev() == there.dev() && ours.ino() == there.ino())
     }
 
     fn write_owner(&mut self, what: &str) -> io::Result<()> {
@@ -213,12 +217,12 @@ mod tests {
     fn deleted_or_replaced_lock_is_noticed() {
         let (_dir, path) = path();
         let lock = FileLock::try_exclusive(&path, "first").unwrap().unwrap();
-        assert!(lock.is_still_ours());
+        assert!(lock.is_still_ours().unwrap());
         fs::remove_file(&path).unwrap();
-        assert!(!lock.is_still_ours());
+        assert!(!lock.is_still_ours().unwrap());
         let other = FileLock::try_exclusive(&path, "second").unwrap().unwrap();
-        assert!(!lock.is_still_ours());
-        assert!(other.is_still_ours());
+        assert!(!lock.is_still_ours().unwrap());
+        assert!(other.is_still_ours().unwrap());
     }
 
     #[test]

@@ -250,7 +250,9 @@ mod injected {
 
     #[test]
     fn journal_that_is_refused_for_a_while_killed_nobody() {
-        for plan in ["journal.write=full", "journal.sync=error", "lock.open=error"] {
+        for plan in
+            ["journal.write=full", "journal.sync=error", "lock.open=error", "lock.look=error"]
+        {
             refused_for_a_while(plan);
         }
     }

@@ -10,6 +10,7 @@ mod keeper;
 mod machine_cases;
 mod machine_doubt;
 mod machine_phase;
+mod machine_relined;
 mod machine_sim;
 mod machine_support;
 mod machine_world;

@@ -122,8 +122,8 @@ pub(super) fn retry(
     target: &RetryTarget,
     how: &Retry<'_>,
 ) -> Result<Step, Refusal> {
-    let ids: Vec<TaskId> = match target {
-        RetryTarget::Tasks(ids) => ids.clone(),
+    let ids: BTreeSet<TaskId> = match target {
+        RetryTarget::Tasks(ids) => ids.iter().cloned().collect(),
         RetryTarget::Blocked => {
             let tasks = state.tasks.values();
             tasks.filter(|task| is_retriable(task)).map(|task| task.id.clone()).collect()
@@ -133,22 +133,31 @@ pub(super) fn retry(
         return Ok(Step::note("no task is blocked"));
     }
     let mut changes = Vec::new();
+    let mut entry = state.entries;
     for id in &ids {
         let task = find(state, id)?;
-        changes.extend(retry_one(state, at, task, how)?);
+        changes.extend(retry_one(state, at, task, how, &mut entry)?);
     }
     Ok(Step::accept(changes))
+}
+
+/// Returns true when its work is done, and only the lane has to try again.
+fn is_relined(task: &Task, how: &Retry<'_>) -> bool {
+    let is_landing = matches!(&task.phase, TaskPhase::Blocked(block) if block.is_landing);
+    is_landing && how.stage.is_none() && !how.is_fresh
 }
 
 fn is_retriable(task: &Task) -> bool {
     matches!(&task.phase, TaskPhase::Blocked(block) if block.class != Class::Dependency)
 }
 
+/// `entry`: the last number given in the lane.
 fn retry_one(
     state: &State,
     at: Time,
     task: &Task,
     how: &Retry<'_>,
+    entry: &mut u64,
 ) -> Result<Vec<Change>, Refusal> {
     let id = &task.id;
     let refuse = |why: &str| Err(Refusal::invalid(format!("task `{id}` {why}")));
@@ -177,6 +186,10 @@ fn retry_one(
     let from_failed = if how.is_fresh { None } else { failed_at };
     let stage = how.stage.cloned().or(from_failed);
     let to = match stage {
+        _ if is_relined(task, how) => {
+            *entry += 1;
+            TaskPhase::Landing { entry: *entry }
+        }
         Some(stage) => TaskPhase::Ready { stage },
         None => TaskPhase::Waiting,
     };

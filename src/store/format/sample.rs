@@ -233,6 +233,7 @@ fn phases() -> Vec<TaskPhase> {
     let stage = || StageName::new("implementation");
     let block = |stage| Block {
         stage,
+        is_landing: false,
         class: Class::LandingChecksFailed,
         reason: "reason".into(),
         since: at(5),
@@ -244,6 +245,7 @@ fn phases() -> Vec<TaskPhase> {
         TaskPhase::Landing { entry: 801 },
         TaskPhase::Blocked(block(Some(stage()))),
         TaskPhase::Blocked(block(None)),
+        TaskPhase::Blocked(Block { is_landing: true, ..block(Some(stage())) }),
         TaskPhase::Completed { commit: None, at: at(6) },
         TaskPhase::Cancelled { at: at(7) },
         TaskPhase::Completed { commit: Some(oid('d')), at: at(6) },

@@ -43,7 +43,10 @@ mirror! { enum TaskPhase {
     Cancelled { at: Time },
 } }
 
-mirror! { struct Block { stage: Option<StageName>, class: Class, reason: String, since: Time } }
+mirror! {
+    struct Block { stage: Option<StageName>, class: Class, reason: String, since: Time }
+    optional { is_landing: bool }
+}
 
 mirror! { struct Tally { attempts: u32, stage_failures: u32, infrastructure: u32, send_backs: u32 } }
 
