@@ -3,6 +3,9 @@
 use super::attempt::{Class, EndedBy, Exit, Marker, Outcome};
 use super::settings::Completion;
 
+/// The signal that no process ends itself by.
+const SIGKILL: i32 = 9;
+
 /// Judges a work attempt by its exit and its marker; evidence and checks come after.
 ///
 /// `is_stopping`: somebody asked for its end.
@@ -56,6 +59,10 @@ pub fn of_check(exit: &Exit, commands: &[String]) -> Outcome {
         EndedBy::Exit | EndedBy::MarkerGrace if exit.code == Some(0) => {
             (Class::Completed, String::new())
         }
+        // By a person, or for want of memory: that says nothing of what was checked.
+        EndedBy::Exit | EndedBy::MarkerGrace if exit.signal == Some(SIGKILL) => {
+            (Class::Lost, format!("`{name}` was killed"))
+        }
         EndedBy::Exit | EndedBy::MarkerGrace => {
             (Class::ChecksFailed, format!("`{name}` {}", ending(exit)))
         }
@@ -98,7 +105,7 @@ pub const fn is_cut_short(class: Class) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, Completion, EndedBy, Exit, Marker, of_work};
+    use super::{Class, Completion, EndedBy, Exit, Marker, of_check, of_work};
     use crate::machine::time::Time;
 
     fn exit(code: Option<i32>, ended_by: EndedBy, marker: Option<Marker>) -> Exit {
@@ -116,6 +123,16 @@ mod tests {
             notes: String::new(),
             tail: String::new(),
         }
+    }
+
+    #[test]
+    fn a_check_that_somebody_killed_has_not_failed() {
+        let class = |signal| {
+            let exit = Exit { signal, ..exit(None, EndedBy::Exit, None) };
+            of_check(&exit, &["make".into()]).class
+        };
+        assert_eq!(class(Some(9)), Class::Lost);
+        assert_eq!(class(Some(11)), Class::ChecksFailed);
     }
 
     #[test]
