@@ -42,7 +42,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
         }
         Observation::Lost { attempt, why } => {
-            with(state, attempt, &LOSABLE, |found| lost(state, event, found, why))
+            with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
         }
         Observation::Saved { attempt, commit, has_changed, markers } => {
             with(state, attempt, &[AttemptPhase::Saving], |found| {
@@ -102,8 +102,6 @@ fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool
 }
 
 const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
-const LOSABLE: [AttemptPhase; 3] =
-    [AttemptPhase::Starting, AttemptPhase::Running, AttemptPhase::Saving];
 const EVERY: [AttemptPhase; 6] = [
     AttemptPhase::Preparing,
     AttemptPhase::Starting,
@@ -186,9 +184,6 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
-    if found.phase == AttemptPhase::Saving {
-        return unsaved(state, event, found, why);
-    }
     let verdict = Outcome { class: Class::Lost, reason: why.to_owned(), at: event.at };
     let change = AttemptChange::Exited { exit: None, verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];
@@ -198,19 +193,6 @@ fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change>
         changes.extend(end(state, event, found, &verdict));
     }
     changes
-}
-
-/// Nothing is left to save. What was said stands where it asks for no work; else it is done again.
-fn unsaved(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
-    let said = found.verdict.as_ref().filter(|verdict| {
-        matches!(verdict.class, Class::Stopped | Class::Blocked | Class::ChangesRequested)
-    });
-    let verdict = said.cloned().unwrap_or_else(|| Outcome {
-        class: Class::Lost,
-        reason: why.to_owned(),
-        at: event.at,
-    });
-    end(state, event, found, &verdict)
 }
 
 /// What was found in the worktree after the end.

@@ -73,6 +73,11 @@ impl MemoryStore {
         self.journal().fault = Some(fault);
     }
 
+    /// Takes back a fault that has not come true yet.
+    pub fn clear_fault(&self) {
+        self.journal().fault = None;
+    }
+
     /// Loses all but the first `kept` records that were not synced, as a power cut does.
     ///
     /// Every other handle should be dropped as well; this one must load, and has no lock.

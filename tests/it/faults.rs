@@ -1,7 +1,7 @@
 //! Faults of docs/reliability.md that no other test holds: what goes wrong, and what must be true
 //! afterwards.
 
-use pipeline::machine::attempt::Class;
+use pipeline::machine::attempt::{AttemptPhase, Class};
 use pipeline::machine::event::{Dependents, Edit};
 use pipeline::machine::id::{AttemptId, Oid};
 use pipeline::machine::settings::{Completion, Settings};
@@ -201,4 +201,22 @@ fn a_base_broken_during_a_run_costs_a_task_nothing() {
     // Nothing was done again, and no send-back was counted.
     assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
     project.assert_nothing_left();
+}
+
+/// The poll and the keeper's line may both tell of a dead keeper.
+#[test]
+fn a_loss_told_twice_does_not_skip_the_saving() {
+    let mut m = Machine::new(settings());
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    for _ in 0..2 {
+        m.see(Observation::Lost { attempt: attempt.clone(), why: "keeper gone".into() });
+        m.turns();
+    }
+    assert_eq!(m.state.attempts[&attempt].phase, AttemptPhase::Saving);
+    m.save(&attempt, true, &[]);
+    let task = &m.state.tasks[&id("A")];
+    assert_eq!(task.resume_from, Some(Oid::new(format!("saved-{attempt}"))));
+    assert_eq!(task.tally.infrastructure, 1);
 }

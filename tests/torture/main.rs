@@ -7,9 +7,6 @@ mod crash;
 mod damage;
 mod errors;
 mod figures;
-#[allow(dead_code, reason = "tests/it uses the rest")]
-#[path = "../it/machine_support.rs"]
-mod fixture;
 mod mutants;
 mod report;
 mod scope;

@@ -1,309 +1,435 @@
-//! A monitor in the model: the program's own loop over the store in memory, the modelled world and
-//! a modelled clock. What it does outside that loop is what `src/monitor/run.rs` does.
+//! A monitor of the simulation: the program's own loop with a port to the modelled world, started
+//! and ended as `monitor::run` does it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pipeline::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
-use pipeline::machine::id::AttemptId;
-use pipeline::machine::lane::LandingPhase;
+use pipeline::machine::attempt::AttemptPhase;
+use pipeline::machine::event::StopKind;
+use pipeline::machine::id::{AgentName, AttemptId};
 use pipeline::machine::mode::{Isolation, Rollout};
 use pipeline::machine::time::Time;
-use pipeline::machine::{Change, Effect, EventBody, Observation, State};
-use pipeline::monitor::cycle::{Cycle, World};
+use pipeline::machine::{Change, Command, Effect, EventBody, Observation, State};
+use pipeline::monitor::cycle::{Cycle, World as Port};
 use pipeline::store::ledger::{Ledger, LedgerError};
-use pipeline::store::memory::MemoryStore;
 use pipeline::sys::clock::Clock;
 
-use super::place::{Mail, Place, Run, Work, touches_refs};
+use super::dice::Dice;
+use super::disk::Disk;
+use super::work::{What, of_effect};
+use super::world::{Order, Probe, Report, World};
 
-/// Steady time and wall time of the machine, in milliseconds.
-#[derive(Debug)]
-pub struct Clocks {
-    pub steady: Cell<u64>,
-    pub wall: Cell<u64>,
-}
+/// Longest that a monitor goes without a look of its own, in milliseconds.
+const POLL_MS: u64 = 30_000;
 
-/// A process's clock: wall time at its start, and steady time since.
-#[derive(Debug)]
-pub struct ProcessClock {
-    clocks: Rc<Clocks>,
+/// Steady within a process: wall time at its start, and the monotonic clock since.
+#[derive(Debug, Clone)]
+pub struct SteadyClock {
     wall: u64,
-    steady: u64,
+    start: u64,
+    mono: Rc<Cell<u64>>,
 }
 
-impl ProcessClock {
-    pub fn start(clocks: &Rc<Clocks>) -> Self {
-        let (wall, steady) = (clocks.wall.get(), clocks.steady.get());
-        Self { clocks: Rc::clone(clocks), wall, steady }
+impl SteadyClock {
+    /// Anchors a clock.
+    pub fn start(wall: u64, mono: &Rc<Cell<u64>>) -> Self {
+        Self { wall, start: mono.get(), mono: Rc::clone(mono) }
     }
 }
 
-impl Clock for ProcessClock {
+impl Clock for SteadyClock {
     fn now(&self) -> Time {
-        Time::from_ms(self.wall + self.clocks.steady.get() - self.steady)
+        Time::from_ms(self.wall + self.mono.get() - self.start)
     }
 }
 
-/// The world as one monitor reaches it.
+/// What the loop asked for, to be begun by the simulation.
 #[derive(Debug)]
-pub struct SimWorld {
-    id: u32,
-    place: Rc<RefCell<Place>>,
-    inherited: BTreeSet<AttemptId>,
-    randoms: u128,
-    /// Changes told since somebody looked.
-    pub told: usize,
+enum Asked {
+    Git(What),
+    Start(Box<Order>),
+    Find(AttemptId, AgentName, AttemptPhase),
+    Stop(AttemptId, AgentName),
 }
 
-impl World for SimWorld {
+/// The loop's side of the world.
+#[derive(Debug)]
+pub struct Door {
+    asked: Vec<Asked>,
+    told: Vec<Change>,
+    inherited: BTreeSet<AttemptId>,
+    dice: Dice,
+}
+
+impl Port for Door {
     fn begin(&mut self, effect: &Effect, state: &State) {
-        let is_shadow = state.rollout == Rollout::Shadow;
-        assert!(!(is_shadow && touches_refs(effect)), "shadow begins {effect:?}");
-        if let Some(work) = self.work(effect, state) {
-            self.place.borrow_mut().begin(self.id, work);
+        let has_git = state.settings.project.isolation == Isolation::Worktree;
+        match effect {
+            Effect::Start { attempt, .. } => {
+                let Some(found) = state.attempts.get(attempt) else { return };
+                let (id, agent) = (attempt.clone(), found.agent.clone());
+                if self.inherited.remove(&id) {
+                    self.asked.push(Asked::Find(id, agent, found.phase));
+                } else if let Some(order) = Order::of(state, &id) {
+                    self.asked.push(Asked::Start(Box::new(order)));
+                }
+            }
+            Effect::Stop { attempt } => {
+                let found = state.attempts.get(attempt);
+                let asked = found.map(|found| Asked::Stop(attempt.clone(), found.agent.clone()));
+                self.asked.extend(asked);
+            }
+            Effect::Prepare { attempt, .. } => {
+                self.inherited.remove(attempt);
+                self.asked.extend(of_effect(effect, state).map(Asked::Git));
+            }
+            Effect::Save { .. }
+            | Effect::Advance { .. }
+            | Effect::TakeBase { .. }
+            | Effect::Merge { .. }
+            | Effect::Land { .. }
+            | Effect::Follow { .. } => {
+                assert!(has_git, "{effect:?} without git");
+                let is_of_lane = !matches!(effect, Effect::Save { .. } | Effect::Advance { .. });
+                let is_shadow = state.rollout == Rollout::Shadow;
+                assert!(!is_of_lane || !is_shadow, "I27: shadow begins {effect:?}");
+                let is_following = matches!(effect, Effect::Follow { .. });
+                let may_follow = state.rollout == Rollout::Production;
+                assert!(!is_following || may_follow, "I27: the base follows");
+                self.asked.extend(of_effect(effect, state).map(Asked::Git));
+            }
         }
     }
 
     fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
-        self.told += changes.len();
+        self.told = changes.to_vec();
     }
 
     fn warn(&mut self, _: &str) {}
 
     fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
-        let first = self.randoms;
-        self.randoms += count as u128;
-        Ok((first..self.randoms).collect())
+        Ok((0..count).map(|_| u128::from(self.dice.draw())).collect())
     }
 }
 
-impl SimWorld {
-    fn work(&mut self, effect: &Effect, state: &State) -> Option<Work> {
-        let has_git = state.settings.project.isolation == Isolation::Worktree;
-        match effect {
-            Effect::Start { attempt, .. } => {
-                let found = state.attempts.get(attempt)?;
-                if self.inherited.remove(attempt) {
-                    self.find_again(found);
-                    return None;
-                }
-                Some(order(found))
-            }
-            Effect::Stop { attempt } => {
-                let agent = state.attempts.get(attempt)?.agent.to_string();
-                Some(Work::Stop { attempt: attempt.clone(), agent })
-            }
-            Effect::Prepare { attempt, .. } if has_git => {
-                self.inherited.remove(attempt);
-                Some(prepare(state, state.attempts.get(attempt)?))
-            }
-            Effect::Save { attempt, .. } if has_git => {
-                let found = state.attempts.get(attempt)?;
-                let task = state.tasks.get(found.task.as_ref()?)?;
-                let tip = task.tip.clone().or(found.base.clone())?;
-                let merge = found.merge.clone();
-                Some(Work::Save { attempt: attempt.clone(), tip, merge })
-            }
-            Effect::Advance { attempt, .. } if has_git => {
-                let found = state.attempts.get(attempt)?;
-                let task = found.task.clone()?;
-                let (from, to) = (state.tasks.get(&task)?.tip.clone()?, found.saved.clone()?);
-                Some(Work::Advance { attempt: attempt.clone(), task, from, to })
-            }
-            Effect::TakeBase { base, landed, .. } if has_git => {
-                Some(Work::TakeBase { base: base.clone(), landed: landed.clone() })
-            }
-            Effect::Merge { task, number, .. } if has_git => {
-                let tip = state.tasks[task].tip.clone()?;
-                let onto = state.base.landed.clone()?;
-                Some(Work::Merge { task: task.clone(), number: *number, tip, onto })
-            }
-            Effect::Land { task, number, .. } if has_git => {
-                let LandingPhase::Moving { commit, onto } = state.landing.as_ref()?.phase.clone()
-                else {
-                    return None;
-                };
-                Some(Work::Land { task: task.clone(), number: *number, onto, commit })
-            }
-            Effect::Follow { to, .. } if has_git => {
-                Some(Work::Follow { to: to.clone(), from: state.base.tip.clone()? })
-            }
-            Effect::Prepare { .. }
-            | Effect::Save { .. }
-            | Effect::Advance { .. }
-            | Effect::TakeBase { .. }
-            | Effect::Merge { .. }
-            | Effect::Land { .. }
-            | Effect::Follow { .. } => None,
-        }
-    }
-
-    /// Looks for an attempt that a monitor before this one ordered, or was about to.
-    fn find_again(&self, attempt: &Attempt) {
-        let mut place = self.place.borrow_mut();
-        let id = &attempt.id;
-        if let Some(exit) = place.exits.get(id).cloned() {
-            let (attempt, exit) = (id.clone(), Box::new(exit));
-            return place.mail.push(Mail::Seen(Observation::Exited { attempt, exit }));
-        }
-        if let Some(keeper) = place.keepers.get_mut(attempt.agent.as_str()) {
-            keeper.monitor = Some(self.id);
-            if keeper.attempt.as_ref() == Some(id) {
-                let (attempt, at) = (id.clone(), attempt.assigned_at);
-                return place.mail.push(Mail::Seen(Observation::Started { attempt, at }));
-            }
-        }
-        let why = "its keeper died".to_owned();
-        if place.orphans.contains_key(id) {
-            return place.begin(self.id, Work::EndOrphans { attempt: id.clone(), why });
-        }
-        let is_unstarted = !place.started.contains(id);
-        if is_unstarted && attempt.phase == AttemptPhase::Starting {
-            return place.begin(self.id, order(attempt));
-        }
-        place.mail.push(Mail::Seen(Observation::Lost { attempt: id.clone(), why }));
-    }
+/// How far a monitor has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Boot {
+    Begun,
+    Recorded,
+    /// The base was looked at; the attempts that ran are to be found again.
+    Finding(Vec<AttemptId>),
+    Up,
 }
 
-fn order(attempt: &Attempt) -> Work {
-    let run = Run {
-        agent: attempt.agent.to_string(),
-        slot: attempt.slot,
-        task: attempt.task.clone(),
-        is_work: attempt.is_work(),
-    };
-    Work::Order { attempt: attempt.id.clone(), run }
-}
-
-fn prepare(state: &State, attempt: &Attempt) -> Work {
-    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
-    let (start, is_work) = match &attempt.kind {
-        AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
-            (Some(commit.clone()), false)
-        }
-        AttemptKind::Work { .. } => (state.base.landed.clone(), true),
-        AttemptKind::StageCheck { .. } => (state.base.landed.clone(), false),
-    };
-    Work::Prepare {
-        attempt: attempt.id.clone(),
-        task: attempt.task.clone().filter(|_| is_work),
-        tip: task.and_then(|task| task.tip.clone()).filter(|_| is_work),
-        start,
-        resume: task.and_then(|task| task.resume_from.clone()).filter(|_| is_work),
-    }
-}
-
-/// A monitor that lives.
-#[derive(Debug)]
+/// One monitor's life.
 pub struct Monitor {
-    pub cycle: Cycle<MemoryStore, SimWorld, ProcessClock>,
-    place: Rc<RefCell<Place>>,
-    /// The last transaction failed; the next one tries again.
-    pub is_failing: bool,
+    pub cycle: Cycle<Disk, Door, SteadyClock>,
+    pub number: u32,
+    pub is_paused: bool,
+    pub inbox: Vec<Report>,
+    pub asks: Vec<Command>,
+    boot: Boot,
+    stop: Option<StopKind>,
+    has_stop_order: bool,
+    has_more: bool,
+    next_poll: Time,
+    is_leaving: bool,
+    /// How often it has looked by itself.
+    pub polls: u64,
+    /// Attempts that could not be looked for, or whose keeper did not answer.
+    unprobed: BTreeSet<AttemptId>,
+}
+
+/// What a step of a monitor led to.
+pub enum Lived {
+    On,
+    /// It ended: by itself, or since its journal failed.
+    Ended,
 }
 
 impl Monitor {
-    /// Takes over, up to its step `steps` (of 3): killed there, inside its own recovery.
-    ///
-    /// # Errors
-    /// The journal's: it ends.
+    /// Takes the lock and reads the journal: the first of its steps.
     pub fn start(
-        id: u32,
-        store: &MemoryStore,
-        place: &Rc<RefCell<Place>>,
-        clocks: &Rc<Clocks>,
-        steps: usize,
-    ) -> Result<Self, LedgerError> {
-        let (ledger, _) = Ledger::open(store.another(), "monitor")?;
+        disk: &Disk,
+        clock: SteadyClock,
+        number: u32,
+        stop: Option<StopKind>,
+        dice: &mut Dice,
+    ) -> Self {
+        let (ledger, _) = Ledger::open(disk.another(), "monitor").expect("the journal is whole");
         let inherited = ledger.state().attempts.keys().cloned().collect();
-        let randoms = u128::from(id) << 64;
-        let world = SimWorld { id, place: Rc::clone(place), inherited, randoms, told: 0 };
-        let clock = ProcessClock::start(clocks);
-        let cycle = Cycle::new(ledger, world, clock, Duration::ZERO);
-        let mut monitor = Self { cycle, place: Rc::clone(place), is_failing: false };
-        place.borrow_mut().monitor = Some(id);
-        let seen = Observation::MonitorStarted { pid: id, allows_red_base: false };
-        if steps > 0 {
-            monitor.cycle.record(vec![EventBody::Observation(seen)])?;
+        let (asked, told, dice) = (Vec::new(), Vec::new(), Dice(dice.draw()));
+        let door = Door { asked, told, inherited, dice };
+        let next_poll = clock.now().plus_ms(POLL_MS);
+        Self {
+            cycle: Cycle::new(ledger, door, clock, Duration::ZERO),
+            number,
+            is_paused: false,
+            inbox: Vec::new(),
+            asks: Vec::new(),
+            boot: Boot::Begun,
+            stop,
+            has_stop_order: stop.is_some(),
+            has_more: false,
+            next_poll,
+            is_leaving: false,
+            polls: 0,
+            unprobed: BTreeSet::new(),
         }
-        if steps > 1 {
-            let attempts = monitor.state().attempts.values();
-            let running = attempts.filter(|attempt| attempt.phase == AttemptPhase::Running);
-            let running: Vec<AttemptId> = running.map(|attempt| attempt.id.clone()).collect();
-            let look = place.borrow().look();
-            monitor.handle(look.into_iter().collect())?;
-            if steps > 2 {
-                running.iter().for_each(|id| monitor.find_again(id));
+    }
+
+    /// Returns the time by its clock.
+    pub fn now(&self) -> Time {
+        self.cycle.clock.now()
+    }
+
+    /// Returns true once it has taken over.
+    pub fn is_up(&self) -> bool {
+        self.boot == Boot::Up
+    }
+
+    /// Returns true when a step would do something now.
+    pub fn has_news(&self) -> bool {
+        let now = self.cycle.clock.now();
+        let is_due = self.cycle.deadline().is_some_and(|at| at <= now) || now >= self.next_poll;
+        !self.is_up() || self.has_more || is_due || !self.inbox.is_empty() || !self.asks.is_empty()
+    }
+
+    /// Returns when it will look again, if nothing happens.
+    pub fn wakes_at(&self) -> Time {
+        self.cycle.deadline().map_or(self.next_poll, |at| at.min(self.next_poll))
+    }
+
+    /// Takes the next step.
+    pub fn step(&mut self, world: &mut World, dice: &mut Dice) -> Lived {
+        let result = match self.boot.clone() {
+            Boot::Begun => self.record(world),
+            Boot::Recorded => self.look(world, dice),
+            Boot::Finding(mut left) => {
+                if let Some(id) = left.pop() {
+                    self.find_running(&id, world, dice);
+                }
+                self.boot = if left.is_empty() { Boot::Up } else { Boot::Finding(left) };
+                return Lived::On;
             }
-        }
-        Ok(monitor)
-    }
-
-    pub fn state(&self) -> &State {
-        self.cycle.ledger.state()
-    }
-
-    /// Handles observations, and decides what comes next until nothing does.
-    ///
-    /// # Errors
-    /// The journal's; the observations are kept for the next call.
-    pub fn handle(&mut self, seen: Vec<Observation>) -> Result<(), LedgerError> {
-        let mut bodies: Vec<EventBody> = seen.into_iter().map(EventBody::Observation).collect();
-        let mut rounds = 0;
-        loop {
-            let cycled = self.cycle.run(std::mem::take(&mut bodies));
-            self.is_failing = cycled.is_err();
-            if !cycled?.has_more {
-                return Ok(());
-            }
-            rounds += 1;
-            assert!(rounds < 64, "the turn never ends");
-        }
-    }
-
-    /// Turns mail into what the loop is told.
-    pub fn open(&mut self, mail: Vec<Mail>) -> Vec<Observation> {
-        let mut seen = Vec::new();
-        for letter in mail {
-            match letter {
-                Mail::Seen(observation) => seen.push(observation),
-                Mail::KeeperGone(id) => self.find_again(&id),
-            }
-        }
-        seen
-    }
-
-    /// Looks for an attempt that should be running.
-    pub fn find_again(&mut self, id: &AttemptId) {
-        let is_alive = |attempt: &&Attempt| {
-            matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
+            Boot::Up => self.go(world, dice),
         };
-        let found = self.state().attempts.get(id).filter(is_alive).cloned();
-        if let Some(attempt) = found {
-            self.cycle.world.find_again(&attempt);
+        match result {
+            Ok(false) => Lived::On,
+            Ok(true) => {
+                self.finish();
+                Lived::Ended
+            }
+            Err(_) => {
+                world.marks.hit("a monitor ends with a failed journal");
+                self.finish();
+                Lived::Ended
+            }
         }
     }
 
-    /// The look that catches what no message told.
-    pub fn poll(&mut self) -> Vec<Observation> {
-        let attempts = self.state().attempts.values();
+    /// Returns what its last record says, for the judge.
+    pub fn take_told(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.cycle.world.told)
+    }
+
+    fn record(&mut self, world: &World) -> Result<bool, LedgerError> {
+        let mut bodies: Vec<EventBody> = self.asks.drain(..).map(EventBody::Command).collect();
+        let (pid, allows_red_base) = (self.number, world.is_kind);
+        let seen = Observation::MonitorStarted { pid, allows_red_base };
+        bodies.push(EventBody::Observation(seen));
+        self.cycle.record(bodies)?;
+        self.boot = Boot::Recorded;
+        Ok(false)
+    }
+
+    fn look(&mut self, world: &mut World, dice: &mut Dice) -> Result<bool, LedgerError> {
+        let mut bodies = Vec::new();
+        let has_git = self.cycle.ledger.state().settings.project.isolation == Isolation::Worktree;
+        if has_git {
+            // A base that is gone ends it, with words.
+            let Some(seen) = world.seen() else { return Ok(true) };
+            bodies.push(EventBody::Observation(seen));
+        }
+        bodies.extend(self.stop.take().map(|kind| EventBody::Command(Command::Stop { kind })));
+        let attempts = self.cycle.ledger.state().attempts.values();
         let running = attempts.filter(|attempt| attempt.phase == AttemptPhase::Running);
-        let running: Vec<AttemptId> = running.map(|attempt| attempt.id.clone()).collect();
-        for id in running {
-            let place = self.place.borrow();
-            let is_kept = place.runs.contains_key(&id);
-            let is_being_ended = place
-                .jobs
-                .iter()
-                .any(|job| matches!(&job.work, Work::EndOrphans { attempt, .. } if *attempt == id));
-            drop(place);
-            if !is_kept && !is_being_ended {
-                self.find_again(&id);
+        let running = running.map(|attempt| attempt.id.clone()).collect();
+        self.run(bodies, world, dice)?;
+        self.boot = Boot::Finding(running);
+        Ok(false)
+    }
+
+    fn find_running(&mut self, id: &AttemptId, world: &mut World, dice: &mut Dice) {
+        let found = self.cycle.ledger.state().attempts.get(id);
+        if let Some((agent, phase)) = found.map(|found| (found.agent.clone(), found.phase)) {
+            self.find_again(id, &agent, phase, world, dice);
+        }
+    }
+
+    fn go(&mut self, world: &mut World, dice: &mut Dice) -> Result<bool, LedgerError> {
+        if self.is_over() {
+            return Ok(true);
+        }
+        let now = self.cycle.clock.now();
+        if now >= self.next_poll {
+            self.poll(world, dice);
+            self.next_poll = now.plus_ms(POLL_MS);
+        }
+        let mut bodies: Vec<EventBody> = self.asks.drain(..).map(EventBody::Command).collect();
+        let count = 1 + dice.below(3);
+        for _ in 0..count.min(self.inbox.len()) {
+            let report = self.inbox.swap_remove(dice.below(self.inbox.len()));
+            bodies.extend(self.take(report, world, dice));
+        }
+        let is_due = self.cycle.deadline().is_some_and(|at| at <= now);
+        if bodies.is_empty() && !is_due && !self.has_more && !self.cycle.notice()? {
+            return Ok(false);
+        }
+        self.run(bodies, world, dice)?;
+        Ok(false)
+    }
+
+    fn run(
+        &mut self,
+        bodies: Vec<EventBody>,
+        world: &mut World,
+        dice: &mut Dice,
+    ) -> Result<(), LedgerError> {
+        let cycled = self.cycle.run(bodies)?;
+        self.has_more = cycled.has_more;
+        for asked in std::mem::take(&mut self.cycle.world.asked) {
+            match asked {
+                Asked::Git(what) => world.begin(self.number, what, dice),
+                Asked::Start(order) => world.order(self.number, *order),
+                Asked::Find(id, agent, phase) => self.find_again(&id, &agent, phase, world, dice),
+                Asked::Stop(id, agent) => world.stop(self.number, &id, &agent),
             }
         }
-        self.place.borrow().look().into_iter().collect()
+        Ok(())
+    }
+
+    fn take(&self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
+        match report {
+            Report::Seen(seen) => Some(EventBody::Observation(seen)),
+            Report::Started(attempt) => {
+                let known = self.cycle.ledger.state().attempts.get(&attempt);
+                let is_news = known.is_some_and(|known| known.phase == AttemptPhase::Starting);
+                let at = self.cycle.clock.now();
+                is_news.then_some(EventBody::Observation(Observation::Started { attempt, at }))
+            }
+            Report::KeeperLost(id, found) => {
+                let known = self.cycle.ledger.state().attempts.get(&id);
+                if let Some(phase) = known.map(|known| known.phase) {
+                    self.keeper_lost(&id, phase, found, world, dice);
+                }
+                None
+            }
+        }
+    }
+
+    /// As `RealWorld::find_again`.
+    fn find_again(
+        &mut self,
+        id: &AttemptId,
+        agent: &AgentName,
+        phase: AttemptPhase,
+        world: &mut World,
+        dice: &mut Dice,
+    ) {
+        let unreadable = world.mix.unreadable;
+        if world.fails(dice, unreadable, "an attempt's record cannot be read") {
+            // That says nothing of the attempt, which may be running: it is looked for again.
+            self.unprobed.insert(id.clone());
+            return;
+        }
+        match world.probe(id, agent) {
+            Probe::KeeperAlive => world.adopt(self.number, id, agent),
+            Probe::Exited(exit) => {
+                let seen = Observation::Exited { attempt: id.clone(), exit };
+                self.inbox.push(Report::Seen(seen));
+            }
+            found @ (Probe::Strays | Probe::Started | Probe::Nothing) => {
+                self.keeper_lost(id, phase, found, world, dice);
+            }
+        }
+    }
+
+    /// As `RealWorld::keeper_lost`.
+    fn keeper_lost(
+        &self,
+        id: &AttemptId,
+        phase: AttemptPhase,
+        found: Probe,
+        world: &mut World,
+        dice: &mut Dice,
+    ) {
+        if found == Probe::Nothing && phase == AttemptPhase::Starting {
+            if let Some(order) = Order::of(self.cycle.ledger.state(), id) {
+                world.marks.hit("an attempt is launched again");
+                world.order(self.number, order);
+            }
+            return;
+        }
+        world.begin_lost(self.number, id.clone(), found, dice);
+    }
+
+    /// As `Monitor::poll`: the safety net.
+    fn poll(&mut self, world: &mut World, dice: &mut Dice) {
+        self.polls += 1;
+        for id in std::mem::take(&mut self.unprobed) {
+            self.find_running(&id, world, dice);
+        }
+        let state = self.cycle.ledger.state();
+        if state.settings.project.isolation == Isolation::Worktree {
+            world.begin(self.number, What::Look, dice);
+        }
+        let running: Vec<(AttemptId, AgentName)> = state
+            .attempts
+            .values()
+            .filter(|attempt| attempt.phase == AttemptPhase::Running)
+            .map(|attempt| (attempt.id.clone(), attempt.agent.clone()))
+            .collect();
+        for (id, agent) in running {
+            match world.probe(&id, &agent) {
+                Probe::Exited(exit) => {
+                    self.inbox.push(Report::Seen(Observation::Exited { attempt: id, exit }));
+                }
+                Probe::KeeperAlive => {}
+                found @ (Probe::Strays | Probe::Started | Probe::Nothing) => {
+                    self.keeper_lost(&id, AttemptPhase::Running, found, world, dice);
+                }
+            }
+        }
+    }
+
+    /// As `Monitor::end`, for a monitor that runs until it is told.
+    fn is_over(&mut self) -> bool {
+        let state = self.cycle.ledger.state();
+        let is_performing = self.cycle.is_performing();
+        match state.stopping {
+            // It waits some seconds for what it performs, no longer.
+            Some(StopKind::Leave) if self.is_leaving => true,
+            Some(StopKind::Leave) => {
+                self.is_leaving = true;
+                !is_performing
+            }
+            Some(StopKind::Drain | StopKind::Now) => {
+                let is_over = state.attempts.is_empty() && state.landing.is_none();
+                is_over && !is_performing
+            }
+            None => self.has_stop_order,
+        }
+    }
+
+    fn finish(&mut self) {
+        self.cycle.world.told.clear();
+        let why = "ended".to_owned();
+        let ended = EventBody::Observation(Observation::MonitorEnded { why });
+        // After a failed journal this may fail too; then the next monitor says that it started.
+        let _ = self.cycle.record(vec![ended]);
     }
 }

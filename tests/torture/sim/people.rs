@@ -1,214 +1,203 @@
-//! Commands as people and scripts give them, and settings as they change: drawn at random.
+//! What people do: commands in shells of their own, and meddling in the repository.
 
-use pipeline::machine::event::{Dependents, Edit, RetryTarget, StopKind};
+use pipeline::machine::event::{Dependents, Edit, NewTask, RetryTarget, StopKind};
 use pipeline::machine::id::{AgentName, TaskId};
-use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
-use pipeline::machine::settings::{Settings, Slice};
-use pipeline::machine::task::{Priority, TaskKind};
+use pipeline::machine::mode::{Orchestration, Rollout};
+use pipeline::machine::task::{Priority, Spec, TaskKind};
 use pipeline::machine::{Command, State};
 
 use super::dice::Dice;
-use crate::fixture::{group, id, new_task, settings};
+use super::draw;
+use super::repo::{BASE, LANDED};
+use super::world::World;
 
-const TASKS_MAX: usize = 8;
+/// Most open tasks of a seed at a time.
+const OPEN_MAX: usize = 6;
+/// Most tasks of a seed.
+const TASKS_MAX: usize = 30;
 
-/// Draws a command against the state as it is.
+/// Draws a command that fits the state, or does not.
 pub fn command(state: &State, dice: &mut Dice) -> Command {
-    match dice.below(30) {
-        0..=6 => add_tasks(state, dice),
-        7..=10 => edit(state, dice),
-        11 => Command::HoldTasks { ids: some_tasks(state, dice) },
-        12 | 13 => Command::ReleaseTasks { ids: some_tasks(state, dice) },
-        14..=16 => retry(state, dice),
-        17 | 29 => {
+    match dice.below(40) {
+        0..=7 => add(state, dice),
+        8..=11 => edit(state, dice),
+        12 => Command::HoldTasks { ids: some(state, dice) },
+        13 | 14 => Command::ReleaseTasks { ids: some(state, dice) },
+        15..=19 => retry(state, dice),
+        20 | 21 => {
             let kinds = [Dependents::Refuse, Dependents::Cancel, Dependents::Release];
-            let dependents = dice.pick(&kinds).unwrap_or(Dependents::Refuse);
-            Command::CancelTasks { ids: some_tasks(state, dice), dependents }
+            Command::CancelTasks { ids: some(state, dice), dependents: kinds[dice.below(3)] }
         }
-        18 | 19 => Command::ApproveTasks { ids: waiting_for_approval(state) },
-        20 if dice.percent(30) => Command::Pause,
-        20 | 21 | 28 => Command::Resume,
-        22 => {
-            let agents: Vec<AgentName> = state.agents.keys().cloned().collect();
-            let name = dice.pick(&agents).unwrap_or_else(|| AgentName::new("nobody"));
-            if dice.percent(20) {
-                Command::PauseAgent { name }
-            } else {
-                Command::ResumeAgent { name }
-            }
-        }
-        23 | 24 => {
-            let all = [Orchestration::Sequential, Orchestration::Parallel];
-            let to = dice.pick(&all).unwrap_or(Orchestration::Parallel);
-            let wait_ms = dice.percent(60).then(|| dice.next() % 20_000);
-            Command::SwitchMode { to, wait_ms, is_forced: dice.percent(30) }
-        }
-        25 => {
+        22..=24 => Command::ApproveTasks { ids: unapproved(state) },
+        25 => Command::Pause,
+        26..=28 => Command::Resume,
+        29 => match agent(state, dice) {
+            name if dice.permille(300) => Command::PauseAgent { name },
+            name => Command::ResumeAgent { name },
+        },
+        30 => Command::ResumeAgent { name: agent(state, dice) },
+        31 | 32 => switch(dice),
+        33 | 34 => {
             let wide = Rollout::Production;
-            let all = [wide, Rollout::Shadow, Rollout::Pilot, wide, wide];
-            let to = dice.pick(&all).unwrap_or(wide);
-            Command::SetRollout { to, is_forced: false }
+            let all = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide, wide, wide];
+            Command::SetRollout { to: all[dice.below(8)], is_forced: false }
         }
-        26 | 27 if dice.percent(60) => {
+        35 | 36 => adopt(state, dice),
+        37 => {
             let kinds = [StopKind::Leave, StopKind::Drain, StopKind::Now, StopKind::Now];
-            Command::Stop { kind: dice.pick(&kinds).unwrap_or(StopKind::Leave) }
+            Command::Stop { kind: kinds[dice.below(4)] }
         }
         _ => {
-            let text = some_tasks(state, dice).first().map_or("x", TaskId::as_str).to_owned();
+            let text = some(state, dice).first().map_or("x", TaskId::as_str).to_owned();
             Command::PickTask { text }
         }
     }
 }
 
-/// Draws one or two tasks.
-fn some_tasks(state: &State, dice: &mut Dice) -> Vec<TaskId> {
+fn agent(state: &State, dice: &mut Dice) -> AgentName {
+    let agents: Vec<AgentName> = state.agents.keys().cloned().collect();
+    dice.pick(&agents).unwrap_or_else(|| AgentName::new("nobody"))
+}
+
+fn switch(dice: &mut Dice) -> Command {
+    let all = [Orchestration::Sequential, Orchestration::Parallel];
+    let wait_ms = dice.permille(600).then(|| dice.draw() % 20_000);
+    Command::SwitchMode { to: all[dice.below(2)], wait_ms, is_forced: dice.permille(300) }
+}
+
+fn adopt(state: &State, dice: &mut Dice) -> Command {
+    let mut new = draw::settings(dice, Some(&state.settings));
+    new.hash = format!("{:016x}", dice.draw());
+    Command::AdoptSettings { settings: Box::new(new) }
+}
+
+fn some(state: &State, dice: &mut Dice) -> Vec<TaskId> {
     let all: Vec<TaskId> = state.tasks.keys().cloned().collect();
-    let count = 1 + dice.below(2);
-    (0..count).filter_map(|_| dice.pick(&all)).collect()
+    (0..1 + dice.below(2)).filter_map(|_| dice.pick(&all)).collect()
 }
 
 /// Returns the tasks whose landing waits for a person.
-pub fn waiting_for_approval(state: &State) -> Vec<TaskId> {
+pub fn unapproved(state: &State) -> Vec<TaskId> {
     let tasks = state.tasks.values();
     tasks.filter(|task| task.approval.is_some()).map(|task| task.id.clone()).collect()
 }
 
-fn add_tasks(state: &State, dice: &mut Dice) -> Command {
+fn labels(dice: &mut Dice) -> Vec<String> {
+    if dice.permille(400) { vec!["pilot".into()] } else { Vec::new() }
+}
+
+fn needs(dice: &mut Dice) -> Vec<String> {
+    if dice.permille(100) { vec!["gpu".into()] } else { Vec::new() }
+}
+
+fn priority(dice: &mut Dice) -> Priority {
+    [Priority::Low, Priority::Medium, Priority::High, Priority::Critical][dice.below(4)]
+}
+
+fn add(state: &State, dice: &mut Dice) -> Command {
     let mut tasks = Vec::new();
-    let count = state.tasks.len();
-    for n in 0..(1 + dice.below(3)) {
-        if count + n >= TASKS_MAX {
-            break;
+    let known = state.tasks.len();
+    let open = state.tasks.values().filter(|task| !task.is_final()).count();
+    let room = OPEN_MAX.saturating_sub(open).min(1 + dice.below(3));
+    for n in known..TASKS_MAX.min(known + room) {
+        let first = n.saturating_sub(OPEN_MAX);
+        let deps = (0..dice.below(3)).map(|_| format!("T{}", first + dice.below(n - first + 2)));
+        let deps: Vec<String> = deps.filter(|dep| *dep != format!("T{n}")).collect();
+        let mut spec = Spec { title: format!("T{n}"), ..Spec::default() };
+        spec.depends_on = deps.iter().map(TaskId::new).collect();
+        spec.priority = priority(dice);
+        spec.labels = labels(dice);
+        spec.needs = needs(dice);
+        if dice.permille(60) {
+            spec.kind = TaskKind::Epic;
+            spec.depends_on.clear();
         }
-        let name = format!("T{}", count + n);
-        let deps: Vec<String> = (0..dice.below(3))
-            .map(|_| format!("T{}", dice.below(count + n + 2)))
-            .filter(|dep| *dep != name)
-            .collect();
-        let deps: Vec<&str> = deps.iter().map(String::as_str).collect();
-        let mut new = new_task(&name, &deps);
-        new.may_lack_dependencies = dice.percent(50);
-        new.is_front = dice.percent(10);
-        new.is_held = dice.percent(10);
-        new.spec.priority = priority(dice);
-        if dice.percent(8) {
-            new.spec.kind = TaskKind::Epic;
-            new.spec.depends_on.clear();
-        }
-        let epics = state.tasks.values().filter(|task| task.spec.kind == TaskKind::Epic);
-        let epics: Vec<TaskId> = epics.map(|task| task.id.clone()).collect();
-        new.spec.parent = if dice.percent(30) { dice.pick(&epics) } else { None };
-        new.spec.labels = labels(dice);
-        new.spec.needs = needs(dice);
-        tasks.push(new);
+        tasks.push(NewTask {
+            id: Some(TaskId::new(format!("T{n}"))),
+            spec,
+            is_front: dice.permille(100),
+            is_held: dice.permille(100),
+            may_lack_dependencies: dice.permille(500),
+        });
     }
     Command::AddTasks { tasks }
 }
 
-fn priority(dice: &mut Dice) -> Priority {
-    let all = [Priority::Medium, Priority::Low, Priority::High, Priority::Critical];
-    dice.pick(&all).unwrap_or(Priority::Medium)
-}
-
-fn labels(dice: &mut Dice) -> Vec<String> {
-    if dice.percent(40) { vec!["pilot".into()] } else { Vec::new() }
-}
-
-fn needs(dice: &mut Dice) -> Vec<String> {
-    match dice.below(10) {
-        1 | 2 => vec!["gpu".into()],
-        3 => vec!["gpu".into(), "arm".into()],
-        4 => vec!["gpu,arm".into()],
-        _ => Vec::new(),
-    }
-}
-
 fn edit(state: &State, dice: &mut Dice) -> Command {
-    let id = some_tasks(state, dice).first().cloned().unwrap_or_else(|| id("nobody"));
+    let id = some(state, dice).first().cloned().unwrap_or_else(|| TaskId::new("nobody"));
     let mut edit = Edit::default();
     match dice.below(8) {
-        0 | 1 => edit.add_depends_on = some_tasks(state, dice),
-        2 => edit.remove_depends_on = some_tasks(state, dice),
+        0 | 1 => edit.add_depends_on = some(state, dice),
+        2 => edit.remove_depends_on = some(state, dice),
         3 => edit.depends_on = Some(Vec::new()),
         4 => edit.priority = Some(priority(dice)),
         5 => edit.labels = Some(labels(dice)),
         6 => edit.needs = Some(needs(dice)),
-        _ => edit.is_front = Some(dice.percent(50)),
+        _ => edit.is_front = Some(dice.permille(500)),
     }
     Command::EditTask { id, edit: Box::new(edit) }
 }
 
 fn retry(state: &State, dice: &mut Dice) -> Command {
-    let stages = state.settings.stages.clone();
-    let is_all = dice.percent(40);
-    let target =
-        if is_all { RetryTarget::Blocked } else { RetryTarget::Tasks(some_tasks(state, dice)) };
-    let wants_stage = dice.percent(30);
-    Command::RetryTasks {
-        target,
-        stage: dice.pick(&stages).filter(|_| wants_stage).map(|stage| stage.id()),
-        note: dice.percent(20).then(|| "try harder".into()),
-        is_fresh: dice.percent(20),
-    }
+    let is_all = dice.permille(400);
+    let target = if is_all { RetryTarget::Blocked } else { RetryTarget::Tasks(some(state, dice)) };
+    let stages: Vec<_> = state.settings.stages.iter().map(|stage| stage.id()).collect();
+    let stage = dice.pick(&stages).filter(|_| dice.permille(300));
+    Command::RetryTasks { target, stage, note: None, is_fresh: dice.permille(200) }
 }
 
-/// Draws settings; those that follow `old` keep what may not change in a run.
-pub fn some_settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
-    let mut new = settings();
-    let from = dice.below(3);
-    let to = from + 1 + dice.below(4 - from);
-    new.stages = new.stages[from..to].to_vec();
-    for stage in &mut new.stages {
-        if dice.percent(30) {
-            stage.checks = vec!["check".into()];
+/// A person, or an agent that oversteps, does something to the repository.
+pub fn meddle(world: &mut World, dice: &mut Dice) -> &'static str {
+    let base = world.repo.read(BASE);
+    let mark = match dice.below(12) {
+        0..=4 => {
+            commit(world);
+            "a person commits to the base"
         }
-        if dice.percent(15) {
-            stage.labels = vec!["pilot".into()];
+        5 => {
+            let old = world.repo.any(dice.below(usize::MAX));
+            let new = world.repo.make_new(&[old]);
+            world.repo.meddle(BASE, Some(new));
+            "a person rewrites the base"
         }
-    }
-    new.agents.clear();
-    for stage in new.stages.clone() {
-        new.agents.push(group(&stage.name, &[&stage.name], 1 + dice.below(2) as u32));
-    }
-    let all: Vec<String> = new.stages.iter().map(|stage| stage.name.clone()).collect();
-    let mut wide = group("wide", &[], 1 + dice.below(2) as u32);
-    wide.stages = all;
-    wide.capabilities = vec!["gpu".into()];
-    if dice.percent(50) {
-        wide.capabilities.push("arm".into());
-    }
-    if dice.percent(60) {
-        new.agents.push(wide);
-    }
-    if dice.percent(40) {
-        new.landing.checks = vec!["check".into()];
-    }
-    new.monitor.launch_rate = dice.pick(&[None, Some(0), Some(1), Some(3)]).flatten();
-    let limits = &mut new.limits;
-    limits.attempts_per_stage = 1 + dice.below(3) as u32;
-    limits.infrastructure_retries = dice.below(4) as u32;
-    limits.attempts_per_task = 3 + dice.below(6) as u32;
-    limits.send_backs = dice.below(3) as u32;
-    limits.attempts_per_run = if dice.percent(20) { 20 } else { 0 };
-    let slices = [
-        Slice::Percent(50),
-        Slice::Labels(vec!["pilot".into()]),
-        Slice::Tasks(vec!["T1".into(), "T3".into()]),
-    ];
-    new.rollout.pilot = dice.pick(&slices).unwrap_or(Slice::Percent(50));
-    let project = &mut new.project;
-    if dice.percent(30) {
-        project.orchestration = Orchestration::Sequential;
-    }
-    let all = [Rollout::Production, Rollout::Shadow, Rollout::Pilot, Rollout::Production];
-    project.rollout = dice.pick(&all).unwrap_or(Rollout::Production);
-    if dice.percent(20) {
-        project.isolation = Isolation::None;
-    }
-    if let Some(old) = old {
-        project.isolation = old.project.isolation;
-        // Lower limits would find tasks beyond them already.
-        new.limits = old.limits.clone();
-    }
-    new
+        6 => {
+            world.repo.meddle(BASE, base.xor(Some(0)));
+            "a person removes the base"
+        }
+        7 => {
+            world.repo.meddle(LANDED, None);
+            "somebody removes the landing branch"
+        }
+        8 => {
+            let any = world.repo.any(dice.below(usize::MAX));
+            let new = world.repo.make_new(&[any]);
+            world.repo.meddle(LANDED, Some(new));
+            "somebody moves the landing branch"
+        }
+        9 | 10 => {
+            let names = world.repo.names();
+            let names = names.into_iter().filter(|name| name.contains("/task/"));
+            let Some(name) = dice.pick(&names.collect::<Vec<_>>()) else { return "" };
+            let any = world.repo.any(dice.below(usize::MAX));
+            let to = dice.permille(500).then_some(any);
+            world.repo.meddle(&name, to);
+            "somebody moves or removes a task branch"
+        }
+        _ => {
+            for slot in world.slots.values_mut() {
+                slot.is_gone = true;
+                slot.unsaved = None;
+            }
+            "a person cleans the worktrees away"
+        }
+    };
+    world.marks.hit(mark);
+    mark
+}
+
+/// A person commits to the base.
+pub fn commit(world: &mut World) {
+    let parents: Vec<_> = world.repo.read(BASE).into_iter().collect();
+    let new = world.repo.make_new(&parents);
+    world.repo.meddle(BASE, Some(new));
 }

@@ -1,0 +1,238 @@
+//! The fault-free phase: everything comes to an end, or says truly what it waits for.
+
+use pipeline::machine::attempt::Class;
+use pipeline::machine::event::RetryTarget;
+use pipeline::machine::id::{AgentName, TaskId};
+use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
+use pipeline::machine::schedule::can_serve;
+use pipeline::machine::task::{Task, TaskKind, TaskPhase};
+use pipeline::machine::time::Time;
+use pipeline::machine::{Command, State, gate, turn};
+
+use super::dice::Dice;
+use super::people;
+use super::seed::Run;
+
+/// Steps within which a kind world must come to rest.
+const STEPS_MAX: u64 = 20_000;
+/// How often people help in the end.
+const ROUNDS_MAX: usize = 60;
+
+fn may_launch(state: &State, now: Option<Time>) -> bool {
+    let per_run = state.settings.limits.attempts_per_run;
+    let is_used_up = per_run > 0 && state.monitor.attempts >= per_run;
+    state.stopping.is_none()
+        && !state.is_paused
+        && state.drain.is_none()
+        && turn::is_base_good(state)
+        && now.is_none_or(|now| turn::launch_room(state, now) != Some(0))
+        && !is_used_up
+}
+
+fn is_met(state: &State, task: &Task) -> bool {
+    let deps = &mut task.spec.depends_on.iter();
+    deps.all(|dep| state.tasks.get(dep).is_some_and(|dep| dep.is_met()))
+}
+
+/// An agent never waits while a task it could take is ready (DESIGN section 9).
+pub fn nobody_waits(state: &State, now: Time) {
+    if !may_launch(state, Some(now)) {
+        return;
+    }
+    let is_sequential = state.orchestration == Orchestration::Sequential;
+    let is_busy = state.has_work() || state.landing.is_some();
+    for task in state.tasks.values() {
+        let TaskPhase::Ready { stage } = &task.phase else { continue };
+        let may_start = !task.is_held
+            && task.backoff_until.is_none()
+            && gate::may_act(state, &task.id)
+            && is_met(state, task);
+        let mut agents = state.agents.values().filter(|agent| agent.is_free());
+        let able = agents.find(|agent| can_serve(state, agent, stage, &task.spec.needs));
+        let (true, Some(agent)) = (may_start, able) else { continue };
+        // In sequential mode the current task has the word, while it can go on by itself.
+        let current = state.current.as_ref().filter(|_| is_sequential);
+        let is_patient = is_busy
+            || current.is_some_and(|id| {
+                let is_in_lane = state.index.lane.values().any(|other| other == id);
+                state.tasks[id].backoff_until.is_some() || is_in_lane
+            });
+        assert!(
+            is_sequential && is_patient,
+            "I21: `{}` waits for {stage} while `{}` is free; current is {:?}",
+            task.id,
+            agent.name,
+            state.current
+        );
+    }
+}
+
+impl Run {
+    /// Nothing fails any more: comes to rest, then people help until nothing more can be done.
+    pub fn end(&mut self, setup: u64) {
+        let mut dice = Dice(setup ^ 0x5eed);
+        self.calm();
+        self.rest(&mut dice);
+        self.explain(false);
+        self.free(&mut dice);
+        for _ in 0..ROUNDS_MAX {
+            self.rest(&mut dice);
+            if !self.help(&mut dice) {
+                self.explain(true);
+                return self.nothing_is_left();
+            }
+        }
+        panic!("I21: people help for ever: {}", self.stands());
+    }
+
+    /// Steps until nothing moves and nothing is timed.
+    fn rest(&mut self, dice: &mut Dice) {
+        // Which monitor was found idle, and how often it had looked by itself then.
+        let mut idle_since = None;
+        for _ in 0..STEPS_MAX {
+            self.steps += 1;
+            let is_moving = self.world.job_step(dice) | self.world.keeper_step(dice);
+            let has_mail = !self.world.mail.is_empty();
+            let has_news = self.has_news();
+            if has_mail || has_news {
+                self.monitor_step(dice);
+            }
+            self.judge.look(&self.world, false);
+            if is_moving || has_mail || has_news {
+                continue;
+            }
+            let Some(monitor) = &self.monitor else { continue };
+            if !monitor.cycle.ledger.state().is_idle() {
+                idle_since = None;
+            } else if let Some((number, polls)) = idle_since
+                && number == monitor.number
+            {
+                if monitor.polls > polls {
+                    return self.judge.look(&self.world, true);
+                }
+            } else {
+                idle_since = Some((monitor.number, monitor.polls));
+            }
+            let ms = monitor.wakes_at().ms_since(monitor.now()).max(1);
+            self.mono.set(self.mono.get() + ms);
+        }
+        panic!("I21: a kind world does not come to rest: {}", self.stands());
+    }
+
+    /// People take back what they held up.
+    fn free(&mut self, dice: &mut Dice) {
+        self.ask(Command::Resume, 0, dice);
+        let agents: Vec<AgentName> = self.judge.state.agents.keys().cloned().collect();
+        for name in agents {
+            self.ask(Command::ResumeAgent { name }, 0, dice);
+        }
+        self.ask(Command::SetRollout { to: Rollout::Production, is_forced: true }, 0, dice);
+        let mut settings = (*self.judge.state.settings).clone();
+        settings.hash = "healed".into();
+        settings.limits.attempts_per_run = 0;
+        self.ask(Command::AdoptSettings { settings: Box::new(settings) }, 0, dice);
+        let ids = self.judge.state.tasks.keys().cloned().collect();
+        self.ask(Command::ReleaseTasks { ids }, 0, dice);
+        // The base is made to pass, and what was in its way is gone.
+        people::commit(&mut self.world);
+    }
+
+    /// What a person does about what needs one; returns whether anything was to do.
+    fn help(&mut self, dice: &mut Dice) -> bool {
+        let ids = people::unapproved(&self.judge.state);
+        let is_approving = !ids.is_empty() && self.ask(Command::ApproveTasks { ids }, 0, dice);
+        let seq = self.judge.seq;
+        let (target, stage, note) = (RetryTarget::Blocked, None, None);
+        let helpless = self.judge.state.tasks.values().all(|task| match &task.phase {
+            TaskPhase::Blocked(block) => {
+                block.class == Class::Dependency || block.reason.contains("through no stage")
+            }
+            TaskPhase::Waiting
+            | TaskPhase::Ready { .. }
+            | TaskPhase::Working { .. }
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => true,
+        });
+        if !helpless {
+            self.ask(Command::RetryTasks { target, stage, note, is_fresh: false }, 0, dice);
+        }
+        is_approving || self.judge.seq != seq
+    }
+
+    /// Every task is final, or what it waits for is true. `is_freed`: people hold nothing up.
+    fn explain(&self, is_freed: bool) {
+        let state = &self.judge.state;
+        for task in state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task) {
+            let is_held = !is_freed && (task.is_held || !gate::may_act(state, &task.id));
+            let is_explained = match &task.phase {
+                TaskPhase::Completed { .. } | TaskPhase::Cancelled { .. } => true,
+                TaskPhase::Blocked(block) if block.class == Class::Dependency => {
+                    has_dead_end(state, task)
+                }
+                TaskPhase::Blocked(block) => !is_freed || block.reason.contains("no stage"),
+                TaskPhase::Waiting => is_held || !is_met(state, task),
+                TaskPhase::Ready { stage } => {
+                    let may_serve = |agent: &&pipeline::machine::agent::Agent| {
+                        !agent.is_paused && can_serve(state, agent, stage, &task.spec.needs)
+                    };
+                    let has_agent = state.agents.values().any(|agent| may_serve(&agent));
+                    let is_stopped = !is_freed && !may_launch(state, None);
+                    is_held || !is_met(state, task) || !has_agent || is_stopped
+                }
+                TaskPhase::Landing { .. } => {
+                    is_held || task.approval.is_some() || state.base.conflict.is_some()
+                }
+                TaskPhase::Working { .. } => false,
+            };
+            assert!(
+                is_explained,
+                "I21: `{}` stands at {:?} for no reason: {}",
+                task.id,
+                task.phase,
+                self.stands()
+            );
+        }
+    }
+
+    fn nothing_is_left(&self) {
+        let state = &self.judge.state;
+        assert!(state.landing.is_none() && state.attempts.is_empty(), "{}", self.stands());
+        let running = self.world.keepers.values().filter(|keeper| keeper.process.is_some());
+        assert_eq!(running.count(), 0, "I10: something runs though nothing is to");
+        assert!(self.world.strays.is_empty(), "I10: strays are left: {:?}", self.world.strays);
+        if state.settings.project.isolation == Isolation::Worktree {
+            assert_eq!(state.base.tip, state.base.taken, "the base was not taken in");
+            let is_behind = state.base.landed != state.base.tip;
+            assert!(!is_behind, "the base did not follow: {:?}", state.base);
+        }
+        for task in state.tasks.values() {
+            let landings = self.world.landings(&task.id);
+            assert!(landings <= 1, "I5: `{}` is there {landings} times", task.id);
+            let is_landed = matches!(&task.phase, TaskPhase::Completed { commit: Some(_), .. });
+            let may_be_there = is_landed || matches!(task.phase, TaskPhase::Cancelled { .. });
+            assert!(landings == 0 || may_be_there, "I5: `{}` has landed unnoticed", task.id);
+        }
+    }
+
+    /// What is known, in few words.
+    fn stands(&self) -> String {
+        let state = &self.judge.state;
+        let tasks: Vec<(&TaskId, &TaskPhase)> =
+            state.tasks.values().map(|task| (&task.id, &task.phase)).collect();
+        format!(
+            "tasks {tasks:?} attempts {:?} landing {:?} base {:?} effects {:?} jobs {:?} stopping {:?}",
+            state.attempts.values().map(|a| (&a.id, a.phase, &a.tries)).collect::<Vec<_>>(),
+            state.landing,
+            state.base,
+            state.index.effects,
+            self.world.jobs,
+            state.stopping,
+        )
+    }
+}
+
+fn has_dead_end(state: &State, task: &Task) -> bool {
+    let mut deps = task.spec.depends_on.iter();
+    deps.any(|dep| state.tasks.get(dep).is_none_or(Task::is_dead_end))
+}

@@ -1,0 +1,591 @@
+//! The git work that monitors begin: each piece goes step by step, so that a crash falls between
+//! any two of its steps.
+//!
+//! The steps are those of `monitor::prepare`, `monitor::work` and `monitor::lane`.
+
+use pipeline::machine::attempt::Attempt;
+use pipeline::machine::id::{AttemptId, Oid, TaskId};
+use pipeline::machine::lane::LandingPhase;
+use pipeline::machine::{Effect, Observation, State};
+
+use super::dice::Dice;
+use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
+use super::seed::Canary;
+use super::world::{Place, Plan, Probe, ProcessStage, Report, World};
+
+/// What is to be done, with all it needs copied from the state when it began.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    Prepare {
+        attempt: AttemptId,
+        place: Place,
+        /// `None` for checks.
+        task: Option<TaskId>,
+        tip: Option<Commit>,
+        /// Where a new task branch starts; or the commit to check.
+        start: Option<Commit>,
+        resume: Option<Commit>,
+        /// Landing commits that a new task branch must hold.
+        owed: Vec<Commit>,
+    },
+    Save {
+        attempt: AttemptId,
+        place: Place,
+        tip: Option<Commit>,
+        merge: Option<Commit>,
+    },
+    Advance {
+        attempt: AttemptId,
+        task: TaskId,
+        from: Option<Commit>,
+        to: Option<Commit>,
+    },
+    TakeBase {
+        base: Commit,
+        landed: Option<Commit>,
+    },
+    Merge {
+        task: TaskId,
+        number: u32,
+        tip: Commit,
+        onto: Commit,
+        date: u64,
+    },
+    Land {
+        task: TaskId,
+        number: u32,
+        commit: Commit,
+        onto: Commit,
+    },
+    Follow {
+        to: Commit,
+        from: Commit,
+        behind: u64,
+    },
+    Look,
+    /// Ends what a dead keeper left.
+    EndStrays {
+        attempt: AttemptId,
+    },
+    /// Says that an attempt is lost.
+    SayLost {
+        attempt: AttemptId,
+        why: String,
+    },
+}
+
+/// How a piece of work goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// It fails before its last write.
+    Refused,
+    /// It is done, and reported as failed.
+    Misreported,
+    /// It never comes to an end in this monitor's life.
+    Hangs,
+}
+
+/// A piece of work under way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    pub monitor: u32,
+    pub what: What,
+    step: u32,
+    fate: Fate,
+    /// What a step found out for the next one.
+    found: Option<Commit>,
+}
+
+/// What an effect asks of git, or `None` where it is for a keeper or no longer known.
+pub fn of_effect(effect: &Effect, state: &State) -> Option<What> {
+    let commit = |oid: &Option<Oid>| oid.as_ref().map(commit_of);
+    match effect {
+        Effect::Prepare { attempt, .. } => Some(prepare(state, state.attempts.get(attempt)?)),
+        Effect::Save { attempt, .. } => {
+            let found = state.attempts.get(attempt)?;
+            let task = &state.tasks[found.task.as_ref()?];
+            Some(What::Save {
+                attempt: attempt.clone(),
+                place: (found.agent.clone(), found.slot),
+                tip: commit(&task.tip).or(commit(&found.base)),
+                merge: commit(&found.merge),
+            })
+        }
+        Effect::Advance { attempt, .. } => {
+            let found = state.attempts.get(attempt)?;
+            let task = found.task.clone()?;
+            let from = commit(&state.tasks[&task].tip);
+            let to = commit(&found.saved);
+            Some(What::Advance { attempt: attempt.clone(), task, from, to })
+        }
+        Effect::TakeBase { base, landed, .. } => {
+            Some(What::TakeBase { base: commit_of(base), landed: commit(landed) })
+        }
+        Effect::Merge { task, number, .. } => Some(What::Merge {
+            task: task.clone(),
+            number: *number,
+            tip: commit(&state.tasks[task].tip)?,
+            onto: commit(&state.base.landed)?,
+            date: state.landing.as_ref().map_or(0, |landing| landing.begun_at.as_ms() / 1000),
+        }),
+        Effect::Land { task, number, .. } => match &state.landing.as_ref()?.phase {
+            LandingPhase::Moving { commit, onto } => Some(What::Land {
+                task: task.clone(),
+                number: *number,
+                commit: commit_of(commit),
+                onto: commit_of(onto),
+            }),
+            LandingPhase::Merging | LandingPhase::Checking { .. } => None,
+        },
+        Effect::Follow { to, .. } => Some(What::Follow {
+            to: commit_of(to),
+            from: commit(&state.base.tip)?,
+            behind: state.base.behind,
+        }),
+        Effect::Start { .. } | Effect::Stop { .. } => None,
+    }
+}
+
+fn prepare(state: &State, attempt: &Attempt) -> What {
+    use pipeline::machine::attempt::AttemptKind;
+    use pipeline::machine::task::TaskPhase;
+    let commit = |oid: &Option<Oid>| oid.as_ref().map(commit_of);
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let of_work = task.filter(|_| attempt.is_work());
+    let start = match &attempt.kind {
+        AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
+            Some(commit_of(commit))
+        }
+        AttemptKind::Work { .. } | AttemptKind::StageCheck { .. } => commit(&state.base.landed),
+    };
+    let deps = of_work.into_iter().flat_map(|task| &task.spec.depends_on);
+    let owed = deps.filter_map(|dep| match &state.tasks.get(dep)?.phase {
+        TaskPhase::Completed { commit, .. } => commit.as_ref().map(commit_of),
+        TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Cancelled { .. } => None,
+    });
+    What::Prepare {
+        attempt: attempt.id.clone(),
+        place: (attempt.agent.clone(), attempt.slot),
+        task: of_work.map(|task| task.id.clone()),
+        tip: of_work.and_then(|task| commit(&task.tip)),
+        start,
+        resume: of_work.and_then(|task| commit(&task.resume_from)),
+        owed: owed.collect(),
+    }
+}
+
+impl Job {
+    /// Returns true when its next step writes.
+    pub fn is_writing(&self) -> bool {
+        self.fate != Fate::Hangs
+            && !matches!(self.what, What::Look | What::EndStrays { .. } | What::SayLost { .. })
+    }
+
+    /// Returns the worktree or the refs it works on: one git at a time may write there.
+    fn place(&self) -> Option<&Place> {
+        match &self.what {
+            What::Prepare { place, .. } | What::Save { place, .. } => Some(place),
+            What::Advance { .. }
+            | What::TakeBase { .. }
+            | What::Merge { .. }
+            | What::Land { .. }
+            | What::Follow { .. }
+            | What::Look
+            | What::EndStrays { .. }
+            | What::SayLost { .. } => None,
+        }
+    }
+
+    fn fault(&self) -> Observation {
+        let why = String::from("disk full");
+        match &self.what {
+            What::Prepare { attempt, .. }
+            | What::Save { attempt, .. }
+            | What::Advance { attempt, .. }
+            | What::EndStrays { attempt }
+            | What::SayLost { attempt, .. } => {
+                Observation::AttemptFaulted { attempt: attempt.clone(), why }
+            }
+            What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } | What::Look => {
+                Observation::LaneFaulted { why }
+            }
+            What::Follow { to, behind, .. } => {
+                let (to, behind) = (oid(*to), *behind);
+                Observation::FollowRefused { to, why, behind, is_passing: true }
+            }
+        }
+    }
+}
+
+impl World {
+    /// Begins a piece of work for a monitor.
+    pub fn begin(&mut self, monitor: u32, what: What, dice: &mut Dice) {
+        let (fault, hang) = (self.mix.fault, self.mix.hang);
+        let is_said = matches!(what, What::SayLost { .. });
+        let fate = if is_said {
+            Fate::Done
+        } else if self.fails(dice, hang, "an effect is never answered") {
+            Fate::Hangs
+        } else if self.fails(dice, fault, "an effect fails") {
+            let is_done = dice.permille(500);
+            if is_done {
+                self.marks.hit("an effect is done and reported as failed");
+            }
+            if is_done { Fate::Misreported } else { Fate::Refused }
+        } else {
+            Fate::Done
+        };
+        self.jobs.push(Job { monitor, what, step: 0, fate, found: None });
+    }
+
+    /// One step of one piece of work; returns false when none can go on.
+    pub fn job_step(&mut self, dice: &mut Dice) -> bool {
+        if !self.orphans.is_empty() && dice.permille(500) {
+            let place = dice.below(self.orphans.len());
+            let mut orphan = self.orphans.swap_remove(place);
+            let _ = self.advance(&mut orphan, dice);
+            return true;
+        }
+        let is_shut = |job: &Job| {
+            // A gate that an orphan keeps closed.
+            let mut orphans = self.orphans.iter();
+            job.is_writing() && orphans.any(|orphan| orphan.place() == job.place())
+        };
+        let hangs = |job: &Job| job.fate == Fate::Hangs && !self.is_kind;
+        let able: Vec<usize> = (0..self.jobs.len())
+            .filter(|at| !hangs(&self.jobs[*at]) && !is_shut(&self.jobs[*at]))
+            .collect();
+        let Some(at) = dice.pick(&able) else { return !self.orphans.is_empty() };
+        let mut job = self.jobs.swap_remove(at);
+        if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
+            // Of a look that fails nothing is told: the next one looks again.
+            if job.what != What::Look {
+                self.mail.push((job.monitor, Report::Seen(job.fault())));
+            }
+            return true;
+        }
+        match self.advance(&mut job, dice) {
+            None => self.jobs.push(job),
+            Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
+            Some(seen) => {
+                let is_wrong = job.fate == Fate::Misreported;
+                let seen = if is_wrong { job.fault() } else { seen };
+                if job.what == What::Look && (is_wrong || job.found.is_none()) {
+                    return true;
+                }
+                let repeat = self.mix.repeat;
+                if self.fails(dice, repeat, "an answer comes twice") {
+                    self.mail.push((job.monitor, Report::Seen(seen.clone())));
+                }
+                self.mail.push((job.monitor, Report::Seen(seen)));
+            }
+        }
+        true
+    }
+
+    /// A git was killed in the middle of what it wrote.
+    pub fn kill_half(&mut self, job: &Job) {
+        if let (What::Prepare { place, .. }, 1) = (&job.what, job.step) {
+            let slot = self.slots.entry(place.clone()).or_default();
+            if slot.unsaved.is_none() {
+                self.marks.hit("git killed while it made a worktree");
+                slot.is_half = true;
+            }
+        }
+    }
+
+    fn advance(&mut self, job: &mut Job, dice: &mut Dice) -> Option<Observation> {
+        let step = job.step;
+        job.step += 1;
+        match job.what.clone() {
+            What::Prepare { attempt, place, task, tip, start, resume, owed } => {
+                if step == 0 {
+                    job.found = self.branch(task.as_ref(), tip, start, &owed);
+                    return None;
+                }
+                let at = resume.or(job.found).or(start);
+                self.make_slot(&place, at);
+                let tip = task.and(job.found).map(oid);
+                Some(Observation::Prepared { attempt, base: at.map(oid), tip })
+            }
+            What::Save { attempt, place, tip, merge } => {
+                self.save(&attempt, &place, tip, merge, dice)
+            }
+            What::Advance { attempt, task, from, to } => {
+                if step == 0 {
+                    let name = task_ref(&task);
+                    if let Err(found) = self.repo.swap(&name, to, from)
+                        && let Some(to) = to
+                        && found != Some(to)
+                    {
+                        self.marks.hit("a task branch is put back");
+                        self.repo.put_back(&name, to, found);
+                    }
+                    return None;
+                }
+                let pin = salvage_ref(attempt.as_str());
+                let _ = self.repo.swap(&pin, None, to);
+                Some(Observation::Advanced { attempt })
+            }
+            What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
+            What::Merge { task, number, tip, onto, date } => {
+                Some(self.merge(&task, number, (tip, onto), date, dice))
+            }
+            What::Land { task, number, commit, onto } => {
+                self.land(job, step, &task, (number, commit, onto))
+            }
+            What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
+            What::Look => self.look(job, step),
+            What::EndStrays { attempt } => {
+                if step == 0 {
+                    self.strays.retain(|stray| stray.order.attempt != attempt);
+                    return None;
+                }
+                Some(Observation::Lost { attempt, why: "its keeper died".into() })
+            }
+            What::SayLost { attempt, why } => Some(Observation::Lost { attempt, why }),
+        }
+    }
+
+    /// Makes or finds the task's branch.
+    fn branch(
+        &mut self,
+        task: Option<&TaskId>,
+        tip: Option<Commit>,
+        start: Option<Commit>,
+        owed: &[Commit],
+    ) -> Option<Commit> {
+        let name = task_ref(task?);
+        let at = tip.or(start)?;
+        if tip.is_none() {
+            for landing in owed {
+                let holds = self.repo.holds(at, *landing);
+                assert!(holds, "I11: `{name}` begins at c{at} without c{landing}, a dependency");
+            }
+        }
+        if let Err(found) = self.repo.swap(&name, Some(at), None)
+            && found != Some(at)
+        {
+            self.marks.hit("a task branch is put back");
+            self.repo.put_back(&name, at, found);
+        }
+        Some(at)
+    }
+
+    fn make_slot(&mut self, place: &Place, at: Option<Commit>) {
+        let slot = self.slots.entry(place.clone()).or_default();
+        assert!(slot.unsaved.is_none(), "I7: the work of {:?} is cleaned away", slot.unsaved);
+        if slot.is_half {
+            self.marks.hit("a half worktree is made again");
+        }
+        let slot = self.slots.entry(place.clone()).or_default();
+        slot.is_half = false;
+        slot.is_gone = false;
+        slot.head = at;
+        self.assert_quiet(place, "cleaned");
+    }
+
+    /// Nothing runs in a worktree while we work there.
+    fn assert_quiet(&self, place: &Place, what: &str) {
+        let living = self.keepers.values().filter_map(|keeper| keeper.process.as_ref());
+        for process in living.chain(&self.strays) {
+            let runs = process.stage == ProcessStage::Running && process.plan != Plan::Unstartable;
+            let (is_here, of) = (process.order.place == *place, &process.order.attempt);
+            assert!(!(runs && is_here), "I9: {place:?} is {what} while `{of}` runs there");
+        }
+    }
+
+    fn save(
+        &mut self,
+        attempt: &AttemptId,
+        place: &Place,
+        tip: Option<Commit>,
+        merge: Option<Commit>,
+        dice: &mut Dice,
+    ) -> Option<Observation> {
+        let attempt = attempt.clone();
+        self.assert_quiet(place, "saved");
+        let slot = self.slots.entry(place.clone()).or_default();
+        if slot.is_gone {
+            self.marks.hit("a worktree goes away under an attempt");
+            return Some(Observation::WorktreeGone { attempt, commit: None });
+        }
+        let name = salvage_ref(attempt.as_str());
+        let has_changed =
+            slot.unsaved.as_ref() == Some(&attempt) || self.repo.read(&name).is_some();
+        slot.unsaved = slot.unsaved.take().filter(|of| *of != attempt);
+        let commit = (has_changed || merge.is_some()).then(|| {
+            let parents: Vec<Commit> = tip.into_iter().chain(merge).collect();
+            let commit = self.repo.make(&format!("work {attempt} {tip:?} {merge:?}"), &parents);
+            if self.canary == Canary::DropsWork {
+                self.repo.keep(commit);
+            } else {
+                self.repo.pin(&name, commit);
+            }
+            commit
+        });
+        let leaves = merge.is_some() && self.mix.conflict > 0;
+        let markers = if leaves && self.fails(dice, 500, "conflict markers are left") {
+            vec!["src/a.rs".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Some(Observation::Saved { attempt, commit: commit.map(oid), has_changed, markers })
+    }
+
+    /// Where the landing branch stands: at `recorded`, or at what descends from it.
+    fn standing(&mut self, recorded: Commit) -> Commit {
+        let found = self.repo.read(LANDED);
+        match found {
+            Some(found) if self.repo.holds(found, recorded) => found,
+            Some(_) | None => {
+                self.marks.hit("the landing branch is put back");
+                self.repo.put_back(LANDED, recorded, found);
+                recorded
+            }
+        }
+    }
+
+    fn look(&mut self, job: &mut Job, step: u32) -> Option<Observation> {
+        if step == 0 {
+            job.found = self.repo.read(BASE);
+            return None;
+        }
+        let tip = job.found.map_or_else(|| oid(0), oid);
+        Some(Observation::BaseSeen { tip, landed: self.repo.read(LANDED).map(oid) })
+    }
+
+    fn take_base(
+        &mut self,
+        job: &mut Job,
+        step: u32,
+        base: Commit,
+        landed: Option<Commit>,
+        dice: &mut Dice,
+    ) -> Option<Observation> {
+        let taken = |at| Observation::BaseTaken { base: oid(base), landed: oid(at) };
+        let Some(landed) = landed else {
+            return Some(match self.repo.swap(LANDED, Some(base), None) {
+                Ok(()) => taken(base),
+                Err(_) => {
+                    let Some(tip) = self.repo.read(BASE) else { return Some(job.fault()) };
+                    Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
+                }
+            });
+        };
+        if step == 0 {
+            job.found = Some(self.standing(landed));
+            return None;
+        }
+        let landed = job.found?;
+        if self.repo.holds(landed, base) {
+            return Some(taken(landed));
+        }
+        let conflict = self.mix.conflict / 4;
+        if self.fails(dice, conflict, "the base conflicts with what has landed") {
+            return Some(Observation::BaseConflicts { base: oid(base), paths: vec!["x".into()] });
+        }
+        let next = if self.repo.holds(base, landed) {
+            base
+        } else {
+            self.repo.make(&format!("take {base} {landed}"), &[landed, base])
+        };
+        Some(match self.repo.swap(LANDED, Some(next), Some(landed)) {
+            Ok(()) => taken(next),
+            Err(_) => job.fault(),
+        })
+    }
+
+    fn merge(
+        &mut self,
+        task: &TaskId,
+        number: u32,
+        (tip, onto): (Commit, Commit),
+        date: u64,
+        dice: &mut Dice,
+    ) -> Observation {
+        let id = task.clone();
+        if self.repo.holds(onto, tip) {
+            self.marks.hit("a task has landed already");
+            return Observation::AlreadyLanded { task: id, number, commit: oid(onto) };
+        }
+        let (conflict, protected) = (self.mix.conflict, self.mix.protected);
+        if self.fails(dice, conflict, "a landing conflicts") {
+            let (onto, paths) = (oid(onto), vec!["src/a.rs".into()]);
+            return Observation::MergeConflicts { task: id, number, onto, paths, with: Vec::new() };
+        }
+        let commit = self.repo.make_landing(task, onto, tip, date);
+        self.repo.note(&pending_ref(task), commit);
+        let is_protected = self.fails(dice, protected, "a landing touches protected paths");
+        let protected = if is_protected { vec!["pipeline.toml".into()] } else { Vec::new() };
+        Observation::Merged { task: id, number, commit: oid(commit), onto: oid(onto), protected }
+    }
+
+    fn land(
+        &mut self,
+        job: &mut Job,
+        step: u32,
+        task: &TaskId,
+        (number, commit, onto): (u32, Commit, Commit),
+    ) -> Option<Observation> {
+        let id = task.clone();
+        if step == 0 {
+            job.found = None;
+            if self.repo.swap(LANDED, Some(commit), Some(onto)).is_err() {
+                let found = self.standing(onto);
+                if !self.repo.holds(found, commit) {
+                    self.marks.hit("a landing is raced");
+                    let found = Some(oid(found));
+                    return Some(Observation::LandingRaced { task: id, number, found });
+                }
+            }
+            let landings = self.repo.landings(task, self.repo.read(LANDED).unwrap_or(commit));
+            assert!(landings <= 1, "I5: `{task}` has landed {landings} times");
+            return None;
+        }
+        let _ = self.repo.swap(&pending_ref(task), None, Some(commit));
+        Some(Observation::Landed { task: id, number, commit: oid(commit) })
+    }
+
+    fn follow(&mut self, to: Commit, from: Commit, behind: u64, dice: &mut Dice) -> Observation {
+        let Some(found) = self.repo.read(BASE) else {
+            let (to, why) = (oid(to), "the base branch is gone".into());
+            return Observation::FollowRefused { to, why, behind, is_passing: false };
+        };
+        if self.repo.holds(found, to) {
+            return Observation::Followed { to: oid(to) };
+        }
+        if found != from || !self.repo.holds(to, found) {
+            let landed = self.repo.read(LANDED).map(oid);
+            return Observation::BaseSeen { tip: oid(found), landed };
+        }
+        let refusal = self.mix.refusal;
+        if self.fails(dice, refusal, "the checkout refuses") {
+            let (to, why, is_passing) = (oid(to), "edits overlap".into(), dice.permille(500));
+            return Observation::FollowRefused { to, why, behind, is_passing };
+        }
+        let moved = self.repo.swap(BASE, Some(to), Some(found));
+        assert!(moved.is_ok(), "I8: the base moves from where it was found");
+        Observation::Followed { to: oid(to) }
+    }
+
+    /// What a monitor does about an attempt whose keeper is gone, but for starting it.
+    pub fn begin_lost(&mut self, monitor: u32, attempt: AttemptId, found: Probe, dice: &mut Dice) {
+        let what = match found {
+            Probe::Strays => What::EndStrays { attempt },
+            Probe::Nothing => {
+                What::SayLost { attempt, why: "its keeper died before it began".into() }
+            }
+            Probe::Started | Probe::KeeperAlive | Probe::Exited(_) => {
+                What::SayLost { attempt, why: "its keeper died".into() }
+            }
+        };
+        self.begin(monitor, what, dice);
+    }
+}

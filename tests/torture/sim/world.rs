@@ -1,0 +1,658 @@
+//! The modelled world: keepers with what they run, worktree slots, records on disk, and the git
+//! work that monitors began (`work.rs`).
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
+use pipeline::machine::id::{AgentName, AttemptId, TaskId};
+use pipeline::machine::settings::Completion;
+use pipeline::machine::time::Time;
+use pipeline::machine::{Observation, State};
+
+use super::dice::Dice;
+use super::draw::Mix;
+use super::marks::Marks;
+use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
+use super::seed::Canary;
+use super::work::Job;
+
+/// A worktree: agent and number.
+pub type Place = (AgentName, u32);
+
+/// What a keeper is told to run.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub attempt: AttemptId,
+    pub agent: AgentName,
+    pub task: Option<TaskId>,
+    pub is_work: bool,
+    pub place: Place,
+    pub limit_ms: u64,
+    pub completion: Completion,
+    /// The commit that is checked, and by which commands.
+    pub check: Option<(Commit, String)>,
+    pub is_bare: bool,
+}
+
+impl Order {
+    /// Makes the order of a live attempt, by the state's settings.
+    pub fn of(state: &State, id: &AttemptId) -> Option<Self> {
+        let attempt = state.attempts.get(id)?;
+        let settings = &state.settings;
+        let agent = state.agents.get(&attempt.agent);
+        let group = agent.and_then(|agent| settings.agents.get(agent.group));
+        let check = match &attempt.kind {
+            AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
+                Some((commit_of(commit), settings.landing.checks.join(";")))
+            }
+            AttemptKind::Work { .. } | AttemptKind::StageCheck { .. } => None,
+        };
+        Some(Self {
+            attempt: id.clone(),
+            agent: attempt.agent.clone(),
+            task: attempt.task.clone(),
+            is_work: attempt.is_work(),
+            place: (attempt.agent.clone(), attempt.slot),
+            limit_ms: 30_000,
+            completion: group.map_or(Completion::Marker, |group| group.completion),
+            check,
+            is_bare: settings.project.isolation == pipeline::machine::mode::Isolation::None,
+        })
+    }
+}
+
+/// How a process will end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    Done,
+    /// Says completed, changed nothing.
+    Idle,
+    /// Says completed, exits with 1.
+    Liar,
+    /// Writes the marker and stays.
+    Stays,
+    NoMarker,
+    /// Writes the marker of another attempt.
+    Stale,
+    Fails,
+    Blocks,
+    Changes,
+    Hangs,
+    Silent,
+    Crashes,
+    Unstartable,
+}
+
+/// A process and its place in life.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub order: Order,
+    pub plan: Plan,
+    pub stage: ProcessStage,
+    since_mono: u64,
+    pub is_stopping: bool,
+    has_leaked: bool,
+}
+
+/// The steps a keeper takes with an order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProcessStage {
+    Accepted,
+    /// `started.json` is there.
+    Written,
+    Running,
+    /// Its tree is dead; the record is not written.
+    Ended(Box<Exit>),
+    /// `exit.json` is there; nobody was told.
+    Recorded,
+}
+
+/// The process that runs one agent's jobs.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    /// Which monitor it is connected with.
+    pub monitor: Option<u32>,
+    /// SIGSTOP.
+    pub is_stopped: bool,
+    orders: VecDeque<Order>,
+    pub process: Option<Process>,
+}
+
+/// What is on disk of an attempt.
+#[derive(Debug, Default)]
+pub struct OnDisk {
+    pub is_started: bool,
+    pub exit: Option<Exit>,
+    /// How often it was executed since the machine came up.
+    runs: u32,
+}
+
+/// What the disk and the keeper say of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probe {
+    Exited(Box<Exit>),
+    KeeperAlive,
+    Strays,
+    Started,
+    Nothing,
+}
+
+/// What monitors are told by keepers and jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    Seen(Observation),
+    Started(AttemptId),
+    KeeperLost(AttemptId, Probe),
+}
+
+/// A worktree slot.
+#[derive(Debug, Default, Clone)]
+pub struct Slot {
+    /// `git worktree add` was killed in it.
+    pub is_half: bool,
+    pub head: Option<Commit>,
+    /// Whose work is in it and in no commit.
+    pub unsaved: Option<AttemptId>,
+    /// Somebody removed it.
+    pub is_gone: bool,
+}
+
+/// What really happened in an attempt, whatever was reported.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Truth {
+    /// It said so itself, with its own nonce, and exited with 0 (or stayed, and was ended).
+    pub is_proven: bool,
+    pub has_changed: bool,
+}
+
+/// All that is true outside the program.
+pub struct World {
+    pub repo: Repo,
+    pub mono: Rc<Cell<u64>>,
+    pub mix: Mix,
+    /// Nothing fails any more.
+    pub is_kind: bool,
+    pub marks: Marks,
+    pub keepers: BTreeMap<AgentName, Keeper>,
+    pub disk: BTreeMap<AttemptId, OnDisk>,
+    /// Processes whose keeper died.
+    pub strays: Vec<Process>,
+    pub slots: BTreeMap<Place, Slot>,
+    pub jobs: Vec<Job>,
+    /// Git processes of dead monitors: each has one step left.
+    pub orphans: Vec<Job>,
+    pub truth: BTreeMap<AttemptId, Truth>,
+    /// Commits that passed which checks.
+    pub passed: BTreeSet<(Commit, String)>,
+    /// Monitors that wait for the end of a keeper that does not answer, and for which attempt.
+    awaited: Vec<(u32, AttemptId, AgentName)>,
+    /// A bug put in on purpose.
+    pub canary: Canary,
+    /// Told, not yet handed over: which monitor, and what.
+    pub mail: Vec<(u32, Report)>,
+}
+
+impl World {
+    /// Makes a world with one commit and nothing running.
+    pub fn new(mono: Rc<Cell<u64>>, mix: Mix) -> Self {
+        Self {
+            repo: Repo::new(),
+            mono,
+            mix,
+            is_kind: false,
+            marks: Marks::default(),
+            keepers: BTreeMap::new(),
+            disk: BTreeMap::new(),
+            strays: Vec::new(),
+            slots: BTreeMap::new(),
+            jobs: Vec::new(),
+            orphans: Vec::new(),
+            truth: BTreeMap::new(),
+            passed: BTreeSet::new(),
+            awaited: Vec::new(),
+            canary: Canary::None,
+            mail: Vec::new(),
+        }
+    }
+
+    /// From here on everything that waits or hangs goes on, and people put the base back.
+    pub fn calm(&mut self) {
+        for keeper in self.keepers.values_mut() {
+            keeper.is_stopped = false;
+        }
+        if self.repo.read(BASE).is_none() {
+            let new = self.repo.make_new(&[0]);
+            self.repo.meddle(BASE, Some(new));
+        }
+    }
+
+    /// Returns how many landings of a task the landing branch has.
+    pub fn landings(&self, task: &TaskId) -> usize {
+        self.repo.read(LANDED).map_or(0, |landed| self.repo.landings(task, landed))
+    }
+
+    /// Looks at base and landing branch at once; `None`: the base is gone.
+    pub fn seen(&self) -> Option<Observation> {
+        let tip = oid(self.repo.read(BASE)?);
+        Some(Observation::BaseSeen { tip, landed: self.repo.read(LANDED).map(oid) })
+    }
+
+    /// Returns true in `chance` of 1000 cases, while things go wrong at all.
+    pub fn fails(&mut self, dice: &mut Dice, chance: u64, mark: &'static str) -> bool {
+        let fails = !self.is_kind && dice.permille(chance);
+        if fails {
+            self.marks.hit(mark);
+        }
+        fails
+    }
+
+    /// Reads what became of an attempt, as `agent::probe` does.
+    pub fn probe(&self, id: &AttemptId, agent: &AgentName) -> Probe {
+        let disk = self.disk.get(id);
+        if let Some(exit) = disk.and_then(|disk| disk.exit.clone()) {
+            return Probe::Exited(Box::new(exit));
+        }
+        if self.keepers.contains_key(agent) && self.canary != Canary::ForgetsKeepers {
+            return Probe::KeeperAlive;
+        }
+        if self.strays.iter().any(|stray| stray.order.attempt == *id) {
+            return Probe::Strays;
+        }
+        if disk.is_some_and(|disk| disk.is_started) { Probe::Started } else { Probe::Nothing }
+    }
+
+    /// Orders an attempt from its agent's keeper, which is started when there is none.
+    pub fn order(&mut self, monitor: u32, order: Order) {
+        let keeper = self.keepers.entry(order.agent.clone()).or_default();
+        if keeper.is_stopped && keeper.monitor != Some(monitor) {
+            // It has the lock and does not answer.
+            let why = "its keeper lives and does not answer".to_owned();
+            let attempt = order.attempt;
+            let seen = Observation::AttemptFaulted { attempt, why };
+            return self.mail.push((monitor, Report::Seen(seen)));
+        }
+        keeper.monitor = Some(monitor);
+        keeper.orders.push_back(order);
+    }
+
+    /// Takes over what a keeper runs, for a new monitor.
+    pub fn adopt(&mut self, monitor: u32, id: &AttemptId, agent: &AgentName) {
+        let report = match self.keepers.get_mut(agent) {
+            Some(keeper) if keeper.is_stopped && keeper.monitor != Some(monitor) => {
+                self.awaited.push((monitor, id.clone(), agent.clone()));
+                return;
+            }
+            Some(keeper) => {
+                keeper.monitor = Some(monitor);
+                let running = keeper.process.as_ref().map(|process| &process.order.attempt);
+                let is_known =
+                    running == Some(id) || keeper.orders.iter().any(|order| order.attempt == *id);
+                if is_known { Report::Started(id.clone()) } else { self.settled(id, agent) }
+            }
+            None => self.settled(id, agent),
+        };
+        self.mail.push((monitor, report));
+    }
+
+    fn settled(&self, id: &AttemptId, agent: &AgentName) -> Report {
+        match self.probe(id, agent) {
+            Probe::Exited(exit) => Report::Seen(Observation::Exited { attempt: id.clone(), exit }),
+            Probe::KeeperAlive if self.strays.iter().any(|stray| stray.order.attempt == *id) => {
+                Report::KeeperLost(id.clone(), Probe::Strays)
+            }
+            Probe::KeeperAlive if self.disk.get(id).is_some_and(|disk| disk.is_started) => {
+                Report::KeeperLost(id.clone(), Probe::Started)
+            }
+            Probe::KeeperAlive => Report::KeeperLost(id.clone(), Probe::Nothing),
+            found @ (Probe::Strays | Probe::Started | Probe::Nothing) => {
+                Report::KeeperLost(id.clone(), found)
+            }
+        }
+    }
+
+    /// Asks a keeper to end an attempt.
+    pub fn stop(&mut self, monitor: u32, id: &AttemptId, agent: &AgentName) {
+        let answers = |keeper: &&mut Keeper| !keeper.is_stopped || keeper.monitor == Some(monitor);
+        if let Some(keeper) = self.keepers.get_mut(agent).filter(answers) {
+            keeper.monitor = Some(monitor);
+            let running = keeper.process.as_mut();
+            if let Some(process) = running.filter(|process| process.order.attempt == *id) {
+                process.is_stopping = true;
+                return;
+            }
+        }
+        let why = "its keeper does not run".to_owned();
+        let seen = Observation::AttemptFaulted { attempt: id.clone(), why };
+        self.mail.push((monitor, Report::Seen(seen)));
+    }
+
+    /// One step of one keeper that has something to do; returns false when none has.
+    pub fn keeper_step(&mut self, dice: &mut Dice) -> bool {
+        let stopped = self.keepers.values_mut().find(|keeper| keeper.is_stopped);
+        if let Some(keeper) = stopped.filter(|_| dice.permille(30)) {
+            keeper.is_stopped = false;
+        }
+        let mono = self.mono.get();
+        let can = |keeper: &&Keeper| {
+            let is_waiting = keeper.process.as_ref().is_some_and(|process| {
+                process.stage == ProcessStage::Running
+                    && matches!(process.plan, Plan::Hangs | Plan::Silent)
+                    && !process.is_stopping
+                    && mono < process.since_mono + process.order.limit_ms
+            });
+            let is_idle =
+                keeper.process.is_none() && keeper.orders.is_empty() && keeper.monitor.is_some();
+            !keeper.is_stopped && !is_waiting && !is_idle
+        };
+        let busy: Vec<&AgentName> =
+            self.keepers.iter().filter(|(_, keeper)| can(keeper)).map(|(name, _)| name).collect();
+        if busy.is_empty() {
+            return false;
+        }
+        let name = busy[dice.below(busy.len())].clone();
+        let mut keeper = self.keepers.remove(&name).unwrap_or_default();
+        let stays = self.step_of(&mut keeper, dice);
+        if stays {
+            self.keepers.insert(name, keeper);
+        } else {
+            self.tell_awaited(&name);
+        }
+        true
+    }
+
+    /// A keeper that did not answer has ended: whoever waited for that looks again.
+    fn tell_awaited(&mut self, name: &AgentName) {
+        let (told, left) =
+            std::mem::take(&mut self.awaited).into_iter().partition(|(_, _, agent)| agent == name);
+        self.awaited = left;
+        let told: Vec<(u32, AttemptId, AgentName)> = told;
+        for (monitor, id, agent) in told {
+            let report = self.settled(&id, &agent);
+            self.mail.push((monitor, report));
+        }
+    }
+
+    /// Returns false when the keeper leaves.
+    fn step_of(&mut self, keeper: &mut Keeper, dice: &mut Dice) -> bool {
+        let Some(mut process) = keeper.process.take() else {
+            let Some(order) = keeper.orders.pop_front() else { return false };
+            keeper.process = self.accept(keeper.monitor, order, dice);
+            return true;
+        };
+        let attempt = process.order.attempt.clone();
+        match process.stage.clone() {
+            ProcessStage::Accepted => {
+                self.disk.entry(attempt).or_default().is_started = true;
+                process.stage = ProcessStage::Written;
+            }
+            ProcessStage::Written => {
+                self.execute(&mut process);
+                self.tell(keeper.monitor, Report::Started(attempt), dice);
+            }
+            ProcessStage::Running => {
+                let exit = self.end_of(&process);
+                process.stage = ProcessStage::Ended(Box::new(exit));
+            }
+            ProcessStage::Ended(exit) => {
+                self.disk.entry(attempt).or_default().exit = Some(*exit);
+                process.stage = ProcessStage::Recorded;
+            }
+            ProcessStage::Recorded => {
+                let exit = self.disk.get(&attempt).and_then(|disk| disk.exit.clone());
+                if let Some(exit) = exit {
+                    let exit = Box::new(exit);
+                    let seen = Observation::Exited { attempt, exit };
+                    self.tell(keeper.monitor, Report::Seen(seen), dice);
+                }
+                return true;
+            }
+        }
+        keeper.process = Some(process);
+        true
+    }
+
+    fn accept(&mut self, monitor: Option<u32>, order: Order, dice: &mut Dice) -> Option<Process> {
+        let disk = self.disk.entry(order.attempt.clone()).or_default();
+        if let Some(exit) = disk.exit.clone() {
+            let (attempt, exit) = (order.attempt, Box::new(exit));
+            self.tell(monitor, Report::Seen(Observation::Exited { attempt, exit }), dice);
+            return None;
+        }
+        if disk.is_started {
+            let lost = Report::KeeperLost(order.attempt, Probe::Started);
+            self.tell(monitor, lost, dice);
+            return None;
+        }
+        let plan = self.plan(&order, dice);
+        let leak = self.mix.leak;
+        let has_leaked = self.fails(dice, leak, "agent leaves a process behind");
+        let since_mono = self.mono.get();
+        let stage = ProcessStage::Accepted;
+        Some(Process { order, plan, stage, since_mono, is_stopping: false, has_leaked })
+    }
+
+    fn plan(&mut self, order: &Order, dice: &mut Dice) -> Plan {
+        let bad = self.mix.bad_end;
+        if !self.fails(dice, bad, "agent ends badly") {
+            return Plan::Done;
+        }
+        let of_work = [
+            Plan::Idle,
+            Plan::Liar,
+            Plan::Stays,
+            Plan::NoMarker,
+            Plan::Stale,
+            Plan::Fails,
+            Plan::Blocks,
+            Plan::Changes,
+            Plan::Changes,
+            Plan::Hangs,
+            Plan::Silent,
+            Plan::Crashes,
+            Plan::Unstartable,
+        ];
+        let of_check = [Plan::Fails, Plan::Fails, Plan::Hangs, Plan::Crashes, Plan::Unstartable];
+        let all: &[Plan] = if order.is_work { &of_work } else { &of_check };
+        let plan = all[dice.below(all.len())];
+        self.marks.hit(word(plan));
+        plan
+    }
+
+    fn execute(&mut self, process: &mut Process) {
+        let order = &process.order;
+        process.since_mono = self.mono.get();
+        process.stage = ProcessStage::Running;
+        if process.plan == Plan::Unstartable {
+            return;
+        }
+        let living = self.keepers.values().filter_map(|keeper| keeper.process.as_ref());
+        let living = living
+            .filter(|other| matches!(other.stage, ProcessStage::Running | ProcessStage::Written));
+        for other in living.chain(&self.strays) {
+            let is_same_task =
+                order.is_work && other.order.is_work && order.task == other.order.task;
+            assert!(!is_same_task, "I9: `{}` runs beside `{}`", order.attempt, other.order.attempt);
+            let is_same_place = order.place == other.order.place && !order.is_bare;
+            assert!(!is_same_place, "I9: `{}` shares {:?}", order.attempt, order.place);
+        }
+        let disk = self.disk.entry(order.attempt.clone()).or_default();
+        disk.runs += 1;
+        assert!(disk.runs == 1, "`{}` is executed again", order.attempt);
+        let changes = !matches!(process.plan, Plan::Idle);
+        if order.is_work && !order.is_bare && changes {
+            let slot = self.slots.entry(order.place.clone()).or_default();
+            if !slot.is_gone {
+                assert!(!slot.is_half, "`{}` runs in a half worktree", order.attempt);
+                slot.unsaved = Some(order.attempt.clone());
+            }
+        }
+    }
+
+    fn end_of(&mut self, process: &Process) -> Exit {
+        let (plan, order) = (process.plan, &process.order);
+        let is_stopped = process.is_stopping && plan != Plan::Unstartable;
+        let (code, signal, ended_by) = match plan {
+            _ if is_stopped => (None, Some(15), EndedBy::Stop),
+            Plan::Done | Plan::Idle | Plan::NoMarker | Plan::Stale => {
+                (Some(0), None, EndedBy::Exit)
+            }
+            Plan::Blocks | Plan::Changes => (Some(0), None, EndedBy::Exit),
+            Plan::Liar | Plan::Fails => (Some(1), None, EndedBy::Exit),
+            Plan::Stays => (None, Some(15), EndedBy::MarkerGrace),
+            Plan::Hangs => (None, Some(15), EndedBy::Timeout),
+            Plan::Silent => (None, Some(15), EndedBy::Silence),
+            Plan::Crashes => (None, Some(11), EndedBy::Exit),
+            Plan::Unstartable => (None, None, EndedBy::SpawnFailed),
+        };
+        let marker = match plan {
+            _ if !order.is_work => None,
+            Plan::Done | Plan::Idle | Plan::Liar | Plan::Stays => Some(Marker::Completed),
+            Plan::Fails => Some(Marker::Failed("no".into())),
+            Plan::Blocks => Some(Marker::Blocked("who".into())),
+            Plan::Changes => Some(Marker::ChangesRequested("more".into())),
+            Plan::NoMarker
+            | Plan::Stale
+            | Plan::Hangs
+            | Plan::Silent
+            | Plan::Crashes
+            | Plan::Unstartable => None,
+        };
+        let by_exit = order.completion == Completion::Exit;
+        let is_proven = !is_stopped
+            && match plan {
+                Plan::Done | Plan::Idle | Plan::Stays => true,
+                Plan::NoMarker | Plan::Stale => by_exit,
+                _ => false,
+            };
+        let has_changed = plan != Plan::Idle && plan != Plan::Unstartable;
+        self.truth.insert(order.attempt.clone(), Truth { is_proven, has_changed });
+        if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
+            self.passed.insert(check.clone());
+        }
+        let at = Time::from_ms(self.mono.get());
+        Exit {
+            started_at: at,
+            ended_at: at,
+            code,
+            signal,
+            ended_by,
+            command_index: 0,
+            leaked: u32::from(process.has_leaked),
+            cpu_ms: 0,
+            rss_kib_max: 0,
+            marker,
+            notes: String::new(),
+            tail: String::new(),
+        }
+    }
+
+    fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {
+        let Some(monitor) = monitor else { return };
+        let (deaf, repeat) = (self.mix.deaf, self.mix.repeat);
+        // The poll finds ends by itself; a start that goes missing is a broken connection.
+        let is_end = matches!(report, Report::Seen(Observation::Exited { .. }));
+        if is_end && self.fails(dice, repeat, "a report comes twice") {
+            self.mail.push((monitor, report.clone()));
+        }
+        if is_end && self.fails(dice, deaf, "a report is lost") {
+            return;
+        }
+        self.mail.push((monitor, report));
+    }
+
+    /// SIGKILL for one keeper; what it ran dies with it or stays on its own.
+    pub fn kill_keeper(&mut self, dice: &mut Dice) {
+        let names: Vec<AgentName> = self.keepers.keys().cloned().collect();
+        let Some(name) = dice.pick(&names) else { return };
+        let Some(keeper) = self.keepers.remove(&name) else { return };
+        self.marks.hit("keeper killed");
+        let orders = keeper.orders.iter().map(|order| order.attempt.clone());
+        let mut expected: Vec<AttemptId> = orders.collect();
+        if let Some(process) = keeper.process {
+            expected.push(process.order.attempt.clone());
+            let is_alive = process.stage == ProcessStage::Running;
+            if is_alive && process.plan != Plan::Unstartable && dice.permille(500) {
+                self.marks.hit("strays of a dead keeper");
+                self.strays.push(process);
+            }
+        }
+        self.tell_awaited(&name);
+        if let Some(monitor) = keeper.monitor {
+            for id in expected {
+                let report = self.settled(&id, &name);
+                self.mail.push((monitor, report));
+            }
+        }
+    }
+
+    /// SIGSTOP or SIGCONT for one keeper.
+    pub fn stop_keeper(&mut self, dice: &mut Dice) {
+        let names: Vec<AgentName> = self.keepers.keys().cloned().collect();
+        let Some(name) = dice.pick(&names) else { return };
+        if let Some(keeper) = self.keepers.get_mut(&name) {
+            keeper.is_stopped = !keeper.is_stopped;
+            self.marks.hit("keeper stopped or continued");
+        }
+    }
+
+    /// The monitor is gone: connections close, answers are lost, its git dies or ends its step.
+    pub fn lose_monitor(&mut self, monitor: u32, dice: &mut Dice) {
+        for keeper in self.keepers.values_mut() {
+            if keeper.monitor == Some(monitor) {
+                keeper.monitor = None;
+            }
+        }
+        self.mail.clear();
+        self.awaited.clear();
+        for job in std::mem::take(&mut self.jobs) {
+            if job.is_writing() && dice.permille(400) {
+                self.marks.hit("git outlives its monitor");
+                self.orphans.push(job);
+            } else if dice.permille(300) {
+                self.kill_half(&job);
+            }
+        }
+    }
+
+    /// The machine loses power: every process is gone, and what was not synced may be.
+    pub fn cut_power(&mut self, dice: &mut Dice) {
+        self.marks.hit("power cut");
+        self.keepers.clear();
+        self.strays.clear();
+        self.awaited.clear();
+        self.mail.clear();
+        for job in
+            std::mem::take(&mut self.jobs).into_iter().chain(std::mem::take(&mut self.orphans))
+        {
+            self.kill_half(&job);
+        }
+        for disk in self.disk.values_mut() {
+            disk.runs = 0;
+            if dice.permille(100) {
+                disk.exit = None;
+                disk.is_started &= dice.permille(500);
+            }
+        }
+    }
+}
+
+/// Names a plan for the coverage marks.
+fn word(plan: Plan) -> &'static str {
+    match plan {
+        Plan::Done => "agent is done",
+        Plan::Idle => "agent says completed and changed nothing",
+        Plan::Liar => "agent says completed and exits with 1",
+        Plan::Stays => "agent says completed and stays",
+        Plan::NoMarker => "agent leaves no marker",
+        Plan::Stale => "agent leaves another attempt's marker",
+        Plan::Fails => "agent or check fails",
+        Plan::Blocks => "agent is blocked",
+        Plan::Changes => "agent requests changes",
+        Plan::Hangs => "agent or check runs into its limit",
+        Plan::Silent => "agent falls silent",
+        Plan::Crashes => "agent or check dies of a signal",
+        Plan::Unstartable => "program cannot be started",
+    }
+}
