@@ -104,6 +104,12 @@ impl Index {
         self.links.get(id)
     }
 
+    /// Returns what the lane owes now; at most two.
+    #[must_use]
+    pub fn lane_effects(&self) -> &[Effect] {
+        &self.lane_effects
+    }
+
     /// Returns true when every dependency of the task is met.
     #[must_use]
     pub fn is_unblocked(&self, id: &TaskId) -> bool {

@@ -133,7 +133,9 @@ fn faulted(state: &State, event: &Event, why: &str) -> Vec<Change> {
         return vec![lane(LaneChange::TakeStalled { tries })];
     };
     let failed = counted(state, landing.tries.failed);
-    if failed <= state.settings.limits.infrastructure_retries {
+    let is_moving = matches!(landing.phase, LandingPhase::Moving { .. });
+    // Whether the branch was moved is not known then: given up, it might have landed all the same.
+    if is_moving || failed <= state.settings.limits.infrastructure_retries {
         let tries = paused(state, event, failed, why);
         let landing = Some(Landing { tries, ..landing.clone() });
         return vec![lane(LaneChange::LandingSet { landing })];

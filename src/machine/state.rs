@@ -143,12 +143,19 @@ impl State {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.attempts.is_empty()
-            && self.landing.is_none()
+            && !self.is_landing()
             && self.index.effects.is_empty()
             && self.index.backoff.is_empty()
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
             && !self.has_passing_trouble()
+    }
+
+    /// Returns true while a landing is under way that can come to an end without a person.
+    #[must_use]
+    pub fn is_landing(&self) -> bool {
+        let bound = self.settings.limits.infrastructure_retries;
+        self.landing.as_ref().is_some_and(|landing| !landing.is_stuck(bound))
     }
 
     /// Returns true while something that failed is tried again without a person.

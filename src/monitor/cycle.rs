@@ -130,6 +130,8 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 }
             }
         };
+        // Owed again under the same key, it is begun again.
+        self.begun.retain(|effect| !done.settled.contains(effect));
         let is_asked = |event: &Event| matches!(event.body, EventBody::Command(_));
         let are_asked = events.iter().map(is_asked).collect();
         self.last = at;

@@ -620,7 +620,7 @@ impl Monitor {
                 return Ok((!is_performing).then_some(done));
             }
             Some(StopKind::Drain | StopKind::Now) => {
-                let is_over = state.attempts.is_empty() && state.landing.is_none();
+                let is_over = state.attempts.is_empty() && !state.is_landing();
                 return Ok((is_over && !is_performing).then_some(done));
             }
             None => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::format::{self, FormatError};
 use super::{Checkpoint, Json, Record, Store, StoreError, Tail};
 use crate::machine::time::Time;
-use crate::machine::{Answer, Change, Event, EventBody, State, apply, step};
+use crate::machine::{Answer, Change, Effect, Event, EventBody, State, apply, step};
 
 /// Turns in one transaction; the rest follows in the next one.
 const TURNS_MAX: usize = 64;
@@ -112,6 +112,9 @@ pub struct Done {
     pub changes: Vec<Change>,
     /// The turn was cut off at its bound: there is more to decide at once.
     pub has_more: bool,
+    /// What the lane owed before one of the events and not after it, though it may be owed again:
+    /// whatever was begun for it has been answered, or is out of date.
+    pub settled: Vec<Effect>,
 }
 
 /// Whether the machine may also decide what comes next: the monitor's part.
@@ -197,10 +200,14 @@ impl<S: Store> Ledger<S> {
             foreign,
             changes: Vec::new(),
             has_more: false,
+            settled: Vec::new(),
         };
         for event in events {
+            let owed = self.state.index.lane_effects().to_vec();
             let decided = step(&self.state, event);
             self.take(decided.changes, &mut done.changes);
+            let is_owed = |effect: &Effect| self.state.index.lane_effects().contains(effect);
+            done.settled.extend(owed.into_iter().filter(|effect| !is_owed(effect)));
             done.answers.push(decided.answer);
         }
         if turns == Turns::UntilQuiet {

@@ -220,3 +220,36 @@ fn a_loss_told_twice_does_not_skip_the_saving() {
     assert_eq!(task.resume_from, Some(Oid::new(format!("saved-{attempt}"))));
     assert_eq!(task.tally.infrastructure, 1);
 }
+
+/// Given up after the branch was moved, a task would be blocked though it has landed, and its retry
+/// would land a second time.
+#[test]
+fn a_landing_whose_move_is_in_doubt_is_not_given_up() {
+    let mut settings = settings();
+    settings.limits.infrastructure_retries = 1;
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    m.complete_stages("A");
+    let (task, number, commit) = (id("A"), 1, Oid::new("merge"));
+    let onto = m.state.base.landed.clone().expect("the base is taken in");
+    let (made, protected) = (commit.clone(), Vec::new());
+    m.see(Observation::Merged { task: task.clone(), number, commit: made, onto, protected });
+    m.turns();
+    for _ in 0..4 {
+        m.see(Observation::LaneFaulted { why: "no answer".into() });
+        m.turns();
+        assert!(!m.effects().iter().any(|due| matches!(due, Effect::Land { .. })));
+        m.pass_to_deadline();
+        assert!(m.effects().iter().any(|due| matches!(due, Effect::Land { .. })));
+    }
+    m.see(Observation::LaneFaulted { why: "no answer".into() });
+    m.turns();
+    assert_eq!(m.stand("A"), "landing");
+    assert!(m.state.is_idle(), "a run until idle ends, and says what is in the way");
+    m.pass_to_deadline();
+    assert!(!m.state.is_idle());
+    m.see(Observation::Landed { task, number, commit });
+    m.turns();
+    assert_eq!(m.stand("A"), "completed");
+}
