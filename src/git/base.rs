@@ -44,6 +44,24 @@ pub enum Follow {
     },
 }
 
+/// What a step of the base that was killed has left.
+enum Left {
+    Nothing,
+    /// It had begun to move to this commit; some or all files of a checkout may stand there.
+    Begun(Oid),
+    /// Locks, which are the person's to remove.
+    Locked(Follow),
+}
+
+impl Left {
+    fn refused(self) -> Option<Follow> {
+        match self {
+            Self::Locked(refused) => Some(refused),
+            Self::Nothing | Self::Begun(_) => None,
+        }
+    }
+}
+
 impl Follow {
     fn refused(why: String, command: Option<String>) -> Self {
         Self::Refused { why, command, stderr: Stderr(String::new()) }
@@ -64,10 +82,22 @@ impl Repo {
     ) -> Result<Follow, GitError> {
         // Whoever holds this gate knows that no earlier fast-forward of ours is still running.
         let gate = Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?;
-        if let Some(refused) = self.left_by_killed_merge(base_branch)? {
-            return Ok(refused);
+        let begun = match self.left_by_killed_merge(base_branch)? {
+            Left::Nothing => None,
+            Left::Begun(to) => Some(to),
+            Left::Locked(refused) => return Ok(refused),
+        };
+        let found = self.read_ref(base_branch)?;
+        let is_on_way = |begun: &Oid| {
+            found
+                .as_ref()
+                .is_some_and(|found| found != begun && self.lies_between(found, begun, to))
+        };
+        let begun = begun.filter(is_on_way);
+        if begun.is_none() {
+            self.forget_merge()?;
         }
-        let Some(found) = self.read_ref(base_branch)? else {
+        let Some(found) = found else {
             return Ok(Follow::NotFastForward(None));
         };
         if self.is_ancestor(to, &found)? {
@@ -91,7 +121,15 @@ impl Repo {
                 let path = checkout.path.display();
                 Ok(Follow::refused(format!("an agent has it checked out in `{path}`"), None))
             }
-            [checkout] => self.merge_in_checkout(&gate, base_branch, &checkout.path, to),
+            [checkout] => {
+                // The files may stand there already, which would be in the way of any other goal.
+                let begun =
+                    begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
+                if let Some(begun) = begun {
+                    self.merge_in_checkout(&gate, base_branch, &checkout.path, &begun)?;
+                }
+                self.merge_in_checkout(&gate, base_branch, &checkout.path, to)
+            }
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
                 let why = format!("it is checked out twice, in `{first}` and `{second}`");
@@ -100,11 +138,17 @@ impl Repo {
         }
     }
 
+    /// Returns whether `middle` is on the way from `old` to `new`; what cannot be told is not.
+    fn lies_between(&self, old: &Oid, middle: &Oid, new: &Oid) -> bool {
+        let is_ancestor = |a, b| self.is_ancestor(a, b).unwrap_or(false);
+        is_ancestor(old, middle) && is_ancestor(middle, new)
+    }
+
     fn swap_base(&self, branch: &str, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
         self.note_merge(None, to)?;
         let swapped = self.cas_ref(branch, Some(to), Some(found));
         if let Err(failure @ GitError::Killed { .. }) = swapped {
-            return self.left_by_killed_merge(branch)?.ok_or(failure);
+            return self.left_by_killed_merge(branch)?.refused().ok_or(failure);
         }
         self.forget_merge()?;
         match swapped {
@@ -150,7 +194,7 @@ impl Repo {
         let reply = match self.git.run_outliving(self.signed(call, None)?.gate(gate)) {
             Ok(reply) => reply,
             Err(failure @ GitError::Killed { .. }) => {
-                return self.left_by_killed_merge(branch)?.ok_or(failure);
+                return self.left_by_killed_merge(branch)?.refused().ok_or(failure);
             }
             Err(failure) => return Err(failure),
         };
@@ -208,11 +252,11 @@ impl Repo {
 
     /// Returns the refusal for a checkout in which a git of ours was killed half-way and left its
     /// locks; it is the person's to put right, since edits may have been made since.
-    fn left_by_killed_merge(&self, branch: &str) -> Result<Option<Follow>, GitError> {
+    fn left_by_killed_merge(&self, branch: &str) -> Result<Left, GitError> {
         let path = self.gates_dir().join(NOTE);
         let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
         let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
-        let Some(bytes) = read.map_err(file)? else { return Ok(None) };
+        let Some(bytes) = read.map_err(file)? else { return Ok(Left::Nothing) };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((_, "")) = text.split_once('\n') {
             let lock = self.ref_lock(branch);
@@ -220,7 +264,7 @@ impl Repo {
                 let path = lock.display();
                 let why = format!("a git that moved it was killed half-way and left `{path}`");
                 let command = format!("rm -f {}", quoted(&lock));
-                return Ok(Some(Follow::refused(why, Some(command))));
+                return Ok(Left::Locked(Follow::refused(why, Some(command))));
             }
         } else if let Some((to, dir)) = text.split_once('\n') {
             let dir = Path::new(dir);
@@ -236,11 +280,15 @@ impl Repo {
                     dir.display(),
                     lock.display()
                 );
-                return Ok(Some(Follow::refused(why, Some(repair_command(dir, &locks, to)))));
+                let command = repair_command(dir, &locks, to);
+                return Ok(Left::Locked(Follow::refused(why, Some(command))));
+            }
+            if let Ok(to) = to.parse() {
+                return Ok(Left::Begun(to));
             }
         }
         self.forget_merge()?;
-        Ok(None)
+        Ok(Left::Nothing)
     }
 
     /// Returns what is rewriting `branch` in some worktree: while a rebase or a bisect runs, git
@@ -463,6 +511,21 @@ mod tests {
         repo.note_merge(Some(&case.scratch.root), &case.to).unwrap();
         case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
         assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn a_fast_forward_killed_on_the_way_is_finished_before_the_next() {
+        let case = Case::new();
+        let repo = &case.scratch.repo;
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(Some(&case.scratch.root), &case.to).unwrap();
+        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
+        let tree: Oid =
+            case.scratch.git(["rev-parse", &format!("{}^{{tree}}", case.old)]).parse().unwrap();
+        let next = repo.commit_tree(&tree, &[case.to.clone()], "next", 1).unwrap();
+        let followed = repo.base_follow("refs/heads/main", &next, &case.old).unwrap();
+        assert_eq!(followed, Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
     }
 
