@@ -102,7 +102,9 @@ impl Run {
                 continue;
             }
             let Some(monitor) = &self.monitor else { continue };
-            if !monitor.cycle.ledger.state().is_idle() {
+            let state = monitor.cycle.ledger.state();
+            // A landing in doubt is idle between its tries, and comes to an end in a kind world.
+            if !state.is_idle() || state.landing.is_some() {
                 idle_since = None;
             } else if let Some((number, polls)) = idle_since
                 && number == monitor.number
@@ -181,7 +183,9 @@ impl Run {
                     is_held || !is_met(state, task) || !has_agent || is_stopped
                 }
                 TaskPhase::Landing { .. } => {
-                    is_held || task.approval.is_some() || state.base.conflict.is_some()
+                    let base = &state.base;
+                    let is_shut = base.conflict.is_some() || base.red.is_some();
+                    is_held || task.approval.is_some() || is_shut
                 }
                 TaskPhase::Working { .. } => false,
             };
