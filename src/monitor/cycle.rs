@@ -179,6 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{Cycle, World};
+    use crate::machine::id::Oid;
     use crate::machine::mode::Isolation;
     use crate::machine::time::Time;
     use crate::machine::{Change, Command, Effect, EventBody, Observation, State};
@@ -211,18 +212,42 @@ mod tests {
         }
     }
 
+    /// A cycle over a new project, with the store that plays faults.
+    fn cycle(isolation: Isolation) -> (Cycle<MemoryStore, Notes, SystemClock>, MemoryStore) {
+        let mut settings = settings();
+        settings.project.isolation = isolation;
+        let state = State::new(settings, Time::default());
+        let state = Json::of(&format::state_value(&state)).expect("it has a form");
+        let store = MemoryStore::create(Checkpoint { seq: 0, time: Time::default(), state });
+        let (ledger, _) = Ledger::open(store.another(), "monitor").expect("it opens");
+        let wait = Duration::from_secs(1);
+        (Cycle::new(ledger, Notes::default(), SystemClock::start(), wait), store)
+    }
+
+    #[test]
+    fn an_effect_that_ends_and_is_owed_again_at_once_is_begun_again() {
+        let (mut cycle, _store) = cycle(Isolation::Worktree);
+        let (tip, branch) = (Oid::new("a"), Some(Oid::new("a")));
+        let seen =
+            |seen: &[Observation]| seen.iter().cloned().map(EventBody::Observation).collect();
+        let there = Observation::BaseSeen { tip: tip.clone(), landed: branch };
+        let gone = Observation::BaseSeen { tip: tip.clone(), landed: None };
+        let taken = Observation::BaseTaken { base: tip.clone(), landed: tip };
+        cycle.run(seen(&[there])).expect("it is written");
+        assert_eq!(cycle.world.begun, 1);
+        // Somebody removed the landing branch while its making was being told.
+        cycle.run(seen(&[taken.clone(), gone])).expect("it is written");
+        assert_eq!(cycle.world.begun, 2);
+        cycle.run(seen(&[taken])).expect("it is written");
+        assert!(cycle.ledger.state().base.is_taken());
+        assert_eq!(cycle.world.begun, 2);
+    }
+
     #[test]
     fn what_a_failed_transaction_was_to_record_is_recorded_by_the_next_one() {
         // Refused; reported as failed but written.
         for fault in [Fault::Refuse, Fault::Tear(1)] {
-            let mut settings = settings();
-            settings.project.isolation = Isolation::None;
-            let state = State::new(settings, Time::default());
-            let state = Json::of(&format::state_value(&state)).expect("it has a form");
-            let store = MemoryStore::create(Checkpoint { seq: 0, time: Time::default(), state });
-            let (ledger, _) = Ledger::open(store.another(), "monitor").expect("it opens");
-            let wait = Duration::from_secs(1);
-            let mut cycle = Cycle::new(ledger, Notes::default(), SystemClock::start(), wait);
+            let (mut cycle, store) = cycle(Isolation::None);
             let told = |what: &str| Observation::ShortageSeen { what: Some(what.into()) };
             store.fail_next(fault);
             let first = vec![EventBody::Observation(told("the disk"))];

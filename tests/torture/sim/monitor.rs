@@ -137,6 +137,8 @@ pub struct Monitor {
     has_more: bool,
     next_poll: Time,
     is_leaving: bool,
+    /// Its last transaction failed: what it has in memory is read anew by the next one.
+    pub is_stale: bool,
     /// How often it has looked by itself.
     pub polls: u64,
     /// Attempts that could not be looked for, or whose keeper did not answer.
@@ -176,6 +178,7 @@ impl Monitor {
             has_more: false,
             next_poll,
             is_leaving: false,
+            is_stale: false,
             polls: 0,
             unprobed: BTreeSet::new(),
         }
@@ -222,6 +225,13 @@ impl Monitor {
             Ok(true) => {
                 self.finish();
                 Lived::Ended
+            }
+            // As `monitor::outage`: what happened is kept for the next transaction.
+            Err(error) if error.is_passing() && self.is_up() && dice.permille(700) => {
+                world.marks.hit("a monitor waits until its journal can be written");
+                self.has_more = true;
+                self.is_stale = true;
+                Lived::On
             }
             Err(_) => {
                 world.marks.hit("a monitor ends with a failed journal");
@@ -271,7 +281,7 @@ impl Monitor {
     }
 
     fn go(&mut self, world: &mut World, dice: &mut Dice) -> Result<bool, LedgerError> {
-        if self.is_over() {
+        if !self.is_stale && self.is_over() {
             return Ok(true);
         }
         let now = self.cycle.clock.now();
@@ -301,6 +311,7 @@ impl Monitor {
     ) -> Result<(), LedgerError> {
         let cycled = self.cycle.run(bodies)?;
         self.has_more = cycled.has_more;
+        self.is_stale = false;
         for asked in std::mem::take(&mut self.cycle.world.asked) {
             match asked {
                 Asked::Git(what) => world.begin(self.number, what, dice),
@@ -418,7 +429,7 @@ impl Monitor {
                 !is_performing
             }
             Some(StopKind::Drain | StopKind::Now) => {
-                let is_over = state.attempts.is_empty() && state.landing.is_none();
+                let is_over = state.attempts.is_empty() && !state.is_landing();
                 is_over && !is_performing
             }
             None => self.has_stop_order,

@@ -222,7 +222,7 @@ impl Run {
         self.note(|| format!("  {told:?}"));
         match lived {
             Lived::On => {
-                if monitor.is_up() && seq == self.judge.seq {
+                if monitor.is_up() && !monitor.is_stale && seq == self.judge.seq {
                     self.judge.agrees(monitor.cycle.ledger.state(), self.steps.is_multiple_of(16));
                     if !monitor.has_news() {
                         end::nobody_waits(&self.judge.state, monitor.now());

@@ -31,6 +31,7 @@ pub const MARKS: &[&str] = &[
     "a landing is raced",
     "a landing touches protected paths",
     "a monitor ends with a failed journal",
+    "a monitor waits until its journal can be written",
     "a person cleans the worktrees away",
     "a person commits to the base",
     "a person removes the base",
