@@ -442,6 +442,8 @@ pub(super) fn hire(state: &mut State, at: Time) {
     }
     for (group, config) in settings.agents.iter().enumerate() {
         for name in config.names() {
+            // One that was let go may have left unsaved work in the slots it had.
+            let slot = if state.agents.contains_key(&name) { 0 } else { free_slot(state, &name) };
             let agent = state.agents.entry(name.clone()).or_insert_with(|| Agent {
                 name,
                 group,
@@ -450,7 +452,7 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 is_paused: false,
                 is_retired: false,
                 attempt: None,
-                slot: 0,
+                slot,
                 completed: 0,
                 failed: 0,
                 busy_ms: 0,
@@ -463,6 +465,13 @@ pub(super) fn hire(state: &mut State, at: Time) {
         }
     }
     state.agents.retain(|_, agent| !agent.is_retired || agent.attempt.is_some());
+}
+
+/// Returns the first slot after all that attempts of an agent of this name had.
+fn free_slot(state: &State, name: &AgentName) -> u32 {
+    let old = state.tasks.values().flat_map(|task| &task.history);
+    let slots = old.filter(|attempt| attempt.agent == *name).map(|attempt| attempt.slot + 1);
+    slots.max().unwrap_or(0)
 }
 
 impl Settings {

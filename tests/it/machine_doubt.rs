@@ -3,6 +3,7 @@
 use pipeline::machine::attempt::Class;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId, Oid};
+use pipeline::machine::mode::Rollout;
 use pipeline::machine::{Command, Effect, Observation};
 
 use crate::machine_cases::{short_machine, stands};
@@ -17,6 +18,47 @@ fn a_late_answer_about_an_older_base_does_not_undo_what_has_landed() {
     m.see(Observation::BaseSeen { tip: Oid::new("base-3"), landed: m.state.base.landed.clone() });
     m.see(Observation::BaseTaken { base: old.clone(), landed: old });
     assert_eq!(m.state.base.landed, Some(Oid::new("base-2")), "{:?}", m.state.base);
+}
+
+#[test]
+fn shadow_waits_for_a_landing_that_is_being_moved() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    let (task, number, protected) = (id("A"), 1, Vec::new());
+    m.see(Observation::Merged {
+        task: task.clone(),
+        number,
+        commit: commit.clone(),
+        onto,
+        protected,
+    });
+    let shadow = || Command::SetRollout { to: Rollout::Shadow, is_forced: true };
+    assert!(m.refused(shadow()).contains("is being landed"));
+    m.see(Observation::Landed { task, number, commit });
+    m.must(shadow());
+    stands(&m, &[("A", "completed")]);
+}
+
+#[test]
+fn an_agent_that_comes_back_gets_a_slot_that_it_has_not_had() {
+    let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 0);
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    m.see(Observation::Lost { attempt: attempt.clone(), why: "gone".into() });
+    m.see(Observation::AttemptFaulted { attempt, why: "disk full".into() });
+    let name = AgentName::new("implementation");
+    let adopt = |m: &mut Machine, hash: &str, agent: &str| {
+        let mut settings = (*m.state.settings).clone();
+        settings.hash = hash.into();
+        settings.agents[0].name = agent.into();
+        m.must(Command::AdoptSettings { settings: Box::new(settings) });
+    };
+    adopt(&mut m, "1", "another");
+    assert!(!m.state.agents.contains_key(&name));
+    adopt(&mut m, "2", "implementation");
+    assert_eq!(m.state.agents[&name].slot, 1, "unsaved work is in slot 0");
 }
 
 fn shortage(what: Option<&str>) -> Observation {

@@ -4,6 +4,7 @@ use crate::machine::change::{LaneChange, ProjectChange};
 use crate::machine::event::StopKind;
 use crate::machine::gate;
 use crate::machine::id::{AgentName, TaskId};
+use crate::machine::lane::LandingPhase;
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, State};
@@ -61,20 +62,28 @@ pub(super) fn switch(
     Ok(Step::accept(vec![step::project(ProjectChange::DrainSet { drain })]))
 }
 
-pub(super) fn set_rollout(state: &State, to: Rollout) -> Step {
+pub(super) fn set_rollout(state: &State, to: Rollout) -> Result<Step, Refusal> {
     if state.rollout == to {
-        return Step::accept(Vec::new());
+        return Ok(Step::accept(Vec::new()));
+    }
+    let moving = state.landing.as_ref().filter(|landing| {
+        to == Rollout::Shadow && matches!(landing.phase, LandingPhase::Moving { .. })
+    });
+    if let Some(landing) = moving {
+        // Whether the branch was moved is not known yet, and in shadow nothing finds that out.
+        let reason = format!("task `{}` is being landed right now", landing.task);
+        return Err(Refusal::busy(reason).with_hint("try again"));
     }
     let mut changes = vec![step::project(ProjectChange::RolloutSet { to })];
     if state.landing.is_some() && to == Rollout::Shadow {
-        // Back into the lane; if the branch was moved already, the next landing finds that out.
+        // Back into the lane, which is closed in shadow.
         changes.push(step::lane(LaneChange::LandingSet { landing: None }));
     }
     if state.base.follow.is_some() && to != Rollout::Production {
         let behind = state.base.behind;
         changes.push(step::lane(LaneChange::FollowSet { follow: None, why: None, behind }));
     }
-    Step::accept(changes)
+    Ok(Step::accept(changes))
 }
 
 pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step, Refusal> {

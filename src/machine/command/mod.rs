@@ -31,7 +31,7 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
         Command::SwitchMode { to, wait_ms, is_forced } => {
             control::switch(state, event.at, *to, *wait_ms, *is_forced)
         }
-        Command::SetRollout { to, .. } => Ok(control::set_rollout(state, *to)),
+        Command::SetRollout { to, .. } => control::set_rollout(state, *to),
         Command::AdoptSettings { settings } => control::adopt(state, event.at, settings),
         Command::Stop { kind } => Ok(control::stop(*kind)),
         Command::PickTask { text } => Ok(control::pick(state, text)),
