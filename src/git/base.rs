@@ -523,7 +523,7 @@ mod tests {
         case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
         let tree: Oid =
             case.scratch.git(["rev-parse", &format!("{}^{{tree}}", case.old)]).parse().unwrap();
-        let next = repo.commit_tree(&tree, &[case.to.clone()], "next", 1).unwrap();
+        let next = repo.commit_tree(&tree, std::slice::from_ref(&case.to), "next", 1).unwrap();
         let followed = repo.base_follow("refs/heads/main", &next, &case.old).unwrap();
         assert_eq!(followed, Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
