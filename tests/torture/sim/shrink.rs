@@ -39,7 +39,6 @@ pub const MARKS: &[&str] = &[
     "a report comes twice",
     "a report is lost",
     "a task branch is put back",
-    "a task has landed already",
     "a worktree goes away under an attempt",
     "a write is refused",
     "a write stands and is reported as failed",

@@ -512,7 +512,6 @@ impl World {
     ) -> Observation {
         let id = task.clone();
         if self.repo.holds(onto, tip) {
-            self.marks.hit("a task has landed already");
             return Observation::AlreadyLanded { task: id, number, commit: oid(onto) };
         }
         let (conflict, protected) = (self.mix.conflict, self.mix.protected);
