@@ -1,9 +1,8 @@
 //! The small values on a command line and in backlogs: ids, globs, priorities, amounts, stages.
 
-use std::path::{Component, Path};
-
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::overlap;
 use crate::machine::settings::Settings;
 use crate::machine::task::Priority;
 
@@ -20,18 +19,8 @@ pub fn id(text: &str) -> Result<TaskId, String> {
 /// # Errors
 /// What is wrong with it; among other things that it leaves the project.
 pub fn glob(text: &str) -> Result<String, String> {
-    let refuse = |why: &str| Err(format!("glob `{}` {why}", text.escape_debug()));
-    if text.trim().is_empty() {
-        return refuse("is empty");
-    }
-    let path = Path::new(text);
-    if path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-        return refuse("leaves the project");
-    }
-    match globset::Glob::new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => refuse(&format!("cannot be read: {}", error.kind())),
-    }
+    overlap::check(text).map_err(|why| format!("glob `{}` {why}", text.escape_debug()))?;
+    Ok(text.to_owned())
 }
 
 /// Reads `low`, `medium`, `high` or `critical`.

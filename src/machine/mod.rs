@@ -24,7 +24,9 @@ pub mod phase;
 
 pub mod effect;
 pub mod gate;
+pub mod glob;
 pub mod graph;
+pub mod overlap;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

@@ -325,6 +325,10 @@ fn bad_additions_are_refused() {
         (vec![new_task("X", &["Y"]), new_task("Y", &["X"])], "X -> Y -> X"),
         (with(|new| new.spec.title = " ".into()), "has no title"),
         (with(|new| new.spec.stages = vec![StageName::new("dance")]), "unknown stage `dance`"),
+        (
+            with(|new| new.spec.touches = vec!["a[".into()]),
+            "touches glob `a[`, which does not close",
+        ),
         (with(|new| new.spec.parent = Some(id("A"))), "is not an epic"),
         (with(|new| new.spec.parent = Some(id("Z"))), "unknown epic `Z`"),
     ];

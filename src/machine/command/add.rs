@@ -6,6 +6,7 @@ use crate::machine::change::TaskChange;
 use crate::machine::event::NewTask;
 use crate::machine::graph;
 use crate::machine::id::TaskId;
+use crate::machine::overlap;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
@@ -130,6 +131,12 @@ pub(super) fn check_spec(state: &State, id: &TaskId, spec: &Spec) -> Result<(), 
     }
     if spec.depends_on.contains(id) {
         return Err(Refusal::invalid(format!("task `{id}` depends on itself")));
+    }
+    for glob in &spec.touches {
+        if let Err(why) = overlap::check(glob) {
+            let reason = format!("task `{id}` touches glob `{}`, which {why}", glob.escape_debug());
+            return Err(Refusal::invalid(reason));
+        }
     }
     for name in &spec.stages {
         if state.settings.stage(name.as_str()).is_none() {
