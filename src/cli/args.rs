@@ -276,6 +276,12 @@ pub struct LogArgs {
 pub struct GraphArgs {
     /// Look at this backlog file instead of the project.
     pub file: Option<PathBuf>,
+    /// Print it for Graphviz, cycles in red.
+    #[arg(long, conflicts_with_all = ["mermaid", "json"])]
+    pub dot: bool,
+    /// Print it for Mermaid, cycles in red.
+    #[arg(long, conflicts_with = "json")]
+    pub mermaid: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -478,6 +484,8 @@ mod tests {
             "status --json --fail-on blocked --fail-on stalled --fail-on unhealthy",
             "log -f --task A --since yesterday --json",
             "graph f --json",
+            "graph --dot",
+            "graph f --mermaid",
             "agent list",
             "agent pause a",
             "agent resume a",

@@ -24,6 +24,7 @@ mod control;
 mod demo;
 mod doctor;
 mod edit;
+mod graph;
 mod init;
 mod journal;
 mod keeper;

@@ -18,7 +18,8 @@ use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, TaskLogArgs};
 use super::{
-    attempt_log, demo as demonstration, doctor as health, journal, monitor as runs, views,
+    attempt_log, demo as demonstration, doctor as health, graph as pictures, journal,
+    monitor as runs, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -167,8 +168,8 @@ pub fn graph(
     args: &GraphArgs,
 ) -> Result<Exit, Error> {
     match &args.file {
-        Some(file) => views::graph_of_file(&context.dir.join(file), console),
-        None => views::graph(&project(context, console)?, console),
+        Some(file) => pictures::of_file(&context.dir.join(file), console, args),
+        None => pictures::of_project(&project(context, console)?, console, args),
     }
 }
 

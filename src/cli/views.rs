@@ -1,21 +1,18 @@
 //! Commands that show the state.
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Duration;
 
 use super::args::{FailOn, StatusArgs};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
-use super::import;
 use super::project::Open;
 use super::rim::print;
 use super::show;
 use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::graph;
 use crate::machine::id::TaskId;
 use crate::machine::schedule;
 use crate::machine::task::TaskPhase;
@@ -164,36 +161,4 @@ pub fn agents(open: &Open, console: &mut Console<'_>) -> Result<Exit, Error> {
         || show::render_agents_json(state, at),
     )?;
     Ok(Exit::Done)
-}
-
-/// `pipeline graph`.
-pub fn graph(open: &Open, console: &mut Console<'_>) -> Result<Exit, Error> {
-    show_graph(&show::graph_of(open.now().0), console)
-}
-
-/// `pipeline graph FILE`: of a backlog that need not be imported.
-pub fn graph_of_file(file: &Path, console: &mut Console<'_>) -> Result<Exit, Error> {
-    let parsed = import::read(file)?;
-    let tasks: Vec<(String, Vec<String>)> = parsed
-        .tasks
-        .iter()
-        .map(|task| {
-            let id = task.id.as_ref().map_or(String::new(), |id| id.as_str().to_owned());
-            let deps = task.spec.depends_on.iter().map(|dep| dep.as_str().to_owned());
-            (id, deps.collect())
-        })
-        .collect();
-    let nodes: Vec<(&str, Vec<&str>)> = tasks
-        .iter()
-        .map(|(id, deps)| (id.as_str(), deps.iter().map(String::as_str).collect()))
-        .collect();
-    show_graph(&graph::report(&nodes), console)
-}
-
-/// A graph with unknown ids or cycles is a gate that does not pass: exit 1.
-fn show_graph(report: &graph::Report, console: &mut Console<'_>) -> Result<Exit, Error> {
-    let page = page(console);
-    print(console, || show::render_graph(report, page), || show::render_graph_json(report))?;
-    let is_good = report.unknown.is_empty() && report.cycle_count == 0;
-    Ok(if is_good { Exit::Done } else { Exit::Failed })
 }

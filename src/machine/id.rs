@@ -59,8 +59,18 @@ pub const TASK_ID_BYTES_MAX: usize = 64;
 impl FromStr for TaskId {
     type Err = String;
 
-    /// Accepts `[A-Za-z0-9][A-Za-z0-9._-]{0,63}` without `..`, a final `.` or a final `.lock`.
+    /// Accepts what [`TaskId::check`] does.
     fn from_str(text: &str) -> Result<Self, String> {
+        Self::check(text).map(|()| Self::new(text))
+    }
+}
+
+impl TaskId {
+    /// Accepts `[A-Za-z0-9][A-Za-z0-9._-]{0,63}` without `..`, a final `.` or a final `.lock`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(text: &str) -> Result<(), String> {
         let refuse = |why: &str| Err(format!("task id `{}` {why}", text.escape_debug()));
         if text.is_empty() || text.len() > TASK_ID_BYTES_MAX {
             return refuse("must have 1 to 64 characters");
@@ -74,7 +84,7 @@ impl FromStr for TaskId {
         if text.contains("..") || text.ends_with('.') || text.ends_with(".lock") {
             return refuse("must not hold `..` or end in `.` or `.lock`");
         }
-        Ok(Self::new(text))
+        Ok(())
     }
 }
 

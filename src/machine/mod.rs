@@ -37,6 +37,7 @@ pub mod turn;
 mod command;
 mod judge;
 mod landing;
+mod names;
 mod observe;
 pub use apply::apply;
 pub use change::Change;

@@ -172,13 +172,18 @@ impl Reader {
             let tasks = self.tasks.into_iter().map(|(task, _)| task).collect();
             return Ok(Parsed { tasks, epics, skipped: self.skipped, warnings: self.warnings });
         }
-        let more = self.problems.len().saturating_sub(PROBLEMS_MAX);
-        self.problems.truncate(PROBLEMS_MAX);
-        if more > 0 {
-            self.problems.push(format!("and {more} more"));
-        }
-        Err(Error::invalid(self.problems.join("; ")))
+        Err(Error::invalid(listed(self.problems)))
     }
+}
+
+/// Returns the first problems as one sentence; the rest is counted.
+pub(super) fn listed(mut problems: Vec<String>) -> String {
+    let more = problems.len().saturating_sub(PROBLEMS_MAX);
+    problems.truncate(PROBLEMS_MAX);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
+    }
+    problems.join("; ")
 }
 
 /// Takes the id; for an epic one is made of any name.

@@ -6,6 +6,7 @@
 mod epics;
 mod field;
 pub mod json;
+pub mod outline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -104,19 +105,6 @@ pub fn run(
         serve::warn(state, &sent, console);
     }
     Ok(())
-}
-
-/// Reads a backlog file for looking at it: finished tasks count as open.
-///
-/// # Errors
-/// When the file cannot be read or understood.
-pub fn read(path: &Path) -> Result<Parsed, Error> {
-    let name = format!("`{}`", path.display());
-    let bytes = read_file(path, &name, FILE_BYTES_MAX)?;
-    json::parse(&bytes, Finished::Open).map_err(|mut error| {
-        error.message = format!("cannot read {name}: {}", error.message);
-        error.at(path)
-    })
 }
 
 fn check_format(format: &str) -> Result<(), Error> {

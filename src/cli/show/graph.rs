@@ -1,11 +1,12 @@
-//! `pipeline graph`: of the project, or of tasks that are not imported yet.
+//! `pipeline graph` as text and JSON.
 
-use serde::Serialize;
+use std::borrow::Cow;
+use std::io::{self, Write};
 
-use super::json::document;
+use serde::{Serialize, Serializer};
+
 use crate::machine::State;
-use crate::machine::graph::{CYCLES_LISTED_MAX, Report, report};
-use crate::machine::id::TaskId;
+use crate::machine::graph::{CYCLES_LISTED_MAX, Graph, Report, Sketch};
 use crate::observe::page::{Ink, Page, clean, columns};
 
 /// Unknown names listed in text; the rest is counted.
@@ -13,91 +14,130 @@ const UNKNOWN_SHOWN_MAX: usize = 50;
 /// Levels listed in text; the rest is counted.
 const LEVELS_SHOWN_MAX: usize = 50;
 
-/// Looks at the graph of the project's tasks, epics among them.
+/// Returns the project's tasks, epics among them, with what they depend on.
 #[must_use]
-pub fn graph_of(state: &State) -> Report {
-    let tasks = state.tasks.values().map(|task| {
-        let deps = task.spec.depends_on.iter().map(TaskId::as_str).collect();
-        (task.id.as_str(), deps)
-    });
-    report(&tasks.collect::<Vec<_>>())
+pub fn sketch_of(state: &State) -> Sketch<'_> {
+    let mut sketch = Sketch::default();
+    for task in state.tasks.values() {
+        let deps = task.spec.depends_on.iter();
+        deps.for_each(|dep| sketch.dependency(Cow::Borrowed(dep.as_str())));
+        sketch.task(Cow::Borrowed(task.id.as_str()));
+    }
+    sketch
 }
 
-/// Returns what is wrong with the graph, its levels and its figures, as text.
-#[must_use]
-pub fn render_graph(report: &Report, page: Page) -> String {
-    let mut out = String::new();
-    for (task, unknown) in report.unknown.iter().take(UNKNOWN_SHOWN_MAX) {
+/// Writes what is wrong with the graph, its levels and its figures.
+///
+/// # Errors
+/// What `out` reports.
+pub fn write_text(
+    graph: &Graph<'_>,
+    report: &Report,
+    page: Page,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for (task, unknown) in graph.unknown().take(UNKNOWN_SHOWN_MAX) {
+        let task = graph.name(task);
         let line = format!("unknown: `{task}` depends on `{unknown}`, which is not there");
-        out.push_str(&format!("{}\n", page.paint(Ink::Bad, &clean(&line))));
+        writeln!(out, "{}", page.paint(Ink::Bad, &clean(&line)))?;
     }
-    out.push_str(&more(report.unknown.len(), UNKNOWN_SHOWN_MAX, "unknown dependencies"));
+    more(graph.unknown().len(), UNKNOWN_SHOWN_MAX, "unknown dependencies", out)?;
     for cycle in &report.cycles {
-        let line = format!("cycle: {}", cycle.join(" -> "));
-        out.push_str(&format!("{}\n", page.paint(Ink::Bad, &clean(&line))));
+        let line = format!("cycle: {}", graph.path(cycle));
+        writeln!(out, "{}", page.paint(Ink::Bad, &clean(&line)))?;
     }
-    out.push_str(&more(report.cycle_count, CYCLES_LISTED_MAX, "cycles"));
-    for (place, level) in report.levels.iter().take(LEVELS_SHOWN_MAX).enumerate() {
-        out.push_str(&level_line(place, level, page));
+    more(report.cycle_count, CYCLES_LISTED_MAX, "cycles", out)?;
+    for (place, level) in report.levels().take(LEVELS_SHOWN_MAX).enumerate() {
+        let head = format!("level {place} ({}): ", level.len());
+        folded(&head, ", ", graph, level, page, out)?;
     }
-    out.push_str(&more(report.levels.len(), LEVELS_SHOWN_MAX, "levels"));
-    if report.longest_chain.len() > 1 {
-        let chain = clean(&report.longest_chain.join(" -> ")).into_owned();
-        let length = report.longest_chain.len();
-        out.push_str(&folded(&format!("longest chain ({length}): "), &chain, page));
+    more(report.level_count(), LEVELS_SHOWN_MAX, "levels", out)?;
+    let chain = &report.longest_chain;
+    if chain.len() > 1 {
+        folded(&format!("longest chain ({}): ", chain.len()), " -> ", graph, chain, page, out)?;
     }
-    let statistics = statistics(report);
-    out.push_str(&format!(
-        "{} tasks, {} dependencies, {} unknown, {} cycles, {} levels\n",
-        statistics.tasks,
-        statistics.dependencies,
-        statistics.unknown,
-        statistics.cycles,
-        statistics.levels
-    ));
-    out
+    let figures = statistics(graph, report);
+    let words = [
+        counted(figures.tasks, "task", "tasks"),
+        counted(figures.dependencies, "dependency", "dependencies"),
+        format!("{} unknown", figures.unknown),
+        counted(figures.cycles, "cycle", "cycles"),
+        counted(figures.levels, "level", "levels"),
+    ];
+    writeln!(out, "{}", words.join(", "))?;
+    if let Some(mean) = figures.mean_level {
+        let roots = counted(figures.roots, "root", "roots");
+        let leaves = counted(figures.leaves, "leaf", "leaves");
+        let mean_dependencies = figures.mean_dependencies;
+        writeln!(out, "{roots}, {leaves}, {mean_dependencies:.2} dependencies a task on average")?;
+        let most = counted(figures.widest_level, "task", "tasks");
+        writeln!(out, "at most {most} at once, {mean:.2} on average")?;
+    }
+    Ok(())
 }
 
-fn more(count: usize, shown_max: usize, what: &str) -> String {
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn more(count: usize, shown_max: usize, what: &str, out: &mut impl Write) -> io::Result<()> {
     let more = count.saturating_sub(shown_max);
-    if more > 0 { format!("and {more} more {what}\n") } else { String::new() }
+    if more > 0 { writeln!(out, "and {more} more {what}") } else { Ok(()) }
 }
 
-fn level_line(place: usize, level: &[String], page: Page) -> String {
-    let head = format!("level {place} ({}): ", level.len());
-    folded(&head, &clean(&level.join(", ")), page)
-}
-
-/// Returns one line: what does not fit is cut at a blank and shown as `…`.
-fn folded(head: &str, text: &str, page: Page) -> String {
+/// Writes one line: names that do not fit are shown as `…`.
+fn folded(
+    head: &str,
+    between: &str,
+    graph: &Graph<'_>,
+    tasks: &[u32],
+    page: Page,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let room = page.columns().saturating_sub(columns(head));
-    if columns(text) <= room {
-        return format!("{head}{text}\n");
+    // Each name takes a column at least: no more can fit.
+    let names: Vec<&str> = graph.names(tasks).take(room + 1).collect();
+    let text = clean(&names.join(between)).into_owned();
+    if columns(&text) <= room {
+        return writeln!(out, "{head}{text}");
     }
     let cut: String = text.chars().take(room.saturating_sub(2)).collect();
     let kept = cut.rsplit_once(' ').map_or(cut.as_str(), |(kept, _)| kept);
-    format!("{head}{kept} …\n")
+    writeln!(out, "{head}{kept} …")
 }
 
 /// `graph --json`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct GraphDocument<'a> {
     unknown: Vec<Unknown<'a>>,
     /// Each a closed path.
-    cycles: &'a [Vec<String>],
+    cycles: Vec<Names<'a>>,
     /// Level 0 depends on nothing; empty when there is a cycle.
-    levels: &'a [Vec<String>],
-    longest_chain: &'a [String],
+    levels: Vec<Names<'a>>,
+    /// Every task behind what it depends on; empty when there is a cycle.
+    order: Names<'a>,
+    roots: Names<'a>,
+    leaves: Names<'a>,
+    longest_chain: Names<'a>,
     statistics: Statistics,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Unknown<'a> {
     task: &'a str,
     depends_on: &'a str,
 }
 
-#[derive(Debug, Serialize)]
+/// Tasks, written as a list of their names.
+struct Names<'a>(&'a Graph<'a>, &'a [u32]);
+
+impl Serialize for Names<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.names(self.1))
+    }
+}
+
+#[derive(Serialize)]
 struct Statistics {
     tasks: usize,
     dependencies: usize,
@@ -105,59 +145,103 @@ struct Statistics {
     /// All; the list may hold fewer.
     cycles: usize,
     levels: usize,
-    /// Tasks in the largest level.
+    roots: usize,
+    leaves: usize,
+    /// Tasks in the largest level: so many can be worked on at once.
     widest_level: usize,
+    /// Tasks by level; none when there is a cycle, or no task.
+    mean_level: Option<f64>,
+    /// Dependencies by task; 0 when there is no task.
+    mean_dependencies: f64,
     /// Tasks in the longest chain.
     longest_chain: usize,
 }
 
-fn statistics(report: &Report) -> Statistics {
+fn statistics(graph: &Graph<'_>, report: &Report) -> Statistics {
+    let (tasks, levels) = (graph.task_count(), report.level_count());
+    let dependencies = graph.dependency_count();
     Statistics {
-        tasks: report.task_count,
-        dependencies: report.dependency_count,
-        unknown: report.unknown.len(),
+        tasks,
+        dependencies,
+        unknown: graph.unknown().len(),
         cycles: report.cycle_count,
-        levels: report.levels.len(),
-        widest_level: report.levels.iter().map(Vec::len).max().unwrap_or(0),
+        levels,
+        roots: report.roots.len(),
+        leaves: report.leaves.len(),
+        widest_level: report.levels().map(<[u32]>::len).max().unwrap_or(0),
+        mean_level: (levels > 0).then(|| tasks as f64 / levels as f64),
+        mean_dependencies: dependencies as f64 / tasks.max(1) as f64,
         longest_chain: report.longest_chain.len(),
     }
 }
 
-/// Returns `{unknown, cycles, levels, longest_chain, statistics}`.
-#[must_use]
-pub fn render_graph_json(report: &Report) -> String {
-    let unknown = report.unknown.iter().map(|(task, depends_on)| Unknown { task, depends_on });
-    document(&GraphDocument {
+/// Writes `{unknown, cycles, levels, order, roots, leaves, longest_chain, statistics}`.
+///
+/// # Errors
+/// What `out` reports.
+pub fn write_json(graph: &Graph<'_>, report: &Report, out: &mut impl Write) -> io::Result<()> {
+    let names = |tasks| Names(graph, tasks);
+    let unknown = graph.unknown();
+    let unknown = unknown.map(|(task, name)| Unknown { task: graph.name(task), depends_on: name });
+    let document = GraphDocument {
         unknown: unknown.collect(),
-        cycles: &report.cycles,
-        levels: &report.levels,
-        longest_chain: &report.longest_chain,
-        statistics: statistics(report),
-    })
+        cycles: report.cycles.iter().map(|cycle| names(cycle)).collect(),
+        levels: report.levels().map(names).collect(),
+        order: names(&report.order),
+        roots: names(&report.roots),
+        leaves: names(&report.leaves),
+        longest_chain: names(&report.longest_chain),
+        statistics: statistics(graph, report),
+    };
+    serde_json::to_writer(&mut *out, &document)?;
+    out.write_all(b"\n")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use serde_json::{Value, json};
 
-    use super::{graph_of, render_graph, render_graph_json};
-    use crate::machine::graph::report;
+    use super::{sketch_of, write_json, write_text};
+    use crate::machine::graph::Sketch;
     use crate::observe::page::Page;
     use crate::observe::support::{Pipeline, settings, task};
 
+    fn text(sketch: Sketch<'_>, width: usize) -> String {
+        let (graph, mut out) = (sketch.graph(), Vec::new());
+        write_text(&graph, &graph.report(), Page::plain(width), &mut out).expect("a vector");
+        String::from_utf8(out).expect("text")
+    }
+
+    fn json(sketch: Sketch<'_>) -> Value {
+        let (graph, mut out) = (sketch.graph(), Vec::new());
+        write_json(&graph, &graph.report(), &mut out).expect("a vector");
+        serde_json::from_slice(&out).expect("a document")
+    }
+
     #[test]
     fn unknown_names_and_cycles_are_named() {
-        let found = report(&[("a", vec!["b", "x"]), ("b", vec!["a"]), ("c", vec![])]);
+        let sketch = || {
+            let mut sketch = Sketch::default();
+            for (name, deps) in [("a", &["b", "x"][..]), ("b", &["a"]), ("c", &[])] {
+                deps.iter().for_each(|dep| sketch.dependency(Cow::Borrowed(dep)));
+                sketch.task(Cow::Borrowed(name));
+            }
+            sketch
+        };
         let expected = "\
 unknown: `a` depends on `x`, which is not there
 cycle: a -> b -> a
-3 tasks, 3 dependencies, 1 unknown, 1 cycles, 0 levels
+3 tasks, 3 dependencies, 1 unknown, 1 cycle, 0 levels
 ";
-        assert_eq!(render_graph(&found, Page::plain(80)), expected);
-        let json: Value = serde_json::from_str(&render_graph_json(&found)).expect("a document");
+        assert_eq!(text(sketch(), 80), expected);
+        let json = json(sketch());
         assert_eq!(json["unknown"], json!([{"task": "a", "depends_on": "x"}]));
         assert_eq!(json["cycles"], json!([["a", "b", "a"]]));
+        assert_eq!(json["order"], json!([]));
         assert_eq!(json["statistics"]["cycles"], 1);
+        assert_eq!(json["statistics"]["mean_level"], Value::Null);
     }
 
     #[test]
@@ -166,13 +250,20 @@ cycle: a -> b -> a
         let mut pipeline = Pipeline::started(settings(), tasks);
         let tasks = vec![task("Z", &["TASK-000"])];
         pipeline.send(crate::machine::Command::AddTasks { tasks });
-        let text = render_graph(&graph_of(&pipeline.state), Page::plain(60));
         let expected = "\
 level 0 (30): TASK-000, TASK-001, TASK-002, TASK-003, …
 level 1 (1): Z
 longest chain (2): TASK-000 -> Z
-31 tasks, 1 dependencies, 0 unknown, 0 cycles, 2 levels
+31 tasks, 1 dependency, 0 unknown, 0 cycles, 2 levels
+30 roots, 30 leaves, 0.03 dependencies a task on average
+at most 30 tasks at once, 15.50 on average
 ";
-        assert_eq!(text, expected);
+        assert_eq!(text(sketch_of(&pipeline.state), 60), expected);
+        let json = json(sketch_of(&pipeline.state));
+        assert_eq!(json["order"].as_array().map(Vec::len), Some(31));
+        assert_eq!(json["levels"][1], json!(["Z"]));
+        assert_eq!(json["roots"].as_array().map(Vec::len), Some(30));
+        assert_eq!(json["longest_chain"], json!(["TASK-000", "Z"]));
+        assert_eq!(json["statistics"]["mean_level"], 15.5);
     }
 }

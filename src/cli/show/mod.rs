@@ -6,12 +6,14 @@ mod agents;
 mod graph;
 mod json;
 mod log;
+mod picture;
 mod task;
 mod tasks;
 
 pub use agents::{render_agents, render_agents_json};
-pub use graph::{graph_of, render_graph, render_graph_json};
+pub use graph::{sketch_of, write_json, write_text};
 pub use json::document;
 pub use log::{LogRecord, render_log_record, render_log_record_json};
+pub use picture::{write_dot, write_mermaid};
 pub use task::{render_task, render_task_json};
 pub use tasks::{Filter, UnknownFilter, has_any, render_tasks, render_tasks_json};

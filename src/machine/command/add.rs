@@ -1,10 +1,11 @@
 //! `task add` and `task import`: all or nothing.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::machine::change::TaskChange;
 use crate::machine::event::NewTask;
-use crate::machine::graph;
+use crate::machine::graph::Sketch;
 use crate::machine::id::TaskId;
 use crate::machine::overlap;
 use crate::machine::stage;
@@ -205,28 +206,35 @@ pub(super) fn refuse_parent_cycle<'a>(
 fn check_cycles(state: &State, batch: &BTreeMap<&TaskId, &NewTask>) -> Result<(), Refusal> {
     let is_awaited =
         |id: &TaskId| state.index.links(id).is_some_and(|links| !links.dependents.is_empty());
-    let mut nodes: Vec<(&str, Vec<&str>)> = batch
-        .iter()
-        .map(|(id, new)| (id.as_str(), new.spec.depends_on.iter().map(TaskId::as_str).collect()))
-        .collect();
-    if batch.keys().any(|id| is_awaited(id)) {
-        nodes.extend(state.tasks.values().map(|task| {
-            (task.id.as_str(), task.spec.depends_on.iter().map(TaskId::as_str).collect())
-        }));
+    let mut sketch = Sketch::default();
+    for (id, new) in batch {
+        draw(&mut sketch, id, &new.spec);
     }
-    refuse_cycles(&nodes)
+    if batch.keys().any(|id| is_awaited(id)) {
+        for task in state.tasks.values() {
+            draw(&mut sketch, &task.id, &task.spec);
+        }
+    }
+    refuse_cycles(sketch)
 }
 
-pub(super) fn refuse_cycles(nodes: &[(&str, Vec<&str>)]) -> Result<(), Refusal> {
-    let report = graph::report(nodes);
+/// Adds a task and what it depends on.
+pub(super) fn draw<'a>(sketch: &mut Sketch<'a>, id: &'a TaskId, spec: &'a Spec) {
+    for dep in &spec.depends_on {
+        sketch.dependency(Cow::Borrowed(dep.as_str()));
+    }
+    sketch.task(Cow::Borrowed(id.as_str()));
+}
+
+/// Refuses dependencies that form a cycle, with every cycle as a path.
+pub(super) fn refuse_cycles(sketch: Sketch<'_>) -> Result<(), Refusal> {
+    let graph = sketch.graph();
+    let report = graph.report();
     if report.cycle_count == 0 {
         return Ok(());
     }
-    let mut lines: Vec<String> = report
-        .cycles
-        .iter()
-        .map(|cycle| format!("dependencies form a cycle: {}", cycle.join(" -> ")))
-        .collect();
+    let line = |cycle: &Vec<u32>| format!("dependencies form a cycle: {}", graph.path(cycle));
+    let mut lines: Vec<String> = report.cycles.iter().map(line).collect();
     if report.cycle_count > lines.len() {
         lines.push(format!("and {} more cycles", report.cycle_count - lines.len()));
     }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::add::{check_spec, refuse_cycles, refuse_parent_cycle};
+use super::add::{check_spec, draw, refuse_cycles, refuse_parent_cycle};
 use super::find;
 use crate::machine::attempt::{AttemptPhase, Class};
 use crate::machine::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use crate::machine::event::{Dependents, Edit, RetryTarget};
+use crate::machine::graph::Sketch;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::stage;
@@ -79,7 +80,8 @@ fn edited(old: &Spec, edit: &Edit) -> Spec {
 
 /// Refuses dependencies from which the task itself can be reached. Cost: what it depends on.
 fn check_path(state: &State, id: &TaskId, spec: &Spec) -> Result<(), Refusal> {
-    let mut nodes = vec![(id.as_str(), spec.depends_on.iter().map(TaskId::as_str).collect())];
+    let mut sketch = Sketch::default();
+    draw(&mut sketch, id, spec);
     let mut seen = BTreeSet::from([id]);
     let mut todo: Vec<&TaskId> = spec.depends_on.iter().collect();
     while let Some(next) = todo.pop() {
@@ -87,12 +89,11 @@ fn check_path(state: &State, id: &TaskId, spec: &Spec) -> Result<(), Refusal> {
             continue;
         }
         if let Some(task) = state.tasks.get(next) {
-            let deps = &task.spec.depends_on;
-            nodes.push((next.as_str(), deps.iter().map(TaskId::as_str).collect()));
-            todo.extend(deps);
+            draw(&mut sketch, next, &task.spec);
+            todo.extend(&task.spec.depends_on);
         }
     }
-    refuse_cycles(&nodes)
+    refuse_cycles(sketch)
 }
 
 pub(super) fn hold(state: &State, ids: &[TaskId], is_held: bool) -> Result<Step, Refusal> {
