@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::machine::amount;
 use crate::machine::change::TaskChange;
 use crate::machine::event::NewTask;
 use crate::machine::graph;
@@ -11,7 +12,7 @@ use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
 use crate::machine::task::{
-    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase,
+    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -77,6 +78,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         history: Vec::new(),
         numbers: BTreeMap::new(),
         is_announced: false,
+        weight: Weight::default(),
     }
 }
 
@@ -136,6 +138,13 @@ pub(super) fn check_spec(state: &State, id: &TaskId, spec: &Spec) -> Result<(), 
         if let Err(why) = overlap::check(glob) {
             let reason = format!("task `{id}` touches glob `{}`, which {why}", glob.escape_debug());
             return Err(Refusal::invalid(reason));
+        }
+    }
+    for (name, text) in &spec.resources {
+        if amount::parse(name, text).is_none() {
+            let reason = format!("task `{id}`: `{}` is no amount of `{name}`", text.escape_debug());
+            let example = amount::example(name);
+            return Err(Refusal::invalid(reason).with_hint(format!("expected e.g. {example}")));
         }
     }
     for name in &spec.stages {
