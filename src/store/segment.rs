@@ -351,6 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_record_in_the_place_of_another_is_damage() {
+        let mut lines = lines(3);
+        let changes = Json::of(&["something else"]).unwrap();
+        let at = Time::from_ms(2);
+        let other = Record { seq: BASE.seq + 2, time: at, actor: "cli".into(), changes };
+        let sum = line::read(lines[0].strip_suffix(b"\n").unwrap()).unwrap().sum;
+        lines[1].clear();
+        line::write_record(&mut lines[1], &other, sum);
+        // It follows the one before; the one behind it followed another.
+        let flaw = scan_records(&lines.concat(), BASE).flaw.unwrap();
+        let before = 100 + (lines[0].len() + lines[1].len()) as u64;
+        assert_eq!((flaw.line, flaw.offset), (4, before));
+        assert!(matches!(flaw.kind, FlawKind::Damaged(found) if found.contains("it follows")));
+        // One that does not follow the one before is damage itself.
+        lines[1].clear();
+        line::write_record(&mut lines[1], &other, sum ^ 1);
+        let flaw = scan_records(&lines.concat(), BASE).flaw.unwrap();
+        assert_eq!((flaw.line, flaw.offset), (3, 100 + lines[0].len() as u64));
+        assert!(matches!(flaw.kind, FlawKind::Damaged(found) if found.contains("it follows")));
+    }
+
+    #[test]
     fn flaw_names_line_and_offset() {
         let mut lines = lines(3);
         lines[1][20] ^= 1;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::support::project::Project;
 
 /// A check by its claim; returns the number of its cases.
@@ -29,6 +31,17 @@ fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
+/// The journal with another record on line 3: whole, numbered as the one that stood there, and
+/// behind the same one; but what stands on line 4 does not follow it.
+fn forged(whole: &str) -> String {
+    let lines: Vec<&str> = whole.lines().collect();
+    let changed = lines[2].replacen("two", "owt", 1);
+    let (body, _) = changed.rsplit_once(",\"sum\"").expect("a line has a checksum");
+    let line = format!("{body},\"sum\":\"{:016x}\"}}", xxh3_64(body.as_bytes()));
+    assert_ne!(line, lines[2]);
+    whole.replacen(lines[2], &line, 1)
+}
+
 fn refusals() -> u64 {
     let project = Project::new(1);
     for title in ["one", "two", "three"] {
@@ -39,6 +52,7 @@ fn refusals() -> u64 {
     let middle = whole.replacen("one", "öne", 1);
     let newer = whole.replacen("\n{\"v\":1", "\n{\"v\":2", 1);
     let cases = [
+        ("another record in the place of one", forged(&whole).into_bytes(), 3, "line 4 (byte "),
         ("the middle", middle.into_bytes(), 3, "line 2 (byte "),
         ("a newer record", newer.into_bytes(), 4, "of format 2"),
         ("emptied", Vec::new(), 3, "line 1 (byte 0)"),
