@@ -514,7 +514,9 @@ impl Monitor {
     fn poll(&mut self, bodies: &mut Vec<EventBody>) {
         self.link();
         self.look_at_files(bodies);
-        let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        // One that is gone, or was emptied for good.
+        world.current.write(&world.layout, state);
         world.look_at_base(state);
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {
