@@ -8,6 +8,7 @@
 mod canon;
 mod config;
 mod explore;
+mod forget;
 mod moves;
 mod node;
 mod world;
