@@ -1,12 +1,9 @@
 //! The loop, generic over store, world and clock, so that a simulator drives this very loop.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::machine::time::Time;
-use crate::machine::{
-    Answer, Change, Effect, Event, EventBody, State, next_deadline, pending_effects,
-};
+use crate::machine::{Answer, Begun, Change, Effect, Event, EventBody, State, next_deadline};
 use crate::store::ledger::{Foreign, Ledger, LedgerError, Turns};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::Clock;
@@ -55,7 +52,7 @@ pub struct Cycle<S, W, C> {
     pub clock: C,
     /// How long to wait for the journal's lock.
     pub lock_wait: Duration,
-    begun: BTreeSet<Effect>,
+    begun: Begun,
     last: Time,
     /// What a failed transaction was to record; the next one takes it in.
     owed: Vec<EventBody>,
@@ -64,7 +61,7 @@ pub struct Cycle<S, W, C> {
 impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Joins the parts; nothing is under way.
     pub fn new(ledger: Ledger<S>, world: W, clock: C, lock_wait: Duration) -> Self {
-        let (begun, last, owed) = (BTreeSet::new(), Time::default(), Vec::new());
+        let (begun, last, owed) = (Begun::default(), Time::default(), Vec::new());
         Self { ledger, world, clock, lock_wait, begun, last, owed }
     }
 
@@ -76,15 +73,8 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     pub fn run(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
         let cycled = self.transact(bodies, Turns::UntilQuiet)?;
         let state = self.ledger.state();
-        // An effect that is owed no longer may be owed again later, under the same key.
-        self.begun.retain(|effect| state.index.effects.contains(effect));
-        let due: Vec<Effect> = pending_effects(state)
-            .filter(|effect| !self.begun.contains(*effect))
-            .cloned()
-            .collect();
-        for effect in due {
+        for effect in self.begun.take_due(state) {
             self.world.begin(&effect, state);
-            self.begun.insert(effect);
         }
         Ok(cycled)
     }
@@ -130,8 +120,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 }
             }
         };
-        // Owed again under the same key, it is begun again.
-        self.begun.retain(|effect| !done.settled.contains(effect));
+        self.begun.settle(&done.settled);
         let is_asked = |event: &Event| matches!(event.body, EventBody::Command(_));
         let are_asked = events.iter().map(is_asked).collect();
         self.last = at;
@@ -153,8 +142,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// The journal's.
     pub fn notice(&mut self) -> Result<bool, LedgerError> {
         let before = self.ledger.seq();
-        let foreign = self.ledger.refresh()?;
-        for foreign in &foreign {
+        let caught = self.ledger.refresh()?;
+        self.begun.settle(&caught.settled);
+        for foreign in &caught.foreign {
             self.world.tell_foreign(foreign, self.ledger.state());
         }
         // After a rotation the state is read anew, and single changes are not known.
@@ -180,11 +170,11 @@ mod tests {
 
     use super::{Cycle, World};
     use crate::machine::id::Oid;
-    use crate::machine::mode::Isolation;
+    use crate::machine::mode::{Isolation, Rollout};
     use crate::machine::time::Time;
-    use crate::machine::{Change, Command, Effect, EventBody, Observation, State};
+    use crate::machine::{Change, Command, Effect, Event, EventBody, Observation, State};
     use crate::observe::support::settings;
-    use crate::store::ledger::Ledger;
+    use crate::store::ledger::{Ledger, Turns};
     use crate::store::memory::{Fault, MemoryStore};
     use crate::store::{Checkpoint, Json, format};
     use crate::sys::clock::SystemClock;
@@ -241,6 +231,47 @@ mod tests {
         cycle.run(seen(&[taken])).expect("it is written");
         assert!(cycle.ledger.state().base.is_taken());
         assert_eq!(cycle.world.begun, 2);
+    }
+
+    #[test]
+    fn shadow_and_back_while_the_base_follows_begins_that_step_again() {
+        // Taken in by the transaction itself; shown before; by one that is refused and repeated.
+        for (is_shown, is_refused) in [(false, false), (true, false), (false, true)] {
+            let (mut cycle, store) = cycle(Isolation::Worktree);
+            let (tip, landed) = (Oid::new("a"), Oid::new("b"));
+            let seen = |seen| vec![EventBody::Observation(seen)];
+            let there = Observation::BaseSeen { tip: tip.clone(), landed: Some(tip.clone()) };
+            let taken = Observation::BaseTaken { base: tip, landed: landed.clone() };
+            let followed = || seen(Observation::Followed { to: landed.clone() });
+            cycle.run(seen(there)).expect("it is written");
+            cycle.run(seen(taken)).expect("it is written");
+            assert_eq!(cycle.world.begun, 2);
+            let (mut other, _) = Ledger::open(store.another(), "cli").expect("it opens");
+            for to in [Rollout::Shadow, Rollout::Production] {
+                let body = EventBody::Command(Command::SetRollout { to, is_forced: true });
+                let asked = [Event { at: Time::default(), random: 0, body }];
+                let wait = Duration::from_secs(1);
+                other.transact(wait, Time::default(), &asked, Turns::None).expect("it is written");
+            }
+            if is_shown {
+                assert!(cycle.notice().expect("it is read"));
+            }
+            let mut told = followed();
+            if is_refused {
+                store.fail_next(Fault::Refuse);
+                assert!(cycle.run(std::mem::take(&mut told)).is_err());
+            }
+            // The answer finds nothing to follow, and then that is owed anew.
+            cycle.run(told).expect("it is written");
+            assert_eq!(cycle.world.begun, 3, "{is_shown} {is_refused}");
+            cycle.run(Vec::new()).expect("it is written");
+            assert_eq!(cycle.world.begun, 3, "once");
+            cycle.run(followed()).expect("it is written");
+            assert_eq!(
+                (cycle.ledger.state().base.tip.as_ref(), cycle.world.begun),
+                (Some(&landed), 3)
+            );
+        }
     }
 
     #[test]
