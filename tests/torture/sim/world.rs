@@ -37,12 +37,12 @@ pub struct Order {
 }
 
 impl Order {
-    /// Makes the order of a live attempt, by the state's settings.
+    /// Makes the order of a live attempt, by the settings that it was added under, as
+    /// `monitor::job::order`: whatever was adopted since is for later attempts.
     pub fn of(state: &State, id: &AttemptId) -> Option<Self> {
         let attempt = state.attempts.get(id)?;
-        let settings = &state.settings;
-        let agent = state.agents.get(&attempt.agent);
-        let group = agent.and_then(|agent| settings.agents.get(agent.group));
+        let settings = state.rules_of(attempt);
+        let group = settings.group_of(&attempt.agent);
         let check = match &attempt.kind {
             AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
                 Some((commit_of(commit), settings.landing.checks.join(";")))
