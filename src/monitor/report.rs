@@ -129,8 +129,12 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
         Report::Unreachable { agent, attempt, why } => {
             // Nothing is known of it, so no failure is told: it is asked for again.
             if watch.setup_ended(&attempt, SetupEnd::Unreachable).is_some() {
+                let why = format!(
+                    "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may be \
+                     running, so nothing takes its place, and it is asked for again"
+                );
                 let attempt = AttemptId::new(attempt);
-                let _ = input.send(Input::Unreachable { attempt, agent, why });
+                let _ = input.send(Input::Unreachable { attempt, why });
             }
         }
         Report::Superseded { attempt: None, .. }

@@ -145,6 +145,8 @@ pub enum Report {
     Seen(Observation),
     Started(AttemptId),
     KeeperLost(AttemptId, Probe),
+    /// What it left could not be ended.
+    Unreachable(AttemptId),
 }
 
 /// A worktree slot.
