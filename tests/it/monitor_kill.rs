@@ -181,6 +181,31 @@ fn an_attempt_whose_keeper_does_not_answer_is_not_begun_beside_itself() {
     project.assert_nothing_left();
 }
 
+#[test]
+fn a_setup_whose_keeper_was_killed_is_ended_before_the_next_one() {
+    let setup = "[worktree]\nsetup = [\"echo $$ >> \\\"$E2E_DIR/setups\\\"; \
+                 while [ -e \\\"$E2E_DIR/hold.setup\\\" ]; do sleep 0.02; done\"]\n";
+    let project = Project::with(1, setup);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.setup");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let setups = || -> Vec<i32> {
+        let text = fs::read_to_string(project.dir().join("setups")).unwrap_or_default();
+        text.lines().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    project.until("setup to run", || setups().len() == 1);
+    let [keeper] = keepers(&project)[..] else { panic!("{}", project.story()) };
+    signal(keeper, Signal::KILL);
+    // It is the base that is judged, in the same worktree each time.
+    project.until("setup to run again", || setups().len() == 2);
+    let alive = processes_of(&project.dir());
+    assert!(!alive.iter().any(|(pid, _)| *pid == setups()[0]), "{alive:?}");
+    project.release("hold.setup");
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
+
 /// What a killed keeper left runs on while it cannot be ended, so nothing begins beside it.
 #[cfg(feature = "failpoints")]
 #[test]
