@@ -488,6 +488,7 @@ impl World {
             if !slot.is_gone {
                 assert!(!slot.is_half, "`{}` runs in a half worktree", order.attempt);
                 slot.unsaved = Some(order.attempt.clone());
+                self.truth.entry(order.attempt.clone()).or_default().has_changed = true;
             }
         }
     }
@@ -528,7 +529,10 @@ impl World {
                 Plan::NoMarker | Plan::Stale => by_exit,
                 _ => false,
             };
-        let has_changed = plan != Plan::Idle && plan != Plan::Unstartable;
+        // A power cut may take the record of a start, and leave what that run wrote in the worktree:
+        // the attempt is then run again in it, and git shows the work of both as its change.
+        let before = self.truth.get(&order.attempt).is_some_and(|truth| truth.has_changed);
+        let has_changed = before || (plan != Plan::Idle && plan != Plan::Unstartable);
         self.truth.insert(order.attempt.clone(), Truth { is_proven, has_changed });
         if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
             self.passed.insert(check.clone());
