@@ -480,13 +480,12 @@ impl Monitor {
                 }
             }
             Input::Superseded { attempt } => self.find_again([attempt]),
-            Input::Unreachable { attempt, agent, why } => {
+            Input::Unreachable { attempt, why } => {
+                let (state, now) = (self.cycle.ledger.state(), self.cycle.clock.now());
+                bodies.extend(self.guard.failed(&why, state, now));
                 let world = &mut self.cycle.world;
                 if world.unanswered.insert(attempt.clone()) {
-                    world.progress.warn(&format!(
-                        "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may \
-                         be running, so nothing takes its place, and it is asked for again"
-                    ));
+                    world.progress.warn(&why);
                 }
                 world.unprobed.insert(attempt);
             }

@@ -28,10 +28,10 @@ pub enum Input {
     Superseded {
         attempt: AttemptId,
     },
-    /// Its keeper lives and does not answer.
+    /// It may be running, and can now be neither asked for nor ended.
     Unreachable {
         attempt: AttemptId,
-        agent: String,
+        /// Says so, for people.
         why: String,
     },
     /// The journal may have grown.

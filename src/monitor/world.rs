@@ -50,9 +50,9 @@ pub struct RealWorld {
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
     /// Attempts whose keeper could not be looked for, for want of descriptors or the like, or did not
-    /// answer; the loop looks again.
+    /// answer, or left processes that could not be ended; the loop looks again.
     pub unprobed: BTreeSet<AttemptId>,
-    /// Attempts of which it was said that their keeper does not answer.
+    /// Attempts of which it was said that they can be neither asked for nor ended.
     pub unanswered: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     /// Each thread that will answer holds a share.
@@ -122,10 +122,19 @@ impl RealWorld {
         work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
         failed: impl Fn(String) -> Observation + Send + Clone + 'static,
     ) {
+        self.spawn_or(name, work, move |why| Input::Event(EventBody::Observation(failed(why))));
+    }
+
+    fn spawn_or(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
+        failed: impl Fn(String) -> Input + Send + Clone + 'static,
+    ) {
         let input = self.input.clone();
-        let send = move |observation| {
+        let send = move |told| {
             // The loop has ended: the effect is still owed, and done is done.
-            let _ = input.send(Input::Event(EventBody::Observation(observation)));
+            let _ = input.send(told);
         };
         let (sender, on_failure) = (send.clone(), failed.clone());
         let share = Arc::clone(&self.threads);
@@ -133,7 +142,10 @@ impl RealWorld {
             let observation = crate::sys::fail::point("effect.run")
                 .map_err(|error| Fault(error.to_string()))
                 .and_then(|()| work());
-            sender(observation.unwrap_or_else(|fault| on_failure(fault.0)));
+            sender(match observation {
+                Ok(seen) => Input::Event(EventBody::Observation(seen)),
+                Err(fault) => on_failure(fault.0),
+            });
             drop(share);
         };
         if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
@@ -334,14 +346,24 @@ impl RealWorld {
                 self.spawn_for(&id.clone(), move || Ok(Observation::Lost { attempt: id, why }));
             }
             (Some(why), Some(Probe::Strays(started))) => {
-                self.spawn_for(&id.clone(), move || {
+                let attempt = id.clone();
+                let work = move || {
                     let ended = tree::end_orphans(&started, STRAYS_GRACE)
-                        .map_err(|error| Fault(format!("cannot end what it left: {error}")))?;
+                        .map_err(|error| Fault(error.to_string()))?;
                     let why = match ended.left {
                         0 => why,
                         left => format!("{why}; {left} processes would not end"),
                     };
                     Ok(Observation::Lost { attempt: id, why })
+                };
+                // It goes on by itself, also where the record has it as starting: were it given up,
+                // the next attempt would run beside it.
+                self.spawn_or("strays", work, move |why| Input::Unreachable {
+                    attempt: attempt.clone(),
+                    why: format!(
+                        "cannot end the processes that the keeper of `{attempt}` left when it died \
+                         ({why}); nothing takes their place, and that is tried again"
+                    ),
                 });
             }
             (Some(why), _) => {

@@ -177,7 +177,8 @@ impl Judge {
         self.completed += 1;
         let truth = world.truth.get(id).copied().unwrap_or_default();
         assert!(truth.is_proven, "I17: `{id}` is completed without proof");
-        let stage = attempt.stage().and_then(|stage| self.state.settings.stage(stage.as_str()));
+        let rules = self.state.rules_of(attempt);
+        let stage = attempt.stage().and_then(|stage| rules.stage(stage.as_str()));
         let must_change = stage.is_some_and(|(_, stage)| stage.must_change);
         let has_git = self.state.settings.project.isolation == Isolation::Worktree;
         let is_merging = attempt.merge.is_some();

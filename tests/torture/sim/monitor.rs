@@ -323,7 +323,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn take(&self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
+    fn take(&mut self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
         match report {
             Report::Seen(seen) => Some(EventBody::Observation(seen)),
             Report::Started(attempt) => {
@@ -337,6 +337,10 @@ impl Monitor {
                 if let Some(phase) = known.map(|known| known.phase) {
                     self.keeper_lost(&id, phase, found, world, dice);
                 }
+                None
+            }
+            Report::Unreachable(id) => {
+                self.unprobed.insert(id);
                 None
             }
         }

@@ -202,13 +202,15 @@ impl Job {
         }
     }
 
-    fn fault(&self) -> Observation {
+    /// What is told when it fails.
+    fn failure(&self) -> Report {
         let why = String::from("disk full");
-        match &self.what {
+        Report::Seen(match &self.what {
+            // Its processes may be running: nothing is said of the attempt.
+            What::EndStrays { attempt } => return Report::Unreachable(attempt.clone()),
             What::Prepare { attempt, .. }
             | What::Save { attempt, .. }
             | What::Advance { attempt, .. }
-            | What::EndStrays { attempt }
             | What::SayLost { attempt, .. } => {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
@@ -219,7 +221,7 @@ impl Job {
                 let (to, behind) = (oid(*to), *behind);
                 Observation::FollowRefused { to, why, behind, is_passing: true }
             }
-        }
+        })
     }
 }
 
@@ -266,7 +268,7 @@ impl World {
         if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
             // Of a look that fails nothing is told: the next one looks again.
             if job.what != What::Look {
-                self.mail.push((job.monitor, Report::Seen(job.fault())));
+                self.mail.push((job.monitor, job.failure()));
             }
             return true;
         }
@@ -275,15 +277,15 @@ impl World {
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
             Some(seen) => {
                 let is_wrong = job.fate == Fate::Misreported;
-                let seen = if is_wrong { job.fault() } else { seen };
+                let told = if is_wrong { job.failure() } else { Report::Seen(seen) };
                 if job.what == What::Look && (is_wrong || job.found.is_none()) {
                     return true;
                 }
                 let repeat = self.mix.repeat;
                 if self.fails(dice, repeat, "an answer comes twice") {
-                    self.mail.push((job.monitor, Report::Seen(seen.clone())));
+                    self.mail.push((job.monitor, told.clone()));
                 }
-                self.mail.push((job.monitor, Report::Seen(seen)));
+                self.mail.push((job.monitor, told));
             }
         }
         true
@@ -469,12 +471,13 @@ impl World {
         landed: Option<Commit>,
         dice: &mut Dice,
     ) -> Option<Observation> {
+        let fault = || Observation::LaneFaulted { why: "the branch moved".into() };
         let taken = |at| Observation::BaseTaken { base: oid(base), landed: oid(at) };
         let Some(landed) = landed else {
             return Some(match self.repo.swap(LANDED, Some(base), None) {
                 Ok(()) => taken(base),
                 Err(_) => {
-                    let Some(tip) = self.repo.read(BASE) else { return Some(job.fault()) };
+                    let Some(tip) = self.repo.read(BASE) else { return Some(fault()) };
                     Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
                 }
             });
@@ -498,7 +501,7 @@ impl World {
         };
         Some(match self.repo.swap(LANDED, Some(next), Some(landed)) {
             Ok(()) => taken(next),
-            Err(_) => job.fault(),
+            Err(_) => fault(),
         })
     }
 
