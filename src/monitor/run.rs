@@ -188,7 +188,7 @@ impl Monitor {
             program_dir,
             inherited,
             unprobed: BTreeSet::new(),
-            unanswered: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
@@ -480,13 +480,10 @@ impl Monitor {
                 }
             }
             Input::Superseded { attempt } => self.find_again([attempt]),
-            Input::Unreachable { attempt, agent, why } => {
+            Input::Doubtful { attempt, warning } => {
                 let world = &mut self.cycle.world;
-                if world.unanswered.insert(attempt.clone()) {
-                    world.progress.warn(&format!(
-                        "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may \
-                         be running, so nothing takes its place, and it is asked for again"
-                    ));
+                if world.doubtful.insert(attempt.clone()) {
+                    world.progress.warn(&warning);
                 }
                 world.unprobed.insert(attempt);
             }

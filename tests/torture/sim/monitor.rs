@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pipeline::machine::attempt::AttemptPhase;
+use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId};
 use pipeline::machine::mode::{Isolation, Rollout};
@@ -274,7 +274,10 @@ impl Monitor {
     }
 
     fn find_running(&mut self, id: &AttemptId, world: &mut World, dice: &mut Dice) {
-        let found = self.cycle.ledger.state().attempts.get(id);
+        let is_open = |attempt: &&Attempt| {
+            matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
+        };
+        let found = self.cycle.ledger.state().attempts.get(id).filter(is_open);
         if let Some((agent, phase)) = found.map(|found| (found.agent.clone(), found.phase)) {
             self.find_again(id, &agent, phase, world, dice);
         }
@@ -323,7 +326,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn take(&self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
+    fn take(&mut self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
         match report {
             Report::Seen(seen) => Some(EventBody::Observation(seen)),
             Report::Started(attempt) => {
@@ -337,6 +340,11 @@ impl Monitor {
                 if let Some(phase) = known.map(|known| known.phase) {
                     self.keeper_lost(&id, phase, found, world, dice);
                 }
+                None
+            }
+            Report::Doubtful(id) => {
+                world.marks.hit("an attempt is in doubt and looked for again");
+                self.unprobed.insert(id);
                 None
             }
         }

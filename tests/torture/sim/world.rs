@@ -145,6 +145,8 @@ pub enum Report {
     Seen(Observation),
     Started(AttemptId),
     KeeperLost(AttemptId, Probe),
+    /// It could not be told that it is lost: it is looked for again.
+    Doubtful(AttemptId),
 }
 
 /// A worktree slot.
