@@ -26,7 +26,6 @@ use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
-use crate::machine::change::AttemptChange;
 use crate::machine::id::AttemptId;
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
@@ -81,13 +80,18 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at, "monitor");
-        self.heed(changes, state);
     }
 
     fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
         let Foreign { seq, time, actor, changes } = foreign;
         self.progress.tell(changes, state, *seq, *time, actor);
-        self.heed(changes, state);
+    }
+
+    fn heed(&mut self, state: &State) {
+        for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
+            self.stop_setup(attempt);
+        }
+        self.current.write(&self.layout, state);
     }
 
     fn warn(&mut self, text: &str) {
@@ -100,16 +104,6 @@ impl World for RealWorld {
 }
 
 impl RealWorld {
-    /// Does at once what cannot wait for an effect.
-    fn heed(&mut self, changes: &[Change], state: &State) {
-        for change in changes {
-            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
-                self.stop_setup(state, id);
-            }
-        }
-        self.current.write(&self.layout, state);
-    }
-
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
         Arc::strong_count(&self.threads) == 1
@@ -241,10 +235,10 @@ impl RealWorld {
         }
     }
 
-    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise.
-    fn stop_setup(&self, state: &State, id: &AttemptId) {
-        let Some(attempt) = state.attempts.get(id) else { return };
-        let job = job::setup_id(id);
+    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise; asked again
+    /// that changes nothing.
+    fn stop_setup(&self, attempt: &Attempt) {
+        let job = job::setup_id(&attempt.id);
         if attempt.phase == AttemptPhase::Preparing && self.watch.has_setup(&job) {
             self.keepers.stop(attempt.agent.as_str(), &job, Duration::from_millis(GRACE_MS));
         }

@@ -107,6 +107,8 @@ impl Port for Door {
         self.told = changes.to_vec();
     }
 
+    fn heed(&mut self, _: &State) {}
+
     fn warn(&mut self, _: &str) {}
 
     fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
