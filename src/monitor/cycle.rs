@@ -13,13 +13,18 @@ pub trait World {
     /// Begins to carry out an effect; must not wait. Its outcome comes back as an event.
     fn begin(&mut self, effect: &Effect, state: &State);
 
-    /// Is told what was decided, once it is durable, with the state after it.
+    /// Is told what was decided, with the state after it, to show it: once it is durable, but for
+    /// what others decided and [`Cycle::notice`] read.
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time);
 
     /// Is told what another process decided, with the state at its end or later.
     fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
         self.tell(&foreign.changes, state, foreign.seq, foreign.time);
     }
+
+    /// Does at once what cannot wait for an effect; called when something was decided, by whomever,
+    /// and is durable.
+    fn heed(&mut self, state: &State);
 
     /// Tells people of something odd.
     fn warn(&mut self, text: &str);
@@ -56,13 +61,15 @@ pub struct Cycle<S, W, C> {
     last: Time,
     /// What a failed transaction was to record; the next one takes it in.
     owed: Vec<EventBody>,
+    /// What others decided was read for showing, and is not heeded yet.
+    has_noticed: bool,
 }
 
 impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Joins the parts; nothing is under way.
     pub fn new(ledger: Ledger<S>, world: W, clock: C, lock_wait: Duration) -> Self {
         let (begun, last, owed) = (Begun::default(), Time::default(), Vec::new());
-        Self { ledger, world, clock, lock_wait, begun, last, owed }
+        Self { ledger, world, clock, lock_wait, begun, last, owed, has_noticed: false }
     }
 
     /// Handles what happened, decides what comes next, and begins what is newly owed.
@@ -132,6 +139,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             self.world.tell(&done.changes, state, seq, at);
         }
         let has_changed = self.ledger.seq() != before;
+        if std::mem::take(&mut self.has_noticed) || has_changed {
+            self.world.heed(state);
+        }
         Ok(Cycled { answers: done.answers, are_asked, has_changed, has_more: done.has_more })
     }
 
@@ -148,7 +158,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             self.world.tell_foreign(foreign, self.ledger.state());
         }
         // After a rotation the state is read anew, and single changes are not known.
-        Ok(self.ledger.seq() != before)
+        let has_news = self.ledger.seq() != before;
+        self.has_noticed |= has_news;
+        Ok(has_news)
     }
 
     /// Returns when the machine wants to be woken; `None`: only by an event.
@@ -183,6 +195,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Notes {
         begun: usize,
+        heeded: usize,
         told: Vec<Change>,
     }
 
@@ -193,6 +206,10 @@ mod tests {
 
         fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
             self.told.extend_from_slice(changes);
+        }
+
+        fn heed(&mut self, _: &State) {
+            self.heeded += 1;
         }
 
         fn warn(&mut self, _: &str) {}
@@ -289,5 +306,33 @@ mod tests {
             assert_eq!(cycle.ledger.state().shortage.as_deref(), Some("the disk"));
             assert!(cycle.ledger.state().is_paused);
         }
+    }
+
+    #[test]
+    fn what_is_read_without_the_lock_is_shown_and_not_acted_upon() {
+        let (mut cycle, mut store) = cycle(Isolation::None);
+        let (mut other, _) = Ledger::open(store.another(), "cli").expect("it opens");
+        let event =
+            Event { at: Time::default(), random: 0, body: EventBody::Command(Command::Pause) };
+        let wait = Duration::from_secs(1);
+        for is_lost in [true, false] {
+            // It stands, not synced, and its writer was told that it failed.
+            store.fail_next(Fault::Tear(1));
+            let told = other.transact(wait, event.at, std::slice::from_ref(&event), Turns::None);
+            assert!(told.is_err());
+            assert!(cycle.notice().expect("it is read"));
+            assert!(cycle.ledger.state().is_paused);
+            assert_eq!(cycle.world.heeded, 0);
+            if is_lost {
+                store.crash(0);
+                cycle.ledger = Ledger::open(store.another(), "monitor").expect("it opens").0;
+                assert!(!cycle.ledger.state().is_paused);
+            }
+        }
+        cycle.run(Vec::new()).expect("it is read under the lock");
+        assert_eq!((cycle.world.heeded, cycle.world.told.len()), (1, 2));
+        store.crash(0);
+        let (ledger, _) = Ledger::open(store, "cli").expect("it opens");
+        assert!(ledger.state().is_paused, "what was heeded is durable");
     }
 }

@@ -134,12 +134,12 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
         Report::Unreachable { agent, attempt, why } => {
             // Nothing is known of it, so no failure is told: it is asked for again.
             if watch.setup_ended(&attempt, SetupEnd::Unreachable).is_some() {
-                let why = format!(
+                let attempt = AttemptId::new(attempt);
+                let warning = format!(
                     "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may be \
                      running, so nothing takes its place, and it is asked for again"
                 );
-                let attempt = AttemptId::new(attempt);
-                let _ = input.send(Input::Unreachable { attempt, why });
+                let _ = input.send(Input::Doubtful { attempt, warning });
             }
         }
         Report::Superseded { attempt: None, .. }

@@ -188,7 +188,7 @@ impl Monitor {
             program_dir,
             inherited,
             unprobed: BTreeSet::new(),
-            unanswered: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
@@ -480,12 +480,12 @@ impl Monitor {
                 }
             }
             Input::Superseded { attempt } => self.find_again([attempt]),
-            Input::Unreachable { attempt, why } => {
+            Input::Doubtful { attempt, warning } => {
                 let (state, now) = (self.cycle.ledger.state(), self.cycle.clock.now());
-                bodies.extend(self.guard.failed(&why, state, now));
+                bodies.extend(self.guard.failed(&warning, state, now));
                 let world = &mut self.cycle.world;
-                if world.unanswered.insert(attempt.clone()) {
-                    world.progress.warn(&why);
+                if world.doubtful.insert(attempt.clone()) {
+                    world.progress.warn(&warning);
                 }
                 world.unprobed.insert(attempt);
             }

@@ -28,11 +28,11 @@ pub enum Input {
     Superseded {
         attempt: AttemptId,
     },
-    /// It may be running, and can now be neither asked for nor ended.
-    Unreachable {
+    /// It may be running, and its keeper does not answer, or what a dead one left would not end: it
+    /// is looked for again.
+    Doubtful {
         attempt: AttemptId,
-        /// Says so, for people.
-        why: String,
+        warning: String,
     },
     /// The journal may have grown.
     Journal,

@@ -202,20 +202,20 @@ impl Job {
         }
     }
 
-    /// What is told when it fails.
-    fn failure(&self) -> Report {
+    /// As `RealWorld::spawn_or`.
+    fn fault(&self) -> Report {
         let why = String::from("disk full");
         Report::Seen(match &self.what {
-            // Its processes may be running: nothing is said of the attempt.
-            What::EndStrays { attempt } => return Report::Unreachable(attempt.clone()),
+            What::EndStrays { attempt } | What::SayLost { attempt, .. } => {
+                return Report::Doubtful(attempt.clone());
+            }
             What::Prepare { attempt, .. }
             | What::Save { attempt, .. }
-            | What::Advance { attempt, .. }
-            | What::SayLost { attempt, .. } => {
+            | What::Advance { attempt, .. } => {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
             What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } | What::Look => {
-                Observation::LaneFaulted { why }
+                lane_fault()
             }
             What::Follow { to, behind, .. } => {
                 let (to, behind) = (oid(*to), *behind);
@@ -225,14 +225,17 @@ impl Job {
     }
 }
 
+fn lane_fault() -> Observation {
+    Observation::LaneFaulted { why: "disk full".into() }
+}
+
 impl World {
     /// Begins a piece of work for a monitor.
     pub fn begin(&mut self, monitor: u32, what: What, dice: &mut Dice) {
         let (fault, hang) = (self.mix.fault, self.mix.hang);
+        // There is nothing in it to wait for.
         let is_said = matches!(what, What::SayLost { .. });
-        let fate = if is_said {
-            Fate::Done
-        } else if self.fails(dice, hang, "an effect is never answered") {
+        let fate = if !is_said && self.fails(dice, hang, "an effect is never answered") {
             Fate::Hangs
         } else if self.fails(dice, fault, "an effect fails") {
             let is_done = dice.permille(500);
@@ -268,7 +271,7 @@ impl World {
         if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
             // Of a look that fails nothing is told: the next one looks again.
             if job.what != What::Look {
-                self.mail.push((job.monitor, job.failure()));
+                self.mail.push((job.monitor, job.fault()));
             }
             return true;
         }
@@ -277,7 +280,7 @@ impl World {
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
             Some(seen) => {
                 let is_wrong = job.fate == Fate::Misreported;
-                let told = if is_wrong { job.failure() } else { Report::Seen(seen) };
+                let told = if is_wrong { job.fault() } else { Report::Seen(seen) };
                 if job.what == What::Look && (is_wrong || job.found.is_none()) {
                     return true;
                 }
@@ -471,13 +474,12 @@ impl World {
         landed: Option<Commit>,
         dice: &mut Dice,
     ) -> Option<Observation> {
-        let fault = || Observation::LaneFaulted { why: "the branch moved".into() };
         let taken = |at| Observation::BaseTaken { base: oid(base), landed: oid(at) };
         let Some(landed) = landed else {
             return Some(match self.repo.swap(LANDED, Some(base), None) {
                 Ok(()) => taken(base),
                 Err(_) => {
-                    let Some(tip) = self.repo.read(BASE) else { return Some(fault()) };
+                    let Some(tip) = self.repo.read(BASE) else { return Some(lane_fault()) };
                     Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
                 }
             });
@@ -501,7 +503,7 @@ impl World {
         };
         Some(match self.repo.swap(LANDED, Some(next), Some(landed)) {
             Ok(()) => taken(next),
-            Err(_) => fault(),
+            Err(_) => lane_fault(),
         })
     }
 

@@ -145,8 +145,8 @@ pub enum Report {
     Seen(Observation),
     Started(AttemptId),
     KeeperLost(AttemptId, Probe),
-    /// What it left could not be ended.
-    Unreachable(AttemptId),
+    /// It could not be told that it is lost: it is looked for again.
+    Doubtful(AttemptId),
 }
 
 /// A worktree slot.
