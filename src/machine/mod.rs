@@ -43,7 +43,7 @@ mod landing;
 mod observe;
 pub use apply::apply;
 pub use change::Change;
-pub use effect::{Effect, next_deadline, pending_effects};
+pub use effect::{Begun, Effect, apply_settling, next_deadline, pending_effects};
 pub use event::{Command, Event, EventBody, Observation};
 pub use state::State;
 pub use step::{Answer, Refusal, RefusalKind, Step, step};
