@@ -13,8 +13,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::job::StartedRecord;
-use crate::sys::clock;
 use crate::sys::proc::{self, Process, ProcessStat};
+use crate::sys::{clock, fail};
 
 /// How long a forced end may take; what lives then is another user's, or stuck in the kernel.
 pub const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -137,6 +137,7 @@ pub struct EndedTree {
 /// # Errors
 /// When /proc cannot be read, or descriptors run out.
 pub fn end_orphans(started: &StartedRecord, grace: Duration) -> io::Result<EndedTree> {
+    fail::point("strays.end")?;
     let mut strays = Strays::of_dead_keeper(started)?;
     let mut ended = EndedTree { found: count(&strays), ..EndedTree::default() };
     let kill_at = clock::monotonic() + grace;

@@ -404,8 +404,7 @@ pub fn right_command(word: &str) -> Option<String> {
     if value::rollout(word).is_some() {
         return Some(format!("`{word}` is a rollout: pipeline rollout set {word}"));
     }
-    let is_mode = value::orchestration(word).is_some() || word == "hybrid";
-    is_mode.then(|| format!("`{word}` is a mode: pipeline mode switch {word}"))
+    value::orchestration(word).is_some().then(|| format!("`{word}` is a mode: pipeline mode switch {word}"))
 }
 
 impl Early {

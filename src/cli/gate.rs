@@ -86,7 +86,7 @@ pub(super) mod memory {
     use crate::machine::mode::{Isolation, Orchestration, Rollout};
     use crate::machine::settings::{
         AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-        RolloutRules, Settings, Slice, Stage, Worktree,
+        RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
     };
     use crate::machine::time::Time;
     use crate::machine::{Answer, Command, Event, EventBody, State, apply, step};
@@ -178,6 +178,7 @@ pub(super) mod memory {
             silence_ms: 1,
             labels: Vec::new(),
             returns_to: None,
+            resources: Default::default(),
             estimate_ms: 1,
         }
     }
@@ -242,6 +243,7 @@ pub(super) mod memory {
                 checks_timeout_ms: 1,
                 protect: Vec::new(),
             },
+            scheduler: Scheduler::default(),
             rollout: RolloutRules { pilot: Slice::Percent(100) },
         }
     }

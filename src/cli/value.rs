@@ -97,6 +97,7 @@ pub fn orchestration(text: &str) -> Option<Orchestration> {
     match text {
         "sequential" => Some(Orchestration::Sequential),
         "parallel" => Some(Orchestration::Parallel),
+        "hybrid" => Some(Orchestration::Hybrid),
         _ => None,
     }
 }
@@ -107,6 +108,7 @@ pub const fn orchestration_word(mode: Orchestration) -> &'static str {
     match mode {
         Orchestration::Sequential => "sequential",
         Orchestration::Parallel => "parallel",
+        Orchestration::Hybrid => "hybrid",
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Looks at one key at a time; what several keys must agree on is in [`super::validate`].
 
+use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
+
+use crate::sys::machine;
 
 use super::reader::Section;
 
@@ -45,7 +48,7 @@ pub fn read<'a>(root: &mut Section<'a>, hash: String) -> Read<'a> {
     let retry = retry(root.section("retry"));
     let (stages, stages_at) = stages(root);
     let (agents, agents_at) = root.sections("agent").into_iter().map(agent).unzip();
-    scheduler(root.section("scheduler"));
+    let scheduler = scheduler(root.section("scheduler"));
     let (landing, landing_at) = landing(root.section("landing"));
     let (rollout, rollout_at) = rollout(root.section("rollout"));
     let mut notify = root.section("notify");
@@ -62,6 +65,7 @@ pub fn read<'a>(root: &mut Section<'a>, hash: String) -> Read<'a> {
             retry,
             stages,
             agents,
+            scheduler,
             landing,
             rollout,
         },
@@ -83,7 +87,7 @@ fn project(mut at: Section<'_>) -> (Project, Section<'_>) {
             &[
                 ("parallel", Some(Orchestration::Parallel)),
                 ("sequential", Some(Orchestration::Sequential)),
-                ("hybrid", None),
+                ("hybrid", Some(Orchestration::Hybrid)),
             ],
         ),
         rollout: at.word(
@@ -202,6 +206,7 @@ fn stages<'a>(root: &mut Section<'a>) -> (Vec<Stage>, Vec<Section<'a>>) {
         silence_ms: 10 * 60 * 1000,
         labels: Vec::new(),
         returns_to: None,
+        resources: Amounts::new(),
         estimate_ms: 10 * 60 * 1000,
     };
     (DEFAULT_STAGES.into_iter().map(default).collect(), Vec::new())
@@ -230,10 +235,10 @@ fn stage(mut at: Section<'_>) -> (Stage, Section<'_>) {
         silence_ms: at.duration_ms("silence", "10m", 1),
         labels: at.strings("labels").unwrap_or_default(),
         returns_to: at.string("returns_to").filter(|stage| !stage.is_empty()),
+        resources: at.amounts("resources"),
         estimate_ms: at.duration_ms("estimate", "10m", 1),
         name,
     };
-    at.empty_later("resources");
     at.finish();
     (stage, at)
 }
@@ -315,19 +320,29 @@ fn command(at: &mut Section<'_>) -> AgentCommand {
     }
 }
 
-fn scheduler(mut at: Section<'_>) {
-    let policies =
-        [("critical-path", Some(())), ("priority", None), ("fifo", None), ("shortest", None)];
-    at.word("policy", (), &policies);
-    at.number_later("prefetch", 2.0);
-    if !at.boolean("affinity", true) {
-        at.not_yet("affinity", "");
+fn scheduler(mut at: Section<'_>) -> Scheduler {
+    let policies = [
+        ("critical-path", Some(Policy::CriticalPath)),
+        ("priority", Some(Policy::Priority)),
+        ("fifo", Some(Policy::Fifo)),
+        ("shortest", Some(Policy::Shortest)),
+    ];
+    let mut resources = at.amounts("resources");
+    resources.entry(amount::CPU.into()).or_insert(machine::cores() * 1000);
+    if let Some(bytes) = machine::memory_bytes() {
+        resources.entry(amount::MEMORY.into()).or_insert(bytes);
     }
-    at.empty_later("resources");
-    at.number_later("load_limit", 0.0);
-    at.number_later("escalate_after", 2.0);
+    let scheduler = Scheduler {
+        policy: at.word("policy", Policy::CriticalPath, &policies),
+        affinity: at.boolean("affinity", true),
+        resources,
+        load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
+        escalate_after: at.integer("escalate_after", 2, 1..=10_000),
+    };
+    at.number_later("prefetch", 2.0);
     at.empty_later("command");
     at.finish();
+    scheduler
 }
 
 fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {

@@ -300,16 +300,9 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[project]\norchestration_mode = \"hybrid\"", "hybrid"),
             ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
             ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
-            ("[[stage]]\nname = \"a\"\nresources = { cpu = 2 }", "stage.resources"),
-            ("[scheduler]\npolicy = \"fifo\"", "fifo"),
             ("[scheduler]\nprefetch = 3", "prefetch = 3"),
-            ("[scheduler]\naffinity = false", "affinity = false"),
-            ("[scheduler]\nresources = { cpu = 2 }", "resources"),
-            ("[scheduler]\nload_limit = 4", "load_limit"),
-            ("[scheduler]\nescalate_after = 1", "escalate_after"),
             ("[scheduler]\ncommand = [\"x\"]", "scheduler.command"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),

@@ -9,6 +9,8 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::machine::amount::{self, Amounts};
+
 use super::problem::{Problem, Wrong};
 use super::value;
 
@@ -313,6 +315,38 @@ impl<'a> Section<'a> {
         if !is_empty {
             self.not_yet(key, "");
         }
+    }
+
+    /// Returns named amounts; none when not given.
+    pub fn amounts(&mut self, key: &'static str) -> Amounts {
+        let Some(value) = self.take(key) else { return Amounts::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(
+                key,
+                value,
+                "a table of amounts, e.g. `{ cpu = 2, memory = \"4GiB\" }`",
+            );
+            return Amounts::new();
+        };
+        let mut amounts = Amounts::new();
+        for (name, value) in table {
+            let name = name.get_ref().to_string();
+            let text = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                _ => self.report.source(value.span()),
+            };
+            match amount::parse(&name, &text) {
+                Some(amount) => {
+                    amounts.insert(name, amount);
+                }
+                None => {
+                    let expected =
+                        format!("an amount of `{name}`, e.g. {}", amount::example(&name));
+                    self.wrong_value(key, &text, &expected);
+                }
+            }
+        }
+        amounts
     }
 
     /// Opens the table at `key`; one that is absent reads as all defaults.

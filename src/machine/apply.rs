@@ -6,13 +6,15 @@ use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
+use super::estimate;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
-use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase};
+use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
+use super::weigh::Weighing;
 
 /// Length of the window in which `launch_rate` counts, in milliseconds.
 pub const LAUNCH_WINDOW_MS: u64 = 1000;
@@ -63,22 +65,38 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
+        ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
         }
     }
 }
 
+fn weigh(state: &mut State, at: Time) {
+    let weights = super::weigh::weights(state);
+    for (id, weight) in weights {
+        if state.tasks[&id].weight != weight {
+            index::update(state, &id, false, |task| task.weight = weight);
+        }
+    }
+    state.weighing = Weighing { at, ..Weighing::default() };
+}
+
 fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
     if let TaskChange::Added { task } = change {
         state.entries = state.entries.max(task.entry);
-        index::add(state, (**task).clone());
+        let mut task = (**task).clone();
+        let own_ms = estimate::left_ms(state, &task);
+        task.weight = Weight { own_ms, tail_ms: own_ms };
+        state.weighing.altered += 1;
+        index::add(state, task);
         return;
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);
     }
     let is_relinking = matches!(change, TaskChange::Edited { .. });
+    state.weighing.altered += u64::from(is_relinking);
     index::update(state, id, is_relinking, |task| alter_task(task, change));
 }
 
@@ -294,6 +312,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
     }
     if outcome.class == Class::Completed && attempt.is_work() {
         note_duration(state, &attempt, outcome.at);
+        state.weighing.completed += 1;
     }
     if let Some(checking) = &state.base.checking
         && checking == id
@@ -417,6 +436,7 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     unpin(state);
     hire(state, at);
     index::rebuild(state);
+    state.weighing.altered += 1;
 }
 
 /// Lets go of settings that no live attempt pins, and of the present ones among the old.

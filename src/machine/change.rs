@@ -61,6 +61,10 @@ pub enum ProjectChange {
     ShortageSet {
         what: Option<String>,
     },
+    /// The weights of all open tasks are made anew.
+    Weighed {
+        at: Time,
+    },
     /// What shadow mode would do for a task.
     WouldStart {
         id: TaskId,

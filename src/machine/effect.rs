@@ -1,6 +1,10 @@
 //! What the world still owes.
 
+use std::collections::BTreeSet;
+
+use super::apply::apply;
 use super::attempt::{Attempt, AttemptPhase};
+use super::change::Change;
 use super::id::{AttemptId, Oid, TaskId};
 use super::lane::LandingPhase;
 use super::mode::{Isolation, Rollout};
@@ -35,6 +39,47 @@ pub enum Effect {
 /// Returns the effects that are due, in a fixed order; an index kept by `apply`.
 pub fn pending_effects(state: &State) -> impl Iterator<Item = &Effect> {
     state.index.effects.iter()
+}
+
+/// The effects that a monitor has begun, so that each is begun once.
+///
+/// An effect that was owed no longer, if only for a moment, and is owed again is another one, though
+/// its key is the same: what came of the first may have been taken for nothing meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Begun(BTreeSet<Effect>);
+
+impl Begun {
+    /// Forgets what was owed no longer at some moment, by [`apply_settling`].
+    pub fn settle(&mut self, settled: &[Effect]) {
+        self.0.retain(|effect| !settled.contains(effect));
+    }
+
+    /// Returns what is to be begun now, and takes it for begun.
+    pub fn take_due(&mut self, state: &State) -> Vec<Effect> {
+        self.0.retain(|effect| state.index.effects.contains(effect));
+        let due = pending_effects(state).filter(|effect| !self.0.contains(*effect));
+        let due: Vec<Effect> = due.cloned().collect();
+        self.0.extend(due.iter().cloned());
+        due
+    }
+
+    /// Returns true when nothing is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Applies a change, and adds to `settled` the effects that are owed no longer by it: whatever was
+/// begun for them has been answered, or is out of date, also where they are owed again later.
+pub fn apply_settling(state: &mut State, change: &Change, settled: &mut Vec<Effect>) {
+    let owed = match change {
+        Change::Task(..) => Vec::new(),
+        Change::Attempt(id, _) => state.attempts.get(id).and_then(of_attempt).into_iter().collect(),
+        Change::Project(_) | Change::Lane(_) => state.index.lane_effects().to_vec(),
+    };
+    apply(state, change);
+    settled.extend(owed.into_iter().filter(|effect| !state.index.effects.contains(effect)));
 }
 
 /// Returns when to wake if nothing happens; `None`: nothing is timed. Once the turn has found

@@ -10,8 +10,11 @@ use super::effect::{self, Effect};
 use super::gate;
 use super::id::{StageName, TaskId};
 use super::mode::Rollout;
+use super::schedule::demand::Demand;
+use super::schedule::queues::Queues;
+use super::schedule::rank::Rank;
 use super::state::State;
-use super::task::{Priority, Task, TaskKind, TaskPhase};
+use super::task::{Task, TaskKind, TaskPhase};
 use super::time::Time;
 
 /// Highest number counted on from when an id is made; a person may give any.
@@ -27,26 +30,6 @@ pub struct Counts {
     pub blocked: usize,
     pub completed: usize,
     pub cancelled: usize,
-}
-
-/// Place in a ready queue: front first, then priority, then age; the least goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    is_behind_front: bool,
-    lack_of_priority: u8,
-    entry: u64,
-}
-
-impl Rank {
-    fn of(task: &Task) -> Self {
-        let lack_of_priority = match task.spec.priority {
-            Priority::Critical => 0,
-            Priority::High => 1,
-            Priority::Medium => 2,
-            Priority::Low => 3,
-        };
-        Self { is_behind_front: !task.is_front, lack_of_priority, entry: task.entry }
-    }
 }
 
 /// What ties a task to others.
@@ -65,9 +48,6 @@ pub struct Links {
     pub open_children: u32,
 }
 
-/// Ready tasks of one stage by what they need: tasks in one queue can be done by the same agents.
-pub type ReadyQueues = BTreeMap<Vec<String>, BTreeSet<(Rank, TaskId)>>;
-
 /// All indexes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Index {
@@ -82,9 +62,9 @@ pub struct Index {
     pub doomed: BTreeSet<TaskId>,
     /// Tasks blocked by a dependency that is no longer a dead end.
     pub freed: BTreeSet<TaskId>,
-    /// By stage, then by what is needed, in order of rank. Held and gated tasks are not in it, nor
+    /// By stage, then by demand, in order of rank. Held and gated tasks are not in it, nor
     /// those whose dependencies an edit made unmet.
-    pub ready: BTreeMap<StageName, ReadyQueues>,
+    pub ready: BTreeMap<StageName, Queues>,
     /// Tasks that wait for a moment.
     pub backoff: BTreeSet<(Time, TaskId)>,
     /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
@@ -137,7 +117,7 @@ impl State {
     /// When there is no such task.
     #[must_use]
     pub fn rank(&self, id: &TaskId) -> Rank {
-        Rank::of(&self.tasks[id])
+        Rank::of(&self.tasks[id], self.settings.scheduler.policy)
     }
 }
 
@@ -368,14 +348,15 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             if let Some(until) = task.backoff_until {
                 put(&mut index.backoff, (until, id.clone()), is_in);
             } else if is_open {
+                let demand = Demand::of(&state.settings, task, stage);
+                let place = (Rank::of(task, state.settings.scheduler.policy), id.clone());
                 let queues = index.ready.entry(stage.clone()).or_default();
-                let key = task.spec.needs.clone();
-                let queue = queues.entry(key.clone()).or_default();
-                put(queue, (Rank::of(task), id.clone()), is_in);
-                if queue.is_empty() {
-                    queues.remove(&key);
+                if is_in {
+                    queues.insert(demand, place);
+                } else {
+                    queues.remove(demand, &place);
                 }
-                if index.ready[stage].is_empty() {
+                if queues.is_empty() {
                     index.ready.remove(stage);
                 }
             }

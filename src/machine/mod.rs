@@ -4,6 +4,7 @@
 //! [`step`](step::step) decides, [`apply`](apply::apply) is the only writer of [`State`],
 //! [`pending_effects`](effect::pending_effects) says what the world still owes.
 
+pub mod amount;
 pub mod id;
 pub mod mode;
 pub mod settings;
@@ -23,6 +24,7 @@ pub mod index;
 pub mod phase;
 
 pub mod effect;
+pub mod estimate;
 pub mod gate;
 pub mod glob;
 pub mod graph;
@@ -30,6 +32,7 @@ pub mod overlap;
 pub mod retry;
 pub mod schedule;
 pub mod stage;
+pub mod weigh;
 
 pub mod step;
 pub mod turn;
@@ -41,7 +44,7 @@ mod names;
 mod observe;
 pub use apply::apply;
 pub use change::Change;
-pub use effect::{Effect, next_deadline, pending_effects};
+pub use effect::{Begun, Effect, apply_settling, next_deadline, pending_effects};
 pub use event::{Command, Event, EventBody, Observation};
 pub use state::State;
 pub use step::{Answer, Refusal, RefusalKind, Step, step};

@@ -7,6 +7,8 @@ pub enum Orchestration {
     Sequential,
     /// As many as there are agents.
     Parallel,
+    /// Like parallel, but what may clash with anything has the place to itself.
+    Hybrid,
 }
 
 /// How far the pipeline acts.

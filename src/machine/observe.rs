@@ -101,6 +101,8 @@ fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool
     changes
 }
 
+/// The shortest pause after an effect that failed, in milliseconds.
+const PAUSE_MS_MIN: u64 = 100;
 const ALIVE: [AttemptPhase; 2] = [AttemptPhase::Starting, AttemptPhase::Running];
 const EVERY: [AttemptPhase; 6] = [
     AttemptPhase::Preparing,
@@ -359,9 +361,10 @@ pub(super) fn counted(state: &State, failed: u32) -> u32 {
     if state.shortage.is_some() { failed } else { failed + 1 }
 }
 
-/// Returns a pause before the next try, by `[retry]`.
+/// Returns a pause before the next try, by `[retry]`; never none, since some things are tried without
+/// end.
 pub(super) fn paused(state: &State, event: &Event, failed: u32, why: &str) -> Tries {
-    let delay = delay_ms(&state.settings.retry, failed, event.random);
+    let delay = delay_ms(&state.settings.retry, failed, event.random).max(PAUSE_MS_MIN);
     Tries { failed, until: Some(event.at.plus_ms(delay)), why: why.to_owned() }
 }
 

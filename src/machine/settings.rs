@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::amount::Amounts;
 use super::mode::{Isolation, Orchestration, Rollout};
 
 /// All of `pipeline.toml`.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub stages: Vec<Stage>,
     /// Groups in file order; may be empty.
     pub agents: Vec<AgentGroup>,
+    /// Who goes first, and what there is to share.
+    pub scheduler: Scheduler,
     /// How work lands.
     pub landing: Landing,
     /// Which slice a pilot acts for.
@@ -142,6 +145,8 @@ pub struct Stage {
     pub labels: Vec<String>,
     /// Long name of an earlier stage; `None`: the nearest earlier `must_change` stage.
     pub returns_to: Option<String>,
+    /// What each of its attempts takes of [`Scheduler::resources`].
+    pub resources: Amounts,
     /// Expected duration until there is history.
     pub estimate_ms: u64,
 }
@@ -189,6 +194,46 @@ pub enum Completion {
     Marker,
     /// Exit status 0 is enough.
     Exit,
+}
+
+/// `[scheduler]`, as far as it is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scheduler {
+    /// Who goes first among tasks of one priority.
+    pub policy: Policy,
+    /// Whether an agent is preferred that knows the task's epic or files.
+    pub affinity: bool,
+    /// What there is of each resource, the machine's cores and memory among them.
+    pub resources: Amounts,
+    /// Load average above which nothing new starts; 0: no limit.
+    pub load_limit: f64,
+    /// Failed or empty attempts at a stage after which an agent of the next tier is asked.
+    pub escalate_after: u32,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self {
+            policy: Policy::CriticalPath,
+            affinity: true,
+            resources: Amounts::new(),
+            load_limit: 0.0,
+            escalate_after: 2,
+        }
+    }
+}
+
+/// Who goes first; what is in front, regressions and priorities come before, but with `Fifo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// What the longest chain of work waits for.
+    CriticalPath,
+    /// What was added first.
+    Priority,
+    /// What was added first, whatever its priority.
+    Fifo,
+    /// What takes the least time.
+    Shortest,
 }
 
 /// `[landing]`.

@@ -21,6 +21,7 @@ use super::mode::{Orchestration, Rollout};
 use super::settings::Settings;
 use super::task::{Task, TaskPhase};
 use super::time::Time;
+use super::weigh::Weighing;
 
 /// A switch of mode that waits for the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,7 @@ pub struct State {
     /// Tasks and lane entries numbered so far.
     pub entries: u64,
     pub metrics: Metrics,
+    pub weighing: Weighing,
     /// What the machine the monitor runs on is short of, in words; nothing new starts then.
     pub shortage: Option<String>,
     /// Derived from all the above; kept by `apply`.
@@ -118,6 +120,7 @@ impl State {
             base: Base::default(),
             entries: 0,
             metrics: Metrics::default(),
+            weighing: Weighing::default(),
             shortage: None,
             index: Index::default(),
         };

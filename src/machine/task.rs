@@ -119,6 +119,15 @@ pub const TITLE_BYTES_MAX: usize = 1024;
 /// Longest body of a task.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// How much work is left, and how much waits for it; as of the last weighing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Weight {
+    /// Expected duration of its own stages, in milliseconds.
+    pub own_ms: u64,
+    /// The same with the longest chain of work behind it.
+    pub tail_ms: u64,
+}
+
 /// A task with all that is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
@@ -158,6 +167,7 @@ pub struct Task {
     pub numbers: BTreeMap<String, u32>,
     /// Shadow mode has said that this task would start.
     pub is_announced: bool,
+    pub weight: Weight,
 }
 
 impl Task {

@@ -21,6 +21,7 @@ use super::state::State;
 use super::step::{attempt, lane, project, task};
 use super::task::{Block, Task, TaskKind, TaskPhase};
 use super::time::Time;
+use super::weigh;
 
 /// Most items of one kind handled in one turn.
 pub const TURN_ITEMS_MAX: usize = 1024;
@@ -48,6 +49,9 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     let mut nonces = nonces.iter().copied();
     add_checks(state, at, &mut nonces, &mut changes);
     if changes.is_empty() && may_launch(state) {
+        if has_open_work(state) && weigh::is_due(state, at) {
+            return vec![project(ProjectChange::Weighed { at })];
+        }
         assign(state, at, &mut nonces, &mut changes);
     }
     changes

@@ -1,12 +1,9 @@
 //! The loop, generic over store, world and clock, so that a simulator drives this very loop.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::machine::time::Time;
-use crate::machine::{
-    Answer, Change, Effect, Event, EventBody, State, next_deadline, pending_effects,
-};
+use crate::machine::{Answer, Begun, Change, Effect, Event, EventBody, State, next_deadline};
 use crate::store::ledger::{Foreign, Ledger, LedgerError, Turns};
 use crate::store::{Store, StoreError};
 use crate::sys::clock::Clock;
@@ -16,13 +13,18 @@ pub trait World {
     /// Begins to carry out an effect; must not wait. Its outcome comes back as an event.
     fn begin(&mut self, effect: &Effect, state: &State);
 
-    /// Is told what was decided, once it is durable, with the state after it.
+    /// Is told what was decided, with the state after it, to show it: once it is durable, but for
+    /// what others decided and [`Cycle::notice`] read.
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time);
 
     /// Is told what another process decided, with the state at its end or later.
     fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
         self.tell(&foreign.changes, state, foreign.seq, foreign.time);
     }
+
+    /// Does at once what cannot wait for an effect; called when something was decided, by whomever,
+    /// and is durable.
+    fn heed(&mut self, state: &State);
 
     /// Tells people of something odd.
     fn warn(&mut self, text: &str);
@@ -55,17 +57,19 @@ pub struct Cycle<S, W, C> {
     pub clock: C,
     /// How long to wait for the journal's lock.
     pub lock_wait: Duration,
-    begun: BTreeSet<Effect>,
+    begun: Begun,
     last: Time,
     /// What a failed transaction was to record; the next one takes it in.
     owed: Vec<EventBody>,
+    /// What others decided was read for showing, and is not heeded yet.
+    has_noticed: bool,
 }
 
 impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// Joins the parts; nothing is under way.
     pub fn new(ledger: Ledger<S>, world: W, clock: C, lock_wait: Duration) -> Self {
-        let (begun, last, owed) = (BTreeSet::new(), Time::default(), Vec::new());
-        Self { ledger, world, clock, lock_wait, begun, last, owed }
+        let (begun, last, owed) = (Begun::default(), Time::default(), Vec::new());
+        Self { ledger, world, clock, lock_wait, begun, last, owed, has_noticed: false }
     }
 
     /// Handles what happened, decides what comes next, and begins what is newly owed.
@@ -76,15 +80,8 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     pub fn run(&mut self, bodies: Vec<EventBody>) -> Result<Cycled, LedgerError> {
         let cycled = self.transact(bodies, Turns::UntilQuiet)?;
         let state = self.ledger.state();
-        // An effect that is owed no longer may be owed again later, under the same key.
-        self.begun.retain(|effect| state.index.effects.contains(effect));
-        let due: Vec<Effect> = pending_effects(state)
-            .filter(|effect| !self.begun.contains(*effect))
-            .cloned()
-            .collect();
-        for effect in due {
+        for effect in self.begun.take_due(state) {
             self.world.begin(&effect, state);
-            self.begun.insert(effect);
         }
         Ok(cycled)
     }
@@ -130,8 +127,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
                 }
             }
         };
-        // Owed again under the same key, it is begun again.
-        self.begun.retain(|effect| !done.settled.contains(effect));
+        self.begun.settle(&done.settled);
         let is_asked = |event: &Event| matches!(event.body, EventBody::Command(_));
         let are_asked = events.iter().map(is_asked).collect();
         self.last = at;
@@ -143,6 +139,9 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             self.world.tell(&done.changes, state, seq, at);
         }
         let has_changed = self.ledger.seq() != before;
+        if std::mem::take(&mut self.has_noticed) || has_changed {
+            self.world.heed(state);
+        }
         Ok(Cycled { answers: done.answers, are_asked, has_changed, has_more: done.has_more })
     }
 
@@ -153,12 +152,15 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
     /// The journal's.
     pub fn notice(&mut self) -> Result<bool, LedgerError> {
         let before = self.ledger.seq();
-        let foreign = self.ledger.refresh()?;
-        for foreign in &foreign {
+        let caught = self.ledger.refresh()?;
+        self.begun.settle(&caught.settled);
+        for foreign in &caught.foreign {
             self.world.tell_foreign(foreign, self.ledger.state());
         }
         // After a rotation the state is read anew, and single changes are not known.
-        Ok(self.ledger.seq() != before)
+        let has_news = self.ledger.seq() != before;
+        self.has_noticed |= has_news;
+        Ok(has_news)
     }
 
     /// Returns when the machine wants to be woken; `None`: only by an event.
@@ -180,11 +182,11 @@ mod tests {
 
     use super::{Cycle, World};
     use crate::machine::id::Oid;
-    use crate::machine::mode::Isolation;
+    use crate::machine::mode::{Isolation, Rollout};
     use crate::machine::time::Time;
-    use crate::machine::{Change, Command, Effect, EventBody, Observation, State};
+    use crate::machine::{Change, Command, Effect, Event, EventBody, Observation, State};
     use crate::observe::support::settings;
-    use crate::store::ledger::Ledger;
+    use crate::store::ledger::{Ledger, Turns};
     use crate::store::memory::{Fault, MemoryStore};
     use crate::store::{Checkpoint, Json, format};
     use crate::sys::clock::SystemClock;
@@ -193,6 +195,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Notes {
         begun: usize,
+        heeded: usize,
         told: Vec<Change>,
     }
 
@@ -203,6 +206,10 @@ mod tests {
 
         fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
             self.told.extend_from_slice(changes);
+        }
+
+        fn heed(&mut self, _: &State) {
+            self.heeded += 1;
         }
 
         fn warn(&mut self, _: &str) {}
@@ -244,6 +251,47 @@ mod tests {
     }
 
     #[test]
+    fn shadow_and_back_while_the_base_follows_begins_that_step_again() {
+        // Taken in by the transaction itself; shown before; by one that is refused and repeated.
+        for (is_shown, is_refused) in [(false, false), (true, false), (false, true)] {
+            let (mut cycle, store) = cycle(Isolation::Worktree);
+            let (tip, landed) = (Oid::new("a"), Oid::new("b"));
+            let seen = |seen| vec![EventBody::Observation(seen)];
+            let there = Observation::BaseSeen { tip: tip.clone(), landed: Some(tip.clone()) };
+            let taken = Observation::BaseTaken { base: tip, landed: landed.clone() };
+            let followed = || seen(Observation::Followed { to: landed.clone() });
+            cycle.run(seen(there)).expect("it is written");
+            cycle.run(seen(taken)).expect("it is written");
+            assert_eq!(cycle.world.begun, 2);
+            let (mut other, _) = Ledger::open(store.another(), "cli").expect("it opens");
+            for to in [Rollout::Shadow, Rollout::Production] {
+                let body = EventBody::Command(Command::SetRollout { to, is_forced: true });
+                let asked = [Event { at: Time::default(), random: 0, body }];
+                let wait = Duration::from_secs(1);
+                other.transact(wait, Time::default(), &asked, Turns::None).expect("it is written");
+            }
+            if is_shown {
+                assert!(cycle.notice().expect("it is read"));
+            }
+            let mut told = followed();
+            if is_refused {
+                store.fail_next(Fault::Refuse);
+                assert!(cycle.run(std::mem::take(&mut told)).is_err());
+            }
+            // The answer finds nothing to follow, and then that is owed anew.
+            cycle.run(told).expect("it is written");
+            assert_eq!(cycle.world.begun, 3, "{is_shown} {is_refused}");
+            cycle.run(Vec::new()).expect("it is written");
+            assert_eq!(cycle.world.begun, 3, "once");
+            cycle.run(followed()).expect("it is written");
+            assert_eq!(
+                (cycle.ledger.state().base.tip.as_ref(), cycle.world.begun),
+                (Some(&landed), 3)
+            );
+        }
+    }
+
+    #[test]
     fn what_a_failed_transaction_was_to_record_is_recorded_by_the_next_one() {
         // Refused; reported as failed but written.
         for fault in [Fault::Refuse, Fault::Tear(1)] {
@@ -258,5 +306,33 @@ mod tests {
             assert_eq!(cycle.ledger.state().shortage.as_deref(), Some("the disk"));
             assert!(cycle.ledger.state().is_paused);
         }
+    }
+
+    #[test]
+    fn what_is_read_without_the_lock_is_shown_and_not_acted_upon() {
+        let (mut cycle, mut store) = cycle(Isolation::None);
+        let (mut other, _) = Ledger::open(store.another(), "cli").expect("it opens");
+        let event =
+            Event { at: Time::default(), random: 0, body: EventBody::Command(Command::Pause) };
+        let wait = Duration::from_secs(1);
+        for is_lost in [true, false] {
+            // It stands, not synced, and its writer was told that it failed.
+            store.fail_next(Fault::Tear(1));
+            let told = other.transact(wait, event.at, std::slice::from_ref(&event), Turns::None);
+            assert!(told.is_err());
+            assert!(cycle.notice().expect("it is read"));
+            assert!(cycle.ledger.state().is_paused);
+            assert_eq!(cycle.world.heeded, 0);
+            if is_lost {
+                store.crash(0);
+                cycle.ledger = Ledger::open(store.another(), "monitor").expect("it opens").0;
+                assert!(!cycle.ledger.state().is_paused);
+            }
+        }
+        cycle.run(Vec::new()).expect("it is read under the lock");
+        assert_eq!((cycle.world.heeded, cycle.world.told.len()), (1, 2));
+        store.crash(0);
+        let (ledger, _) = Ledger::open(store, "cli").expect("it opens");
+        assert!(ledger.state().is_paused, "what was heeded is durable");
     }
 }

@@ -228,7 +228,10 @@ fn set_up(
             let tail = super::report::tail_of(&job.log);
             Err(Fault(format!("setup `{name}` failed ({})\n{tail}", ending(&record))))
         }
-        Ok(SetupEnd::Gone(why)) => Err(Fault(format!("setup did not end: {why}"))),
+        Ok(SetupEnd::Gone { why, found }) => {
+            end_strays(found)?;
+            Err(Fault(format!("setup did not end: {why}")))
+        }
         Ok(SetupEnd::Unreachable) | Err(_) => Err(Fault("setup was given up".into())),
     }
 }
@@ -259,16 +262,15 @@ fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Re
                 watch.add_setup(&job.attempt, sender);
                 keepers.adopt(&prepare.agent, &reference);
                 // However it ended: the checkout and, where due, setup are done again.
-                if !matches!(receiver.recv(), Ok(SetupEnd::Unreachable)) {
-                    break;
+                match receiver.recv() {
+                    Ok(SetupEnd::Unreachable) => {}
+                    Ok(SetupEnd::Gone { found, .. }) => break end_strays(found)?,
+                    Ok(SetupEnd::Exited(_)) | Err(_) => break,
                 }
             }
-            Probe::Strays(started) => {
-                tree::end_orphans(&started, STRAYS_GRACE)
-                    .map_err(|error| Fault(format!("cannot end a setup under way: {error}")))?;
-                break;
+            Probe::Exited(_) | Probe::Strays(_) | Probe::Started(_) | Probe::Nothing => {
+                break end_strays(Some(found))?;
             }
-            Probe::Exited(_) | Probe::Started(_) | Probe::Nothing => break,
         }
     }
     // Its records are of the same nonce: the next run of setup must not take them for its own.
@@ -278,6 +280,15 @@ fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Re
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Ends what a dead keeper left of a setup: it must not run on beside the next one, in the same
+/// worktree.
+fn end_strays(found: Option<Probe>) -> Result<(), Fault> {
+    let Some(Probe::Strays(started)) = found else { return Ok(()) };
+    tree::end_orphans(&started, STRAYS_GRACE)
+        .map_err(|error| Fault(format!("cannot end a setup under way: {error}")))?;
+    Ok(())
 }
 
 /// Returns why the task file cannot be put where it belongs: after a clean checkout only the

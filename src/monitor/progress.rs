@@ -227,6 +227,7 @@ fn plan(state: &State) -> Vec<String> {
     let mode = match state.orchestration {
         Orchestration::Sequential => "sequential",
         Orchestration::Parallel => "parallel",
+        Orchestration::Hybrid => "hybrid",
     };
     let rollout = match state.rollout {
         Rollout::Shadow => "shadow: says what it would do and does nothing",

@@ -39,7 +39,11 @@ pub struct Watched {
 #[derive(Debug)]
 pub enum SetupEnd {
     Exited(Box<ExitRecord>),
-    Gone(String),
+    Gone {
+        why: String,
+        /// What its dead keeper left.
+        found: Option<Probe>,
+    },
     /// Its keeper lives and does not answer, so it may be under way.
     Unreachable,
 }
@@ -111,14 +115,15 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
         }
         Report::Refused { attempt: Some(attempt), why, .. }
         | Report::StartFailed { attempt, why, .. } => {
-            if watch.setup_ended(&attempt, SetupEnd::Gone(why.clone())).is_some() {
+            let gone = SetupEnd::Gone { why: why.clone(), found: None };
+            if watch.setup_ended(&attempt, gone).is_some() {
                 seen(Observation::AttemptFaulted { attempt: AttemptId::new(attempt), why });
             }
         }
         Report::KeeperLost { agent, attempt: Some(attempt), found } => {
             let why = format!("the keeper of `{agent}` is gone");
             if watch.has_setup(&attempt) {
-                let _ = watch.setup_ended(&attempt, SetupEnd::Gone(why));
+                let _ = watch.setup_ended(&attempt, SetupEnd::Gone { why, found });
             } else {
                 let _ = input.send(Input::KeeperLost { agent, attempt, found });
             }
@@ -130,7 +135,11 @@ pub fn pass_on(watch: &Arc<Watch>, input: &Sender<Input>, report: Report) {
             // Nothing is known of it, so no failure is told: it is asked for again.
             if watch.setup_ended(&attempt, SetupEnd::Unreachable).is_some() {
                 let attempt = AttemptId::new(attempt);
-                let _ = input.send(Input::Unreachable { attempt, agent, why });
+                let warning = format!(
+                    "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may be \
+                     running, so nothing takes its place, and it is asked for again"
+                );
+                let _ = input.send(Input::Doubtful { attempt, warning });
             }
         }
         Report::Superseded { attempt: None, .. }

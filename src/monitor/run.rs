@@ -188,7 +188,7 @@ impl Monitor {
             program_dir,
             inherited,
             unprobed: BTreeSet::new(),
-            unanswered: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             threads: Arc::new(()),
         };
@@ -480,13 +480,12 @@ impl Monitor {
                 }
             }
             Input::Superseded { attempt } => self.find_again([attempt]),
-            Input::Unreachable { attempt, agent, why } => {
+            Input::Doubtful { attempt, warning } => {
+                let (state, now) = (self.cycle.ledger.state(), self.cycle.clock.now());
+                bodies.extend(self.guard.failed(&warning, state, now));
                 let world = &mut self.cycle.world;
-                if world.unanswered.insert(attempt.clone()) {
-                    world.progress.warn(&format!(
-                        "the keeper of `{agent}` lives and does not answer ({why}); `{attempt}` may \
-                         be running, so nothing takes its place, and it is asked for again"
-                    ));
+                if world.doubtful.insert(attempt.clone()) {
+                    world.progress.warn(&warning);
                 }
                 world.unprobed.insert(attempt);
             }
@@ -514,7 +513,9 @@ impl Monitor {
     fn poll(&mut self, bodies: &mut Vec<EventBody>) {
         self.link();
         self.look_at_files(bodies);
-        let (world, state) = (&self.cycle.world, self.cycle.ledger.state());
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        // One that is gone, or was emptied for good.
+        world.current.write(&world.layout, state);
         world.look_at_base(state);
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {

@@ -28,11 +28,11 @@ pub enum Input {
     Superseded {
         attempt: AttemptId,
     },
-    /// Its keeper lives and does not answer.
-    Unreachable {
+    /// It may be running, and its keeper does not answer, or what a dead one left would not end: it
+    /// is looked for again.
+    Doubtful {
         attempt: AttemptId,
-        agent: String,
-        why: String,
+        warning: String,
     },
     /// The journal may have grown.
     Journal,

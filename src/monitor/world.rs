@@ -26,7 +26,6 @@ use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
-use crate::machine::change::AttemptChange;
 use crate::machine::id::AttemptId;
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
@@ -50,10 +49,10 @@ pub struct RealWorld {
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
     /// Attempts whose keeper could not be looked for, for want of descriptors or the like, or did not
-    /// answer; the loop looks again.
+    /// answer, or left processes that could not be ended; the loop looks again.
     pub unprobed: BTreeSet<AttemptId>,
-    /// Attempts of which it was said that their keeper does not answer.
-    pub unanswered: BTreeSet<AttemptId>,
+    /// Attempts of which people were told that it is not known how they stand.
+    pub doubtful: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -81,13 +80,18 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at, "monitor");
-        self.heed(changes, state);
     }
 
     fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
         let Foreign { seq, time, actor, changes } = foreign;
         self.progress.tell(changes, state, *seq, *time, actor);
-        self.heed(changes, state);
+    }
+
+    fn heed(&mut self, state: &State) {
+        for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
+            self.stop_setup(attempt);
+        }
+        self.current.write(&self.layout, state);
     }
 
     fn warn(&mut self, text: &str) {
@@ -100,16 +104,6 @@ impl World for RealWorld {
 }
 
 impl RealWorld {
-    /// Does at once what cannot wait for an effect.
-    fn heed(&mut self, changes: &[Change], state: &State) {
-        for change in changes {
-            if let Change::Attempt(id, AttemptChange::StopRequested) = change {
-                self.stop_setup(state, id);
-            }
-        }
-        self.current.write(&self.layout, state);
-    }
-
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
         Arc::strong_count(&self.threads) == 1
@@ -122,10 +116,20 @@ impl RealWorld {
         work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
         failed: impl Fn(String) -> Observation + Send + Clone + 'static,
     ) {
+        self.spawn_or(name, work, move |why| Input::Event(EventBody::Observation(failed(why))));
+    }
+
+    /// As `spawn`, for what is not told as an observation when it fails.
+    fn spawn_or(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
+        failed: impl Fn(String) -> Input + Send + Clone + 'static,
+    ) {
         let input = self.input.clone();
-        let send = move |observation| {
+        let send = move |told| {
             // The loop has ended: the effect is still owed, and done is done.
-            let _ = input.send(Input::Event(EventBody::Observation(observation)));
+            let _ = input.send(told);
         };
         let (sender, on_failure) = (send.clone(), failed.clone());
         let share = Arc::clone(&self.threads);
@@ -133,12 +137,31 @@ impl RealWorld {
             let observation = crate::sys::fail::point("effect.run")
                 .map_err(|error| Fault(error.to_string()))
                 .and_then(|()| work());
-            sender(observation.unwrap_or_else(|fault| on_failure(fault.0)));
+            let told = observation.map(|seen| Input::Event(EventBody::Observation(seen)));
+            sender(told.unwrap_or_else(|fault| on_failure(fault.0)));
             drop(share);
         };
         if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
             send(failed(format!("cannot start a thread: {error}")));
         }
+    }
+
+    /// Tells that an attempt is lost, after `work`. Where that fails nothing is told: the attempt has
+    /// run, or may run still, and a fault would end one that was never seen started without saving
+    /// what it left.
+    fn spawn_lost(
+        &self,
+        attempt: &AttemptId,
+        work: impl FnOnce() -> Result<Observation, Fault> + Send + 'static,
+    ) {
+        let id = attempt.clone();
+        self.spawn_or("lost", work, move |why| Input::Doubtful {
+            attempt: id.clone(),
+            warning: format!(
+                "the keeper of `{id}` died, and what it left cannot be ended ({why}); nothing takes \
+                 its place, and that is tried again"
+            ),
+        });
     }
 
     fn spawn_for(
@@ -212,10 +235,10 @@ impl RealWorld {
         }
     }
 
-    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise.
-    fn stop_setup(&self, state: &State, id: &AttemptId) {
-        let Some(attempt) = state.attempts.get(id) else { return };
-        let job = job::setup_id(id);
+    /// Ends the setup of an attempt that is to be stopped, which may take long otherwise; asked again
+    /// that changes nothing.
+    fn stop_setup(&self, attempt: &Attempt) {
+        let job = job::setup_id(&attempt.id);
         if attempt.phase == AttemptPhase::Preparing && self.watch.has_setup(&job) {
             self.keepers.stop(attempt.agent.as_str(), &job, Duration::from_millis(GRACE_MS));
         }
@@ -331,12 +354,12 @@ impl RealWorld {
             (None, _) if attempt.phase == AttemptPhase::Starting => self.start(state, attempt),
             (None, _) => {
                 let why = "its keeper died before it began".to_owned();
-                self.spawn_for(&id.clone(), move || Ok(Observation::Lost { attempt: id, why }));
+                self.spawn_lost(&attempt.id, move || Ok(Observation::Lost { attempt: id, why }));
             }
             (Some(why), Some(Probe::Strays(started))) => {
-                self.spawn_for(&id.clone(), move || {
+                self.spawn_lost(&attempt.id, move || {
                     let ended = tree::end_orphans(&started, STRAYS_GRACE)
-                        .map_err(|error| Fault(format!("cannot end what it left: {error}")))?;
+                        .map_err(|error| Fault(error.to_string()))?;
                     let why = match ended.left {
                         0 => why,
                         left => format!("{why}; {left} processes would not end"),
@@ -345,7 +368,7 @@ impl RealWorld {
                 });
             }
             (Some(why), _) => {
-                self.spawn_for(&id.clone(), move || Ok(Observation::Lost { attempt: id, why }));
+                self.spawn_lost(&attempt.id, move || Ok(Observation::Lost { attempt: id, why }));
             }
         }
     }
@@ -481,4 +504,62 @@ pub fn branches(state: &State) -> Branches {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::{CurrentFile, Fault, Input, Progress, RealWorld, Watch};
+    use crate::agent::client::{KeeperDirs, Keepers};
+    use crate::agent::connect::KeeperExe;
+    use crate::config::layout::Layout;
+    use crate::machine::id::AttemptId;
+    use crate::machine::time::Time;
+    use crate::machine::{EventBody, Observation, State};
+    use crate::monitor::progress::LogFormat;
+    use crate::observe::support::settings;
+
+    /// A world in a folder in which nothing runs, and what it tells the loop.
+    fn world(dir: &std::path::Path) -> (RealWorld, Receiver<Input>) {
+        let (input, told) = channel();
+        let layout = Layout::of_folder(dir);
+        let exe = KeeperExe { program: dir.join("none"), args: Vec::new() };
+        let dirs =
+            KeeperDirs { keepers_dir: layout.keepers(), exe, runtime_dir: dir.to_path_buf() };
+        let world = RealWorld {
+            layout,
+            repo: None,
+            keepers: Arc::new(Keepers::new(dirs, |_| {}, |_| false)),
+            watch: Arc::new(Watch::default()),
+            input,
+            progress: Progress::new(LogFormat::Text, false, true, false),
+            program_dir: dir.to_path_buf(),
+            inherited: BTreeSet::new(),
+            unprobed: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+            current: CurrentFile::of(&State::new(settings(), Time::default())),
+            threads: Arc::new(()),
+        };
+        (world, told)
+    }
+
+    #[test]
+    fn strays_that_cannot_be_ended_do_not_end_their_attempt() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (world, told) = world(dir.path());
+        let id = AttemptId::new("A.test.1");
+        world.spawn_lost(&id, || Err(Fault("too many open files".into())));
+        let Ok(Input::Doubtful { attempt, warning }) = told.recv() else { panic!("a fault") };
+        assert_eq!(attempt, id);
+        assert!(warning.contains("too many open files"), "{warning}");
+        let lost = Observation::Lost { attempt: id.clone(), why: "its keeper died".into() };
+        let seen = lost.clone();
+        world.spawn_lost(&id, move || Ok(seen));
+        assert!(
+            matches!(told.recv(), Ok(Input::Event(EventBody::Observation(seen))) if seen == lost)
+        );
+    }
 }

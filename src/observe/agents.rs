@@ -62,7 +62,7 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
     let attempt = agent.attempt.as_ref().and_then(|id| state.attempts.get(id));
     let current = match state.orchestration {
         Orchestration::Sequential => state.current.as_ref(),
-        Orchestration::Parallel => None,
+        Orchestration::Parallel | Orchestration::Hybrid => None,
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
     let status = match (attempt, agent.is_paused) {

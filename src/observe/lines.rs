@@ -101,6 +101,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::Weighed { .. }
             | ProjectChange::ShortageSet { .. },
         ) => None,
     }
@@ -143,6 +144,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("nothing new starts, running agents go on: {}", first_line(what))
         }
         ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
+        ProjectChange::Weighed { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }

@@ -115,6 +115,7 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
+        ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),
             stage: Some(stage.as_str()),

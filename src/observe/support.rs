@@ -9,7 +9,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::task::Spec;
 use crate::machine::time::Time;
@@ -28,6 +28,7 @@ fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 600_000,
         labels: Vec::new(),
         returns_to: None,
+        resources: Default::default(),
         estimate_ms: 600_000,
     }
 }
@@ -99,6 +100,7 @@ pub(crate) fn settings() -> Settings {
             checks_timeout_ms: 1_800_000,
             protect: vec!["pipeline.toml".into()],
         },
+        scheduler: Scheduler::default(),
         rollout: RolloutRules { pilot: Slice::Percent(100) },
     }
 }

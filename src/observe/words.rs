@@ -88,6 +88,7 @@ pub const fn orchestration(mode: Orchestration) -> &'static str {
     match mode {
         Orchestration::Sequential => "sequential",
         Orchestration::Parallel => "parallel",
+        Orchestration::Hybrid => "hybrid",
     }
 }
 

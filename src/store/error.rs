@@ -186,6 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_and_a_used_up_quota_are_full_and_pass() {
+        use rustix::io::Errno;
+        let cases = [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::IO, false),
+            (Errno::STALE, false),
+            (Errno::ROFS, false),
+        ];
+        for (errno, is_full) in cases {
+            let error = StoreError::io("append to journal", Path::new("journal"))(errno.into());
+            assert_eq!((error.is_full(), error.is_passing()), (is_full, true), "{errno}");
+        }
+    }
+
+    #[test]
     fn messages_name_the_attempt_the_place_and_what_was_found() {
         let path = || PathBuf::from("journal/7");
         let owner = Some(Owner { pid: 12, what: "transaction".into() });

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::segment::{self, FlawKind, Scan};
-use super::{Checkpoint, Record, StoreError, recovery};
+use super::segment::{self, FlawKind, Scan, Whole};
+use super::{Checkpoint, Record, StoreError, joint, recovery};
 
 /// The records of all segments kept, with the state before the first of them.
 #[derive(Debug)]
@@ -22,13 +22,17 @@ pub struct History {
 pub fn history(dir: &Path) -> Result<History, StoreError> {
     let journal = dir.join("journal");
     let mut found: Option<History> = None;
-    for seq in segment::list(&journal)?.segments {
+    let segments = segment::list(&journal)?.segments;
+    for &seq in &segments {
         let path = segment::path(&journal, seq);
         let bytes = segment::read(&path)?;
-        let (checkpoint, _, Scan { records, flaw, .. }) =
+        let Whole { checkpoint, prev, scan: Scan { records, flaw, .. }, .. } =
             segment::scan(seq, bytes).map_err(|flaw| recovery::refuse(&path, flaw))?;
         if let Some(flaw) = flaw.filter(|flaw| !matches!(flaw.kind, FlawKind::Torn(_))) {
             return Err(recovery::refuse(&path, flaw));
+        }
+        if segments.last() == Some(&seq) {
+            joint::check(&journal, &segments, prev)?;
         }
         match &mut found {
             Some(history) => history.records.extend(records),

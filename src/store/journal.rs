@@ -20,8 +20,8 @@ use crate::sys::{fail, file};
 use super::handle::{End, Handle};
 use super::lock::{self, FileLock};
 use super::recovery::{self, Acknowledged};
-use super::segment::{self, Flaw, FlawKind};
-use super::{Checkpoint, Loaded, Record, Store, StoreError, Tail, line};
+use super::segment::{self, Flaw, FlawKind, Whole};
+use super::{Checkpoint, Loaded, Record, Store, StoreError, Tail, joint, line};
 
 /// How often a reader without the lock looks again before it believes in damage.
 const READ_TRIES: u32 = 3;
@@ -116,12 +116,13 @@ impl FileStore {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(StoreError::io("read journal", &path))?;
         let refuse = |flaw| recovery::refuse(&path, flaw);
-        let (checkpoint, base, scan) = segment::scan(seq, bytes).map_err(refuse)?;
+        let Whole { checkpoint, prev, base, scan } = segment::scan(seq, bytes).map_err(refuse)?;
         let torn = match scan.flaw {
             None => None,
             Some(Flaw { kind: FlawKind::Torn(found), .. }) => Some(found),
             Some(flaw) => return Err(refuse(flaw)),
         };
+        joint::check(&self.journal, &listing.segments, prev)?;
         let end = scan.end;
         if let Some(known) = acknowledged.beyond(end.seq, &self.dir) {
             let found =

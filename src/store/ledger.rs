@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::format::{self, FormatError};
 use super::{Checkpoint, Json, Record, Store, StoreError, Tail};
 use crate::machine::time::Time;
-use crate::machine::{Answer, Change, Effect, Event, EventBody, State, apply, step};
+use crate::machine::{
+    Answer, Change, Effect, Event, EventBody, State, apply, apply_settling, step,
+};
 
 /// Turns in one transaction; the rest follows in the next one.
 const TURNS_MAX: usize = 64;
@@ -89,6 +91,17 @@ pub struct Ledger<S> {
     is_stale: bool,
     /// What the store put right since it was last asked for.
     warnings: Vec<String>,
+    /// What others settled and no transaction has told yet, since it failed.
+    settled: Vec<Effect>,
+}
+
+/// What others had decided since this process last looked.
+#[derive(Debug, Default)]
+pub struct Caught {
+    /// In order; not known where the state was read anew.
+    pub foreign: Vec<Foreign>,
+    /// Effects that were owed no longer at some moment of it, as [`Done::settled`].
+    pub settled: Vec<Effect>,
 }
 
 /// A record that another process appended.
@@ -112,8 +125,8 @@ pub struct Done {
     pub changes: Vec<Change>,
     /// The turn was cut off at its bound: there is more to decide at once.
     pub has_more: bool,
-    /// What the lane owed before one of the events and not after it, though it may be owed again:
-    /// whatever was begun for it has been answered, or is out of date.
+    /// Effects that were owed no longer at some moment since the last transaction, ours or others',
+    /// though they may be owed again: see [`apply_settling`].
     pub settled: Vec<Effect>,
 }
 
@@ -131,9 +144,10 @@ impl<S: Store> Ledger<S> {
     /// What `load` says, or a record of another shape.
     pub fn open(mut store: S, actor: &str) -> Result<(Self, Vec<String>), LedgerError> {
         let (state, seq, time, warnings) = load(&mut store)?;
-        let kept = Vec::new();
         let (actor, is_stale) = (actor.to_owned(), false);
-        Ok((Self { store, actor, state, seq, time, is_stale, warnings: kept }, warnings))
+        let (kept, settled) = (Vec::new(), Vec::new());
+        let ledger = Self { store, actor, state, seq, time, is_stale, warnings: kept, settled };
+        Ok((ledger, warnings))
     }
 
     /// Returns the state as last read or decided.
@@ -162,7 +176,7 @@ impl<S: Store> Ledger<S> {
     ///
     /// # Errors
     /// What the store says, or a record of another shape.
-    pub fn refresh(&mut self) -> Result<Vec<Foreign>, LedgerError> {
+    pub fn refresh(&mut self) -> Result<Caught, LedgerError> {
         let result = self.catch_up();
         self.is_stale |= result.is_err();
         result
@@ -182,8 +196,11 @@ impl<S: Store> Ledger<S> {
         turns: Turns,
     ) -> Result<Done, LedgerError> {
         self.store.lock(wait)?;
-        let result = self.transact_locked(at, events, turns);
+        let mut result = self.transact_locked(at, events, turns);
         self.is_stale |= result.is_err();
+        if let Ok(done) = &mut result {
+            done.settled.append(&mut self.settled);
+        }
         self.store.unlock();
         result
     }
@@ -194,20 +211,18 @@ impl<S: Store> Ledger<S> {
         events: &[Event],
         turns: Turns,
     ) -> Result<Done, LedgerError> {
-        let foreign = self.catch_up()?;
+        let caught = self.catch_up()?;
+        self.settled.extend(caught.settled);
         let mut done = Done {
             answers: Vec::with_capacity(events.len()),
-            foreign,
+            foreign: caught.foreign,
             changes: Vec::new(),
             has_more: false,
             settled: Vec::new(),
         };
         for event in events {
-            let owed = self.state.index.lane_effects().to_vec();
             let decided = step(&self.state, event);
-            self.take(decided.changes, &mut done.changes);
-            let is_owed = |effect: &Effect| self.state.index.lane_effects().contains(effect);
-            done.settled.extend(owed.into_iter().filter(|effect| !is_owed(effect)));
+            self.take(decided.changes, &mut done);
             done.answers.push(decided.answer);
         }
         if turns == Turns::UntilQuiet {
@@ -245,22 +260,22 @@ impl<S: Store> Ledger<S> {
             if decided.changes.is_empty() {
                 return Ok(());
             }
-            self.take(decided.changes, &mut done.changes);
+            self.take(decided.changes, done);
         }
         done.has_more = true;
         Ok(())
     }
 
-    fn take(&mut self, decided: Vec<Change>, all: &mut Vec<Change>) {
+    fn take(&mut self, decided: Vec<Change>, done: &mut Done) {
         // From here to a successful append the state in memory is ahead of the journal: any error
         // on the way makes it stale.
         for change in &decided {
-            apply(&mut self.state, change);
+            apply_settling(&mut self.state, change, &mut done.settled);
         }
-        all.extend(decided);
+        done.changes.extend(decided);
     }
 
-    fn catch_up(&mut self) -> Result<Vec<Foreign>, LedgerError> {
+    fn catch_up(&mut self) -> Result<Caught, LedgerError> {
         if !self.is_stale
             && let Tail::Records(records) = self.store.read_from(self.seq)?
         {
@@ -269,23 +284,28 @@ impl<S: Store> Ledger<S> {
         let (state, seq, time, warnings) = load(&mut self.store)?;
         self.warnings.extend(warnings);
         self.state = state;
+        // What was settled by records that are not known one by one is not known either. Others
+        // settle nothing but the lane's.
+        let is_ahead = seq > self.seq;
+        let owed = self.state.index.lane_effects().iter().filter(|_| is_ahead);
+        let settled = owed.cloned().collect();
         self.seq = seq;
         self.time = time;
         self.is_stale = false;
-        Ok(Vec::new())
+        Ok(Caught { foreign: Vec::new(), settled })
     }
 
-    fn apply_records(&mut self, records: &[Record]) -> Result<Vec<Foreign>, LedgerError> {
-        let mut all = Vec::new();
+    fn apply_records(&mut self, records: &[Record]) -> Result<Caught, LedgerError> {
+        let mut all = Caught::default();
         for record in records {
             let changes = decode(record)?;
             for change in &changes {
-                apply(&mut self.state, change);
+                apply_settling(&mut self.state, change, &mut all.settled);
             }
             self.seq = record.seq;
             self.time = record.time;
             let (seq, time, actor) = (record.seq, record.time, record.actor.clone());
-            all.push(Foreign { seq, time, actor, changes });
+            all.foreign.push(Foreign { seq, time, actor, changes });
         }
         Ok(all)
     }

@@ -9,7 +9,7 @@
 //!   state is never scanned.
 //! * `sum` is XXH3-64 over the line up to `,"sum"`, in 16 lower-case hexadecimal digits.
 //! * `prev` is the `sum` of the line before, in a segment's first line that of the last record of
-//!   the segment before, and 0 in the very first line: a chain.
+//!   the segment before: a chain. It is 0 in the very first line, and in the one that a repair wrote.
 
 use jiff::Timestamp;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};

@@ -14,6 +14,7 @@ pub mod view;
 
 mod error;
 mod handle;
+mod joint;
 mod json;
 mod line;
 mod recovery;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::journal::FileStore;
 use super::ledger::{Ledger, LedgerError, decode};
 use super::line::{self, BadLine, Line};
-use super::segment::{self, ASIDE, FlawKind};
-use super::{Checkpoint, Json, Record, Store, StoreError, format, view};
+use super::segment::{self, ASIDE, FlawKind, Scan, Whole};
+use super::{Checkpoint, Json, Record, Store, StoreError, format, joint, view};
 use crate::machine::time::Time;
 use crate::machine::{State, apply};
 use crate::sys::{fail, file};
@@ -90,7 +90,11 @@ impl fmt::Display for Mend {
 /// # Errors
 /// Damage that cannot be mended, a newer format, no journal, or the file system's own.
 pub fn plan(dir: &Path) -> Result<Vec<Mend>, LedgerError> {
-    Ok(examine(dir)?.mends)
+    // What else there is to do shows when this is done.
+    match stray(dir)? {
+        Some(mend) => Ok(vec![mend]),
+        None => Ok(examine(dir)?.mends),
+    }
 }
 
 /// Mends the journal in `dir`, waiting `wait` for its lock; returns what was done. No monitor may run.
@@ -102,31 +106,92 @@ pub fn plan(dir: &Path) -> Result<Vec<Mend>, LedgerError> {
 pub fn repair(dir: &Path, wait: Duration) -> Result<Vec<Mend>, LedgerError> {
     let mut store = FileStore::open(dir, 0);
     store.lock(wait)?;
-    let Examined { mends, fresh } = examine(dir)?;
     let journal = dir.join("journal");
-    if let Some((checkpoint, prev)) = fresh {
-        let prepared = segment::prepare(&journal, &checkpoint, prev)?;
+    let mut done: Vec<Mend> = stray(dir)?.into_iter().collect();
+    set_aside(&journal, &done)?;
+    let Examined { mends, fresh } = examine(dir)?;
+    if let Some(checkpoint) = fresh {
+        // What stands before it may be damaged or incomplete: it is not compared with that.
+        let prepared = segment::prepare(&journal, &checkpoint, 0)?;
         segment::publish(&journal, prepared)?;
     }
-    for mend in &mends {
+    set_aside(&journal, &mends)?;
+    done.extend(mends);
+    // Under the lock this also cuts off an unfinished record.
+    Ledger::open(store, "repair")?;
+    Ok(done)
+}
+
+fn set_aside(journal: &Path, mends: &[Mend]) -> Result<(), StoreError> {
+    for mend in mends {
         if let Mend::SetAside { path, aside, .. } = mend {
             fail::point("repair.aside")
                 .and_then(|()| fs::rename(path, aside))
-                .and_then(|()| file::sync_dir(&journal))
+                .and_then(|()| file::sync_dir(journal))
                 .map_err(StoreError::io("set aside", path))?;
         }
     }
-    // Under the lock this also cuts off an unfinished record.
-    Ledger::open(store, "repair")?;
-    Ok(mends)
+    Ok(())
 }
 
-/// A new segment's checkpoint, and the checksum it follows.
-type Fresh = (Checkpoint, u64);
+/// Finds which of the last two segments is not of this journal, where they do not fit: the one in
+/// which the record is not that `state.json` shows; else the newest, where the other one follows the
+/// one before; else an older one that is damaged itself.
+///
+/// # Errors
+/// When nothing tells which it is: then a person must.
+fn stray(dir: &Path) -> Result<Option<Mend>, LedgerError> {
+    let journal = dir.join("journal");
+    let segments = segment::list(&journal)?.segments;
+    let [earlier @ .., older, newest] = segments.as_slice() else { return Ok(None) };
+    let (older_path, newest_path) =
+        (segment::path(&journal, *older), segment::path(&journal, *newest));
+    let Some(Ok(last)) = scanned(&newest_path, *newest) else { return Ok(None) };
+    let Some(misfit) = joint::misfit(&older_path, last.prev) else { return Ok(None) };
+    let before = match scanned(&older_path, *older) {
+        Some(Err(FlawKind::Newer(_))) => return Ok(None),
+        Some(Ok(before)) => Some(before),
+        Some(Err(FlawKind::Torn(_) | FlawKind::Damaged(_))) | None => None,
+    };
+    let shown = view::read_seq(dir).unwrap_or(0);
+    let is_in_newest = (*newest..=last.scan.end.seq).contains(&shown);
+    let is_in_older = shown > 0 && (*older..=misfit.last).contains(&shown);
+    let path = match (is_in_newest, is_in_older) {
+        (true, false) => older_path,
+        (false, true) => newest_path,
+        (true, true) | (false, false) => match (before, earlier.last()) {
+            (Some(before), Some(first))
+                if before.prev != 0
+                    && joint::misfit(&segment::path(&journal, *first), before.prev).is_none() =>
+            {
+                newest_path
+            }
+            (Some(_), _) => return Err(joint::refusal(&newest_path, &misfit).into()),
+            (None, _) => older_path,
+        },
+    };
+    let aside = aside(&path)?;
+    Ok(Some(Mend::SetAside { path, aside, found: misfit.found() }))
+}
+
+/// Reads a segment that may have an unfinished end, but no other flaw; `None` when it cannot be read.
+fn scanned(path: &Path, seq: u64) -> Option<Result<Whole, FlawKind>> {
+    let bytes = segment::read(path).ok()?;
+    Some(match segment::scan(seq, bytes) {
+        Ok(Whole { scan: Scan { flaw: Some(flaw), .. }, .. })
+            if !matches!(flaw.kind, FlawKind::Torn(_)) =>
+        {
+            Err(flaw.kind)
+        }
+        Ok(whole) => Ok(whole),
+        Err(flaw) => Err(flaw.kind),
+    })
+}
 
 struct Examined {
     mends: Vec<Mend>,
-    fresh: Option<Fresh>,
+    /// A new segment's checkpoint.
+    fresh: Option<Checkpoint>,
 }
 
 fn examine(dir: &Path) -> Result<Examined, LedgerError> {
@@ -184,7 +249,7 @@ fn look(
         supported: line::FORMAT,
     })?;
     let flaw = match segment::scan(seq, bytes) {
-        Ok((_, _, scan)) => scan.flaw,
+        Ok(whole) => whole.scan.flaw,
         Err(flaw) => Some(flaw),
     };
     let Some(flaw) = flaw else { return Ok(None) };
@@ -296,16 +361,15 @@ impl Found {
 
     /// Returns the new start of the journal; `None` when no checkpoint is left. `shown` is what
     /// `state.json` shows as acknowledged.
-    fn restart(&self, shown: u64) -> Result<Option<(Mend, Fresh)>, LedgerError> {
+    fn restart(&self, shown: u64) -> Result<Option<(Mend, Checkpoint)>, LedgerError> {
         let reach = |seq: u64, sum: u64| {
             let chain = self.chain(seq, sum);
             (chain.last().map_or(seq, |link| link.record.seq), chain)
         };
-        let chains =
-            self.checkpoints.values().map(|(from, sum)| (from, *sum, reach(from.seq, *sum)));
+        let chains = self.checkpoints.values().map(|(from, sum)| (from, reach(from.seq, *sum)));
         // Of those that reach as far, the last one: the newest checkpoint.
-        let best = chains.max_by_key(|(_, _, (last, _))| *last);
-        let Some((from, sum, (last, chain))) = best else { return Ok(None) };
+        let best = chains.max_by_key(|(_, (last, _))| *last);
+        let Some((from, (last, chain))) = best else { return Ok(None) };
         let known = [shown, self.highest(), last].into_iter().max().unwrap_or(last);
         let newest = self.segments.last().copied().unwrap_or(0);
         let seq = if known > newest { known } else { newest.saturating_add(1) };
@@ -316,9 +380,8 @@ impl Found {
             }
             time = link.record.time;
         }
-        let prev = chain.last().map_or(sum, |link| link.sum);
         let checkpoint = checkpoint(seq, time, &state)?;
-        Ok(Some((Mend::Restart { last, seq, lost: known - last }, (checkpoint, prev))))
+        Ok(Some((Mend::Restart { last, seq, lost: known - last }, checkpoint)))
     }
 
     /// Returns the highest number that any line bears, or a segment.

@@ -59,6 +59,18 @@ pub(super) struct Scan {
     pub(super) flaw: Option<Flaw>,
 }
 
+/// A segment from its first line on.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) checkpoint: Checkpoint,
+    /// The checksum that the checkpoint follows.
+    pub(super) prev: u64,
+    /// After the checkpoint.
+    pub(super) base: Position,
+    /// The records after it.
+    pub(super) scan: Scan,
+}
+
 /// What a journal's folder holds.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -186,13 +198,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// Reads a whole segment whose name says `seq`: its checkpoint, where that ends, and the records.
-pub(super) fn scan(seq: u64, mut bytes: Vec<u8>) -> Result<(Checkpoint, Position, Scan), Flaw> {
+/// Reads a whole segment whose name says `seq`.
+pub(super) fn scan(seq: u64, mut bytes: Vec<u8>) -> Result<Whole, Flaw> {
     let flaw = |kind| Flaw { line: 1, offset: 0, kind };
     let damaged = |found: &str| flaw(FlawKind::Damaged(found.into()));
     let (first, _) = first_line(&bytes).ok_or_else(|| damaged("no whole checkpoint"))?;
     let first_bytes = first.len();
-    let Line { seq: found, time, actor, value, prev: _, sum } =
+    let Line { seq: found, time, actor, value, prev, sum } =
         line::read(first).map_err(|bad| match bad {
             BadLine::Damaged(found) => damaged(&found),
             BadLine::Newer(version) => flaw(FlawKind::Newer(version)),
@@ -204,12 +216,12 @@ pub(super) fn scan(seq: u64, mut bytes: Vec<u8>) -> Result<(Checkpoint, Position
         return Err(damaged(&format!("a checkpoint of record {found}, expected {seq}")));
     }
     let base = Position { lines: 1, offset: first_bytes as u64 + 1, seq, sum };
-    let records = scan_records(&bytes[first_bytes + 1..], base);
+    let scan = scan_records(&bytes[first_bytes + 1..], base);
     // The state stays in the buffer it was read in: it may be many megabytes.
     bytes.truncate(value.end);
     let state = Json::from_verified(bytes, value.start)
         .ok_or_else(|| damaged("a checkpoint that is not text"))?;
-    Ok((Checkpoint { seq, time, state }, base, records))
+    Ok(Whole { checkpoint: Checkpoint { seq, time, state }, prev, base, scan })
 }
 
 /// Reads the records in `bytes`, which stand after `start`, up to the first flaw.
@@ -348,6 +360,28 @@ mod tests {
             let (count, kind) = kind(order);
             assert_eq!((count, is_damaged(&kind)), (good, true), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_whole_record_in_the_place_of_another_is_damage() {
+        let mut lines = lines(3);
+        let changes = Json::of(&["something else"]).unwrap();
+        let at = Time::from_ms(2);
+        let other = Record { seq: BASE.seq + 2, time: at, actor: "cli".into(), changes };
+        let sum = line::read(lines[0].strip_suffix(b"\n").unwrap()).unwrap().sum;
+        lines[1].clear();
+        line::write_record(&mut lines[1], &other, sum);
+        // It follows the one before; the one behind it followed another.
+        let flaw = scan_records(&lines.concat(), BASE).flaw.unwrap();
+        let before = 100 + (lines[0].len() + lines[1].len()) as u64;
+        assert_eq!((flaw.line, flaw.offset), (4, before));
+        assert!(matches!(flaw.kind, FlawKind::Damaged(found) if found.contains("it follows")));
+        // One that does not follow the one before is damage itself.
+        lines[1].clear();
+        line::write_record(&mut lines[1], &other, sum ^ 1);
+        let flaw = scan_records(&lines.concat(), BASE).flaw.unwrap();
+        assert_eq!((flaw.line, flaw.offset), (3, 100 + lines[0].len() as u64));
+        assert!(matches!(flaw.kind, FlawKind::Damaged(found) if found.contains("it follows")));
     }
 
     #[test]

@@ -8,5 +8,6 @@ pub mod clock;
 pub mod env;
 pub mod fail;
 pub mod file;
+pub mod machine;
 pub mod proc;
 pub mod room;

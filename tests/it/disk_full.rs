@@ -99,6 +99,13 @@ fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
         project.hold("hold");
         let mut monitor = project.monitor(&["--until-idle"]);
         project.until("an agent to run", || project.runs().len() == 1);
+        // A view that is replaced later would make room again.
+        project.until("the view to be renewed", || {
+            let view = fs::read_to_string(project.path(".git/pipeline/state.json"));
+            let view: serde_json::Value =
+                serde_json::from_str(&view.unwrap_or_default()).unwrap_or_default();
+            view["seq"] == project.status()["seq"]
+        });
         let ballast = project.path(".git/ballast");
         fill(&ballast);
         // Nothing is acknowledged that could not be written.

@@ -426,6 +426,29 @@ fn job_that_has_run_is_not_run_again() {
 }
 
 #[test]
+fn job_that_was_started_and_left_no_outcome_is_not_run_again() {
+    let world = World::new("begun");
+    let job = world.job("a1", &["echo x >> count"]);
+    assert_eq!(world.run(job.clone()).code, Some(0));
+    // As a keeper leaves it that dies while the job runs.
+    fs::remove_file(world.path("a1").join("exit.json")).expect("the outcome");
+    assert!(world.path("a1").join("started.json").exists());
+    let monitor = world.monitor();
+    monitor.keepers.start(AGENT, job);
+    assert!(matches!(monitor.next(), Report::Connected { .. }));
+    match monitor.next() {
+        Report::Refused { attempt, why, .. } => {
+            assert_eq!(attempt.as_deref(), Some("a1"));
+            assert!(why.contains("started before"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    world.finish(monitor);
+    assert_eq!(fs::read_to_string(world.path("count")).expect("reads"), "x\n");
+    assert!(!world.path("a1").join("exit.json").exists());
+}
+
+#[test]
 fn job_ordered_again_while_it_runs_is_told_as_started() {
     let world = World::new("again");
     let monitor = world.monitor();

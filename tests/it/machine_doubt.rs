@@ -21,6 +21,20 @@ fn a_late_answer_about_an_older_base_does_not_undo_what_has_landed() {
 }
 
 #[test]
+fn what_failed_is_not_tried_again_at_once_where_retries_wait_for_nothing() {
+    let mut m = short_machine(|settings| settings.retry.first_ms = 0);
+    m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed: m.state.base.landed.clone() });
+    let is_owed = |m: &Machine| m.effects().iter().any(|it| matches!(it, Effect::TakeBase { .. }));
+    for _ in 0..3 {
+        assert!(is_owed(&m), "{:?}", m.effects());
+        m.see(Observation::LaneFaulted { why: "no room".into() });
+        m.turns();
+        assert!(!is_owed(&m), "{:?}", m.effects());
+        m.pass_to_deadline();
+    }
+}
+
+#[test]
 fn shadow_waits_for_a_landing_that_is_being_moved() {
     let mut m = short_machine(|_| {});
     m.add(&[new_task("A", &[])]);

@@ -11,7 +11,7 @@ use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::phase::{Move, TaskStand, TaskTrigger, task_move};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use pipeline::machine::task::{Spec, TaskPhase};
 use pipeline::machine::time::Time;
@@ -35,6 +35,7 @@ pub fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 0,
         labels: Vec::new(),
         returns_to: None,
+        resources: Default::default(),
         estimate_ms: 1,
     }
 }
@@ -103,6 +104,7 @@ pub fn settings() -> Settings {
             checks_timeout_ms: 1,
             protect: Vec::new(),
         },
+        scheduler: Scheduler::default(),
         rollout: RolloutRules { pilot: Slice::Percent(100) },
     }
 }

@@ -182,6 +182,69 @@ fn an_attempt_whose_keeper_does_not_answer_is_not_begun_beside_itself() {
 }
 
 #[test]
+fn a_setup_whose_keeper_was_killed_is_ended_before_the_next_one() {
+    let setup = "[worktree]\nsetup = [\"echo $$ >> \\\"$E2E_DIR/setups\\\"; \
+                 while [ -e \\\"$E2E_DIR/hold.setup\\\" ]; do sleep 0.02; done\"]\n";
+    let project = Project::with(1, setup);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.setup");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let setups = || -> Vec<i32> {
+        let text = fs::read_to_string(project.dir().join("setups")).unwrap_or_default();
+        text.lines().filter_map(|pid| pid.parse().ok()).collect()
+    };
+    project.until("setup to run", || setups().len() == 1);
+    let [keeper] = keepers(&project)[..] else { panic!("{}", project.story()) };
+    signal(keeper, Signal::KILL);
+    // It is the base that is judged, in the same worktree each time.
+    project.until("setup to run again", || setups().len() == 2);
+    let alive = processes_of(&project.dir());
+    assert!(!alive.iter().any(|(pid, _)| *pid == setups()[0]), "{alive:?}");
+    project.release("hold.setup");
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
+
+/// What a killed keeper left runs on while it cannot be ended, so nothing begins beside it.
+#[cfg(feature = "failpoints")]
+#[test]
+fn what_a_killed_keeper_left_is_ended_before_another_begins() {
+    let project = Project::new(2);
+    project.import(&TWELVE[..1]);
+    project.hold("hold.architect");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let has = |key: &str, value: &str| {
+        project.log().iter().any(|entry| entry["attempt"] == "A.arch.1" && entry[key] == value)
+    };
+    project.until("the architect to run", || {
+        has("kind", "attempt_started") && !project.runs().is_empty()
+    });
+    monitor.kill();
+    forget_start(&project, "A.arch.1");
+    keepers(&project).into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    let while_file = project.dir().join("refuse");
+    fs::write(&while_file, "").expect("a file beside the project");
+    let env = [
+        ("PIPELINE_FAILPOINT", "strays.end=error"),
+        ("PIPELINE_FAILPOINT_WHILE", while_file.to_str().expect("UTF-8")),
+    ];
+    let mut next = project.start_with(&["monitor", "--until-idle"], &env);
+    project.until("it to be said, or the attempt to be given up", || {
+        next.said().contains("cannot end the processes") || has("kind", "attempt_ended")
+    });
+    assert!(!has("kind", "attempt_ended"), "{}", project.story());
+    assert_eq!(project.runs(), ["A.arch.1"], "{}", project.story());
+    fs::remove_file(&while_file).expect("it was there");
+    project.until("it to be ended after all", || has("class", "lost"));
+    project.release("hold.architect");
+    assert_eq!(next.end(&project), Some(0), "{}", project.story());
+    assert_eq!(project.runs(), ["A.arch.1", "A.arch.2", "A.test.1", "A.impl.1", "A.super.1"]);
+    project.assert_landed(&TWELVE[..1]);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn an_agent_that_ends_while_no_monitor_runs_is_taken_as_it_ended() {
     let project = Project::new(1);
     project.import(&TWELVE[..1]);

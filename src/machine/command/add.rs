@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::machine::amount;
 use crate::machine::change::TaskChange;
 use crate::machine::event::NewTask;
 use crate::machine::graph::Sketch;
@@ -12,7 +13,7 @@ use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
 use crate::machine::task::{
-    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase,
+    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -78,6 +79,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         history: Vec::new(),
         numbers: BTreeMap::new(),
         is_announced: false,
+        weight: Weight::default(),
     }
 }
 
@@ -137,6 +139,13 @@ pub(super) fn check_spec(state: &State, id: &TaskId, spec: &Spec) -> Result<(), 
         if let Err(why) = overlap::check(glob) {
             let reason = format!("task `{id}` touches glob `{}`, which {why}", glob.escape_debug());
             return Err(Refusal::invalid(reason));
+        }
+    }
+    for (name, text) in &spec.resources {
+        if amount::parse(name, text).is_none() {
+            let reason = format!("task `{id}`: `{}` is no amount of `{name}`", text.escape_debug());
+            let example = amount::example(name);
+            return Err(Refusal::invalid(reason).with_hint(format!("expected e.g. {example}")));
         }
     }
     for name in &spec.stages {

@@ -1,45 +1,145 @@
 //! As many tasks at once as there are agents; the stage furthest along is served first.
+//!
+//! List scheduling: whenever an agent is free and work that it can take may start, it gets the first
+//! of it (R. L. Graham, "Bounds on multiprocessing timing anomalies", 1969: at most 2 - 1/m times the
+//! shortest schedule). What cannot start because of what runs beside keeps its paths and its share of
+//! what is scarce from those behind it in rank, so that they do not pass it for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{Assignment, Picked, agent_for};
-use crate::machine::id::{AgentName, StageName, TaskId};
-use crate::machine::index::{Rank, ReadyQueues};
+use super::demand::{self, Demand};
+use super::load::{Load, Obstacle};
+use super::pool::{Pool, has_agent};
+use super::queues::{Place, Queues};
+use super::{Assignment, Picked};
+use crate::machine::agent::Agent;
+use crate::machine::id::{StageName, TaskId};
+use crate::machine::settings::Stage;
 use crate::machine::state::State;
 
+/// Every so many assignments the oldest task that can start goes first, whatever its rank: a ready
+/// task that nothing keeps from starting gets an agent after at most so many assignments for each
+/// older one.
+pub const AGEING: u64 = 8;
+
 pub(super) fn pick(state: &State, room: usize) -> Picked {
-    let mut picked = Picked::default();
-    let mut used: BTreeSet<&AgentName> = BTreeSet::new();
-    for stage in state.settings.stages.iter().rev() {
-        let name = StageName::new(&stage.name);
-        if let Some(queues) = state.index.ready.get(&name) {
-            serve(state, &name, queues, room, &mut used, &mut picked);
+    let mut round = Round {
+        state,
+        room,
+        pool: Pool::of(state),
+        load: Load::of(state),
+        assigned: BTreeSet::new(),
+        has_tried_oldest: false,
+        is_closed: false,
+        picked: Picked::default(),
+    };
+    for stage in state.settings.stages.iter().rev().map(Stage::id) {
+        if let Some(queues) = state.index.ready.get(&stage) {
+            round.serve(&stage, queues);
         }
     }
-    picked
+    round.picked
 }
 
-/// Serves one stage in order of rank over all its queues. A queue whose head no free agent can
-/// take is left out: the rest of it needs the same.
-fn serve<'a>(
+struct Round<'a> {
     state: &'a State,
-    stage: &StageName,
-    queues: &ReadyQueues,
     room: usize,
-    used: &mut BTreeSet<&'a AgentName>,
-    picked: &mut Picked,
-) {
-    let mut heads: BTreeMap<(Rank, &TaskId), usize> = BTreeMap::new();
-    let mut rest: Vec<_> = queues.values().map(|queue| queue.iter()).collect();
-    for (place, queue) in rest.iter_mut().enumerate() {
-        heads.extend(queue.next().map(|(rank, id)| ((*rank, id), place)));
+    pool: Pool<'a>,
+    load: Load<'a>,
+    assigned: BTreeSet<&'a TaskId>,
+    /// The oldest cannot start now; not looked for again.
+    has_tried_oldest: bool,
+    /// One that must be alone comes next: nothing starts before it.
+    is_closed: bool,
+    picked: Picked,
+}
+
+impl<'a> Round<'a> {
+    fn is_over(&self) -> bool {
+        self.is_closed || self.picked.assignments.len() >= self.room
     }
-    while picked.assignments.len() < room {
-        let Some(((_, task), place)) = heads.pop_first() else { return };
-        let Some(agent) = agent_for(state, task, stage, used) else { continue };
-        used.insert(&agent.name);
-        let agent = agent.name.clone();
-        picked.assignments.push(Assignment { task: task.clone(), stage: stage.clone(), agent });
-        heads.extend(rest[place].next().map(|(rank, id)| ((*rank, id), place)));
+
+    /// Serves one stage in order of rank over all its demands. Where the first of a demand cannot
+    /// start, the rest of it cannot either.
+    fn serve(&mut self, stage: &StageName, queues: &'a Queues) {
+        let mut heads = queues.heads().peekable();
+        let mut next: BTreeMap<&'a Place, &'a Arc<Demand>> = BTreeMap::new();
+        while !self.is_over() && self.pool.serves(stage) {
+            if self.serve_oldest() {
+                continue;
+            }
+            let is_head = match (heads.peek(), next.first_key_value()) {
+                (Some((head, _)), Some((place, _))) => head < place,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return,
+            };
+            let (place, demand) = if is_head {
+                heads.next().expect("it was peeked at")
+            } else {
+                next.pop_first().expect("it was looked at")
+            };
+            let is_done = self.assigned.contains(&place.1) || self.start(&place.1, stage, demand);
+            if is_done && let Some(place) = queues.after(demand, place) {
+                next.insert(place, demand);
+            }
+        }
+    }
+
+    /// Gives the task to the best free agent, or keeps what it waits for from those behind it.
+    fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &Demand) -> bool {
+        let task = &self.state.tasks[id];
+        match self.load.obstacle(id, stage, demand) {
+            None => {
+                let Some(agent) = self.pool.best(task, stage, demand) else { return false };
+                self.assign(id, stage, agent, demand);
+                true
+            }
+            Some(obstacle) => {
+                if obstacle.is_passing() && has_agent(self.state, stage, &demand.needs) {
+                    self.load.reserve(id, demand);
+                    self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
+                }
+                false
+            }
+        }
+    }
+
+    fn assign(&mut self, id: &'a TaskId, stage: &StageName, agent: &'a Agent, demand: &Demand) {
+        self.load.start(id, stage, demand);
+        self.pool.take(agent);
+        self.assigned.insert(id);
+        let (settings, mode) = (&self.state.settings, self.state.orchestration);
+        self.is_closed |= demand::is_alone(settings, mode, stage, demand);
+        let (task, stage, agent) = (id.clone(), stage.clone(), agent.name.clone());
+        self.picked.assignments.push(Assignment { task, stage, agent });
+    }
+
+    /// When it is its turn, gives an agent to the oldest task that can start.
+    fn serve_oldest(&mut self) -> bool {
+        let number = self.state.metrics.attempts + self.picked.assignments.len() as u64;
+        if self.has_tried_oldest || number % AGEING != AGEING - 1 {
+            return false;
+        }
+        let oldest = self.oldest();
+        self.has_tried_oldest = oldest.is_none();
+        let Some((id, stage, demand, agent)) = oldest else { return false };
+        self.assign(id, stage, agent, demand);
+        true
+    }
+
+    fn oldest(&self) -> Option<(&'a TaskId, &'a StageName, &'a Arc<Demand>, &'a Agent)> {
+        let stages = self.state.index.ready.iter().filter(|(stage, _)| self.pool.serves(stage));
+        let firsts = stages.filter_map(|(stage, queues)| {
+            queues.by_age().find_map(|(entry, id, demand)| {
+                let is_able =
+                    !self.assigned.contains(id) && self.load.obstacle(id, stage, demand).is_none();
+                let agent =
+                    is_able.then(|| self.pool.best(&self.state.tasks[id], stage, demand))??;
+                Some((entry, (id, stage, demand, agent)))
+            })
+        });
+        firsts.min_by_key(|(entry, _)| *entry).map(|(_, found)| found)
     }
 }

@@ -1,13 +1,14 @@
 //! One current task; the next one when it has landed or needs a person.
 
-use std::collections::BTreeSet;
-
-use super::{Assignment, Picked, agent_for, can_serve};
+use super::demand::Demand;
+use super::load::Load;
+use super::pool::{Pool, has_agent};
+use super::{Assignment, Picked};
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::settings::Stage;
 use crate::machine::state::State;
-use crate::machine::task::TaskPhase;
+use crate::machine::task::{Task, TaskPhase};
 
 pub(super) fn pick(state: &State, room: usize) -> Picked {
     let mut picked = Picked::default();
@@ -24,7 +25,9 @@ pub(super) fn pick(state: &State, room: usize) -> Picked {
     if let TaskPhase::Ready { stage } = &state.tasks[current].phase
         && is_quiet
         && state.tasks[current].backoff_until.is_none()
-        && let Some(agent) = agent_for(state, current, stage, &BTreeSet::new())
+        && let demand = Demand::of(&state.settings, &state.tasks[current], stage)
+        && Load::of(state).obstacle(current, stage, &demand).is_none()
+        && let Some(agent) = Pool::of(state).best(&state.tasks[current], stage, &demand)
     {
         let (task, stage, agent) = (current.clone(), stage.clone(), agent.name.clone());
         picked.assignments.push(Assignment { task, stage, agent });
@@ -36,7 +39,7 @@ fn is_going_on(state: &State, id: &TaskId) -> bool {
     state.tasks.get(id).is_some_and(|task| match &task.phase {
         TaskPhase::Ready { stage } => {
             let is_free = !task.is_held && gate::may_act(state, id) && state.index.is_unblocked(id);
-            is_free && has_agent(state, stage, &task.spec.needs)
+            is_free && can_run(state, task, stage)
         }
         TaskPhase::Working { .. } => true,
         TaskPhase::Landing { entry } => {
@@ -50,20 +53,22 @@ fn is_going_on(state: &State, id: &TaskId) -> bool {
     })
 }
 
-/// Returns true when an agent serves the stage that is neither paused nor about to leave; one task
-/// without an agent must not hold up all others.
-fn has_agent(state: &State, stage: &StageName, needs: &[String]) -> bool {
-    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
-    there.any(|agent| can_serve(state, agent, stage, needs))
+/// Returns true when an agent and all that it asks for is there, busy or not; one task that lacks
+/// something must not hold up all others.
+fn can_run(state: &State, task: &Task, stage: &StageName) -> bool {
+    let demand = Demand::of(&state.settings, task, stage);
+    let obstacle = Load::of(state).obstacle(&task.id, stage, &demand);
+    has_agent(state, stage, &demand.needs) && obstacle.is_none_or(|found| found.is_passing())
 }
 
 /// Returns the task of the latest stage that is ready or, after a forced switch, still worked on;
 /// the first in rank among its like.
 fn furthest(state: &State) -> Option<TaskId> {
     let mut firsts = state.settings.stages.iter().rev().map(Stage::id).filter_map(|stage| {
-        let queues = state.index.ready.get(&stage).into_iter().flatten();
-        let served = queues.filter(|(needs, _)| has_agent(state, &stage, needs));
-        let ready = served.filter_map(|(_, queue)| queue.first()).map(|(_, id)| id);
+        let queues = state.index.ready.get(&stage);
+        let heads = queues.into_iter().flat_map(|queues| queues.heads());
+        let ready = heads.map(|((_, id), _)| id);
+        let ready = ready.filter(|id| can_run(state, &state.tasks[*id], &stage));
         let works = |id: &&TaskId| match &state.tasks[*id].phase {
             TaskPhase::Working { stage: at, .. } => *at == stage,
             TaskPhase::Waiting

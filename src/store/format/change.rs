@@ -165,6 +165,7 @@ kinds! {
     "shortage_set" { what: Option<String> } => {
         Change::Project(ProjectChange::ShortageSet { what })
     }
+    "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {
         Change::Project(ProjectChange::WouldStart { id, stage, agent })
     }

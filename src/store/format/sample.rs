@@ -13,10 +13,12 @@ use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit,
-    Project, Retry, RolloutRules, Settings, Slice, Stage, Worktree,
+    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::state::Drain;
-use crate::machine::task::{Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase};
+use crate::machine::task::{
+    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+};
 use crate::machine::time::Time;
 
 const START_MS: u64 = 1_795_215_600_000;
@@ -50,6 +52,7 @@ fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 600_000,
         labels: Vec::new(),
         returns_to: (!must_change).then(|| "implementation".into()),
+        resources: Default::default(),
         estimate_ms: 600_000,
     }
 }
@@ -114,6 +117,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             checks_timeout_ms: 1_800_000,
             protect: strings(&["pipeline.toml", ".github/**"]),
         },
+        scheduler: Scheduler::default(),
         rollout: RolloutRules { pilot },
     }
 }
@@ -216,6 +220,7 @@ pub(super) fn full_task() -> Task {
         history: vec![full_attempt(work, AttemptPhase::Saving)],
         numbers: BTreeMap::from([("impl".into(), 7), ("land".into(), 1)]),
         is_announced: true,
+        weight: Weight { own_ms: 1, tail_ms: 2 },
     }
 }
 
@@ -299,6 +304,7 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::CurrentTaskSet { id: None },
         ProjectChange::ShortageSet { what: Some("the disk is full".into()) },
         ProjectChange::ShortageSet { what: None },
+        ProjectChange::Weighed { at: at(7) },
     ]);
     changes.into_iter().map(Change::Project).collect()
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use super::mirror::mirror;
@@ -21,7 +21,17 @@ mirror! { struct Settings {
     agents: Vec<AgentGroup>,
     landing: Landing,
     rollout: RolloutRules,
+} optional { scheduler: Scheduler } }
+
+mirror! { struct Scheduler {
+    policy: Policy,
+    affinity: bool,
+    resources: BTreeMap<String, u64>,
+    load_limit: f64,
+    escalate_after: u32,
 } }
+
+mirror! { words Policy { CriticalPath, Priority, Fifo, Shortest } }
 
 mirror! { struct Project {
     base: String,
@@ -31,7 +41,7 @@ mirror! { struct Project {
     current_task_file: String,
 } }
 
-mirror! { words Orchestration { Sequential, Parallel } }
+mirror! { words Orchestration { Sequential, Parallel, Hybrid } }
 mirror! { words Rollout { Shadow, Pilot, Production } }
 mirror! { words Isolation { Worktree, None } }
 
@@ -77,7 +87,7 @@ mirror! { struct Stage {
     labels: Vec<String>,
     returns_to: Option<String>,
     estimate_ms: u64,
-} }
+} optional { resources: BTreeMap<String, u64> } }
 
 mirror! { struct AgentGroup {
     name: String,

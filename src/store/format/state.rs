@@ -19,6 +19,7 @@ use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
 use crate::machine::time::Time;
+use crate::machine::weigh::Weighing;
 
 use super::FormatError;
 use super::mirror::{Mirror, Read, Written, mirror, read_keyed};
@@ -75,9 +76,11 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
-    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>> }
+    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>>, weighing: Weighing }
     derived { index }
 }
+
+mirror! { struct Weighing { at: Time, altered: u64, completed: u64 } }
 
 mirror! { words StopKind { Leave, Drain, Now } }
 
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
     use crate::machine::change::ProjectChange;
     use crate::machine::settings::Slice;
-    use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase};
+    use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase, Weight};
     use crate::machine::{Change, apply};
 
     fn check_read_back(state: &State) {
@@ -259,6 +262,7 @@ mod tests {
             history: Vec::new(),
             numbers: BTreeMap::new(),
             is_announced: false,
+            weight: Weight::default(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }

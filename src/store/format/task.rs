@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
-use crate::machine::task::{Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase};
+use crate::machine::task::{
+    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+};
 use crate::machine::time::Time;
 
 use super::mirror::mirror;
@@ -48,6 +50,8 @@ mirror! {
     optional { is_landing: bool }
 }
 
+mirror! { struct Weight { own_ms: u64, tail_ms: u64 } }
+
 mirror! { struct Tally { attempts: u32, stage_failures: u32, infrastructure: u32, send_backs: u32 } }
 
 mirror! { struct Evidence { from: AttemptId, stage: StageName, class: Class, text: String } }
@@ -78,5 +82,6 @@ mirror! {
         history: Vec<Attempt>,
         numbers: BTreeMap<String, u32>,
         is_announced: bool,
+        weight: Weight,
     }
 }

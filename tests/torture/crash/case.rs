@@ -100,7 +100,9 @@ impl Case {
             let done = project.run(MONITOR);
             let said = format!("{said}{}{}{}", done.out, done.err, project.story());
             assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
-            self.finish_fast_forward();
+            if self.finish_fast_forward() {
+                self.follow_the_rest();
+            }
             check::assert_whole(project, self.scenario);
         });
         match (done, seen) {
@@ -129,17 +131,20 @@ impl Case {
         let done = project.run(MONITOR);
         let said = format!("{}{}{}", done.out, done.err, project.story());
         assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
-        self.finish_fast_forward();
-        self.unlock_refs();
+        let is_finished = self.finish_fast_forward();
+        if self.unlock_refs() || is_finished {
+            self.follow_the_rest();
+        }
         check::assert_whole(project, self.scenario);
     }
 
-    /// A lock on all refs may be a person's: it is the user's to remove, and must be told.
-    fn unlock_refs(&self) {
+    /// A lock on all refs may be a person's: it is the user's to remove, and must be told. Returns
+    /// whether there was one.
+    fn unlock_refs(&self) -> bool {
         let project = &self.project;
         let lock = project.path(".git/packed-refs.lock");
         if !lock.exists() {
-            return;
+            return false;
         }
         check::make_old(&lock);
         let told: Value = serde_json::from_str(&project.ok(&["doctor", "--json"])).expect("JSON");
@@ -149,14 +154,33 @@ impl Case {
         let (_, path) = command.unwrap_or_else(|| panic!("the lock on refs is not told: {told}"));
         assert_eq!(path, format!("'{}'", lock.display()));
         fs::remove_file(lock).expect("it is there");
+        true
+    }
+
+    /// What landed behind the step that a person has put right follows when a monitor looks again,
+    /// after the pause that such a step is given.
+    fn follow_the_rest(&self) {
+        let project = &self.project;
+        let is_behind = || {
+            let status = project.status();
+            let why = status["landing"]["why"].as_str().unwrap_or_default();
+            why.contains("cannot follow")
+        };
+        if !is_behind() {
+            return;
+        }
+        let mut monitor = project.start(&["monitor"]);
+        project.until("the base to follow once more", || !is_behind());
+        project.ok(&["stop"]);
+        assert_eq!(monitor.end(project), Some(0), "{}", project.story());
     }
 
     /// A fast-forward of the user's checkout that was killed half-way is the user's to finish: it
-    /// must be told, with a command that does.
-    fn finish_fast_forward(&self) {
+    /// must be told, with a command that does. Returns whether there was one.
+    fn finish_fast_forward(&self) -> bool {
         let project = &self.project;
         if !project.path(".git").is_dir() || check::checkout_dirt(project).is_empty() {
-            return;
+            return false;
         }
         let dirt = check::checkout_dirt(project);
         let status = project.status();
@@ -172,6 +196,7 @@ impl Case {
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(done.status.success(), "`{command}`: {said}");
         project.ok(MONITOR);
+        true
     }
 
     /// Returns true when the traced monitor did no more than begin, since a git that it asks at first

@@ -1,5 +1,6 @@
 //! The ways in which files are damaged.
 
+use super::forge;
 use super::oracle::{Case, Put};
 use super::sample::{Files, OLDER, Sample, VIEW};
 
@@ -186,6 +187,17 @@ fn segments(sample: &Sample, _: usize, then: &mut dyn FnMut(Case)) {
     put("both emptied", &|files| {
         files.insert(newest.into(), Vec::new());
         files.insert(OLDER.into(), Vec::new());
+    });
+    let strange = ("Säge", "Feile");
+    let (above, high) = (sample.base + 1000, forge::segment(&all[newest], strange, 1000));
+    put("one of another journal above", &|files| drop(files.insert(name(above), high.clone())));
+    put("one of another journal above the only one", &|files| {
+        files.remove(OLDER);
+        files.insert(name(above), high.clone());
+    });
+    let other = forge::segment(&all[OLDER], strange, 0);
+    put("one of another journal for the older", &|files| {
+        drop(files.insert(OLDER.into(), other.clone()));
     });
     for foreign in ["notes.txt", "0.ndjson", "+0000000000000000099.ndjson", ".x.tmp", "x~"] {
         let path = format!("journal/{foreign}");

@@ -6,6 +6,7 @@
 //! counts again, and every damaged byte is still there.
 
 mod cases;
+mod forge;
 mod oracle;
 mod program;
 mod sample;

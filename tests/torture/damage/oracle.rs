@@ -16,6 +16,9 @@ use super::sample::{Files, Sample, VIEW, text};
 /// Length of a line's last two fields with the line feed: what tells which line it follows.
 const LINE_END_BYTES: usize = 53;
 
+/// What is said of two segments that do not fit.
+const MISFIT: &str = "one of the two is not of this journal";
+
 const WAIT: Duration = Duration::from_secs(10);
 
 /// What stands in the place of a file.
@@ -248,6 +251,10 @@ impl Place {
                 return self.refused(case, &error);
             }
             Err(_) if matches!(case.put, Some((_, Put::Unreadable))) => return Ok(()),
+            // Two segments that do not fit, and no view: which of them it is, a person must say.
+            Err(error) if case.shown(sample) == 0 && error.to_string().contains(MISFIT) => {
+                return same(&here, &see(&state), "a refused repair");
+            }
             Err(error) => return Err(format!("not repaired: {error}")),
         };
         let (ledger, _) = Ledger::open(FileStore::open(&state, 0), "test")

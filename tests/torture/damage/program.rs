@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::forge;
 use crate::support::project::Project;
 
 /// A check by its claim; returns the number of its cases.
@@ -11,6 +12,7 @@ pub(super) type Check = (&'static str, fn() -> u64);
 
 pub(super) const CHECKS: &[Check] = &[
     ("the_program_refuses_damage_with_3_and_newer_with_4", refusals),
+    ("a_segment_of_another_project_is_refused_with_3_and_set_aside", strangers),
     ("broken_settings_keep_the_adopted_ones", settings),
     ("garbled_records_of_keepers_cost_a_try_and_no_task", keepers),
 ];
@@ -29,6 +31,15 @@ fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
+/// The journal with another record on line 3: whole, numbered as the one that stood there, and
+/// behind the same one; but what stands on line 4 does not follow it.
+fn forged(whole: &str) -> String {
+    let old = whole.lines().nth(2).expect("three lines");
+    let new = forge::line(old, ("two", "owt"), 0, None);
+    assert_ne!(old, new);
+    whole.replacen(old, &new, 1)
+}
+
 fn refusals() -> u64 {
     let project = Project::new(1);
     for title in ["one", "two", "three"] {
@@ -39,6 +50,7 @@ fn refusals() -> u64 {
     let middle = whole.replacen("one", "öne", 1);
     let newer = whole.replacen("\n{\"v\":1", "\n{\"v\":2", 1);
     let cases = [
+        ("another record in the place of one", forged(&whole).into_bytes(), 3, "line 4 (byte "),
         ("the middle", middle.into_bytes(), 3, "line 2 (byte "),
         ("a newer record", newer.into_bytes(), 4, "of format 2"),
         ("emptied", Vec::new(), 3, "line 1 (byte 0)"),
@@ -90,6 +102,63 @@ fn refusals() -> u64 {
         count += 1;
     }
     count + 1
+}
+
+fn titles(project: &Project) -> Vec<String> {
+    let list = project.ok(&["task", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let tasks = list["tasks"].as_array().expect("tasks").iter();
+    tasks.map(|task| task["title"].as_str().expect("a title").to_owned()).collect()
+}
+
+/// A file of another project's journal, under a higher number, beside the one of this project.
+fn strangers() -> u64 {
+    let project = Project::new(1);
+    let titles_wanted = ["one", "two", "three"];
+    for title in titles_wanted {
+        project.ok(&["task", "add", title]);
+    }
+    let whole = fs::read(journal(&project)).expect("the journal");
+    let follows = "0123456789abcdef";
+    let text = String::from_utf8(whole.clone()).expect("a journal is text");
+    let first = text.lines().next().expect("a checkpoint");
+    let chained = text.replacen(first, &forge::line(first, ("", ""), 0, Some(follows)), 1);
+    let other = forge::segment(chained.as_bytes(), ("two", "owt"), 70);
+    let path = journal(&project).with_file_name("00000000000000000070.ndjson");
+    fs::write(&path, &other).expect("a segment more");
+    let before = files(&project);
+    let mut count = 0;
+    for args in [
+        &["status"][..],
+        &["task", "add", "four"],
+        &["log"],
+        &["monitor", "--once"],
+        &["doctor"],
+        &["doctor", "--repair", "-n"],
+    ] {
+        let said = project.fails(3, args);
+        let names = path.to_str().expect("UTF-8");
+        assert!(said.contains(names) && said.contains("it follows checksum"), "{args:?}: {said}");
+        assert_eq!(before, files(&project), "{args:?} changed something");
+        count += 1;
+    }
+    let said = project.fails(3, &["status"]);
+    assert!(said.contains("line 1 (byte 0)") && said.contains("another folder"), "{said}");
+    // The view shows a record that this project's own segment has.
+    project.ok(&["doctor", "--repair"]);
+    assert_eq!(titles(&project), titles_wanted);
+    let aside = path.with_file_name("damaged-00000000000000000070-1");
+    assert_eq!(fs::read(&aside).expect("it is kept"), other);
+    // Nothing shows which of the two it is: a person must say so.
+    fs::rename(&aside, &path).expect("a segment more");
+    fs::remove_file(project.path(".git/pipeline/state.json")).expect("the view");
+    let before = files(&project);
+    let said = project.fails(3, &["doctor", "--repair"]);
+    assert!(said.contains("move that one to another folder"), "{said}");
+    assert_eq!(before, files(&project));
+    fs::remove_file(&path).expect("as it says");
+    assert_eq!(titles(&project), titles_wanted);
+    count + 3
 }
 
 fn settings() -> u64 {

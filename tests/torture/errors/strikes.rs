@@ -14,9 +14,11 @@ use crate::crash::scenario::{SCENARIOS, Scenario};
 use crate::figures::Figures;
 use crate::tracer::{Plan, Point, can_fail, obstacle};
 
-const ERRNOS: [Errno; 7] = [
+const ERRNOS: [Errno; 9] = [
     Errno::ENOSPC,
+    Errno::EDQUOT,
     Errno::EIO,
+    Errno::ESTALE,
     Errno::EMFILE,
     Errno::EACCES,
     Errno::EROFS,

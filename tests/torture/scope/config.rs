@@ -7,7 +7,7 @@ use pipeline::machine::id::TaskId;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use pipeline::machine::task::Spec;
 use pipeline::machine::time::Time;
@@ -78,7 +78,7 @@ fn new_task(name: &str, depends_on: Vec<TaskId>) -> NewTask {
     }
 }
 
-/// Returns every configuration, the plain one with so many crashes.
+/// Returns every configuration, each with so many crashes.
 pub fn all(crashes: u8) -> Vec<Config> {
     let plain = |name, budget| Config {
         name,
@@ -89,30 +89,23 @@ pub fn all(crashes: u8) -> Vec<Config> {
         flaw: Flaw::None,
     };
     let crashed = Budget { crashes, ..Budget::default() };
-    let mut checked = plain("checks", Budget { failures: 1, crashes: 1, ..crashed });
+    let mut checked = plain("checks", Budget { failures: 1, ..crashed });
     checked.settings.landing.checks = vec!["check".into()];
     checked.settings.stages[0].checks = vec!["check".into()];
-    let mut apart = plain("independent", Budget { crashes: 1, ..Budget::default() });
+    let mut apart = plain("independent", crashed);
     apart.is_chained = false;
-    // With both stages these two are too large to be walked whole.
-    for large in [&mut checked, &mut apart] {
-        large.settings.stages.truncate(1);
-        large.settings.agents.iter_mut().for_each(|agent| agent.stages.truncate(1));
-    }
     let mut found = vec![
         plain("crashes", Budget { failures: 1, ..crashed }),
-        plain("deaths", Budget { deaths: 1, crashes: 1, ..crashed }),
-        plain("faults", Budget { faults: 1, crashes: 1, ..crashed }),
-        plain("conflicts", Budget { conflicts: 1, crashes: 1, ..crashed }),
-        plain("commits", Budget { commits: 1, crashes: 1, ..crashed }),
-        plain("two monitors", Budget { fences: 1, crashes: 1, failures: 1, ..Budget::default() }),
+        plain("deaths", Budget { deaths: 1, failures: 1, ..crashed }),
+        plain("faults", Budget { faults: 1, ..crashed }),
+        plain("conflicts", Budget { conflicts: 1, ..crashed }),
+        plain("commits", Budget { commits: 1, ..crashed }),
+        plain("two monitors", Budget { fences: 1, failures: 1, ..crashed }),
         checked,
         apart,
     ];
     for (name, commands) in asked() {
-        // A retry needs something that failed; the others are large without it.
-        let failures = u8::from(matches!(name, "retry" | "pause"));
-        let budget = Budget { crashes: 1, failures, ..Budget::default() };
+        let budget = Budget { failures: 1, ..crashed };
         found.push(Config { commands, ..plain(name, budget) });
     }
     found
@@ -139,14 +132,14 @@ fn asked() -> Vec<(&'static str, Vec<Command>)> {
                 switch(Orchestration::Parallel, None, true),
             ],
         ),
-        (
-            "rollout",
-            vec![
-                Command::SetRollout { to: Rollout::Shadow, is_forced: true },
-                Command::SetRollout { to: Rollout::Production, is_forced: true },
-            ],
-        ),
+        ("rollout", rollout_switches()),
     ]
+}
+
+/// Returns the switch to shadow, and the one back.
+pub fn rollout_switches() -> Vec<Command> {
+    let switch = |to| Command::SetRollout { to, is_forced: true };
+    vec![switch(Rollout::Shadow), switch(Rollout::Production)]
 }
 
 /// Returns two stages, the second of which changes nothing, and two agents for both.
@@ -204,6 +197,7 @@ pub fn settings() -> Settings {
             checks_timeout_ms: 1,
             protect: Vec::new(),
         },
+        scheduler: Scheduler::default(),
         rollout: RolloutRules { pilot: Slice::Percent(100) },
     }
 }
@@ -221,6 +215,7 @@ fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 0,
         labels: Vec::new(),
         returns_to: None,
+        resources: Default::default(),
         estimate_ms: 1,
     }
 }

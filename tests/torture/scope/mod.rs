@@ -8,6 +8,7 @@
 mod canon;
 mod config;
 mod explore;
+mod forget;
 mod moves;
 mod node;
 mod world;
@@ -23,7 +24,7 @@ use world::Flaw;
 /// How much to do.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Crashes of the monitor in the plain configuration.
+    /// Crashes of the monitor in each configuration.
     #[arg(long, default_value_t = 2)]
     crashes: u8,
     /// States after which a configuration is given up.
@@ -62,12 +63,15 @@ pub fn trials() -> Vec<Trial> {
     let caught = flaws.map(|(name, flaw, why)| {
         Trial::test(format!("scope::world_with_{name}_is_caught"), move || is_caught(flaw, why))
     });
-    let whole = Trial::test("scope::every_order_with_a_crash_comes_to_its_end", || {
-        let found = explore(&small(Flaw::None), 1_000_000);
-        let is_whole = found.is_complete && found.violation.is_none() && found.ends > 0;
-        if is_whole { Ok(()) } else { Err(Failed::from(format!("{found:?}"))) }
+    let crash = Trial::test("scope::every_order_with_a_crash_comes_to_its_end", || {
+        is_walked_whole(&small(Flaw::None))
     });
-    caught.into_iter().chain([whole]).collect()
+    let switch = Trial::test("scope::every_order_of_rollout_switches_comes_to_its_end", || {
+        let mut config = small(Flaw::None);
+        config.commands = config::rollout_switches();
+        is_walked_whole(&config)
+    });
+    caught.into_iter().chain([crash, switch]).collect()
 }
 
 /// Returns a scope that is explored in seconds by a debug build.
@@ -83,6 +87,12 @@ fn small(flaw: Flaw) -> Config {
     }
     config.flaw = flaw;
     config
+}
+
+fn is_walked_whole(config: &Config) -> Result<(), Failed> {
+    let found = explore(config, 1_000_000);
+    let is_whole = found.is_complete && found.violation.is_none() && found.ends > 0;
+    if is_whole { Ok(()) } else { Err(format!("{found:?}").into()) }
 }
 
 fn is_caught(flaw: Flaw, why: &str) -> Result<(), Failed> {

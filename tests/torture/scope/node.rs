@@ -9,7 +9,7 @@ use pipeline::machine::id::{AttemptId, StageName, TaskId};
 use pipeline::machine::task::TaskPhase;
 use pipeline::machine::time::Time;
 use pipeline::machine::{
-    Answer as Told, Command, Effect, Event, EventBody, Observation, State, apply, pending_effects,
+    Answer as Told, Begun, Command, Effect, Event, EventBody, Observation, State, apply_settling,
     step,
 };
 
@@ -26,7 +26,7 @@ const NONCES: usize = 8;
 pub struct Monitor {
     /// What it saw of the base when it started, until it has acted on that.
     pub look: Option<Answer>,
-    pub begun: BTreeSet<Effect>,
+    pub begun: Begun,
     pub ops: BTreeSet<Op>,
     pub inbox: BTreeSet<Answer>,
     /// Attempts that were live when it started, until it has looked at them.
@@ -127,7 +127,9 @@ impl Monitor {
     /// Its lock goes with it, so nobody appends beside another monitor. Git keeps a slot's gate
     /// closed while it lives: what it does there is done before anybody else prepares that slot.
     fn outlived(self) -> Self {
-        let is_outliving = |op: &Op| !matches!(op, Op::Prepare { .. } | Op::FindAgain { .. });
+        // Nobody hears what a merge comes to.
+        let is_outliving =
+            |op: &Op| !matches!(op, Op::Prepare { .. } | Op::FindAgain { .. } | Op::Merge { .. });
         Self { ops: self.ops.into_iter().filter(is_outliving).collect(), ..Self::default() }
     }
 }
@@ -231,12 +233,7 @@ impl Node {
         let state = Arc::clone(&self.state);
         let monitor = self.front();
         monitor.has_news = false;
-        monitor.begun.retain(|effect| state.index.effects.contains(effect));
-        let due: Vec<Effect> = pending_effects(&state)
-            .filter(|effect| !monitor.begun.contains(*effect))
-            .cloned()
-            .collect();
-        for effect in due {
+        for effect in monitor.begun.take_due(&state) {
             let attempt = match &effect {
                 Effect::Prepare { attempt, .. } | Effect::Start { attempt, .. } => Some(attempt),
                 Effect::Stop { .. }
@@ -252,7 +249,6 @@ impl Node {
             let op = op.ok_or_else(|| format!("{effect:?} is owed but cannot begin"))?;
             based_on_dependencies(&state, &op)?;
             monitor.ops.insert(op);
-            monitor.begun.insert(effect);
         }
         Ok(())
     }
@@ -350,9 +346,13 @@ impl Node {
         if let (Told::Refuse(_), false) = (&decided.answer, decided.changes.is_empty()) {
             return Err("a refused command changes something".into());
         }
+        let mut settled = Vec::new();
         for change in &decided.changes {
             self.watch(change, is_retry)?;
-            apply(Arc::make_mut(&mut self.state), change);
+            apply_settling(Arc::make_mut(&mut self.state), change, &mut settled);
+        }
+        if let Some(monitor) = &mut self.monitor {
+            monitor.begun.settle(&settled);
         }
         Ok(!decided.changes.is_empty())
     }
@@ -420,41 +420,6 @@ impl Node {
         match broken.into_iter().find(|(_, is_broken)| *is_broken) {
             Some((why, _)) => Err(format!("{} is assigned, but it {why}", new.id)),
             None => Ok(()),
-        }
-    }
-
-    /// Drops what nothing depends on, so that states alike are one state.
-    fn forget(&mut self) {
-        let state = Arc::make_mut(&mut self.state);
-        for task in state.tasks.values_mut() {
-            task.history.clear();
-            task.evidence.clear();
-            task.notes.clear();
-        }
-        let least = state.agents.values().map(|agent| agent.completed).min().unwrap_or(0);
-        for agent in state.agents.values_mut() {
-            // Only the order counts.
-            agent.completed -= least;
-            agent.failed = 0;
-        }
-        state.metrics = pipeline::machine::state::Metrics::default();
-        state.monitor.attempts = state.monitor.attempts.min(1);
-        state.monitor.launches = 0;
-        let monitors = || [&self.monitor, &self.fenced].into_iter().flatten();
-        let is_live = |id: &AttemptId| {
-            let is_op = |monitor: &Monitor| monitor.ops.iter().any(|op| op.attempt() == Some(id));
-            self.state.attempts.contains_key(id) || monitors().any(is_op)
-        };
-        self.world.jobs.retain(|id, job| job.stand == Stand::Running || is_live(id));
-        let tasks = self.state.tasks.values();
-        let resumed: Vec<_> = tasks.filter_map(|task| task.resume_from.as_ref()).collect();
-        self.world.pins.retain(|id, commit| is_live(id) || resumed.contains(&&*commit));
-        let jobs = &self.world.jobs;
-        let is_running =
-            |id: &AttemptId| jobs.get(id).is_some_and(|job| job.stand == Stand::Running);
-        for monitor in [&mut self.monitor, &mut self.fenced].into_iter().flatten() {
-            monitor.attends.retain(is_running);
-            monitor.inherited.retain(|id| self.state.attempts.contains_key(id));
         }
     }
 

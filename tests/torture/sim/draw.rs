@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Settings, Slice, Stage, Worktree,
+    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use super::dice::Dice;
@@ -71,6 +71,7 @@ fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 0,
         labels: Vec::new(),
         returns_to: None,
+        resources: Default::default(),
         estimate_ms: 1,
     }
 }
@@ -136,6 +137,7 @@ fn plain() -> Settings {
             checks_timeout_ms: 30_000,
             protect: Vec::new(),
         },
+        scheduler: Scheduler::default(),
         rollout: RolloutRules { pilot: Slice::Percent(100) },
     }
 }

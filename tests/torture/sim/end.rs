@@ -103,8 +103,12 @@ impl Run {
             }
             let Some(monitor) = &self.monitor else { continue };
             let state = monitor.cycle.ledger.state();
-            // A landing in doubt is idle between its tries, and comes to an end in a kind world.
-            if !state.is_idle() || state.landing.is_some() {
+            // Past their bound a landing in doubt, and a base that could not be taken in or checked,
+            // are told to people and tried on (`observe::waiting`): idle between two tries, and at an
+            // end in a kind world.
+            let tries = [&state.base.take_tries, &state.base.check_tries];
+            let is_tried = tries.iter().any(|tries| tries.until.is_some());
+            if !state.is_idle() || state.landing.is_some() || is_tried {
                 idle_since = None;
             } else if let Some((number, polls)) = idle_since
                 && number == monitor.number

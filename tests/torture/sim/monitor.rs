@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use pipeline::machine::attempt::AttemptPhase;
+use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId};
 use pipeline::machine::mode::{Isolation, Rollout};
@@ -106,6 +106,8 @@ impl Port for Door {
     fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
         self.told = changes.to_vec();
     }
+
+    fn heed(&mut self, _: &State) {}
 
     fn warn(&mut self, _: &str) {}
 
@@ -274,7 +276,10 @@ impl Monitor {
     }
 
     fn find_running(&mut self, id: &AttemptId, world: &mut World, dice: &mut Dice) {
-        let found = self.cycle.ledger.state().attempts.get(id);
+        let is_open = |attempt: &&Attempt| {
+            matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
+        };
+        let found = self.cycle.ledger.state().attempts.get(id).filter(is_open);
         if let Some((agent, phase)) = found.map(|found| (found.agent.clone(), found.phase)) {
             self.find_again(id, &agent, phase, world, dice);
         }
@@ -323,7 +328,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn take(&self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
+    fn take(&mut self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
         match report {
             Report::Seen(seen) => Some(EventBody::Observation(seen)),
             Report::Started(attempt) => {
@@ -337,6 +342,11 @@ impl Monitor {
                 if let Some(phase) = known.map(|known| known.phase) {
                     self.keeper_lost(&id, phase, found, world, dice);
                 }
+                None
+            }
+            Report::Doubtful(id) => {
+                world.marks.hit("an attempt is in doubt and looked for again");
+                self.unprobed.insert(id);
                 None
             }
         }

@@ -249,7 +249,7 @@ impl Run {
         let clock = SteadyClock::start(self.wall(), &self.mono);
         let monitor = Monitor::start(&self.disk, clock, self.monitors, stop, dice);
         let ledger = &monitor.cycle.ledger;
-        self.judge.opened(ledger.seq(), ledger.state(), &self.disk, &self.world);
+        self.judge.peeked(ledger.seq(), ledger.state(), &self.disk);
         self.note(|| "a monitor starts".into());
         self.monitor = Some(monitor);
     }

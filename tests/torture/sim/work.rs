@@ -202,35 +202,40 @@ impl Job {
         }
     }
 
-    fn fault(&self) -> Observation {
+    /// As `RealWorld::spawn_or`.
+    fn fault(&self) -> Report {
         let why = String::from("disk full");
-        match &self.what {
+        Report::Seen(match &self.what {
+            What::EndStrays { attempt } | What::SayLost { attempt, .. } => {
+                return Report::Doubtful(attempt.clone());
+            }
             What::Prepare { attempt, .. }
             | What::Save { attempt, .. }
-            | What::Advance { attempt, .. }
-            | What::EndStrays { attempt }
-            | What::SayLost { attempt, .. } => {
+            | What::Advance { attempt, .. } => {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
             What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } | What::Look => {
-                Observation::LaneFaulted { why }
+                lane_fault()
             }
             What::Follow { to, behind, .. } => {
                 let (to, behind) = (oid(*to), *behind);
                 Observation::FollowRefused { to, why, behind, is_passing: true }
             }
-        }
+        })
     }
+}
+
+fn lane_fault() -> Observation {
+    Observation::LaneFaulted { why: "disk full".into() }
 }
 
 impl World {
     /// Begins a piece of work for a monitor.
     pub fn begin(&mut self, monitor: u32, what: What, dice: &mut Dice) {
         let (fault, hang) = (self.mix.fault, self.mix.hang);
+        // There is nothing in it to wait for.
         let is_said = matches!(what, What::SayLost { .. });
-        let fate = if is_said {
-            Fate::Done
-        } else if self.fails(dice, hang, "an effect is never answered") {
+        let fate = if !is_said && self.fails(dice, hang, "an effect is never answered") {
             Fate::Hangs
         } else if self.fails(dice, fault, "an effect fails") {
             let is_done = dice.permille(500);
@@ -266,7 +271,7 @@ impl World {
         if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
             // Of a look that fails nothing is told: the next one looks again.
             if job.what != What::Look {
-                self.mail.push((job.monitor, Report::Seen(job.fault())));
+                self.mail.push((job.monitor, job.fault()));
             }
             return true;
         }
@@ -275,15 +280,15 @@ impl World {
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
             Some(seen) => {
                 let is_wrong = job.fate == Fate::Misreported;
-                let seen = if is_wrong { job.fault() } else { seen };
+                let told = if is_wrong { job.fault() } else { Report::Seen(seen) };
                 if job.what == What::Look && (is_wrong || job.found.is_none()) {
                     return true;
                 }
                 let repeat = self.mix.repeat;
                 if self.fails(dice, repeat, "an answer comes twice") {
-                    self.mail.push((job.monitor, Report::Seen(seen.clone())));
+                    self.mail.push((job.monitor, told.clone()));
                 }
-                self.mail.push((job.monitor, Report::Seen(seen)));
+                self.mail.push((job.monitor, told));
             }
         }
         true
@@ -474,7 +479,7 @@ impl World {
             return Some(match self.repo.swap(LANDED, Some(base), None) {
                 Ok(()) => taken(base),
                 Err(_) => {
-                    let Some(tip) = self.repo.read(BASE) else { return Some(job.fault()) };
+                    let Some(tip) = self.repo.read(BASE) else { return Some(lane_fault()) };
                     Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
                 }
             });
@@ -498,7 +503,7 @@ impl World {
         };
         Some(match self.repo.swap(LANDED, Some(next), Some(landed)) {
             Ok(()) => taken(next),
-            Err(_) => job.fault(),
+            Err(_) => lane_fault(),
         })
     }
 

@@ -37,12 +37,12 @@ pub struct Order {
 }
 
 impl Order {
-    /// Makes the order of a live attempt, by the state's settings.
+    /// Makes the order of a live attempt, by the settings that it was added under, as
+    /// `monitor::job::order`: whatever was adopted since is for later attempts.
     pub fn of(state: &State, id: &AttemptId) -> Option<Self> {
         let attempt = state.attempts.get(id)?;
-        let settings = &state.settings;
-        let agent = state.agents.get(&attempt.agent);
-        let group = agent.and_then(|agent| settings.agents.get(agent.group));
+        let settings = state.rules_of(attempt);
+        let group = settings.group_of(&attempt.agent);
         let check = match &attempt.kind {
             AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
                 Some((commit_of(commit), settings.landing.checks.join(";")))
@@ -145,6 +145,8 @@ pub enum Report {
     Seen(Observation),
     Started(AttemptId),
     KeeperLost(AttemptId, Probe),
+    /// It could not be told that it is lost: it is looked for again.
+    Doubtful(AttemptId),
 }
 
 /// A worktree slot.
@@ -486,6 +488,7 @@ impl World {
             if !slot.is_gone {
                 assert!(!slot.is_half, "`{}` runs in a half worktree", order.attempt);
                 slot.unsaved = Some(order.attempt.clone());
+                self.truth.entry(order.attempt.clone()).or_default().has_changed = true;
             }
         }
     }
@@ -526,7 +529,10 @@ impl World {
                 Plan::NoMarker | Plan::Stale => by_exit,
                 _ => false,
             };
-        let has_changed = plan != Plan::Idle && plan != Plan::Unstartable;
+        // A power cut may take the record of a start, and leave what that run wrote in the worktree:
+        // the attempt is then run again in it, and git shows the work of both as its change.
+        let before = self.truth.get(&order.attempt).is_some_and(|truth| truth.has_changed);
+        let has_changed = before || (plan != Plan::Idle && plan != Plan::Unstartable);
         self.truth.insert(order.attempt.clone(), Truth { is_proven, has_changed });
         if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
             self.passed.insert(check.clone());

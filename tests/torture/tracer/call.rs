@@ -149,8 +149,11 @@ pub fn can_fail(point: &Point, errno: Errno) -> bool {
     // A git that cannot remove its own lock leaves it, and nobody but git may say that it is stale.
     let is_removing = is(&["unlink", "rmdir"]) && !about.ends_with(".lock");
     match errno {
-        Errno::ENOSPC => is_write || is_sync || is_making || is(&["fallocate"]),
-        Errno::EIO => is_write || is_sync || is_making || is_removing || is(&["ftruncate"]),
+        Errno::ENOSPC | Errno::EDQUOT => is_write || is_sync || is_making || is(&["fallocate"]),
+        // The second as from a network file system whose server has been exchanged.
+        Errno::EIO | Errno::ESTALE => {
+            is_write || is_sync || is_making || is_removing || is(&["ftruncate"])
+        }
         Errno::EACCES | Errno::EROFS => is_making || is_removing,
         Errno::EMFILE => is(&["open", "creat"]),
         Errno::EINTR => is_write || is_sync || is(&["open", "flock"]),

@@ -1,0 +1,62 @@
+//! What a task's stage asks for: of agents, of what is shared, and of paths.
+
+use crate::machine::amount::{self, Amounts};
+use crate::machine::id::StageName;
+use crate::machine::mode::{Isolation, Orchestration};
+use crate::machine::settings::{Settings, Stage};
+use crate::machine::task::Task;
+
+/// Tasks of one demand may stand for each other: where one cannot start, none can.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Demand {
+    /// Capabilities, sorted.
+    pub needs: Vec<String>,
+    /// The task's own amounts and the stage's; where both name one, the greater.
+    pub resources: Amounts,
+    /// Path globs that nothing else may change meanwhile; empty: not known, or nothing is changed.
+    pub touches: Vec<String>,
+    pub is_exclusive: bool,
+}
+
+impl Demand {
+    /// Returns what `task` asks for in `stage`.
+    #[must_use]
+    pub fn of(settings: &Settings, task: &Task, stage: &StageName) -> Self {
+        let config = settings.stage(stage.as_str()).map(|(_, config)| config);
+        let mut resources = config.map_or_else(Amounts::new, |config| config.resources.clone());
+        for (name, text) in &task.spec.resources {
+            // What cannot be read was refused when it was given.
+            let amount = amount::parse(name, text).unwrap_or(0);
+            let most = resources.entry(name.clone()).or_default();
+            *most = amount.max(*most);
+        }
+        let is_changing = config.is_none_or(|config| is_changing(settings, config));
+        Self {
+            needs: task.spec.needs.clone(),
+            resources,
+            touches: if is_changing { task.spec.touches.clone() } else { Vec::new() },
+            is_exclusive: task.spec.is_exclusive,
+        }
+    }
+}
+
+/// Returns true when attempts of the stage change files that others may change too.
+#[must_use]
+pub fn is_changing(settings: &Settings, stage: &Stage) -> bool {
+    stage.must_change || settings.project.isolation == Isolation::None
+}
+
+/// Returns true when nothing else may run beside: a person said so, or in hybrid mode what it may
+/// clash with is not known.
+#[must_use]
+pub fn is_alone(
+    settings: &Settings,
+    mode: Orchestration,
+    stage: &StageName,
+    demand: &Demand,
+) -> bool {
+    let config = settings.stage(stage.as_str()).map(|(_, config)| config);
+    let is_unknown =
+        demand.touches.is_empty() && config.is_none_or(|config| is_changing(settings, config));
+    demand.is_exclusive || (mode == Orchestration::Hybrid && is_unknown)
+}

@@ -1,0 +1,147 @@
+//! What runs, as far as it keeps other work from starting beside it.
+
+use std::collections::BTreeMap;
+
+use super::demand::{self, Demand};
+use crate::machine::amount::{self, Amounts};
+use crate::machine::id::{StageName, TaskId};
+use crate::machine::overlap;
+use crate::machine::state::State;
+
+/// Why work cannot start though an agent may be free.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle<'a> {
+    /// This task works on the same paths.
+    Clash(&'a TaskId),
+    /// This task must be alone.
+    Beside(&'a TaskId),
+    /// It must be alone itself, and this task still runs.
+    NotAlone(&'a TaskId),
+    /// Too little of this is free; it passes when others end.
+    Short { name: String, wanted: u64, free: u64 },
+    /// There is never so much of this.
+    Beyond { name: String, wanted: u64, all: u64 },
+}
+
+impl Obstacle<'_> {
+    /// Returns true when it passes as soon as other work ends.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Clash(_) | Self::Beside(_) | Self::NotAlone(_) | Self::Short { .. } => true,
+            Self::Beyond { .. } => false,
+        }
+    }
+
+    /// Returns it in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Clash(other) => format!("{other} changes the same paths"),
+            Self::Beside(other) => format!("{other} runs alone"),
+            Self::NotAlone(other) => format!("runs alone, and {other} is not done"),
+            Self::Short { name, wanted, free } => format!(
+                "`{name}`: needs {}, {} free",
+                amount::words(name, *wanted),
+                amount::words(name, *free)
+            ),
+            Self::Beyond { name, wanted, all } => format!(
+                "`{name}`: needs {}, there is {} in all (`scheduler.resources`)",
+                amount::words(name, *wanted),
+                amount::words(name, *all)
+            ),
+        }
+    }
+}
+
+/// What is taken, and by whom. Holds what waits too, so that what comes after it in rank does not
+/// take what it waits for.
+#[derive(Debug)]
+pub struct Load<'a> {
+    state: &'a State,
+    taken: Amounts,
+    /// Who changes paths, with the globs; what waits for paths among them.
+    changing: Vec<(&'a TaskId, Vec<String>)>,
+    /// Who must be alone and runs.
+    alone: Option<&'a TaskId>,
+    /// Who runs.
+    running: BTreeMap<&'a TaskId, ()>,
+}
+
+impl<'a> Load<'a> {
+    /// Looks at what runs. Cost: live attempts.
+    #[must_use]
+    pub fn of(state: &'a State) -> Self {
+        let (taken, running) = (Amounts::new(), BTreeMap::new());
+        let mut load = Self { state, taken, changing: Vec::new(), alone: None, running };
+        for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
+            let found = attempt.task.as_ref().and_then(|id| state.tasks.get_key_value(id));
+            if let (Some((id, task)), Some(stage)) = (found, attempt.stage()) {
+                let demand = Demand::of(&state.settings, task, stage);
+                load.start(id, stage, &demand);
+            }
+        }
+        load
+    }
+
+    /// Takes what the task asks for: it runs.
+    pub fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &Demand) {
+        self.reserve(id, demand);
+        let (settings, mode) = (&self.state.settings, self.state.orchestration);
+        if demand::is_alone(settings, mode, stage, demand) {
+            self.alone = Some(id);
+        }
+        self.running.insert(id, ());
+    }
+
+    /// Keeps what the task asks for from those that come after it.
+    pub fn reserve(&mut self, id: &'a TaskId, demand: &Demand) {
+        for (name, amount) in &demand.resources {
+            let taken = self.taken.entry(name.clone()).or_default();
+            *taken = taken.saturating_add(*amount);
+        }
+        if !demand.touches.is_empty() {
+            self.changing.push((id, demand.touches.clone()));
+        }
+    }
+
+    /// Returns what keeps the task from starting; `None`: nothing.
+    #[must_use]
+    pub fn obstacle(
+        &self,
+        id: &TaskId,
+        stage: &StageName,
+        demand: &Demand,
+    ) -> Option<Obstacle<'a>> {
+        let all = &self.state.settings.scheduler.resources;
+        let mut short = None;
+        for (name, wanted) in demand.resources.iter().filter(|(_, wanted)| **wanted > 0) {
+            let (name, wanted) = (name.clone(), *wanted);
+            let all = all.get(&name).copied().unwrap_or(0);
+            if wanted > all {
+                return Some(Obstacle::Beyond { name, wanted, all });
+            }
+            let free = all.saturating_sub(self.taken.get(&name).copied().unwrap_or(0));
+            if wanted > free && short.is_none() {
+                short = Some(Obstacle::Short { name, wanted, free });
+            }
+        }
+        let others = self.running.keys().copied();
+        if let Some(other) = self.alone.filter(|other| *other != id) {
+            return Some(Obstacle::Beside(other));
+        }
+        let (settings, mode) = (&self.state.settings, self.state.orchestration);
+        if demand::is_alone(settings, mode, stage, demand)
+            && let Some(other) = others.into_iter().find(|other| *other != id)
+        {
+            return Some(Obstacle::NotAlone(other));
+        }
+        short.or_else(|| self.clash(id, demand))
+    }
+
+    fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
+        let mut others = self.changing.iter().filter(|(other, _)| *other != id);
+        let found = others.find(|(_, globs)| overlap::any_overlap(globs, &demand.touches));
+        found.map(|(other, _)| Obstacle::Clash(other))
+    }
+}
