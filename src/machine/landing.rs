@@ -216,6 +216,10 @@ fn conflicts(
     paths: &[String],
     with: &[TaskId],
 ) -> Vec<Change> {
+    // Told late, after another try at the same merge was told: what came of that one goes on.
+    if landing.phase != LandingPhase::Merging {
+        return Vec::new();
+    }
     let task = &state.tasks[&landing.task];
     let others: Vec<&str> = with.iter().map(TaskId::as_str).collect();
     let whose = if others.is_empty() {

@@ -56,6 +56,29 @@ fn shadow_waits_for_a_landing_that_is_being_moved() {
 }
 
 #[test]
+fn a_conflict_told_late_does_not_give_up_a_landing_that_is_being_moved() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    let (task, number) = (id("A"), 1);
+    let merged = Observation::Merged {
+        task: task.clone(),
+        number,
+        commit: commit.clone(),
+        onto: onto.clone(),
+        protected: Vec::new(),
+    };
+    m.see(merged);
+    let (paths, with) = (vec!["f".to_owned()], Vec::new());
+    m.see(Observation::MergeConflicts { task: task.clone(), number, onto, paths, with });
+    stands(&m, &[("A", "landing")]);
+    m.see(Observation::Landed { task, number, commit });
+    stands(&m, &[("A", "completed")]);
+    assert_eq!(m.state.tasks[&id("A")].tally.send_backs, 0);
+}
+
+#[test]
 fn an_agent_that_comes_back_gets_a_slot_that_it_has_not_had() {
     let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 0);
     m.add(&[new_task("A", &[])]);
