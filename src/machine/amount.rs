@@ -17,17 +17,15 @@ pub fn parse(name: &str, text: &str) -> Option<u64> {
     if name == MEMORY { bytes(text) } else { thousandths(text) }
 }
 
+/// Powers of two, and what they are called.
+const UNITS: [(u32, &str); 6] =
+    [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B"), (0, "")];
+
 fn bytes(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..end].parse().ok()?;
-    let shift = match text[end..].trim_start() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
+    let unit = text[end..].trim_start();
+    let (shift, _) = UNITS.into_iter().find(|(_, name)| *name == unit)?;
     number.checked_mul(1 << shift)
 }
 
@@ -51,15 +49,14 @@ pub fn example(name: &str) -> &'static str {
 #[must_use]
 pub fn words(name: &str, amount: u64) -> String {
     if name == MEMORY {
-        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let unit = units.iter().find(|(shift, _)| amount >= 1 << shift);
-        return match unit {
-            Some((shift, unit)) => {
-                let tenths = u128::from(amount) * 10 >> shift;
-                let (whole, tenth) = (tenths / 10, tenths % 10);
-                if tenth == 0 { format!("{whole}{unit}") } else { format!("{whole}.{tenth}{unit}") }
-            }
-            None => format!("{amount}B"),
+        let unit = UNITS.into_iter().find(|(shift, _)| amount >= 1 << shift);
+        let (shift, unit) = unit.unwrap_or((0, "B"));
+        let tenths = (u128::from(amount) * 10) >> shift;
+        let (whole, tenth) = (tenths / 10, tenths % 10);
+        return if tenth == 0 {
+            format!("{whole}{unit}")
+        } else {
+            format!("{whole}.{tenth}{unit}")
         };
     }
     let (whole, part) = (amount / 1000, amount % 1000);

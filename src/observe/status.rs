@@ -1,6 +1,5 @@
 //! What `pipeline status --json` prints, and the queues and agents of `state.json`.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
@@ -14,7 +13,7 @@ use super::words::{self, Stamp};
 use crate::machine::State;
 use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
-use crate::machine::task::{Priority, Task, TaskKind, TaskPhase};
+use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
 /// Version of the documents' shape.
@@ -158,17 +157,10 @@ pub fn agent_entries(state: &State, at: Time) -> BTreeMap<&str, AgentEntry<'_>> 
     agents.map(|agent| (agent.name.as_str(), agents::entry(state, agent, at))).collect()
 }
 
-/// The order of the machine's ready queues: front first, then priority, then age.
-type Rank = (bool, Reverse<Priority>, u64);
-
-fn rank(task: &Task) -> Rank {
-    (!task.is_front, Reverse(task.spec.priority), task.entry)
-}
-
-/// Returns the tasks that are no epics, in order of rank.
+/// Returns the tasks that are no epics, in the order of the machine's ready queues.
 fn ranked(state: &State) -> Vec<&Task> {
     let tasks = state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task);
-    let mut tasks: Vec<(Rank, &Task)> = tasks.map(|task| (rank(task), task)).collect();
+    let mut tasks: Vec<_> = tasks.map(|task| (state.rank(&task.id), task)).collect();
     tasks.sort_unstable_by_key(|(rank, _)| *rank);
     tasks.into_iter().map(|(_, task)| task).collect()
 }

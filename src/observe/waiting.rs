@@ -13,6 +13,8 @@ use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::schedule::can_serve;
+use crate::machine::schedule::demand::Demand;
+use crate::machine::schedule::load::{Load, Obstacle};
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -26,7 +28,7 @@ const NAMES_MAX: usize = 5;
 pub enum On {
     /// Tasks it depends on.
     Dependency,
-    /// The base conflicts with what has landed.
+    /// The base conflicts with what has landed, or another task works on the same paths.
     Conflict,
     /// A pause after a failure.
     Backoff,
@@ -98,13 +100,16 @@ pub struct Waits<'a> {
     shared: Option<Reason>,
     /// By stage and what is needed.
     agents: BTreeMap<(&'a str, &'a [String]), Reason>,
+    /// What runs.
+    load: Load<'a>,
 }
 
 impl<'a> Waits<'a> {
     /// Looks at what holds for all tasks.
     #[must_use]
     pub fn new(state: &'a State) -> Self {
-        Self { state, shared: shared(state), agents: BTreeMap::new() }
+        let (agents, load) = (BTreeMap::new(), Load::of(state));
+        Self { state, shared: shared(state), agents, load }
     }
 
     /// Returns what the task waits for; `None` for an epic, and for a task that is being worked on
@@ -155,6 +160,10 @@ impl<'a> Waits<'a> {
             && let Some(current) = state.current.as_ref().filter(|current| **current != task.id)
         {
             return Reason::new(On::Agent, format!("{current} is the current task"));
+        }
+        let demand = Demand::of(&state.settings, task, stage);
+        if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
+            return obstructed(&obstacle);
         }
         let key = (stage.as_str(), task.spec.needs.as_slice());
         let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, key.1));
@@ -221,6 +230,14 @@ impl<'a> Waits<'a> {
         };
         Some(Reason::new(On::Rollout, what))
     }
+}
+
+fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
+    let on = match obstacle {
+        Obstacle::Clash(_) | Obstacle::Beside(_) | Obstacle::NotAlone(_) => On::Conflict,
+        Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
+    };
+    Reason::new(on, obstacle.words())
 }
 
 fn held(id: &TaskId) -> Reason {

@@ -21,13 +21,13 @@ impl Rank {
     /// Returns the task's place under `policy`.
     #[must_use]
     pub fn of(task: &Task, policy: Policy) -> Self {
-        let lack_of_priority = match task.spec.priority {
-            _ if policy == Policy::Fifo => 0,
+        let lack = match task.spec.priority {
             Priority::Critical => 0,
             Priority::High => 1,
             Priority::Medium => 2,
             Priority::Low => 3,
         };
+        let lack_of_priority = if policy == Policy::Fifo { 0 } else { lack };
         let by_policy = match policy {
             Policy::CriticalPath => u64::MAX - task.weight.tail_ms,
             Policy::Shortest => task.weight.own_ms,

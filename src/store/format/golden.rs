@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{decode_changes_text, decode_state_text, drive, encode_changes, encode_state, sample};
 use crate::machine::Change;
+use crate::machine::settings::Scheduler;
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("state").join(name)
@@ -130,6 +131,14 @@ fn committed_checkpoint_is_read_and_written_as_ever() {
     let sample =
         check_sample("checkpoint-v1.json", &format!("{}\n", encode_state(&state).unwrap()));
     assert_eq!(decode_state_text(&sample).unwrap(), state);
+}
+
+#[test]
+fn checkpoint_of_before_the_scheduler_is_read() {
+    let text = fs::read_to_string(path("samples").join("checkpoint-v1-first.json")).unwrap();
+    let state = decode_state_text(&text).unwrap();
+    assert_eq!(state.settings.scheduler, Scheduler::default());
+    assert!(!state.tasks.is_empty());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit,
+    AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
     Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::state::Drain;
@@ -52,7 +52,7 @@ fn stage(name: &str, short: &str, must_change: bool) -> Stage {
         silence_ms: 600_000,
         labels: Vec::new(),
         returns_to: (!must_change).then(|| "implementation".into()),
-        resources: Default::default(),
+        resources: [("db".to_owned(), 1000)].into(),
         estimate_ms: 600_000,
     }
 }
@@ -117,7 +117,11 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             checks_timeout_ms: 1_800_000,
             protect: strings(&["pipeline.toml", ".github/**"]),
         },
-        scheduler: Scheduler::default(),
+        scheduler: Scheduler {
+            policy: Policy::Shortest,
+            resources: [("db".to_owned(), 4000), ("memory".to_owned(), 8 << 30)].into(),
+            ..Scheduler::default()
+        },
         rollout: RolloutRules { pilot },
     }
 }
