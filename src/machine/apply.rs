@@ -65,6 +65,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
+        ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);

@@ -81,7 +81,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::CannotStart { .. }
         | Observation::Advanced { .. }
         | Observation::AttemptFaulted { .. }
-        | Observation::ShortageSeen { .. } => Step::note("not of the lane"),
+        | Observation::ShortageSeen { .. }
+        | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
 }
 

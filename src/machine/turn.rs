@@ -274,7 +274,8 @@ pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
         && base.is_taken();
     let is_unknown = |commit: &Oid| !base.green.contains(commit) && !base.is_red_at(commit);
     let disputed = landing::disputed(state).map(|disputed| disputed.onto);
-    let newest = base.tip.as_ref().filter(|_| !state.is_paused && has_open_work(state));
+    let is_quiet = state.is_paused || state.overload.is_some();
+    let newest = base.tip.as_ref().filter(|_| !is_quiet && has_open_work(state));
     disputed.or(newest).filter(|commit| may_run && is_unknown(commit))
 }
 
@@ -305,6 +306,7 @@ fn may_launch(state: &State) -> bool {
         && state.drain.is_none()
         && state.shortage.is_none()
         && is_base_good(state)
+        && state.overload.is_none()
 }
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.

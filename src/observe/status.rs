@@ -43,7 +43,7 @@ pub struct StatusDocument<'a> {
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
-    /// What the machine is short of; in the JSON each task that waits for it says so.
+    /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
 }
@@ -140,7 +140,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         landing: landing(state),
         metrics: figures(state, at),
         has_git: state.settings.project.isolation == Isolation::Worktree,
-        shortage: state.shortage.as_deref(),
+        shortage: state.shortage.as_deref().or(state.overload.as_deref()),
     }
 }
 

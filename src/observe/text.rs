@@ -26,7 +26,7 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     out.push_str(&page.paint(Ink::Faint, &mode_line(status)));
     out.push('\n');
     if let Some(what) = status.shortage {
-        let line = format!("nothing new starts for now: {}", first_line(what));
+        let line = format!("nothing new starts: {}", first_line(what));
         out.push_str(&format!("{}\n", cut(&line, page.columns())));
     }
     out.push_str(&base_lines(status, page));

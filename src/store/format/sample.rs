@@ -308,6 +308,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::CurrentTaskSet { id: None },
         ProjectChange::ShortageSet { what: Some("the disk is full".into()) },
         ProjectChange::ShortageSet { what: None },
+        ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
+        ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
     ]);
     changes.into_iter().map(Change::Project).collect()
