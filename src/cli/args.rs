@@ -404,7 +404,9 @@ pub fn right_command(word: &str) -> Option<String> {
     if value::rollout(word).is_some() {
         return Some(format!("`{word}` is a rollout: pipeline rollout set {word}"));
     }
-    value::orchestration(word).is_some().then(|| format!("`{word}` is a mode: pipeline mode switch {word}"))
+    value::orchestration(word)
+        .is_some()
+        .then(|| format!("`{word}` is a mode: pipeline mode switch {word}"))
 }
 
 impl Early {
