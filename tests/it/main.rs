@@ -11,6 +11,7 @@ mod machine_cases;
 mod machine_doubt;
 mod machine_phase;
 mod machine_relined;
+mod machine_schedule;
 mod machine_support;
 mod monitor_kill;
 mod monitor_run;
