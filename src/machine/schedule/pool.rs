@@ -50,6 +50,19 @@ impl<'a> Pool<'a> {
         })
     }
 
+    /// Returns the free agents that have ended one attempt less than a multiple of `every`.
+    #[must_use]
+    pub fn due(&self, every: u64) -> Vec<&'a Agent> {
+        let is_due = |agent: &&Agent| (agent.completed + agent.failed) % every == every - 1;
+        self.agents().filter(is_due).collect()
+    }
+
+    /// Returns true while the agent has not been taken.
+    #[must_use]
+    pub fn has(&self, agent: &Agent) -> bool {
+        self.free.contains(&agent.name)
+    }
+
     /// Takes an agent out.
     pub fn take(&mut self, agent: &Agent) {
         self.free.remove(&agent.name);
