@@ -2,6 +2,7 @@
 
 use pipeline::machine::Command;
 use pipeline::machine::event::{Edit, NewTask};
+use pipeline::machine::mode::Orchestration;
 use pipeline::machine::schedule::AGEING;
 use pipeline::machine::settings::Policy;
 use pipeline::machine::task::Priority;
@@ -195,5 +196,26 @@ fn an_agent_ages_by_its_own_attempts_whatever_others_do_meanwhile() {
         });
         // Of those that were there before `low` up to four stood in front of it.
         assert!(took <= AGEING * 5, "{took} assignments, {begun} before");
+    }
+}
+
+#[test]
+fn in_sequential_mode_too_the_least_task_gets_its_turn() {
+    for older in 0..3 {
+        let mut m = busy_machine(Policy::Priority);
+        m.must(Command::SwitchMode {
+            to: Orchestration::Sequential,
+            wait_ms: None,
+            is_forced: true,
+        });
+        let names: Vec<String> = (0..older).map(|number| format!("older{number}")).collect();
+        let old = names.iter().map(|name| ranked(name, Priority::Low));
+        m.add(&old.chain([ranked("low", Priority::Low)]).collect::<Vec<_>>());
+        let took = stream(&mut m, "low", |m, _| {
+            let task = at_work(m).expect("the agent has work");
+            m.run(&task, End::Done);
+            m.land(&task);
+        });
+        assert!(took <= AGEING * (older + 1), "{took} tasks, {older} older");
     }
 }
