@@ -1,6 +1,6 @@
 //! A named worker.
 
-use super::id::{AgentName, AttemptId, StageName};
+use super::id::{AgentName, AttemptId, StageName, TaskId};
 use super::time::Time;
 
 /// An agent and what it does now.
@@ -22,6 +22,8 @@ pub struct Agent {
     pub failed: u64,
     pub busy_ms: u64,
     pub idle_since: Time,
+    /// The task it has, or had last.
+    pub last_task: Option<TaskId>,
 }
 
 impl Agent {

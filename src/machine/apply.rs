@@ -239,6 +239,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
     if attempt.is_work() {
         if let Some(agent) = state.agents.get_mut(&attempt.agent) {
             agent.attempt = Some(attempt.id.clone());
+            agent.last_task.clone_from(&attempt.task);
         }
         state.metrics.attempts += 1;
         let monitor = &mut state.monitor;
@@ -477,6 +478,7 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 failed: 0,
                 busy_ms: 0,
                 idle_since: at,
+                last_task: None,
             });
             agent.group = group;
             agent.stages = config.stages.iter().map(StageName::new).collect();

@@ -18,7 +18,7 @@ use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
-use super::settings::Settings;
+use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
 use super::weigh::Weighing;
@@ -126,6 +126,12 @@ impl State {
         };
         super::apply::hire(&mut state, at);
         state
+    }
+
+    /// Returns the group that an agent is of.
+    #[must_use]
+    pub fn group_of(&self, agent: &Agent) -> Option<&AgentGroup> {
+        self.settings.agents.get(agent.group)
     }
 
     /// Returns the settings that a live attempt was added under, by which it is run and judged.

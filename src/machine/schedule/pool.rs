@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::demand::Demand;
 use crate::machine::agent::Agent;
+use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
+use crate::machine::overlap;
+use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
 use crate::machine::task::Task;
 
@@ -33,14 +36,26 @@ impl<'a> Pool<'a> {
         self.free.iter().map(|name| &self.state.agents[*name])
     }
 
-    /// Returns the best free agent for a task's stage: not the one to avoid if another is free, then
-    /// the one that completed least, then by name. Cost: free agents.
+    /// Returns the best free agent for a task's stage, among those that serve it and have what it
+    /// asks for. In this order:
+    ///
+    /// 1. not the one that lost the task's last attempt;
+    /// 2. one of a group that is meant for tasks so complex, then of one that says nothing;
+    /// 3. for a complex task of the highest tier, for others of the lowest;
+    /// 4. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
+    ///    the same epic or touches the same paths;
+    /// 5. the one that completed least, then the one idle longest, then by name.
+    ///
+    /// It is chosen among those that are free, so none of this lets a task wait. Cost: free agents.
     #[must_use]
     pub fn best(&self, task: &Task, stage: &StageName, demand: &Demand) -> Option<&'a Agent> {
+        let complexity = complexity::of(&task.spec);
         let able = self.agents().filter(|agent| can_serve(self.state, agent, stage, &demand.needs));
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
-            (is_avoided, agent.completed, &agent.name)
+            let unfitness = unfitness(self.state.group_of(agent), complexity);
+            let strangeness = strangeness(self.state, agent, task);
+            (is_avoided, unfitness, strangeness, agent.completed, agent.idle_since, &agent.name)
         })
     }
 
@@ -50,11 +65,43 @@ impl<'a> Pool<'a> {
     }
 }
 
+/// Returns how ill a group suits tasks so complex; 0 and the lowest tier, or for complex tasks the
+/// highest, are best.
+fn unfitness(group: Option<&AgentGroup>, complexity: Complexity) -> (u8, u32) {
+    let Some(group) = group else { return (u8::MAX, u32::MAX) };
+    let is_meant = group.complexity.iter().any(|word| word == complexity.word());
+    let by_word = match (is_meant, group.complexity.is_empty()) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
+    };
+    let by_tier = match complexity {
+        Complexity::Simple | Complexity::Moderate => group.tier,
+        Complexity::Complex => u32::MAX - group.tier,
+    };
+    (by_word, by_tier)
+}
+
+/// Returns how little an agent knows of the task: 0, it had it last; 1, it had one of the same epic
+/// or paths last; 2, nothing.
+fn strangeness(state: &State, agent: &Agent, task: &Task) -> u8 {
+    if !state.settings.scheduler.affinity {
+        return 0;
+    }
+    let Some(last) = agent.last_task.as_ref().and_then(|id| state.tasks.get(id)) else { return 2 };
+    if last.id == task.id {
+        return 0;
+    }
+    let (last, spec) = (&last.spec, &task.spec);
+    let is_of_epic = spec.parent.is_some() && spec.parent == last.parent;
+    if is_of_epic || overlap::any_overlap(&spec.touches, &last.touches) { 1 } else { 2 }
+}
+
 /// Returns true when the agent serves the stage and has what is needed; its own name and its
 /// group's count as capabilities.
 #[must_use]
 pub fn can_serve(state: &State, agent: &Agent, stage: &StageName, needs: &[String]) -> bool {
-    let group = state.settings.agents.get(agent.group).map_or("", |group| group.name.as_str());
+    let group = state.group_of(agent).map_or("", |group| group.name.as_str());
     let has = |need: &String| {
         agent.capabilities.contains(need) || agent.name.as_str() == need || group == need
     };

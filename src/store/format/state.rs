@@ -104,20 +104,23 @@ mirror! { struct Metrics {
 
 mirror! { struct StageSum { count: u64, total_ms: u64, samples_ms: Vec<u64> } }
 
-mirror! { struct Agent {
-    name: AgentName,
-    group: usize,
-    stages: Vec<StageName>,
-    capabilities: Vec<String>,
-    is_paused: bool,
-    is_retired: bool,
-    attempt: Option<AttemptId>,
-    slot: u32,
-    completed: u64,
-    failed: u64,
-    busy_ms: u64,
-    idle_since: Time,
-} }
+mirror! {
+    struct Agent {
+        name: AgentName,
+        group: usize,
+        stages: Vec<StageName>,
+        capabilities: Vec<String>,
+        is_paused: bool,
+        is_retired: bool,
+        attempt: Option<AttemptId>,
+        slot: u32,
+        completed: u64,
+        failed: u64,
+        busy_ms: u64,
+        idle_since: Time,
+    }
+    optional { last_task: Option<TaskId> }
+}
 
 /// Mirrors a map as the array of its values, each of which carries its key.
 macro_rules! mirror_keyed {

@@ -1,0 +1,173 @@
+//! Which agent gets a task: fitness, affinity, turns, escalation, and agents that fail.
+
+use pipeline::machine::event::NewTask;
+use pipeline::machine::id::AgentName;
+use pipeline::machine::settings::{AgentGroup, Settings};
+use pipeline::machine::task::TaskKind;
+use pipeline::machine::{Command, Observation};
+
+use crate::machine_support::{End, Machine, group, id, new_task, settings};
+
+/// One stage, which the groups serve.
+fn machine(groups: Vec<AgentGroup>, change: impl FnOnce(&mut Settings)) -> Machine {
+    let mut settings = settings();
+    settings.stages = settings.stages[2..3].to_vec();
+    settings.agents = groups;
+    change(&mut settings);
+    let mut machine = Machine::new(settings);
+    machine.begin();
+    machine
+}
+
+fn serving(name: &str, count: u32) -> AgentGroup {
+    group(name, &["implementation"], count)
+}
+
+fn of_tier(name: &str, tier: u32) -> AgentGroup {
+    AgentGroup { tier, ..serving(name, 1) }
+}
+
+fn task(name: &str, change: impl FnOnce(&mut NewTask)) -> NewTask {
+    let mut task = new_task(name, &[]);
+    change(&mut task);
+    task
+}
+
+fn as_complex_as(name: &str, word: &str) -> NewTask {
+    task(name, |task| task.spec.complexity = Some(word.into()))
+}
+
+/// Adds the task and returns who gets it.
+fn goes_to(m: &mut Machine, task: NewTask) -> String {
+    let name = task.id.clone().expect("it has a name");
+    m.add(&[task]);
+    m.turns();
+    m.work(name.as_str()).agent.to_string()
+}
+
+fn pause(m: &mut Machine, name: &str) {
+    m.must(Command::PauseAgent { name: AgentName::new(name) });
+}
+
+fn resume(m: &mut Machine, name: &str) {
+    m.must(Command::ResumeAgent { name: AgentName::new(name) });
+}
+
+#[test]
+fn simple_tasks_go_to_the_lowest_free_tier_and_complex_ones_to_the_highest() {
+    let groups = vec![of_tier("middle", 2), of_tier("high", 3), of_tier("low", 1)];
+    let mut m = machine(groups, |_| {});
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    assert_eq!(goes_to(&mut m, as_complex_as("B", "simple")), "middle");
+    assert_eq!(goes_to(&mut m, as_complex_as("C", "simple")), "high");
+    for task in ["A", "B", "C"] {
+        m.run(task, End::Done);
+    }
+    assert_eq!(goes_to(&mut m, as_complex_as("D", "complex")), "high");
+    assert_eq!(goes_to(&mut m, as_complex_as("E", "complex")), "middle");
+    m.state.check();
+}
+
+#[test]
+fn how_complex_a_task_is_is_assessed_where_nobody_says_it() {
+    let mut m = machine(vec![of_tier("low", 1), of_tier("high", 2)], |_| {});
+    let big = task("A", |task| {
+        task.spec.body = "b".repeat(3000);
+        task.spec.touches = (0..9).map(|n| format!("src/{n}")).collect();
+    });
+    assert_eq!(goes_to(&mut m, big), "high");
+    m.run("A", End::Done);
+    let small = task("B", |task| task.spec.body = "one word".into());
+    assert_eq!(goes_to(&mut m, small), "low");
+}
+
+#[test]
+fn a_group_is_preferred_for_the_complexity_it_names_and_takes_others_rather_than_idle() {
+    let mut named = of_tier("named", 1);
+    named.complexity = vec!["complex".into()];
+    let mut m = machine(vec![named, of_tier("plain", 9)], |_| {});
+    // The tier alone would say `plain`.
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "complex")), "named");
+    m.run("A", End::Done);
+    assert_eq!(goes_to(&mut m, as_complex_as("B", "simple")), "plain");
+    assert_eq!(goes_to(&mut m, as_complex_as("C", "simple")), "named");
+}
+
+#[test]
+fn an_agent_that_knows_the_epic_or_the_files_is_preferred() {
+    let below = |name: &str| task(name, |task| task.spec.parent = Some(id("E")));
+    let at = |name: &str, glob: &str| task(name, |task| task.spec.touches = vec![glob.into()]);
+    let epics = [below("B"), below("C")];
+    let files = [at("B", "src/b/**"), at("C", "src/b/x.rs")];
+    for ([first, second], is_on) in
+        [(&epics, true), (&epics, false), (&files, true), (&files, false)]
+    {
+        let groups = vec![serving("a", 1), serving("b", 1)];
+        let mut m = machine(groups, |settings| settings.scheduler.affinity = is_on);
+        m.add(&[task("E", |task| task.spec.kind = TaskKind::Epic)]);
+        assert_eq!(goes_to(&mut m, at("A", "src/a/**")), "a");
+        assert_eq!(goes_to(&mut m, first.clone()), "b");
+        m.run("A", End::Done);
+        m.run("B", End::Done);
+        // Both are as busy and idle as long; `a` comes first by name.
+        assert_eq!(goes_to(&mut m, second.clone()), if is_on { "b" } else { "a" });
+    }
+}
+
+#[test]
+fn affinity_lets_no_task_wait() {
+    let mut m = machine(vec![serving("a", 1), serving("b", 1)], |_| {});
+    let at = |name: &str| task(name, |task| task.spec.touches = vec!["src/b/**".into()]);
+    assert_eq!(goes_to(&mut m, at("A")), "a");
+    m.run("A", End::Done);
+    pause(&mut m, "a");
+    assert_eq!(goes_to(&mut m, at("B")), "b");
+}
+
+#[test]
+fn a_task_goes_on_with_the_agent_that_did_its_earlier_stage() {
+    let mut settings = settings();
+    settings.stages = settings.stages[1..3].to_vec();
+    settings.agents = vec![group("all", &["test", "implementation"], 2)];
+    let mut m = Machine::new(settings);
+    m.begin();
+    pause(&mut m, "all-1");
+    m.add(&[new_task("A", &[])]);
+    m.turns();
+    let attempt = m.start("A");
+    resume(&mut m, "all-1");
+    m.exit(&attempt, End::Done);
+    // `all-1` has completed nothing yet and has been idle longer.
+    assert_eq!(m.work("A").agent.as_str(), "all-2");
+}
+
+#[test]
+fn among_equals_the_least_busy_goes_first_then_the_longest_idle() {
+    let mut m = machine(vec![serving("w", 3)], |settings| settings.scheduler.affinity = false);
+    let mut order = Vec::new();
+    for number in 0..6 {
+        let name = format!("T{number}");
+        order.push(goes_to(&mut m, new_task(&name, &[])));
+        m.now = m.now.plus_ms(1000);
+        m.run(&name, End::Done);
+    }
+    assert_eq!(order, ["w-1", "w-2", "w-3", "w-1", "w-2", "w-3"]);
+    // As busy as the others, and idle the shortest.
+    pause(&mut m, "w-1");
+    assert_eq!(goes_to(&mut m, new_task("U", &[])), "w-2");
+    m.run("U", End::Done);
+    resume(&mut m, "w-1");
+    assert_eq!(goes_to(&mut m, new_task("V", &[])), "w-1");
+}
+
+#[test]
+fn after_a_lost_attempt_another_agent_is_preferred_to_the_one_that_knows_the_task() {
+    let mut m = machine(vec![serving("w", 2)], |_| {});
+    assert_eq!(goes_to(&mut m, new_task("A", &[])), "w-1");
+    let attempt = m.start("A");
+    let why = "its keeper is gone".to_owned();
+    m.see(Observation::Lost { attempt: attempt.clone(), why });
+    m.save(&attempt, true, &[]);
+    m.pass_to_deadline();
+    assert_eq!(m.work("A").agent.as_str(), "w-2");
+}
