@@ -12,9 +12,9 @@ use crate::machine::agent::Agent;
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
-use crate::machine::schedule::can_serve;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
+use crate::machine::schedule::pool::{lacking, may_take};
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -98,8 +98,8 @@ pub struct Waits<'a> {
     state: &'a State,
     /// Holds for every task that is ready.
     shared: Option<Reason>,
-    /// By stage and what is needed.
-    agents: BTreeMap<(&'a str, &'a [String]), Reason>,
+    /// By stage, what is needed, and the least tier.
+    agents: BTreeMap<(&'a str, &'a [String], u32), Reason>,
     /// What runs.
     load: Load<'a>,
 }
@@ -165,8 +165,8 @@ impl<'a> Waits<'a> {
         if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
-        let key = (stage.as_str(), task.spec.needs.as_slice());
-        let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, key.1));
+        let key = (stage.as_str(), task.spec.needs.as_slice(), demand.tier_min);
+        let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, &demand));
         reason.clone()
     }
 
@@ -295,35 +295,33 @@ fn base_trouble(state: &State) -> String {
     format!("the monitor looks at `{name}` first")
 }
 
-/// Returns which agents of the stage are missing or busy.
-fn of_agents(state: &State, stage: &StageName, needs: &[String]) -> Reason {
-    let serving: Vec<&Agent> = state
-        .agents
-        .values()
-        .filter(|agent| !agent.is_retired && agent.stages.contains(stage))
-        .collect();
-    if serving.is_empty() {
-        return Reason::new(On::Agent, format!("no agent serves stage `{stage}`"));
-    }
-    let able = || serving.iter().filter(|agent| can_serve(state, agent, stage, needs));
-    if able().next().is_none() {
-        let what = format!("no agent of stage `{stage}` has `{}`", needs.join("`, `"));
+/// Returns which agents of the stage are missing, busy or cool down.
+fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
+    if let Some(what) = lacking(state, stage, &demand.needs) {
         return Reason::new(On::Agent, first_line(&what));
     }
-    let names = |agents: &mut dyn Iterator<Item = &&Agent>| {
+    let able = || {
+        let there = state.agents.values().filter(|agent| !agent.is_retired);
+        there.filter(|agent| may_take(state, agent, stage, demand))
+    };
+    let names = |agents: &mut dyn Iterator<Item = &Agent>| {
         let all: Vec<&str> = agents.map(|agent| agent.name.as_str()).take(NAMES_MAX).collect();
         all.join(", ")
     };
-    if able().all(|agent| agent.is_paused) {
-        let what = format!("{} paused: pipeline agent resume", names(&mut able()));
-        return Reason::new(On::Agent, what);
-    }
+    let who = match demand.tier_min {
+        0 => format!("stage `{stage}`"),
+        tier => format!("stage `{stage}`, from tier {tier} on after failures"),
+    };
     let free = names(&mut able().filter(|agent| agent.is_free()));
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
+    if able().all(|agent| agent.is_paused) {
+        let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
+        return Reason::new(On::Agent, what);
+    }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
-    Reason::new(On::Agent, format!("stage `{stage}`: {busy} busy"))
+    Reason::new(On::Agent, format!("{who}: {busy} busy"))
 }
 
 #[cfg(test)]

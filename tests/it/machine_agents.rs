@@ -1,12 +1,12 @@
 //! Which agent gets a task: fitness, affinity, turns, escalation, and agents that fail.
 
-use pipeline::machine::event::NewTask;
+use pipeline::machine::event::{NewTask, RetryTarget};
 use pipeline::machine::id::AgentName;
 use pipeline::machine::settings::{AgentGroup, Settings};
 use pipeline::machine::task::TaskKind;
 use pipeline::machine::{Command, Observation};
 
-use crate::machine_support::{End, Machine, group, id, new_task, settings};
+use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
 
 /// One stage, which the groups serve.
 fn machine(groups: Vec<AgentGroup>, change: impl FnOnce(&mut Settings)) -> Machine {
@@ -170,4 +170,103 @@ fn after_a_lost_attempt_another_agent_is_preferred_to_the_one_that_knows_the_tas
     m.save(&attempt, true, &[]);
     m.pass_to_deadline();
     assert_eq!(m.work("A").agent.as_str(), "w-2");
+}
+
+fn fail(m: &mut Machine, name: &str, end: End) {
+    m.run(name, end);
+    m.pass_to_deadline();
+}
+
+#[test]
+fn after_failed_or_empty_attempts_only_a_higher_tier_gets_the_task() {
+    let mut m = machine(vec![of_tier("low", 1), of_tier("high", 2)], |_| {});
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    assert_eq!(goes_to(&mut m, as_complex_as("B", "complex")), "high");
+    let attempt = m.start("A");
+    let exit = exit(End::Done, m.now);
+    m.see(Observation::Exited { attempt: attempt.clone(), exit: Box::new(exit) });
+    // Said completed and changed nothing.
+    m.save(&attempt, false, &[]);
+    m.pass_to_deadline();
+    assert_eq!(m.stand("A"), "ready impl", "the low one is free and may not take it");
+    m.run("B", End::Done);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    m.state.check();
+}
+
+#[test]
+fn each_so_many_failures_ask_for_one_tier_more_up_to_the_highest() {
+    let groups = vec![of_tier("one", 1), of_tier("five", 5), of_tier("nine", 9)];
+    let mut m = machine(groups, |settings| {
+        settings.scheduler.escalate_after = 1;
+        settings.limits.attempts_per_stage = 5;
+    });
+    m.add(&[as_complex_as("A", "simple")]);
+    m.turns();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(m.work("A").agent.to_string());
+        fail(&mut m, "A", End::Fail);
+    }
+    assert_eq!(order, ["one", "five", "nine", "nine"]);
+}
+
+#[test]
+fn a_task_is_counted_from_the_lowest_tier_again_at_its_next_stage_and_after_a_retry() {
+    let mut settings = settings();
+    settings.stages = settings.stages[1..3].to_vec();
+    settings.agents = vec![
+        AgentGroup { tier: 1, ..group("low", &["test", "implementation"], 1) },
+        AgentGroup { tier: 2, ..group("high", &["test", "implementation"], 1) },
+    ];
+    settings.scheduler.escalate_after = 1;
+    settings.scheduler.affinity = false;
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    m.turns();
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    m.run("A", End::Done);
+    assert_eq!((m.stand("A").as_str(), m.work("A").agent.as_str()), ("working A.impl.1", "low"));
+    fail(&mut m, "A", End::Fail);
+    m.run("A", End::Blocked);
+    let target = RetryTarget::Tasks(vec![id("A")]);
+    m.must(Command::RetryTasks { target, stage: None, note: None, is_fresh: false });
+    assert_eq!(m.work("A").agent.as_str(), "low");
+}
+
+#[test]
+fn where_no_higher_tier_can_take_it_failures_change_nothing() {
+    let mut needy = of_tier("low", 1);
+    needy.capabilities = vec!["gpu".into()];
+    let mut m = machine(vec![needy, of_tier("high", 2)], |_| {});
+    let task = task("A", |task| task.spec.needs = vec!["gpu".into()]);
+    assert_eq!(goes_to(&mut m, task), "low");
+    fail(&mut m, "A", End::Fail);
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.work("A").agent.as_str(), "low");
+}
+
+#[test]
+fn sent_back_too_often_is_blocked_with_all_the_evidence() {
+    let mut settings = settings();
+    settings.limits.send_backs = 2;
+    let mut m = Machine::new(settings);
+    m.begin();
+    m.add(&[new_task("A", &[])]);
+    m.turns();
+    m.run("A", End::Done);
+    m.run("A", End::Done);
+    for _ in 0..3 {
+        m.run("A", End::Done);
+        m.run("A", End::Changes);
+    }
+    assert_eq!(m.stand("A"), "blocked changes_requested impl");
+    let evidence = &m.state.tasks[&id("A")].evidence;
+    let from: Vec<&str> = evidence.iter().map(|evidence| evidence.from.as_str()).collect();
+    assert_eq!(from, ["A.super.1", "A.super.2", "A.super.3"]);
+    assert!(evidence.iter().all(|evidence| evidence.text == "more"), "{evidence:?}");
 }

@@ -97,7 +97,7 @@ impl<'a> Round<'a> {
                 true
             }
             Some(obstacle) => {
-                if obstacle.is_passing() && has_agent(self.state, stage, &demand.needs) {
+                if obstacle.is_passing() && has_agent(self.state, stage, demand) {
                     self.load.reserve(id, demand);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }

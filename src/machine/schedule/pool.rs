@@ -50,7 +50,7 @@ impl<'a> Pool<'a> {
     #[must_use]
     pub fn best(&self, task: &Task, stage: &StageName, demand: &Demand) -> Option<&'a Agent> {
         let complexity = complexity::of(&task.spec);
-        let able = self.agents().filter(|agent| can_serve(self.state, agent, stage, &demand.needs));
+        let able = self.agents().filter(|agent| may_take(self.state, agent, stage, demand));
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
             let unfitness = unfitness(self.state.group_of(agent), complexity);
@@ -108,9 +108,38 @@ pub fn can_serve(state: &State, agent: &Agent, stage: &StageName, needs: &[Strin
     agent.stages.contains(stage) && needs.iter().all(has)
 }
 
+/// Returns true when the agent serves the stage, has what is needed and is of a tier high enough.
+#[must_use]
+pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand) -> bool {
+    let tier = state.group_of(agent).map_or(0, |group| group.tier);
+    tier >= demand.tier_min && can_serve(state, agent, stage, &demand.needs)
+}
+
 /// Returns true when an agent is there for it that is neither paused nor about to leave.
 #[must_use]
-pub fn has_agent(state: &State, stage: &StageName, needs: &[String]) -> bool {
+pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
-    there.any(|agent| can_serve(state, agent, stage, needs))
+    there.any(|agent| may_take(state, agent, stage, demand))
+}
+
+/// Returns what an agent would have to have that none has, in words; `None`: one has it all, busy
+/// or not.
+#[must_use]
+pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<String> {
+    let serving =
+        state.agents.values().filter(|agent| !agent.is_retired && agent.stages.contains(stage));
+    if serving.clone().any(|agent| can_serve(state, agent, stage, needs)) {
+        return None;
+    }
+    if serving.clone().next().is_none() {
+        return Some(format!("no agent serves stage `{stage}`"));
+    }
+    let has = |need: &String| {
+        let need = std::slice::from_ref(need);
+        serving.clone().any(|agent| can_serve(state, agent, stage, need))
+    };
+    Some(match needs.iter().find(|need| !has(need)) {
+        Some(need) => format!("no agent of stage `{stage}` has `{need}`"),
+        None => format!("no agent of stage `{stage}` has all of `{}`", needs.join("`, `")),
+    })
 }
