@@ -1,5 +1,6 @@
 //! A named worker.
 
+use super::breaker::Breaker;
 use super::id::{AgentName, AttemptId, StageName, TaskId};
 use super::time::Time;
 
@@ -24,13 +25,20 @@ pub struct Agent {
     pub idle_since: Time,
     /// The task it has, or had last.
     pub last_task: Option<TaskId>,
+    pub breaker: Breaker,
 }
 
 impl Agent {
     /// Returns true when it may get an attempt now.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.attempt.is_none() && !self.is_paused && !self.is_retired
+        self.attempt.is_none() && self.may_work() && self.breaker.until.is_none()
+    }
+
+    /// Returns true when it is neither paused nor about to leave; it may be busy or cool down.
+    #[must_use]
+    pub fn may_work(&self) -> bool {
+        !self.is_paused && !self.is_retired
     }
 
     /// Returns true when it has all of `needs`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
+use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
 use super::estimate;
@@ -53,6 +54,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 agent.is_paused = *is_paused;
             }
         }
+        ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -479,6 +481,7 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 busy_ms: 0,
                 idle_since: at,
                 last_task: None,
+                breaker: Breaker::default(),
             });
             agent.group = group;
             agent.stages = config.stages.iter().map(StageName::new).collect();

@@ -12,6 +12,7 @@ pub mod time;
 
 pub mod agent;
 pub mod attempt;
+pub mod breaker;
 pub mod lane;
 pub mod task;
 

@@ -157,6 +157,7 @@ impl State {
             && self.index.backoff.is_empty()
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
+            && !super::turn::is_cooling_down(self)
             && !self.has_passing_trouble()
     }
 

@@ -321,7 +321,20 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         return Reason::new(On::Agent, what);
     }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
-    Reason::new(On::Agent, format!("{who}: {busy} busy"))
+    let mut cooling = able().filter(|agent| agent.may_work() && agent.breaker.until.is_some());
+    let first = cooling.clone().filter_map(|agent| agent.breaker.until).min();
+    let cooled = names(&mut cooling);
+    match (busy.is_empty(), cooled.is_empty()) {
+        (_, true) => Reason::new(On::Agent, format!("{who}: {busy} busy")),
+        (false, false) => {
+            let what = format!("{who}: {busy} busy, {cooled} cooling down after failures");
+            Reason::new(On::Agent, what)
+        }
+        (true, false) => {
+            let what = format!("{who}: {cooled} cooling down after failures");
+            Reason::new(On::Agent, what).until(first)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +398,42 @@ mod tests {
         needy.spec.needs = vec!["gpu".into()];
         let pipeline = Pipeline::started(settings(), vec![needy]);
         check(&pipeline, "A", On::Agent, "has `gpu`");
+    }
+
+    #[test]
+    fn a_tier_asked_for_after_failures_is_named() {
+        let tiered = with(|settings| {
+            settings.stages.truncate(1);
+            settings.scheduler.escalate_after = 1;
+            settings.agents.truncate(2);
+            settings.agents[1].stages = vec!["architect".into()];
+            settings.agents[1].tier = 2;
+        });
+        let mut pipeline = Pipeline::started(tiered, vec![task("A", &[]), task("B", &[])]);
+        pipeline.run("A.arch.1", End::Status(1));
+        pipeline.pass(5_000);
+        pipeline.turn();
+        check(&pipeline, "A", On::Agent, "stage `architect`, from tier 2 on after failures: test");
+    }
+
+    #[test]
+    fn agents_that_cool_down_are_named_with_the_end_of_it() {
+        let failing = || vec![task("A", &[]), task("B", &[]), task("C", &[]), task("D", &[])];
+        let patient = with(|settings| {
+            settings.retry.first_ms = 600_000;
+            settings.retry.max_ms = 600_000;
+        });
+        let mut pipeline = Pipeline::started(patient, failing());
+        for attempt in ["A.arch.1", "B.arch.1", "C.arch.1"] {
+            pipeline.run(attempt, End::Status(1));
+            pipeline.turn();
+        }
+        check(&pipeline, "D", On::Agent, "architect cooling down after failures");
+        let mut waits = Waits::new(&pipeline.state);
+        let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("D")]).expect("it waits");
+        assert_eq!(reason.until.map(|until| until.0), Some(pipeline.now.plus_ms(60_000)));
+        pipeline.pause_agent("architect");
+        check(&pipeline, "D", On::Agent, "architect paused");
     }
 
     #[test]

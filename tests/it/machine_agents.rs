@@ -1,10 +1,13 @@
 //! Which agent gets a task: fitness, affinity, turns, escalation, and agents that fail.
 
+use pipeline::machine::agent::Agent;
+use pipeline::machine::breaker::Breaker;
 use pipeline::machine::event::{NewTask, RetryTarget};
 use pipeline::machine::id::AgentName;
-use pipeline::machine::settings::{AgentGroup, Settings};
+use pipeline::machine::mode::Orchestration;
+use pipeline::machine::settings::{AgentCommand, AgentGroup, Settings};
 use pipeline::machine::task::TaskKind;
-use pipeline::machine::{Command, Observation};
+use pipeline::machine::{Answer, Command, Observation, next_deadline};
 
 use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
 
@@ -269,4 +272,194 @@ fn sent_back_too_often_is_blocked_with_all_the_evidence() {
     let from: Vec<&str> = evidence.iter().map(|evidence| evidence.from.as_str()).collect();
     assert_eq!(from, ["A.super.1", "A.super.2", "A.super.3"]);
     assert!(evidence.iter().all(|evidence| evidence.text == "more"), "{evidence:?}");
+}
+
+fn agent<'a>(m: &'a Machine, name: &str) -> &'a Agent {
+    &m.state.agents[&AgentName::new(name)]
+}
+
+/// Returns how long the agent gets nothing, in seconds.
+fn cools_s(m: &Machine, name: &str) -> Option<u64> {
+    agent(m, name).breaker.until.map(|until| until.ms_since(m.now) / 1000)
+}
+
+/// Lets new tasks fail, one after the other, all with the same agent.
+fn fail_all(m: &mut Machine, names: &[&str], end: End) {
+    for name in names {
+        m.add(&[new_task(name, &[])]);
+        m.run(name, end);
+    }
+}
+
+#[test]
+fn an_agent_that_fails_task_after_task_gets_nothing_for_a_minute() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B"], End::Fail);
+    assert_eq!(cools_s(&m, "w"), None);
+    fail_all(&mut m, &["C"], End::Fail);
+    assert_eq!(cools_s(&m, "w"), Some(60));
+    m.pass_ms(59_000);
+    assert_eq!([m.stand("A"), m.stand("B")], ["ready impl", "ready impl"]);
+    m.pass_ms(1_000);
+    assert_eq!(m.stand("A"), "working A.impl.2");
+    m.state.check();
+}
+
+#[test]
+fn failures_of_one_task_are_held_against_the_task() {
+    let mut m = machine(vec![serving("w", 1)], |settings| {
+        settings.limits.attempts_per_stage = 9;
+    });
+    m.add(&[new_task("A", &[])]);
+    for end in [End::Fail, End::NoMarker, End::Timeout, End::Silent, End::Fail] {
+        fail(&mut m, "A", end);
+    }
+    assert_eq!(agent(&m, "w").breaker.failures, 1);
+    assert_eq!(m.stand("A"), "working A.impl.6");
+}
+
+#[test]
+fn what_is_no_tasks_fault_counts_whatever_the_task() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    m.add(&[new_task("A", &[])]);
+    fail(&mut m, "A", End::Crash);
+    let attempt = m.work("A").id;
+    m.see(Observation::AttemptFaulted { attempt, why: "no worktree".into() });
+    m.pass_to_deadline();
+    assert_eq!(cools_s(&m, "w"), None);
+    m.run("A", End::Unstartable);
+    assert_eq!(cools_s(&m, "w"), Some(60));
+}
+
+#[test]
+fn a_success_between_failures_starts_the_count_anew() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B"], End::Fail);
+    fail_all(&mut m, &["C"], End::Done);
+    fail_all(&mut m, &["D", "E"], End::Fail);
+    assert_eq!(cools_s(&m, "w"), None);
+    assert_eq!(agent(&m, "w").breaker.failures, 2);
+}
+
+#[test]
+fn after_its_pause_one_attempt_decides_and_pauses_double_up_to_half_an_hour() {
+    let mut m = machine(vec![serving("w", 1)], |settings| {
+        settings.limits.attempts_per_stage = 99;
+        settings.limits.attempts_per_task = 99;
+    });
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    let mut pauses = Vec::new();
+    while pauses.last() != Some(&1800) || pauses.len() < 7 {
+        pauses.push(cools_s(&m, "w").expect("one failure is enough"));
+        m.pass_ms(pauses.last().expect("there is one") * 1000);
+        let task = m.state.attempts.values().next().and_then(|attempt| attempt.task.clone());
+        m.run(task.expect("it is tried again").as_str(), End::Fail);
+    }
+    assert_eq!(pauses, [60, 120, 240, 480, 960, 1800, 1800]);
+    m.pass_ms(1_800_000);
+    let task = m.state.attempts.values().next().and_then(|attempt| attempt.task.clone());
+    m.run(task.expect("it is tried again").as_str(), End::Done);
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+    assert_eq!(m.state.attempts.len(), 1, "it goes on");
+}
+
+#[test]
+fn while_an_agent_cools_down_others_get_its_work() {
+    let mut m = machine(vec![serving("a", 1), serving("b", 1)], |_| {});
+    pause(&mut m, "b");
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    resume(&mut m, "b");
+    assert_eq!(goes_to(&mut m, new_task("D", &[])), "b");
+    m.run("D", End::Done);
+    m.pass_ms(60_000);
+    for task in ["A", "B"] {
+        m.run(task, End::Done);
+    }
+    // Its trial over, it is one of them again.
+    assert_eq!(agent(&m, "a").breaker, Breaker::default());
+}
+
+#[test]
+fn an_agent_on_trial_comes_after_those_that_do_well() {
+    let mut m = machine(vec![serving("a", 1), serving("b", 1)], |settings| {
+        settings.scheduler.affinity = false;
+        settings.retry.first_ms = 600_000;
+        settings.retry.max_ms = 600_000;
+    });
+    pause(&mut m, "b");
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    resume(&mut m, "b");
+    for name in ["D", "E"] {
+        m.add(&[new_task(name, &[])]);
+        m.run(name, End::Done);
+    }
+    m.pass_ms(60_000);
+    // `b` completed more, and still comes first.
+    assert_eq!(goes_to(&mut m, new_task("F", &[])), "b");
+    assert_eq!(goes_to(&mut m, new_task("G", &[])), "a");
+}
+
+#[test]
+fn where_all_agents_cool_down_the_run_waits_and_is_not_idle() {
+    for mode in [Orchestration::Parallel, Orchestration::Sequential] {
+        let mut m = machine(vec![serving("w", 1)], |settings| {
+            settings.project.orchestration = mode;
+            settings.limits.attempts_per_stage = 1;
+            settings.limits.attempts_per_task = 1;
+        });
+        fail_all(&mut m, &["A", "B", "C"], End::Fail);
+        assert!(m.state.is_idle(), "nothing is left for it to do");
+        m.add(&[new_task("D", &[])]);
+        m.turns();
+        assert_eq!(m.stand("D"), "ready impl");
+        assert!(!m.state.is_idle());
+        assert_eq!(next_deadline(&m.state), Some(m.now.plus_ms(60_000)));
+        m.must(Command::Pause);
+        assert!(m.state.is_idle(), "only a person can move it");
+        m.must(Command::Resume);
+        m.pass_to_deadline();
+        assert_eq!(m.stand("D"), "working D.impl.1");
+        m.state.check();
+    }
+}
+
+#[test]
+fn a_person_ends_the_cooling() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    m.pass_ms(30_000);
+    assert_eq!(m.stand("A"), "ready impl");
+    resume(&mut m, "w");
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+    assert_eq!(m.stand("A"), "working A.impl.2");
+    let name = AgentName::new("w");
+    let answer = m.ask(Command::ResumeAgent { name });
+    assert_eq!(answer, Answer::Note("agent `w` is not paused".into()));
+}
+
+#[test]
+fn what_a_task_brings_along_and_what_is_refused_says_nothing_of_the_agent() {
+    let mut own = serving("w", 1);
+    own.command = AgentCommand::Task;
+    let mut m = machine(vec![own], |_| {});
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    fail_all(&mut m, &["D"], End::Crash);
+    for name in ["E", "F", "G"] {
+        m.add(&[new_task(name, &[])]);
+        let attempt = m.work(name).id;
+        m.see(Observation::CannotStart { attempt, why: "its file is tracked".into() });
+        m.turns();
+    }
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+}
+
+#[test]
+fn want_of_room_is_not_held_against_agents() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.work("A").id;
+    m.see(Observation::ShortageSeen { what: Some("the disk is full".into()) });
+    m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
+    m.turns();
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::demand::{self, Demand};
 use super::load::{Load, Obstacle};
-use super::pool::{Pool, has_agent};
+use super::pool::{Pool, has_worker};
 use super::queues::{Place, Queues};
 use super::{Assignment, Picked};
 use crate::machine::agent::Agent;
@@ -97,7 +97,7 @@ impl<'a> Round<'a> {
                 true
             }
             Some(obstacle) => {
-                if obstacle.is_passing() && has_agent(self.state, stage, demand) {
+                if obstacle.is_passing() && has_worker(self.state, stage, demand) {
                     self.load.reserve(id, demand);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }

@@ -40,11 +40,12 @@ impl<'a> Pool<'a> {
     /// asks for. In this order:
     ///
     /// 1. not the one that lost the task's last attempt;
-    /// 2. one of a group that is meant for tasks so complex, then of one that says nothing;
-    /// 3. for a complex task of the highest tier, for others of the lowest;
-    /// 4. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
+    /// 2. not one that failed so often that this is its trial;
+    /// 3. one of a group that is meant for tasks so complex, then of one that says nothing;
+    /// 4. for a complex task of the highest tier, for others of the lowest;
+    /// 5. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
     ///    the same epic or touches the same paths;
-    /// 5. the one that completed least, then the one idle longest, then by name.
+    /// 6. the one that completed least, then the one idle longest, then by name.
     ///
     /// It is chosen among those that are free, so none of this lets a task wait. Cost: free agents.
     #[must_use]
@@ -53,9 +54,18 @@ impl<'a> Pool<'a> {
         let able = self.agents().filter(|agent| may_take(self.state, agent, stage, demand));
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
+            let is_on_trial = agent.breaker.is_on_trial();
             let unfitness = unfitness(self.state.group_of(agent), complexity);
             let strangeness = strangeness(self.state, agent, task);
-            (is_avoided, unfitness, strangeness, agent.completed, agent.idle_since, &agent.name)
+            (
+                is_avoided,
+                is_on_trial,
+                unfitness,
+                strangeness,
+                agent.completed,
+                agent.idle_since,
+                &agent.name,
+            )
         })
     }
 
@@ -118,7 +128,15 @@ pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand
 /// Returns true when an agent is there for it that is neither paused nor about to leave.
 #[must_use]
 pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
-    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
+    let mut there = state.agents.values().filter(|agent| agent.may_work());
+    there.any(|agent| may_take(state, agent, stage, demand))
+}
+
+/// Returns true when such an agent is there that does not cool down either.
+#[must_use]
+pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
+    let there = state.agents.values().filter(|agent| agent.may_work());
+    let mut there = there.filter(|agent| agent.breaker.until.is_none());
     there.any(|agent| may_take(state, agent, stage, demand))
 }
 
