@@ -93,7 +93,7 @@ impl Learned {
 }
 
 /// Adds what a completed attempt took, to all that it is a case of.
-pub(super) fn learn(history: &mut History, subject: Subject<'_>, ms: u64) {
+pub fn learn(history: &mut History, subject: Subject<'_>, ms: u64) {
     let mut at = history;
     for name in subject.names() {
         if !at.contains_key(name) && at.len() >= NAMES_MAX {
@@ -231,13 +231,7 @@ pub fn of_stage(state: &State, task: &Task, stage: &StageName, group: Option<&st
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        COUNT_MIN, DURATIONS_MAX, History, Learned, NAMES_MAX, Subject, attempt_ms, learn, learned,
-        timeout_ms,
-    };
-    use crate::machine::settings::Settings;
-    use crate::machine::task::Task;
-    use crate::observe::support::{Pipeline, settings, task};
+    use super::{COUNT_MIN, DURATIONS_MAX, History, Learned, NAMES_MAX, Subject, learn, learned};
 
     fn subject<'a>(group: Option<&'a str>, complexity: Option<&'a str>) -> Subject<'a> {
         Subject { stage: "implementation", group, complexity }
@@ -300,69 +294,5 @@ mod tests {
         assert!((60..=63).contains(&learned.p95_ms()), "{}", learned.p95_ms());
         (0..4).for_each(|_| learned.add(800));
         assert_eq!(learned.p95_ms(), 800);
-    }
-
-    /// The settings of the tests, with stages estimated at 10, 20, 30 and 40 minutes.
-    fn uneven() -> Settings {
-        let mut settings = settings();
-        for (place, stage) in settings.stages.iter_mut().enumerate() {
-            stage.estimate_ms = (place as u64 + 1) * 600_000;
-        }
-        settings
-    }
-
-    #[test]
-    fn what_a_person_said_is_spread_in_the_ratio_of_the_stages() {
-        let mut said = task("A", &[]);
-        said.spec.estimate_ms = Some(1_001);
-        let pipeline = Pipeline::started(uneven(), vec![said, task("B", &[])]);
-        let state = &pipeline.state;
-        let of = |task: &Task| -> Vec<u64> {
-            state.settings.stages.iter().map(|stage| attempt_ms(state, task, stage, None)).collect()
-        };
-        let tasks: Vec<&Task> = state.tasks.values().collect();
-        assert_eq!(of(tasks[0]), [100, 200, 300, 401]);
-        assert_eq!(of(tasks[1]), [600_000, 1_200_000, 1_800_000, 2_400_000]);
-    }
-
-    #[test]
-    fn an_automatic_timeout_follows_what_was_learned_within_its_bounds() {
-        let mut pipeline = Pipeline::started(uneven(), vec![task("A", &[])]);
-        pipeline.run_stages("A");
-        let mut state = pipeline.state;
-        let config = state.settings.stages[2].clone();
-        let (least, most) = (config.timeout_min_ms, config.timeout_max_ms);
-        assert_eq!(timeout_ms(&state, &config, None, None), most, "one duration is not enough");
-        let cases: [(&[u64], u64); 5] = [
-            (&[60_000; 4], least),
-            (&[1_500_000; 4], 3_000_000),
-            (&[9_000_000; 4], most),
-            // Twice the mean is 1 980 000, one and a half times the longest is more.
-            (&[200_000, 200_000, 200_000, 1_720_000, 2_600_000], 3_900_000),
-            (&[2_000_000; 3], most),
-        ];
-        for (durations, timeout) in cases {
-            state.metrics.learned.clear();
-            let history = &mut state.metrics.learned;
-            durations.iter().for_each(|ms| learn(history, subject(None, None), *ms));
-            assert_eq!(timeout_ms(&state, &config, None, None), timeout, "{durations:?}");
-        }
-        let mut config = config;
-        config.timeout_ms = Some(7);
-        assert_eq!(timeout_ms(&state, &config, None, None), 7);
-    }
-
-    #[test]
-    fn a_task_that_was_given_more_time_has_a_later_timeout() {
-        let mut said = task("A", &[]);
-        said.spec.estimate_ms = Some(142_000_000);
-        let mut state = Pipeline::started(uneven(), vec![said]).state;
-        let history = &mut state.metrics.learned;
-        (0..COUNT_MIN).for_each(|_| learn(history, subject(None, None), 60_000));
-        let task = state.tasks.values().next();
-        let config = &state.settings.stages[2];
-        let share = task.map_or(0, |task| attempt_ms(&state, task, config, None));
-        assert!(2 * share < config.timeout_max_ms && 2 * share > config.timeout_min_ms);
-        assert_eq!(timeout_ms(&state, config, task, None), 2 * share);
     }
 }

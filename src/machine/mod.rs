@@ -29,6 +29,7 @@ pub mod gate;
 pub mod glob;
 pub mod graph;
 pub mod overlap;
+pub mod plan;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

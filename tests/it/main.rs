@@ -9,6 +9,7 @@ mod faults;
 mod keeper;
 mod machine_cases;
 mod machine_doubt;
+mod machine_estimate;
 mod machine_phase;
 mod machine_relined;
 mod machine_schedule;
