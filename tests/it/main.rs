@@ -18,5 +18,6 @@ mod monitor_kill;
 mod monitor_run;
 mod monitor_world;
 mod people;
+mod plan_oracle;
 mod support;
 mod tidy;
