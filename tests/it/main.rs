@@ -18,6 +18,7 @@ mod monitor_kill;
 mod monitor_run;
 mod monitor_world;
 mod people;
+mod plan_cases;
 mod plan_oracle;
 mod support;
 mod tidy;

@@ -7,7 +7,7 @@ use pipeline::machine::amount;
 use pipeline::machine::event::NewTask;
 use pipeline::machine::mode::{Isolation, Orchestration};
 use pipeline::machine::overlap::any_overlap;
-use pipeline::machine::plan::{Entry, Plan, Workers, plan};
+use pipeline::machine::plan::{ATTEMPTS_MAX, Entry, Plan, Workers, plan};
 use pipeline::machine::settings::{AgentGroup, Policy, Settings, Stage};
 use pipeline::machine::task::{Priority, Spec};
 use pipeline::machine::{Command, State};
@@ -313,7 +313,7 @@ fn thousands_of_drawn_backlogs_are_planned_as_they_may_be_worked_off() {
         let count = 1 + dice.below(7);
         let tasks = (0..count).map(|number| drawn_task(&mut dice, number)).collect();
         let machine = with(settings, tasks);
-        let plan = plan(&machine.state, machine.now, Workers::Agents);
+        let plan = plan(&machine.state, machine.now, Workers::Agents, ATTEMPTS_MAX);
         Judge { state: &machine.state, plan: &plan, seed }.judge();
         plan.end.check();
         planned += plan.schedule.len();
@@ -394,7 +394,7 @@ fn no_plan_takes_more_than_twice_the_best_less_one_part_of_m() {
             task
         };
         let machine = with(settings, (0..n).map(task).collect());
-        let plan = plan(&machine.state, machine.now, Workers::Agents);
+        let plan = plan(&machine.state, machine.now, Workers::Agents, ATTEMPTS_MAX);
         let mut best = Best { deps: &deps, ms: &ms, m, placed: vec![None; n], best: u64::MAX };
         best.search(n, 0);
         let (best, m, made) = (best.best, m as u64, plan.makespan_ms);

@@ -98,3 +98,61 @@ pub fn brief(ms: u64) -> String {
         None => format!("{}{name}", s / unit),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{brief, column_ms, row, scale};
+    use crate::machine::id::{AgentName, StageName, TaskId};
+    use crate::machine::plan::Entry;
+
+    fn entry(stage: &str, start_ms: u64, end_ms: u64) -> Entry {
+        Entry {
+            task: TaskId::new("A"),
+            stage: StageName::new(stage),
+            agent: AgentName::new("a"),
+            start_ms,
+            end_ms,
+            is_running: false,
+            least_ms: 0,
+        }
+    }
+
+    fn check(entries: &[Entry], drawn: &str) {
+        let entries: Vec<&Entry> = entries.iter().collect();
+        assert_eq!(row(&entries, drawn.len(), 1000), drawn);
+    }
+
+    #[test]
+    fn attempts_are_drawn_where_they_fill_most_of_a_column() {
+        check(&[], "...");
+        check(&[entry("test", 0, 2000), entry("test", 2000, 3000)], "TTt");
+        check(&[entry("impl", 1000, 2000), entry("super", 3000, 4000)], ".I.s");
+        // The longer half of the second; what ends with a column is not in the next one.
+        check(&[entry("impl", 0, 1400), entry("test", 1400, 3000)], "Itt.");
+        check(&[entry("impl", 500, 500)], ".");
+    }
+
+    #[test]
+    fn a_column_is_as_short_as_fits_and_reads_well() {
+        assert_eq!(column_ms(0, 60), 1000);
+        assert_eq!(column_ms(60_000, 60), 1000);
+        assert_eq!(column_ms(60_001, 60), 2000);
+        assert_eq!(column_ms(13 * 3_600_000, 60), 900_000);
+        assert_eq!(column_ms(u64::MAX / 2, 60), (u64::MAX / 2).div_ceil(60));
+        assert_eq!(scale(13, 60_000), "|0          |12m        ");
+    }
+
+    #[test]
+    fn spans_are_brief() {
+        let table = [
+            (0, "0"),
+            (250, "250ms"),
+            (1000, "1s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h"),
+            (5_405_000, "1h30m"),
+            (90_000_000, "1d1h"),
+        ];
+        table.iter().for_each(|(ms, text)| assert_eq!(brief(*ms), *text));
+    }
+}

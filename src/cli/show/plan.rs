@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::gantt::{brief, gantt};
 use super::json::document;
 use crate::machine::id::TaskId;
-use crate::machine::plan::{ATTEMPTS_MAX, Assumed, Entry, Plan};
+use crate::machine::plan::{Assumed, Entry, Plan};
 use crate::machine::schedule::pool::has_agent;
 use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
@@ -67,7 +67,7 @@ fn head(plan: &Plan, zone: &TimeZone) -> String {
         let _ = writeln!(out, "busiest stage: {stage}, {} for each who serves it", span(*ms));
     }
     if plan.is_cut {
-        let _ = writeln!(out, "only the first {ATTEMPTS_MAX} attempts are planned");
+        let _ = writeln!(out, "only the first {attempts} are planned");
     }
     for assumed in &plan.assumed {
         let _ = writeln!(out, "planned as if {}", as_if(*assumed));
@@ -233,7 +233,7 @@ fn reason<'a>(plan: &'a Plan, waits: &mut Waits<'a>, task: &'a Task) -> String {
         | TaskPhase::Cancelled { .. } => false,
     };
     if plan.is_cut && is_next {
-        return format!("beyond the {ATTEMPTS_MAX} attempts that are planned");
+        return "beyond what is planned".to_owned();
     }
     let found = waits.reason(task);
     found.map_or_else(
@@ -343,4 +343,83 @@ pub fn render_plan_json(plan: &Plan) -> String {
         is_cut: plan.is_cut,
         assumed: plan.assumed.iter().map(|assumed| as_if(*assumed)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use serde_json::{Value, json};
+
+    use super::{render_plan, render_plan_json};
+    use crate::machine::plan::{ATTEMPTS_MAX, Plan, Workers, plan};
+    use crate::observe::page::Page;
+    use crate::observe::support::{Pipeline, settings, task};
+
+    /// B depends on A; C is held.
+    fn planned() -> Plan {
+        let mut held = task("C", &[]);
+        held.is_held = true;
+        let mut settings = settings();
+        settings.stages.truncate(2);
+        settings.agents.truncate(2);
+        let pipeline = Pipeline::started(settings, vec![task("A", &[]), task("B", &["A"]), held]);
+        plan(&pipeline.state, pipeline.now, Workers::Agents, ATTEMPTS_MAX)
+    }
+
+    #[test]
+    fn the_text_says_who_what_and_when() {
+        let text = render_plan(&planned(), &TimeZone::UTC, Page::plain(80));
+        let expected = "\
+2 tasks in 4 attempts by 2 agents: 40 min 0 s, until 23:40
+at least 40 min 0 s (the critical path); the plan takes 1.00 times that
+
+critical path, 40 min 0 s
+  A > B
+
+agent      attempts  works       share of the time
+architect  2         20 min 0 s  50 %
+test       2         20 min 0 s  50 %
+
+one more of  saves
+architect    nothing
+test         nothing
+
+wave  tasks
+1     1      A
+2     1      B
+
+in   at     for  agent      task  stage
+0    23:00  10m  architect  A     architect
+10m  23:10  10m  test       A     test
+20m  23:20  10m  architect  B     architect
+30m  23:30  10m  test       B     test
+
+a column is 1m
+           |0          |12m        |24m        |36m
+architect  |AAAAAAAAAA..........aaaaaaaaaa..........|
+test       |..........TTTTTTTTTT..........tttttttttt|
+
+left out: 1 task
+  C  hold: held by a person: pipeline task release C
+";
+        assert_eq!(text, expected);
+        let narrow = render_plan(&planned(), &TimeZone::UTC, Page::plain(40));
+        let table = narrow.lines().skip(2);
+        assert!(table.clone().all(|line| line.chars().count() <= 40), "{narrow}");
+    }
+
+    #[test]
+    fn the_document_has_the_fields_that_others_rely_on() {
+        let json: Value = serde_json::from_str(&render_plan_json(&planned())).expect("JSON");
+        let second = json!({"task": "A", "stage": "test", "agent": "test", "start_s": 600.0,
+            "end_s": 1200.0, "running": false});
+        assert_eq!(json["schedule"][1], second);
+        assert_eq!(json["waves"], json!([["A"], ["B"]]));
+        assert_eq!(json["critical_path"], json!(["A", "B"]));
+        assert_eq!(json["makespan_s"], 2400.0);
+        assert_eq!(json["lower_bound_s"], 2400.0);
+        assert_eq!(json["utilization"], json!({"architect": 0.5, "test": 0.5}));
+        assert_eq!(json["gain"], json!({"architect": 0.0, "test": 0.0}));
+        assert_eq!(json["left_out"][0]["id"], "C");
+    }
 }

@@ -60,6 +60,8 @@ impl Forecast {
         let assumed = ahead.prepare(settings);
         ahead.take_up();
         ahead.go();
+        // What is left does not wait for a pause.
+        ahead.ask(Command::Resume);
         let is_full = ahead.schedule.len() >= attempts_max;
         let is_cut = is_full && !schedule::pick(&ahead.state, 1).assignments.is_empty();
         let ends = ahead.schedule.iter().map(|entry| entry.end_ms);

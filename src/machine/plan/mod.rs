@@ -17,7 +17,7 @@ use super::time::Time;
 use figures::Figures;
 use forecast::Forecast;
 
-/// Attempts that are planned; what is left of a longer backlog is not.
+/// Attempts to plan at most, where nothing else is said.
 pub const ATTEMPTS_MAX: usize = 20_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
@@ -93,7 +93,7 @@ pub struct Plan {
     pub gain_ms: Option<BTreeMap<String, u64>>,
     /// Open tasks that do not come to their end in the plan, with what it comes to.
     pub left_out: Vec<TaskId>,
-    /// More was to be planned than [`ATTEMPTS_MAX`].
+    /// More was to be planned than was asked for.
     pub is_cut: bool,
     pub assumed: Vec<Assumed>,
     /// The state as the plan leaves it: says what those left out wait for.
@@ -102,15 +102,16 @@ pub struct Plan {
     pub from: Time,
 }
 
-/// Plans what is open in `state`, from `at` on. Cost: that of the decisions themselves, for at most
-/// [`ATTEMPTS_MAX`] attempts, and as many again twice for the gains.
+/// Plans what is open in `state`, from `at` on; no attempt begins once `attempts_max` have, give or
+/// take a turn. Cost: that of the decisions themselves, and of as many again for the gains as
+/// [`GAIN_ATTEMPTS_MAX`] allows.
 #[must_use]
-pub fn plan(state: &State, at: Time, workers: Workers) -> Plan {
+pub fn plan(state: &State, at: Time, workers: Workers, attempts_max: usize) -> Plan {
     let settings = match workers {
         Workers::Agents => None,
         Workers::Alike(count) => Some(alike(&state.settings, count)),
     };
-    let forecast = Forecast::run(state, at, settings, ATTEMPTS_MAX);
+    let forecast = Forecast::run(state, at, settings, attempts_max);
     let gain_ms = match workers {
         Workers::Agents => gains(state, at, &forecast),
         Workers::Alike(count) => {
