@@ -7,7 +7,7 @@ use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
-use super::estimate;
+use super::estimate::{self, Subject};
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
@@ -308,6 +308,10 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
     attempt.outcome = Some(outcome.clone());
     attempt.demand = Demand::default();
     unpin(state);
+    if outcome.class == Class::Completed && attempt.is_work() {
+        note_duration(state, &attempt, outcome.at);
+        state.weighing.completed += 1;
+    }
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
@@ -321,10 +325,6 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         if agent.is_retired {
             state.agents.remove(&attempt.agent);
         }
-    }
-    if outcome.class == Class::Completed && attempt.is_work() {
-        note_duration(state, &attempt, outcome.at);
-        state.weighing.completed += 1;
     }
     if let Some(checking) = &state.base.checking
         && checking == id
@@ -346,6 +346,14 @@ fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
         sum.samples_ms.remove(0);
     }
     sum.samples_ms.push(took);
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let agent = state.agents.get(&attempt.agent);
+    let subject = Subject {
+        stage: stage.as_str(),
+        group: agent.and_then(|agent| estimate::group_of(&state.settings, agent)),
+        complexity: task.and_then(|task| task.spec.complexity.as_deref()),
+    };
+    estimate::learn(&mut state.metrics.learned, subject, took);
 }
 
 fn apply_to_lane(state: &mut State, change: &LaneChange) {

@@ -31,6 +31,7 @@ pub mod gate;
 pub mod glob;
 pub mod graph;
 pub mod overlap;
+pub mod plan;
 pub mod progress;
 pub mod retry;
 pub mod schedule;
