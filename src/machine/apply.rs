@@ -128,6 +128,7 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
             task.approved.clone_from(tip);
         }
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
+        TaskChange::BranchChanged { paths } => task.changed.clone_from(paths),
     }
 }
 
@@ -141,6 +142,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         task.evidence.clear();
         task.notes.clear();
         task.hint = None;
+        task.changed.clear();
     }
 }
 
@@ -155,6 +157,7 @@ fn steer_task(task: &mut Task, steer: &Steer) {
         task.evidence.clear();
         task.approval = None;
         task.approved = None;
+        task.changed.clear();
     }
 }
 

@@ -119,6 +119,10 @@ pub enum TaskChange {
     TipMoved {
         tip: Oid,
     },
+    /// What its branch has changed so far, as path globs.
+    BranchChanged {
+        paths: Vec<String>,
+    },
 }
 
 /// What `Steered` sets; all of it.

@@ -201,8 +201,11 @@ pub enum Observation {
         attempt: AttemptId,
         commit: Option<Oid>,
     },
+    /// The task branch stands at what it left; `changed`: the paths that the branch changed since it
+    /// left the landing branch, `None` when git could not tell.
     Advanced {
         attempt: AttemptId,
+        changed: Option<Vec<String>>,
     },
     /// As things are it can never start: another try would not help.
     CannotStart {

@@ -23,6 +23,7 @@ pub mod apply;
 pub mod index;
 pub mod phase;
 
+pub mod changed;
 pub mod effect;
 pub mod estimate;
 pub mod gate;

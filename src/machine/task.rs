@@ -168,6 +168,9 @@ pub struct Task {
     /// Shadow mode has said that this task would start.
     pub is_announced: bool,
     pub weight: Weight,
+    /// Path globs of what its branch has changed so far against where it left the landing branch,
+    /// sorted; empty: nothing, or not known. See `changed.rs`.
+    pub changed: Vec<String>,
 }
 
 impl Task {

@@ -413,7 +413,9 @@ impl RealWorld {
             return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
         };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
-        let advance = work::Advance { attempt: id.clone(), task: task.id.clone(), from, to };
+        let landed = state.base.landed.as_ref().map(|landed| landed.as_str().to_owned());
+        let (attempt, task) = (id.clone(), task.id.clone());
+        let advance = work::Advance { attempt, task, from, to, landed };
         self.spawn_for(id, move || work::advance(&advance, &repo));
     }
 

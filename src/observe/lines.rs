@@ -195,9 +195,10 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
-        TaskChange::BackedOff { .. } | TaskChange::Noted { .. } | TaskChange::TipMoved { .. } => {
-            None
-        }
+        TaskChange::BackedOff { .. }
+        | TaskChange::Noted { .. }
+        | TaskChange::TipMoved { .. }
+        | TaskChange::BranchChanged { .. } => None,
     }
 }
 

@@ -158,6 +158,7 @@ fn of_task(change: &TaskChange) -> Entry<'_> {
         TaskChange::Approved { tip } => {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
         }
+        TaskChange::BranchChanged { .. } => kind("task_branch_changed"),
         TaskChange::TipMoved { tip } => {
             Entry { commit: Some(tip.as_str()), ..kind("task_tip_moved") }
         }

@@ -8,6 +8,7 @@ mod doctor_repair;
 mod faults;
 mod keeper;
 mod machine_cases;
+mod machine_changed;
 mod machine_doubt;
 mod machine_phase;
 mod machine_relined;

@@ -80,6 +80,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         numbers: BTreeMap::new(),
         is_announced: false,
         weight: Weight::default(),
+        changed: Vec::new(),
     }
 }
 

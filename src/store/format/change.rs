@@ -203,6 +203,9 @@ kinds! {
     "task_approved" { id: TaskId, tip: Option<Oid> } => {
         Change::Task(id, TaskChange::Approved { tip })
     }
+    "task_branch_changed" { id: TaskId, paths: Vec<String> } => {
+        Change::Task(id, TaskChange::BranchChanged { paths })
+    }
     "task_tip_moved" { id: TaskId, tip: Oid } => {
         Change::Task(id, TaskChange::TipMoved { tip })
     }

@@ -225,6 +225,7 @@ pub(super) fn full_task() -> Task {
         numbers: BTreeMap::from([("impl".into(), 7), ("land".into(), 1)]),
         is_announced: true,
         weight: Weight { own_ms: 1, tail_ms: 2 },
+        changed: vec!["a\\*b".into(), "src/**".into()],
     }
 }
 
@@ -337,6 +338,7 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
         TaskChange::TipMoved { tip: oid('f') },
+        TaskChange::BranchChanged { paths: vec!["src/a.rs".into()] },
     ];
     changes.extend(phases().into_iter().map(|to| TaskChange::Moved { to, at: at(8) }));
     changes

@@ -263,6 +263,7 @@ mod tests {
             numbers: BTreeMap::new(),
             is_announced: false,
             weight: Weight::default(),
+            changed: Vec::new(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }

@@ -83,5 +83,6 @@ mirror! {
         numbers: BTreeMap<String, u32>,
         is_announced: bool,
         weight: Weight,
+        changed: Vec<String>,
     }
 }

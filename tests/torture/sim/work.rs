@@ -225,6 +225,13 @@ impl Job {
     }
 }
 
+/// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
+fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
+    let tip = tip.filter(|tip| tip % 11 != 0)?;
+    let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
+    Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
+}
+
 fn lane_fault() -> Observation {
     Observation::LaneFaulted { why: "disk full".into() }
 }
@@ -336,7 +343,7 @@ impl World {
                 }
                 let pin = salvage_ref(attempt.as_str());
                 let _ = self.repo.swap(&pin, None, to);
-                Some(Observation::Advanced { attempt })
+                Some(Observation::Advanced { attempt, changed: changed(&task, to) })
             }
             What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
             What::Merge { task, number, tip, onto, date } => {
