@@ -71,8 +71,8 @@ impl<'a> Sketch<'a> {
         let (mut unknown, mut begin) = (Vec::new(), 0);
         for (task, end) in (0..).zip(&self.ends) {
             let (known, unknown_here) = (deps.len(), unknown.len());
-            for index in begin..*end {
-                match found[index] {
+            for (index, place) in (begin..).zip(&found[begin..*end]) {
+                match *place {
                     UNKNOWN => unknown.push((task, index)),
                     place => deps.push(place),
                 }

@@ -368,8 +368,7 @@ mod tests {
             for (path, is_covered) in paths.iter().zip(covered).take(40) {
                 // A path that is a folder on the way to what the glob names counts too.
                 let below = format!("{path}/");
-                let is_above =
-                    paths.iter().zip(&*covered).any(|(p, c)| *c && p.starts_with(&below));
+                let is_above = paths.iter().zip(covered).any(|(p, c)| *c && p.starts_with(&below));
                 assert!(!is_covered || covers(glob, path), "{glob} {path}");
                 assert!(!covers(glob, path) || *is_covered || is_above, "{glob} {path}");
             }

@@ -12,6 +12,7 @@ mod machine_changed;
 mod machine_doubt;
 mod machine_phase;
 mod machine_relined;
+mod machine_schedule;
 mod machine_support;
 mod monitor_kill;
 mod monitor_run;

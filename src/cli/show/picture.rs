@@ -14,6 +14,10 @@ struct Quoted<'a> {
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What ids are made of is no special character anywhere.
+        if self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+            return f.write_str(self.name);
+        }
         let mut rest = self.name;
         let find = |text: &str| {
             text.char_indices().find_map(|(at, c)| (self.escape)(c).map(|other| (at, c, other)))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
+    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
     RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
@@ -155,6 +155,9 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
         if dice.permille(100) {
             stage.labels = vec!["pilot".into()];
         }
+        if dice.permille(100) {
+            stage.resources.insert("db".into(), 1000);
+        }
     }
     let all: Vec<String> = new.stages.iter().map(|stage| stage.name.clone()).collect();
     for name in &all {
@@ -183,9 +186,12 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     ];
     new.rollout.pilot = slices[dice.below(3)].clone();
     let project = &mut new.project;
-    if dice.permille(300) {
-        project.orchestration = Orchestration::Sequential;
-    }
+    let wide = Orchestration::Parallel;
+    let modes = [Orchestration::Sequential, Orchestration::Hybrid, wide, wide];
+    project.orchestration = modes[dice.below(4)];
+    let policies = [Policy::CriticalPath, Policy::Priority, Policy::Fifo, Policy::Shortest];
+    new.scheduler.policy = policies[dice.below(4)];
+    new.scheduler.resources.insert("db".into(), 1000 + 1000 * dice.below(2) as u64);
     let wide = Rollout::Production;
     project.rollout = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide][dice.below(6)];
     if dice.permille(100) {

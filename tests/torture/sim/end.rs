@@ -12,6 +12,7 @@ use pipeline::machine::{Command, State, gate, turn};
 use super::dice::Dice;
 use super::people;
 use super::seed::Run;
+use super::together;
 
 /// Steps within which a kind world must come to rest.
 const STEPS_MAX: u64 = 20_000;
@@ -48,6 +49,9 @@ pub fn nobody_waits(state: &State, now: Time) {
             && gate::may_act(state, &task.id)
             && is_met(state, task);
         let mut agents = state.agents.values().filter(|agent| agent.is_free());
+        if together::is_kept(state, task, stage) {
+            continue;
+        }
         let able = agents.find(|agent| can_serve(state, agent, stage, &task.spec.needs));
         let (true, Some(agent)) = (may_start, able) else { continue };
         // In sequential mode the current task has the word, while it can go on by itself.
@@ -184,7 +188,8 @@ impl Run {
                     };
                     let has_agent = state.agents.values().any(|agent| may_serve(&agent));
                     let is_stopped = !is_freed && !may_launch(state, None);
-                    is_held || !is_met(state, task) || !has_agent || is_stopped
+                    let is_served = has_agent && !together::is_beyond(state, task, stage);
+                    is_held || !is_met(state, task) || !is_served || is_stopped
                 }
                 TaskPhase::Landing { .. } => {
                     let base = &state.base;

@@ -14,6 +14,7 @@ use pipeline::store::ledger::decode;
 
 use super::disk::Disk;
 use super::repo::commit_of;
+use super::together;
 use super::world::World;
 
 /// What the journal says so far, and what it must not say next.
@@ -162,6 +163,7 @@ impl Judge {
             assert_ne!(other.agent, new.agent, "I15: two attempts of `{}` live", new.agent);
             assert_ne!(state.orchestration, Orchestration::Sequential, "I15: two in sequential");
         }
+        together::may_run(state, id, stage);
         let limits = &state.settings.limits;
         let tally = &task.tally;
         assert!(tally.attempts < limits.attempts_per_task, "I13: `{id}` {tally:?}");

@@ -41,6 +41,7 @@ mod people;
 mod repo;
 mod seed;
 mod shrink;
+mod together;
 mod work;
 mod world;
 

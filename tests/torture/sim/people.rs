@@ -60,9 +60,9 @@ fn agent(state: &State, dice: &mut Dice) -> AgentName {
 }
 
 fn switch(dice: &mut Dice) -> Command {
-    let all = [Orchestration::Sequential, Orchestration::Parallel];
+    let all = [Orchestration::Sequential, Orchestration::Parallel, Orchestration::Hybrid];
     let wait_ms = dice.permille(600).then(|| dice.draw() % 20_000);
-    Command::SwitchMode { to: all[dice.below(2)], wait_ms, is_forced: dice.permille(300) }
+    Command::SwitchMode { to: all[dice.below(3)], wait_ms, is_forced: dice.permille(300) }
 }
 
 fn adopt(state: &State, dice: &mut Dice) -> Command {
@@ -90,6 +90,11 @@ fn needs(dice: &mut Dice) -> Vec<String> {
     if dice.permille(100) { vec!["gpu".into()] } else { Vec::new() }
 }
 
+fn touches(dice: &mut Dice) -> Vec<String> {
+    let all = [&[][..], &[], &["a/*"], &["a/x", "c"], &["b/**"], &["**/x"]];
+    all[dice.below(6)].iter().map(|glob| (*glob).to_owned()).collect()
+}
+
 fn priority(dice: &mut Dice) -> Priority {
     [Priority::Low, Priority::Medium, Priority::High, Priority::Critical][dice.below(4)]
 }
@@ -108,6 +113,13 @@ fn add(state: &State, dice: &mut Dice) -> Command {
         spec.priority = priority(dice);
         spec.labels = labels(dice);
         spec.needs = needs(dice);
+        spec.touches = touches(dice);
+        if dice.permille(150) {
+            // Of `none` there is nothing: it waits until a person edits it.
+            let name = if dice.permille(50) { "none" } else { "db" };
+            spec.resources.insert(name.into(), "1".into());
+        }
+        spec.is_exclusive = dice.permille(80);
         if dice.permille(60) {
             spec.kind = TaskKind::Epic;
             spec.depends_on.clear();
