@@ -26,6 +26,7 @@ pub mod phase;
 pub mod changed;
 pub mod effect;
 pub mod estimate;
+pub mod forecast;
 pub mod gate;
 pub mod glob;
 pub mod graph;

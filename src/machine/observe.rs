@@ -4,6 +4,7 @@ use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, T
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::changed;
 use super::event::{Event, Observation};
+use super::forecast;
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
 use super::landing;
@@ -64,6 +65,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
                 changes.extend(branch_changed(state, found, changed.as_deref()));
                 changes
             })
+        }
+        Observation::Forecast { task, tip, tried, clashes } => {
+            forecast::decide(state, task, tip, tried, clashes)
         }
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))

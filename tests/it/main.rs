@@ -14,6 +14,7 @@ mod machine_phase;
 mod machine_relined;
 mod machine_schedule;
 mod machine_support;
+mod monitor_forecast;
 mod monitor_kill;
 mod monitor_run;
 mod monitor_world;

@@ -81,6 +81,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         is_announced: false,
         weight: Weight::default(),
         changed: Vec::new(),
+        forecast: Vec::new(),
     }
 }
 

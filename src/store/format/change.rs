@@ -16,7 +16,7 @@ use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
-use crate::machine::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
 use crate::machine::time::Time;
 
 use super::FormatError;
@@ -205,6 +205,9 @@ kinds! {
     }
     "task_branch_changed" { id: TaskId, paths: Vec<String> } => {
         Change::Task(id, TaskChange::BranchChanged { paths })
+    }
+    "task_forecast" { id: TaskId, clashes: Vec<Clash>, tried: Vec<TaskId> } => {
+        Change::Task(id, TaskChange::Forecast { clashes, tried })
     }
     "task_tip_moved" { id: TaskId, tip: Oid } => {
         Change::Task(id, TaskChange::TipMoved { tip })

@@ -17,7 +17,7 @@ use crate::machine::settings::{
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
-    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -226,6 +226,7 @@ pub(super) fn full_task() -> Task {
         is_announced: true,
         weight: Weight { own_ms: 1, tail_ms: 2 },
         changed: vec!["a\\*b".into(), "src/**".into()],
+        forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
     }
 }
 
@@ -338,6 +339,14 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
         TaskChange::TipMoved { tip: oid('f') },
+        TaskChange::Forecast {
+            clashes: vec![Clash {
+                with: Some(TaskId::new("TASK-002")),
+                paths: vec!["src/a.rs".into()],
+            }],
+            tried: vec![TaskId::new("TASK-002")],
+        },
+        TaskChange::Forecast { clashes: Vec::new(), tried: Vec::new() },
         TaskChange::BranchChanged { paths: vec!["src/a.rs".into()] },
     ];
     changes.extend(phases().into_iter().map(|to| TaskChange::Moved { to, at: at(8) }));

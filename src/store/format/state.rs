@@ -264,6 +264,7 @@ mod tests {
             is_announced: false,
             weight: Weight::default(),
             changed: Vec::new(),
+            forecast: Vec::new(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }
