@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::demand::{self, Demand};
+use super::paths::Paths;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::id::{StageName, TaskId};
-use crate::machine::overlap;
 use crate::machine::state::State;
 
 /// Why work cannot start though an agent may be free.
@@ -61,7 +61,7 @@ pub struct Load<'a> {
     state: &'a State,
     taken: Amounts,
     /// Who changes paths, with the globs; what waits for paths among them.
-    changing: Vec<(&'a TaskId, Vec<String>)>,
+    changing: Paths<'a>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
     /// Who runs.
@@ -73,7 +73,7 @@ impl<'a> Load<'a> {
     #[must_use]
     pub fn of(state: &'a State) -> Self {
         let (taken, running) = (Amounts::new(), BTreeMap::new());
-        let mut load = Self { state, taken, changing: Vec::new(), alone: None, running };
+        let mut load = Self { state, taken, changing: Paths::default(), alone: None, running };
         for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
             let found = attempt.task.as_ref().and_then(|id| state.tasks.get_key_value(id));
             if let (Some((id, task)), Some(stage)) = (found, attempt.stage()) {
@@ -101,7 +101,7 @@ impl<'a> Load<'a> {
             *taken = taken.saturating_add(*amount);
         }
         if !demand.touches.is_empty() {
-            self.changing.push((id, demand.touches.clone()));
+            self.changing.add(id, &demand.touches);
         }
     }
 
@@ -140,8 +140,6 @@ impl<'a> Load<'a> {
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
-        let mut others = self.changing.iter().filter(|(other, _)| *other != id);
-        let found = others.find(|(_, globs)| overlap::any_overlap(globs, &demand.touches));
-        found.map(|(other, _)| Obstacle::Clash(other))
+        self.changing.holder(id, &demand.touches).map(Obstacle::Clash)
     }
 }
