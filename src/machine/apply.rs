@@ -10,6 +10,7 @@ use super::estimate;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::schedule::demand::Demand;
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
@@ -75,8 +76,14 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
 fn weigh(state: &mut State, at: Time) {
     let weights = super::weigh::weights(state);
     for (id, weight) in weights {
-        if state.tasks[&id].weight != weight {
+        let Some(task) = state.tasks.get_mut(&id).filter(|task| task.weight != weight) else {
+            continue;
+        };
+        if matches!(task.phase, TaskPhase::Ready { .. }) {
             index::update(state, &id, false, |task| task.weight = weight);
+        } else {
+            // It has no place among the ready ones.
+            task.weight = weight;
         }
     }
     state.weighing = Weighing { at, ..Weighing::default() };
@@ -307,6 +314,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         state.index.effects.remove(&old);
     }
     attempt.outcome = Some(outcome.clone());
+    attempt.demand = Demand::default();
     unpin(state);
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;

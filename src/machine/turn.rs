@@ -15,6 +15,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::schedule::demand::Demand;
 use super::schedule::{self, Assignment};
 use super::stage;
 use super::state::State;
@@ -361,6 +362,7 @@ fn assign(
         let mut new = new_attempt(state, at, &agent, nonce, kind);
         new.id = numbered(state, &id, &short);
         new.task = Some(id.clone());
+        new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
         changes.push(task(&id, TaskChange::Moved { to, at }));
@@ -395,6 +397,7 @@ pub(super) fn new_attempt(
         nonce: format!("{nonce:032x}"),
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
+        demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,
         started_at: None,

@@ -79,6 +79,27 @@ fn a_conflict_told_late_does_not_give_up_a_landing_that_is_being_moved() {
 }
 
 #[test]
+fn a_landing_whose_branch_was_put_back_is_moved_again_and_not_given_up() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    let (task, number, protected) = (id("A"), 1, Vec::new());
+    m.see(Observation::Merged {
+        task: task.clone(),
+        number,
+        commit: commit.clone(),
+        onto: onto.clone(),
+        protected,
+    });
+    m.see(Observation::LandingRaced { task: task.clone(), number, found: Some(onto) });
+    m.turns();
+    assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(1));
+    m.see(Observation::Landed { task: task.clone(), number, commit });
+    stands(&m, &[("A", "completed")]);
+}
+
+#[test]
 fn an_agent_that_comes_back_gets_a_slot_that_it_has_not_had() {
     let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 0);
     m.add(&[new_task("A", &[])]);

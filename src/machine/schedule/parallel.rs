@@ -24,10 +24,14 @@ use crate::machine::state::State;
 pub const AGEING: u64 = 8;
 
 pub(super) fn pick(state: &State, room: usize) -> Picked {
+    let pool = Pool::of(state);
+    if pool.is_empty() {
+        return Picked::default();
+    }
     let mut round = Round {
         state,
         room,
-        pool: Pool::of(state),
+        pool,
         load: Load::of(state),
         assigned: BTreeSet::new(),
         has_tried_oldest: false,
@@ -88,7 +92,7 @@ impl<'a> Round<'a> {
     }
 
     /// Gives the task to the best free agent, or keeps what it waits for from those behind it.
-    fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &Demand) -> bool {
+    fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &'a Demand) -> bool {
         let task = &self.state.tasks[id];
         match self.load.obstacle(id, stage, demand) {
             None => {
@@ -106,7 +110,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn assign(&mut self, id: &'a TaskId, stage: &StageName, agent: &'a Agent, demand: &Demand) {
+    fn assign(&mut self, id: &'a TaskId, stage: &StageName, agent: &'a Agent, demand: &'a Demand) {
         self.load.start(id, stage, demand);
         self.pool.take(agent);
         self.assigned.insert(id);

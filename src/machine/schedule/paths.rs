@@ -1,6 +1,7 @@
 //! Who changes which paths, found without comparing each with each: most globs name one path.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 
 use crate::machine::id::TaskId;
 use crate::machine::overlap::{literal_prefix, overlaps};
@@ -11,20 +12,20 @@ pub struct Paths<'a> {
     /// In the order in which they came.
     holders: Vec<&'a TaskId>,
     /// Globs without a wildcard, with the places of their holders in `holders`, ascending.
-    plain: BTreeMap<String, Vec<usize>>,
-    wild: Vec<(usize, String)>,
+    plain: BTreeMap<&'a str, Vec<usize>>,
+    wild: Vec<(usize, &'a str)>,
 }
 
 impl<'a> Paths<'a> {
     /// Adds the globs of one task.
-    pub fn add(&mut self, id: &'a TaskId, globs: &[String]) {
+    pub fn add(&mut self, id: &'a TaskId, globs: &'a [String]) {
         let place = self.holders.len();
         self.holders.push(id);
         for glob in globs {
             if is_plain(glob) {
-                self.plain.entry(glob.clone()).or_default().push(place);
+                self.plain.entry(glob).or_default().push(place);
             } else {
-                self.wild.push((place, glob.clone()));
+                self.wild.push((place, glob));
             }
         }
     }
@@ -53,13 +54,14 @@ impl<'a> Paths<'a> {
     }
 
     /// Returns what is held of `path`, of the folders above it, and below it.
-    fn near(&self, path: &str) -> impl Iterator<Item = (&String, &Vec<usize>)> {
+    fn near(&self, path: &str) -> impl Iterator<Item = (&&'a str, &Vec<usize>)> {
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
         let above = ends.filter_map(|end| self.plain.get_key_value(&path[..end]));
         let all = path.is_empty().then(|| self.plain.iter());
         // What comes after all that begins with the path and a `/`.
-        let below = format!("{path}/")..format!("{path}0");
-        above.chain(all.into_iter().flatten()).chain(self.plain.range(below))
+        let (from, to) = (format!("{path}/"), format!("{path}0"));
+        let below = (Included(from.as_str()), Excluded(to.as_str()));
+        above.chain(all.into_iter().flatten()).chain(self.plain.range::<str, _>(below))
     }
 }
 

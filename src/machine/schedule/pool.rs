@@ -23,6 +23,12 @@ impl<'a> Pool<'a> {
         Self { state, free: free.collect() }
     }
 
+    /// Returns true when nobody is free.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Returns true when somebody free serves the stage.
     #[must_use]
     pub fn serves(&self, stage: &StageName) -> bool {

@@ -11,6 +11,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
     Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
@@ -194,6 +195,12 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
+        demand: Demand {
+            needs: vec!["gpu".into()],
+            is_so_far: true,
+            is_exclusive: true,
+            ..Demand::default()
+        },
         tries: tries(),
         outcome: Some(outcome(Class::TimedOut)),
     }
