@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Tries};
+use super::estimate::History;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
@@ -55,6 +56,8 @@ pub struct Metrics {
     pub handoff_ms: Vec<u64>,
     /// Per long stage name: durations of completed attempts, the last ones, milliseconds.
     pub stage_ms: BTreeMap<String, StageSum>,
+    /// The same by group of agents and complexity too, the newest counting most.
+    pub learned: History,
 }
 
 /// Durations of one stage.

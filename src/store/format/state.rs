@@ -11,6 +11,7 @@ use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
 use crate::machine::breaker::Breaker;
+use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
@@ -106,7 +107,13 @@ mirror! { struct Metrics {
     retries: u64,
     handoff_ms: Vec<u64>,
     stage_ms: BTreeMap<String, StageSum>,
-} }
+} optional { learned: BTreeMap<String, Learned> } }
+
+mirror! { struct Learned {
+    count: u64,
+    mean_us: u64,
+    durations_ms: Vec<u64>,
+} optional { below: BTreeMap<String, Learned> } }
 
 mirror! { struct StageSum { count: u64, total_ms: u64, samples_ms: Vec<u64> } }
 
@@ -279,6 +286,8 @@ mod tests {
             numbers: BTreeMap::new(),
             is_announced: false,
             weight: Weight::default(),
+            changed: Vec::new(),
+            forecast: Vec::new(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }
