@@ -37,7 +37,8 @@ impl Watch {
     /// Returns when to look whether the load has fallen; `None`: it is not waited for.
     pub fn due_at(&self, state: &State) -> Option<Time> {
         state.overload.as_ref()?;
-        Some(self.looked_at?.plus_ms(AGAIN_MS))
+        let has_limit = state.settings.scheduler.load_limit > 0.0;
+        Some(self.looked_at?.plus_ms(if has_limit { AGAIN_MS } else { 0 }))
     }
 }
 
@@ -45,8 +46,11 @@ impl Watch {
 fn excess(load: f64, limit: f64, is_over: bool) -> Option<String> {
     let bound = if is_over { limit * PART } else { limit };
     let is_above = if is_over { load >= bound } else { load > bound };
-    is_above
-        .then(|| format!("the machine's load is {load}, above `scheduler.load_limit` = {limit}"))
+    is_above.then(|| {
+        // Short enough to be read whole beside a task's id.
+        let load = if load < 10.0 { load.to_string() } else { format!("{load:.1}") };
+        format!("the machine's load is {load}, above `scheduler.load_limit` = {limit}")
+    })
 }
 
 /// Returns what is to be told; only whether the load is too high counts, not how high it is.
@@ -69,6 +73,8 @@ mod tests {
         assert_eq!(excess(4.0, 4.0, false), None);
         let words = "the machine's load is 4.01, above `scheduler.load_limit` = 4";
         assert_eq!(excess(4.01, 4.0, false).as_deref(), Some(words));
+        let words = "the machine's load is 13.7, above `scheduler.load_limit` = 4";
+        assert_eq!(excess(13.67, 4.0, false).as_deref(), Some(words));
         assert!(excess(3.7, 4.0, true).is_some());
         assert_eq!(excess(3.59, 4.0, true), None);
         assert_eq!(excess(3.7, 4.0, false), None);
@@ -94,5 +100,7 @@ mod tests {
         assert!(watch.look(&state, Time::from_ms(7)).is_some());
         assert_eq!(watch.due_at(&state), Some(Time::from_ms(5_007)));
         assert_eq!(watch.look(&state, Time::from_ms(500)), None, "it has just been looked at");
+        Arc::make_mut(&mut state.settings).scheduler.load_limit = 0.0;
+        assert_eq!(watch.due_at(&state), Some(Time::from_ms(7)), "at once without a limit");
     }
 }

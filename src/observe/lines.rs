@@ -156,7 +156,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("nothing new starts, running agents go on: {}", first_line(what))
         }
         ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
-        ProjectChange::OverloadSet { what: None } => "the load has fallen: going on".into(),
+        ProjectChange::OverloadSet { what: None } => {
+            "the load is no longer above the limit: going on".into()
+        }
         ProjectChange::Weighed { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")

@@ -169,7 +169,8 @@ fn load_above_the_limit_starts_nothing_until_it_has_fallen() {
         for kind in kinds {
             assert_eq!(log.iter().filter(|entry| entry["kind"] == kind).count(), 1, "{kind}");
         }
-        assert!(monitor.said().contains("the load has fallen: going on"), "{}", monitor.said());
+        let over = "the load is no longer above the limit: going on";
+        assert!(monitor.said().contains(over), "{}", monitor.said());
         project.assert_landed(FOUR);
         assert_nobody_gave_up(&project);
         project.assert_nothing_left();
