@@ -7,6 +7,7 @@ use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
 use super::estimate;
+use super::forecast;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
@@ -101,6 +102,9 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);
+    }
+    if let TaskChange::Moved { to: TaskPhase::Completed { .. }, .. } = change {
+        forecast::hand_on(state, id);
     }
     if let TaskChange::Forecast { tried, .. } = change {
         for other in tried {
