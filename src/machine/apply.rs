@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
+use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
-use super::estimate;
+use super::estimate::{self, Subject};
 use super::forecast;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
@@ -55,6 +56,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 agent.is_paused = *is_paused;
             }
         }
+        ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -67,6 +69,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
+        ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
@@ -262,6 +265,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
     if attempt.is_work() {
         if let Some(agent) = state.agents.get_mut(&attempt.agent) {
             agent.attempt = Some(attempt.id.clone());
+            agent.last_task.clone_from(&attempt.task);
         }
         state.metrics.attempts += 1;
         let monitor = &mut state.monitor;
@@ -320,6 +324,10 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
     attempt.outcome = Some(outcome.clone());
     attempt.demand = Demand::default();
     unpin(state);
+    if outcome.class == Class::Completed && attempt.is_work() {
+        note_duration(state, &attempt, outcome.at);
+        state.weighing.completed += 1;
+    }
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
@@ -333,10 +341,6 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         if agent.is_retired {
             state.agents.remove(&attempt.agent);
         }
-    }
-    if outcome.class == Class::Completed && attempt.is_work() {
-        note_duration(state, &attempt, outcome.at);
-        state.weighing.completed += 1;
     }
     if let Some(checking) = &state.base.checking
         && checking == id
@@ -358,6 +362,14 @@ fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
         sum.samples_ms.remove(0);
     }
     sum.samples_ms.push(took);
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let agent = state.agents.get(&attempt.agent);
+    let subject = Subject {
+        stage: stage.as_str(),
+        group: agent.and_then(|agent| estimate::group_of(&state.settings, agent)),
+        complexity: task.and_then(|task| task.spec.complexity.as_deref()),
+    };
+    estimate::learn(&mut state.metrics.learned, subject, took);
 }
 
 fn apply_to_lane(state: &mut State, change: &LaneChange) {
@@ -501,6 +513,8 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 failed: 0,
                 busy_ms: 0,
                 idle_since: at,
+                last_task: None,
+                breaker: Breaker::default(),
             });
             agent.group = group;
             agent.stages = config.stages.iter().map(StageName::new).collect();

@@ -1,6 +1,7 @@
 //! What was decided; this alone is journalled.
 
 use super::attempt::{Attempt, Exit, Outcome, Tries};
+use super::breaker::Breaker;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
@@ -45,6 +46,11 @@ pub enum ProjectChange {
         name: AgentName,
         is_paused: bool,
     },
+    /// How an agent did of late.
+    BreakerSet {
+        name: AgentName,
+        breaker: Box<Breaker>,
+    },
     ModeSwitched {
         to: Orchestration,
     },
@@ -59,6 +65,10 @@ pub enum ProjectChange {
     },
     /// While there is one nothing new starts, and what fails of infrastructure is not counted.
     ShortageSet {
+        what: Option<String>,
+    },
+    /// While the load is above the limit no task's attempt starts; nothing else changes.
+    OverloadSet {
         what: Option<String>,
     },
     /// The weights of all open tasks are made anew.

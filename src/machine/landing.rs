@@ -82,7 +82,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Advanced { .. }
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
-        | Observation::ShortageSeen { .. } => Step::note("not of the lane"),
+        | Observation::ShortageSeen { .. }
+        | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
 }
 

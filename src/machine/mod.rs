@@ -12,6 +12,7 @@ pub mod time;
 
 pub mod agent;
 pub mod attempt;
+pub mod breaker;
 pub mod lane;
 pub mod task;
 
@@ -24,6 +25,7 @@ pub mod index;
 pub mod phase;
 
 pub mod changed;
+pub mod complexity;
 pub mod effect;
 pub mod estimate;
 pub mod forecast;
@@ -31,6 +33,8 @@ pub mod gate;
 pub mod glob;
 pub mod graph;
 pub mod overlap;
+pub mod plan;
+pub mod progress;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

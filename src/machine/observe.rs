@@ -1,6 +1,7 @@
 //! What is decided when something was seen of an attempt; of landings see `landing.rs`.
 
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
+use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::changed;
 use super::event::{Event, Observation};
@@ -76,6 +77,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             // Only whether there is one counts, not how much is left.
             let is_same = state.shortage.is_some() == what.is_some();
             let change = ProjectChange::ShortageSet { what: what.clone() };
+            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+        }
+        Observation::OverloadSeen { what } => {
+            let is_same = state.overload.is_some() == what.is_some();
+            let change = ProjectChange::OverloadSet { what: what.clone() };
             Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
         }
         Observation::BaseSeen { .. }
@@ -397,6 +403,10 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
         || outcome.class == Class::Infrastructure && !is_half_made;
     let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot };
     let mut changes = vec![of_attempt(&found.id, ended)];
+    if let Some(breaker) = breaker::after(state, found, outcome.class, event.at) {
+        let (name, breaker) = (found.agent.clone(), Box::new(breaker));
+        changes.push(project(ProjectChange::BreakerSet { name, breaker }));
+    }
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {

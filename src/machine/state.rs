@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Tries};
+use super::estimate::History;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
-use super::settings::Settings;
+use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
 use super::weigh::Weighing;
@@ -55,6 +56,8 @@ pub struct Metrics {
     pub handoff_ms: Vec<u64>,
     /// Per long stage name: durations of completed attempts, the last ones, milliseconds.
     pub stage_ms: BTreeMap<String, StageSum>,
+    /// The same by group of agents and complexity too, the newest counting most.
+    pub learned: History,
 }
 
 /// Durations of one stage.
@@ -95,6 +98,8 @@ pub struct State {
     pub weighing: Weighing,
     /// What the machine the monitor runs on is short of, in words; nothing new starts then.
     pub shortage: Option<String>,
+    /// How the machine's load exceeds the limit, in words; no task's attempt starts then.
+    pub overload: Option<String>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -122,10 +127,17 @@ impl State {
             metrics: Metrics::default(),
             weighing: Weighing::default(),
             shortage: None,
+            overload: None,
             index: Index::default(),
         };
         super::apply::hire(&mut state, at);
         state
+    }
+
+    /// Returns the group that an agent is of.
+    #[must_use]
+    pub fn group_of(&self, agent: &Agent) -> Option<&AgentGroup> {
+        self.settings.agents.get(agent.group)
     }
 
     /// Returns the settings that a live attempt was added under, by which it is run and judged.
@@ -151,6 +163,7 @@ impl State {
             && self.index.backoff.is_empty()
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
+            && !super::turn::is_cooling_down(self)
             && !self.has_passing_trouble()
     }
 
@@ -166,8 +179,8 @@ impl State {
         let bound = self.settings.limits.infrastructure_retries;
         let is_passing = |tries: &Tries| tries.until.is_some() && tries.failed <= bound;
         let follow = self.base.follow.as_ref().filter(|follow| follow.is_passing);
-        let is_short = self.shortage.is_some() && super::turn::has_open_work(self);
-        is_short
+        let is_held_up = self.shortage.is_some() || self.overload.is_some();
+        (is_held_up && super::turn::has_open_work(self))
             || follow.is_some_and(|follow| is_passing(&follow.tries))
             || is_passing(&self.base.take_tries)
             || is_passing(&self.base.check_tries)

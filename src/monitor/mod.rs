@@ -16,6 +16,7 @@ mod forecast;
 mod job;
 mod lane;
 mod outage;
+mod overload;
 mod prepare;
 pub mod report;
 mod room;

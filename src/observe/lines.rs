@@ -98,12 +98,14 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::Weighed { .. }
-            | ProjectChange::ShortageSet { .. },
+            | ProjectChange::ShortageSet { .. }
+            | ProjectChange::OverloadSet { .. },
         ) => None,
     }
 }
@@ -131,6 +133,14 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
+        ProjectChange::BreakerSet { name, breaker } => match breaker.until {
+            Some(until) => {
+                let (failures, until) = (breaker.failures, Stamp(until));
+                format!("agent {name} failed {failures} times in a row: gets nothing until {until}")
+            }
+            None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
+            None => return None,
+        },
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));
@@ -141,10 +151,12 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
-        ProjectChange::ShortageSet { what: Some(what) } => {
+        ProjectChange::ShortageSet { what: Some(what) }
+        | ProjectChange::OverloadSet { what: Some(what) } => {
             format!("nothing new starts, running agents go on: {}", first_line(what))
         }
         ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
+        ProjectChange::OverloadSet { what: None } => "the load has fallen: going on".into(),
         ProjectChange::Weighed { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")

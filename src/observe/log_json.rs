@@ -105,6 +105,12 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::BreakerSet { name, breaker } => Entry {
+            agent: Some(name.as_str()),
+            failed: Some(breaker.failures),
+            until: breaker.until.map(Stamp),
+            ..kind("agent_breaker_set")
+        },
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }
@@ -119,6 +125,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         }
         ProjectChange::ShortageSet { what } => {
             let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
+            Entry { reason: what.as_deref(), ..entry }
+        }
+        ProjectChange::OverloadSet { what } => {
+            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
         ProjectChange::Weighed { .. } => kind("weighed"),

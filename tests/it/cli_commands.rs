@@ -254,7 +254,7 @@ fn adding_tasks_prints_the_id_alone() {
         ("task add x --touches ../y", 2, Nothing, "leaves the project"),
         ("task add x --body-file none", 2, Nothing, "cannot read body file"),
         ("task add x --body a --body-file b", 2, Nothing, "cannot be used with"),
-        ("task add x --needs gpu", 0, Is("TASK-003\n"), "no agent that has `gpu`"),
+        ("task add x --needs gpu", 0, Is("TASK-003\n"), "has `gpu`"),
         ("task add x --id E --kind epic", 0, Is("E\n"), ""),
         ("task add x --parent E --hold --stages impl", 0, Is("TASK-004\n"), ""),
         ("task list --status foo", 2, Nothing, "`foo` is no status"),
@@ -342,6 +342,8 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("done", 2, Nothing, "there is no task file in"),
         ("block why", 2, Nothing, "there is no task file in"),
         ("request-changes", 2, Nothing, "<WHAT>"),
+        ("plan", 0, Is("nothing can be planned\n"), ""),
+        ("plan --workers 0", 2, Nothing, "not in 1..=1000"),
         ("graph README", 2, Nothing, "README`: it is no JSON"),
         ("graph none", 2, Nothing, "cannot read"),
         ("doctor", 0, Has("ok       journal: whole"), ""),
@@ -397,6 +399,10 @@ fn backlogs_are_imported_whole_or_not_at_all() {
         ("task import README", 2, Nothing, "README`: it is no JSON"),
         ("task import b.json -n --on-missing ignore", 0, Has("would import 1 task"), "ignored"),
         ("task import b.json --all --on-missing ignore", 0, Has("imported 2 tasks"), "ignored"),
+        ("plan", 0, Has("2 tasks in 8 attempts by 4 agents: 1 h 20 min, until "), ""),
+        ("plan", 0, Has("critical path, 1 h 20 min\n  A > B\n"), ""),
+        ("plan --workers 2", 0, Has("worker-1  8         1 h 20 min  100 %"), ""),
+        ("plan --json", 0, Has("\"makespan_s\":4800.0,\"lower_bound_s\":4800.0"), ""),
         ("-q task import b.json --on-missing ignore", 2, Nothing, "exists"),
     ]);
     write(

@@ -147,6 +147,32 @@ fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
     m.state.check();
 }
 
+fn overload(what: Option<&str>) -> Observation {
+    Observation::OverloadSeen { what: what.map(str::to_owned) }
+}
+
+#[test]
+fn an_overload_starts_no_attempt_but_failures_count_and_landings_go_on() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[]), new_task("C", &[])]);
+    m.run("A", End::Done);
+    stands(&m, &[("A", "landing"), ("B", "working B.impl.1"), ("C", "ready impl")]);
+    m.see(overload(Some("the load is 9.1")));
+    m.see(overload(Some("the load is 9.2")));
+    assert_eq!(m.state.overload.as_deref(), Some("the load is 9.1"));
+    m.land("A");
+    let attempt = AttemptId::new("B.impl.1");
+    m.see(Observation::AttemptFaulted { attempt, why: "no keeper".into() });
+    assert_eq!(m.state.tasks[&id("B")].tally.infrastructure, 1);
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "completed"), ("B", "ready impl"), ("C", "ready impl")]);
+    assert!(!m.state.is_idle(), "it goes on by itself");
+    m.see(overload(None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
 #[test]
 fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
     let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 1);

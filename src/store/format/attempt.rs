@@ -101,6 +101,7 @@ mirror! {
         needs: Vec<String>,
         resources: BTreeMap<String, u64>,
         touches: Vec<String>,
+        tier_min: u32,
         is_so_far: bool,
     }
 }

@@ -10,6 +10,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
+use crate::machine::breaker::Breaker;
+use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
@@ -76,7 +78,12 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
-    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>>, weighing: Weighing }
+    optional {
+        shortage: Option<String>,
+        overload: Option<String>,
+        pinned: Vec<Arc<Settings>>,
+        weighing: Weighing,
+    }
     derived { index }
 }
 
@@ -100,23 +107,39 @@ mirror! { struct Metrics {
     retries: u64,
     handoff_ms: Vec<u64>,
     stage_ms: BTreeMap<String, StageSum>,
-} }
+} optional { learned: BTreeMap<String, Learned> } }
+
+mirror! { struct Learned {
+    count: u64,
+    mean_us: u64,
+    durations_ms: Vec<u64>,
+} optional { below: BTreeMap<String, Learned> } }
 
 mirror! { struct StageSum { count: u64, total_ms: u64, samples_ms: Vec<u64> } }
 
-mirror! { struct Agent {
-    name: AgentName,
-    group: usize,
-    stages: Vec<StageName>,
-    capabilities: Vec<String>,
-    is_paused: bool,
-    is_retired: bool,
-    attempt: Option<AttemptId>,
-    slot: u32,
-    completed: u64,
-    failed: u64,
-    busy_ms: u64,
-    idle_since: Time,
+mirror! {
+    struct Agent {
+        name: AgentName,
+        group: usize,
+        stages: Vec<StageName>,
+        capabilities: Vec<String>,
+        is_paused: bool,
+        is_retired: bool,
+        attempt: Option<AttemptId>,
+        slot: u32,
+        completed: u64,
+        failed: u64,
+        busy_ms: u64,
+        idle_since: Time,
+    }
+    optional { last_task: Option<TaskId>, breaker: Breaker }
+}
+
+mirror! { struct Breaker {
+    failures: u32,
+    tasks: Vec<TaskId>,
+    pauses: u32,
+    until: Option<Time>,
 } }
 
 /// Mirrors a map as the array of its values, each of which carries its key.
