@@ -8,6 +8,7 @@ use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
 use super::estimate::{self, Subject};
+use super::forecast;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
@@ -104,6 +105,9 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);
+    }
+    if let TaskChange::Moved { to: TaskPhase::Completed { .. }, .. } = change {
+        forecast::hand_on(state, id);
     }
     if let TaskChange::Forecast { tried, .. } = change {
         for other in tried {

@@ -6,6 +6,7 @@ use super::attempt::Class;
 use super::change::TaskChange;
 use super::changed;
 use super::id::{Oid, TaskId};
+use super::index;
 use super::state::State;
 use super::step::{Step, task as of_task};
 use super::task::{Clash, Task};
@@ -59,6 +60,20 @@ fn holds(task: &Task, landed: &Oid) -> bool {
     })
 }
 
+/// Hands what is foreseen of a task that lands on to the tasks that it concerns: for them it holds
+/// still.
+pub(super) fn hand_on(state: &mut State, id: &TaskId) {
+    let clashes = state.tasks.get(id).map(|task| task.forecast.clone()).unwrap_or_default();
+    for Clash { with, paths } in clashes {
+        let Some(other) = with else { continue };
+        index::update(state, &other, false, |other| {
+            if !other.is_final() && other.forecast.len() < CLASHES_MAX {
+                other.forecast.push(Clash { with: Some(id.clone()), paths });
+            }
+        });
+    }
+}
+
 /// Notes what a trial told, where that is not on record; `tip` is where the branch stood.
 pub(super) fn decide(
     state: &State,
@@ -76,11 +91,20 @@ pub(super) fn decide(
     for clash in &mut clashes {
         clash.paths.truncate(CLASH_PATHS_MAX);
     }
-    let names_it = |other: &&TaskId| {
-        let other = state.tasks.get(*other);
-        other.is_some_and(|other| other.forecast.iter().any(|it| it.with.as_ref() == Some(id)))
+    // Each pair is kept once: where it was told of first, unless its paths have changed.
+    let told = |other: &TaskId| {
+        let mut told = state.tasks.get(other)?.forecast.iter();
+        told.find(|clash| clash.with.as_ref() == Some(id))
     };
-    let tried: Vec<TaskId> = tried.iter().filter(names_it).cloned().collect();
+    let is_as_told = |other: &TaskId, found: &[Clash]| {
+        told(other).is_some_and(|told| {
+            found.iter().any(|it| it.with.as_ref() == Some(other) && it.paths == told.paths)
+        })
+    };
+    let is_new = |other: &&TaskId| told(other).is_some() && !is_as_told(other, &clashes);
+    let tried: Vec<TaskId> = tried.iter().filter(is_new).cloned().collect();
+    let all = clashes.clone();
+    clashes.retain(|clash| !clash.with.as_ref().is_some_and(|other| is_as_told(other, &all)));
     if clashes == task.forecast && tried.is_empty() {
         return Step::accept(Vec::new());
     }

@@ -62,9 +62,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         }
         Observation::Advanced { attempt, changed } => {
             with(state, attempt, &[AttemptPhase::Advancing], |found| {
-                let mut changes = end(state, event, found, &completed(event.at));
-                changes.extend(branch_changed(state, found, changed.as_deref()));
-                changes
+                advanced(state, event, found, changed.as_deref())
             })
         }
         Observation::Forecast { task, tip, tried, clashes } => {
@@ -73,12 +71,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::ShortageSeen { what } => {
-            // Only whether there is one counts, not how much is left.
-            let is_same = state.shortage.is_some() == what.is_some();
-            let change = ProjectChange::ShortageSet { what: what.clone() };
-            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
-        }
+        Observation::ShortageSeen { what } => Step::accept(shortage_seen(state, what.as_ref())),
         Observation::OverloadSeen { what } => {
             let is_same = state.overload.is_some() == what.is_some();
             let change = ProjectChange::OverloadSet { what: what.clone() };
@@ -277,6 +270,24 @@ fn after_saving(
         Some(_) => vec![of_attempt(&found.id, AttemptChange::Advancing)],
         None => end(state, event, found, verdict),
     }
+}
+
+fn shortage_seen(state: &State, what: Option<&String>) -> Vec<Change> {
+    // Only whether there is one counts, not how much is left.
+    let is_same = state.shortage.is_some() == what.is_some();
+    let change = ProjectChange::ShortageSet { what: what.cloned() };
+    if is_same { Vec::new() } else { vec![project(change)] }
+}
+
+fn advanced(
+    state: &State,
+    event: &Event,
+    found: &Attempt,
+    changed: Option<&[String]>,
+) -> Vec<Change> {
+    let mut changes = end(state, event, found, &completed(event.at));
+    changes.extend(branch_changed(state, found, changed));
+    changes
 }
 
 /// Notes what the branch has changed so far, where that is not on record.

@@ -146,9 +146,12 @@ fn each_conflict_foreseen_is_kept_once_and_until_it_is_over() {
     tell(&mut m, "A", vec![clash("B", &["a"])]);
     let told = |change: &&Change| matches!(change, Change::Task(_, TaskChange::Forecast { .. }));
     assert_eq!(m.log.iter().filter(told).count(), 1);
+    // The other one finds the same.
     tell(&mut m, "B", vec![clash("A", &["a"])]);
+    assert_eq!(m.log.iter().filter(told).count(), 1);
+    tell(&mut m, "B", vec![clash("A", &["a", "b"])]);
     assert_eq!(m.state.tasks[&id("A")].forecast, []);
-    assert_eq!(m.state.tasks[&id("B")].forecast, [clash("A", &["a"])]);
+    assert_eq!(m.state.tasks[&id("B")].forecast, [clash("A", &["a", "b"])]);
     // It was tried where the branch no longer stands.
     let Trial { task, tip, .. } = trial(&m.state, &id("A")).expect("B is open");
     complete(&mut m, "A", Some(&["a"]));
@@ -157,6 +160,22 @@ fn each_conflict_foreseen_is_kept_once_and_until_it_is_over() {
     assert_eq!(m.state.tasks[&id("B")].forecast.len(), 1);
     tell(&mut m, "A", Vec::new());
     assert_eq!(m.state.tasks[&id("B")].forecast, []);
+    m.state.check();
+}
+
+#[test]
+fn what_a_landed_task_conflicts_with_is_told_of_the_other() {
+    let mut m = machine_with(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    complete(&mut m, "A", Some(&["a"]));
+    complete(&mut m, "B", Some(&["a"]));
+    m.turns();
+    complete(&mut m, "A", Some(&["a"]));
+    m.turns();
+    tell(&mut m, "A", vec![clash("B", &["a"]), Clash { with: None, paths: vec!["a".into()] }]);
+    m.land("A");
+    assert_eq!(m.state.tasks[&id("A")].forecast, []);
+    assert_eq!(m.state.tasks[&id("B")].forecast, [clash("A", &["a"])]);
     m.state.check();
 }
 

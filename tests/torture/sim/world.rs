@@ -570,8 +570,15 @@ impl World {
 
     /// SIGKILL for one keeper; what it ran dies with it or stays on its own.
     pub fn kill_keeper(&mut self, dice: &mut Dice) {
+        // Most keepers have nothing that runs at the moment; those that have are the ones of interest.
+        let is_at_work = |name: &&AgentName| {
+            let process = self.keepers[*name].process.as_ref();
+            process.is_some_and(|process| process.stage == ProcessStage::Running)
+        };
+        let at_work: Vec<AgentName> = self.keepers.keys().filter(is_at_work).cloned().collect();
         let names: Vec<AgentName> = self.keepers.keys().cloned().collect();
-        let Some(name) = dice.pick(&names) else { return };
+        let is_chosen = !at_work.is_empty() && dice.permille(500);
+        let Some(name) = dice.pick(if is_chosen { &at_work } else { &names }) else { return };
         let Some(keeper) = self.keepers.remove(&name) else { return };
         self.marks.hit("keeper killed");
         let orders = keeper.orders.iter().map(|order| order.attempt.clone());
