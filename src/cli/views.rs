@@ -74,7 +74,8 @@ pub fn status(open: &Open, console: &mut Console<'_>, args: &StatusArgs) -> Resu
 fn is_stalled(open: &Open, state: &State, at: Time, has_monitor: bool) -> bool {
     let has_pick = !schedule::pick(state, 1).assignments.is_empty();
     let is_old = open.clock().ms_since(at) > STALLED_MS;
-    let is_waiting = has_pick && (is_old || !has_monitor) && !state.is_paused;
+    let is_held_up = state.is_paused || state.overload.is_some();
+    let is_waiting = has_pick && (is_old || !has_monitor) && !is_held_up;
     let keepers = open.project.layout.keepers();
     let is_dead = |agent: &str| {
         let lock = crate::agent::rendezvous::lock_path(&keepers.join(agent));

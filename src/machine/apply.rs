@@ -10,6 +10,7 @@ use super::estimate::{self, Subject};
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::schedule::demand::Demand;
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
@@ -65,6 +66,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
+        ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
@@ -75,8 +77,14 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
 fn weigh(state: &mut State, at: Time) {
     let weights = super::weigh::weights(state);
     for (id, weight) in weights {
-        if state.tasks[&id].weight != weight {
+        let Some(task) = state.tasks.get_mut(&id).filter(|task| task.weight != weight) else {
+            continue;
+        };
+        if matches!(task.phase, TaskPhase::Ready { .. }) {
             index::update(state, &id, false, |task| task.weight = weight);
+        } else {
+            // It has no place among the ready ones.
+            task.weight = weight;
         }
     }
     state.weighing = Weighing { at, ..Weighing::default() };
@@ -295,6 +303,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         state.index.effects.remove(&old);
     }
     attempt.outcome = Some(outcome.clone());
+    attempt.demand = Demand::default();
     unpin(state);
     if outcome.class == Class::Completed && attempt.is_work() {
         note_duration(state, &attempt, outcome.at);

@@ -61,6 +61,10 @@ pub enum ProjectChange {
     ShortageSet {
         what: Option<String>,
     },
+    /// While the load is above the limit no task's attempt starts; nothing else changes.
+    OverloadSet {
+        what: Option<String>,
+    },
     /// The weights of all open tasks are made anew.
     Weighed {
         at: Time,

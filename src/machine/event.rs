@@ -218,6 +218,10 @@ pub enum Observation {
     ShortageSeen {
         what: Option<String>,
     },
+    /// The machine's load is above the limit, in words; `None`: it no longer is.
+    OverloadSeen {
+        what: Option<String>,
+    },
     BaseSeen {
         tip: Oid,
         landed: Option<Oid>,

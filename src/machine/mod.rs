@@ -30,6 +30,7 @@ pub mod glob;
 pub mod graph;
 pub mod overlap;
 pub mod plan;
+pub mod progress;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

@@ -71,6 +71,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             let change = ProjectChange::ShortageSet { what: what.clone() };
             Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
         }
+        Observation::OverloadSeen { what } => {
+            let is_same = state.overload.is_some() == what.is_some();
+            let change = ProjectChange::OverloadSet { what: what.clone() };
+            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }

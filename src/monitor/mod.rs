@@ -15,6 +15,7 @@ mod error;
 mod job;
 mod lane;
 mod outage;
+mod overload;
 mod prepare;
 pub mod report;
 mod room;

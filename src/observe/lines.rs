@@ -102,7 +102,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::Weighed { .. }
-            | ProjectChange::ShortageSet { .. },
+            | ProjectChange::ShortageSet { .. }
+            | ProjectChange::OverloadSet { .. },
         ) => None,
     }
 }
@@ -140,10 +141,12 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
-        ProjectChange::ShortageSet { what: Some(what) } => {
+        ProjectChange::ShortageSet { what: Some(what) }
+        | ProjectChange::OverloadSet { what: Some(what) } => {
             format!("nothing new starts, running agents go on: {}", first_line(what))
         }
         ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
+        ProjectChange::OverloadSet { what: None } => "the load has fallen: going on".into(),
         ProjectChange::Weighed { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")

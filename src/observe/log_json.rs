@@ -115,6 +115,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
+        ProjectChange::OverloadSet { what } => {
+            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
+            Entry { reason: what.as_deref(), ..entry }
+        }
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),

@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod blocked;
 pub mod document;
+pub mod epics;
 pub mod figures;
 pub mod lines;
 pub mod log_json;

@@ -90,8 +90,9 @@ fn a_paused_or_shadow_project_is_planned_as_if_it_were_not() {
     let mut m = machine(|settings| settings.project.rollout = Rollout::Shadow);
     m.add(&tasks(&["A"]));
     m.see(Observation::ShortageSeen { what: Some("no room".into()) });
+    m.see(Observation::OverloadSeen { what: Some("busy".into()) });
     let plan = planned(&m);
-    assert_eq!(plan.assumed, [Assumed::Production, Assumed::Room]);
+    assert_eq!(plan.assumed, [Assumed::Production, Assumed::Room, Assumed::Calm]);
     assert_eq!(schedule(&plan), ["A 0-10 agent-1"]);
 
     // Nobody has looked at the base yet: that is how every project begins.

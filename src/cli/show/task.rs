@@ -86,6 +86,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("agent", entry.assigned_to.unwrap_or_default(), plain);
     fact("stage", entry.stage.unwrap_or_default(), plain);
     fact("kind", if task.spec.kind == TaskKind::Epic { "epic" } else { "" }, plain);
+    fact("progress", &entry.progress.map(|progress| progress.words()).unwrap_or_default(), plain);
     fact("epic", entry.parent.unwrap_or_default(), plain);
     fact("priority", entry.priority, plain);
     fact("depends on", &listed(task.spec.depends_on.iter(), NAMES_MAX), plain);

@@ -63,6 +63,8 @@ pub enum Assumed {
     GoodBase,
     /// The machine is short of something; it was taken for having enough.
     Room,
+    /// The machine is busier than it may be for a start; it was taken for calm.
+    Calm,
 }
 
 /// What the run would be.

@@ -165,6 +165,9 @@ kinds! {
     "shortage_set" { what: Option<String> } => {
         Change::Project(ProjectChange::ShortageSet { what })
     }
+    "overload_set" { what: Option<String> } => {
+        Change::Project(ProjectChange::OverloadSet { what })
+    }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {
         Change::Project(ProjectChange::WouldStart { id, stage, agent })

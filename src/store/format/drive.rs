@@ -147,6 +147,7 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::StopRequested { kind: StopKind::Drain }),
         Change::Project(ProjectChange::PauseSet { is_paused: true }),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),
+        Change::Project(ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),

@@ -11,6 +11,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
     Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
@@ -194,6 +195,7 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
+        demand: Demand { needs: vec!["gpu".into()], is_exclusive: true, ..Demand::default() },
         tries: tries(),
         outcome: Some(outcome(Class::TimedOut)),
     }
@@ -308,6 +310,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::CurrentTaskSet { id: None },
         ProjectChange::ShortageSet { what: Some("the disk is full".into()) },
         ProjectChange::ShortageSet { what: None },
+        ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
+        ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
     ]);
     changes.into_iter().map(Change::Project).collect()

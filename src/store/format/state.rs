@@ -77,7 +77,12 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
-    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>>, weighing: Weighing }
+    optional {
+        shortage: Option<String>,
+        overload: Option<String>,
+        pinned: Vec<Arc<Settings>>,
+        weighing: Weighing,
+    }
     derived { index }
 }
 

@@ -543,7 +543,9 @@ impl World {
             job.found = None;
             if self.repo.swap(LANDED, Some(commit), Some(onto)).is_err() {
                 let found = self.standing(onto);
-                if !self.repo.holds(found, commit) {
+                let is_moved =
+                    found == onto && self.repo.swap(LANDED, Some(commit), Some(onto)).is_ok();
+                if !is_moved && !self.repo.holds(found, commit) {
                     self.marks.hit("a landing is raced");
                     let found = Some(oid(found));
                     return Some(Observation::LandingRaced { task: id, number, found });
