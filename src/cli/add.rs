@@ -298,7 +298,7 @@ mod tests {
         let mut memory = Memory::new();
         let (code, out, err) = add(&mut memory, "", &["T", "--needs", "tpu"]);
         assert_eq!((code, out.as_str()), (0, "TASK-001\n"));
-        let text = "warning: task `TASK-001`: no agent that has `tpu` serves stage `test`\n";
+        let text = "warning: task `TASK-001`: no agent of stage `test` has `tpu`\n";
         assert_eq!(err, text);
         let words = ["T", "--needs", "coder", "--stages", "impl"];
         assert_eq!(add(&mut memory, "", &words).2, "");

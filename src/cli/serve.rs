@@ -2,7 +2,7 @@
 
 use crate::machine::change::TaskChange;
 use crate::machine::id::TaskId;
-use crate::machine::schedule::can_serve;
+use crate::machine::schedule::pool::lacking;
 use crate::machine::stage;
 use crate::machine::task::{Task, TaskKind};
 use crate::machine::{Change, State};
@@ -43,14 +43,6 @@ fn unserved(state: &State, task: &Task) -> Option<String> {
         return None;
     }
     let mut stages = state.settings.stages.iter().filter(|found| stage::applies(found, task));
-    let missing = stages.find(|found| {
-        let mut agents = state.agents.values().filter(|agent| !agent.is_retired);
-        !agents.any(|agent| can_serve(state, agent, &found.id(), &task.spec.needs))
-    })?;
-    let needs = if task.spec.needs.is_empty() {
-        String::new()
-    } else {
-        format!(" that has `{}`", task.spec.needs.join("`, `"))
-    };
-    Some(format!("task `{}`: no agent{needs} serves stage `{}`", task.id, missing.name))
+    let missing = stages.find_map(|found| lacking(state, &found.id(), &task.spec.needs))?;
+    Some(format!("task `{}`: {missing}", task.id))
 }

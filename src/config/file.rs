@@ -285,9 +285,6 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         tier: at.integer("tier", 1, 1..=1000),
         complexity: at.strings("complexity").unwrap_or_default(),
     };
-    if group.tier != 1 {
-        at.not_yet("tier", "");
-    }
     at.finish();
     (group, at)
 }

@@ -273,6 +273,8 @@ env = { A = "1" }
 name = "own"
 stages = ["review"]
 command = "task"
+tier = 2
+complexity = ["simple", "complex"]
 [rollout]
 pilot = { labels = ["pilot"] }
 "#;
@@ -293,6 +295,8 @@ pilot = { labels = ["pilot"] }
         assert_eq!(settings.agents[0].command, AgentCommand::Argv(argv));
         assert_eq!(settings.agents[0].env["A"], "1");
         assert_eq!(settings.agents[1].command, AgentCommand::Task);
+        assert_eq!(settings.agents[1].tier, 2);
+        assert_eq!(settings.agents[1].complexity, ["simple", "complex"]);
         assert_eq!(settings.rollout.pilot, Slice::Labels(vec!["pilot".into()]));
         assert_eq!(settings.landing.protect.last().expect("added"), "prompts/[[]b[]].md");
     }
@@ -320,13 +324,7 @@ pilot = { labels = ["pilot"] }
             &format!("{agent}preset = \"claude\""),
             &["`agent.preset = \"claude\"` is not yet"],
         );
-        let lines = [
-            "launcher = \"tmux\"",
-            "scale = { min = 1, max = 6 }",
-            "sandbox = \"bwrap\"",
-            "tier = 2",
-            "complexity = [\"complex\"]",
-        ];
+        let lines = ["launcher = \"tmux\"", "scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
         for line in lines {
             refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
         }

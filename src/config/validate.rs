@@ -191,10 +191,8 @@ fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
     group.stages = served;
     let known = ["simple", "moderate", "complex"];
     let mut unknown = group.complexity.iter().filter(|word| !known.contains(&word.as_str()));
-    match unknown.next() {
-        Some(word) => at.unknown_value("complexity", word, &known),
-        None if !group.complexity.is_empty() => at.not_yet("complexity", ""),
-        None => {}
+    if let Some(word) = unknown.next() {
+        at.unknown_value("complexity", word, &known);
     }
     for (name, value) in &group.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

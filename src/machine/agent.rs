@@ -1,6 +1,7 @@
 //! A named worker.
 
-use super::id::{AgentName, AttemptId, StageName};
+use super::breaker::Breaker;
+use super::id::{AgentName, AttemptId, StageName, TaskId};
 use super::time::Time;
 
 /// An agent and what it does now.
@@ -22,13 +23,22 @@ pub struct Agent {
     pub failed: u64,
     pub busy_ms: u64,
     pub idle_since: Time,
+    /// The task it has, or had last.
+    pub last_task: Option<TaskId>,
+    pub breaker: Breaker,
 }
 
 impl Agent {
     /// Returns true when it may get an attempt now.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        self.attempt.is_none() && !self.is_paused && !self.is_retired
+        self.attempt.is_none() && self.may_work() && self.breaker.until.is_none()
+    }
+
+    /// Returns true when it is neither paused nor about to leave; it may be busy or cool down.
+    #[must_use]
+    pub fn may_work(&self) -> bool {
+        !self.is_paused && !self.is_retired
     }
 
     /// Returns true when it has all of `needs`.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
+use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::complexity;
 use super::effect;
 use super::estimate::{self, Subject};
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
@@ -54,6 +56,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 agent.is_paused = *is_paused;
             }
         }
+        ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -247,6 +250,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
     if attempt.is_work() {
         if let Some(agent) = state.agents.get_mut(&attempt.agent) {
             agent.attempt = Some(attempt.id.clone());
+            agent.last_task.clone_from(&attempt.task);
         }
         state.metrics.attempts += 1;
         let monitor = &mut state.monitor;
@@ -348,7 +352,7 @@ fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
     let subject = Subject {
         stage: stage.as_str(),
         group: agent.and_then(|agent| estimate::group_of(&state.settings, agent)),
-        complexity: task.and_then(|task| task.spec.complexity.as_deref()),
+        complexity: task.map(|task| complexity::of(&task.spec).word()),
     };
     estimate::learn(&mut state.metrics.learned, subject, took);
 }
@@ -494,6 +498,8 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 failed: 0,
                 busy_ms: 0,
                 idle_since: at,
+                last_task: None,
+                breaker: Breaker::default(),
             });
             agent.group = group;
             agent.stages = config.stages.iter().map(StageName::new).collect();

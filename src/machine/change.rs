@@ -1,6 +1,7 @@
 //! What was decided; this alone is journalled.
 
 use super::attempt::{Attempt, Exit, Outcome, Tries};
+use super::breaker::Breaker;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
@@ -44,6 +45,11 @@ pub enum ProjectChange {
     AgentPauseSet {
         name: AgentName,
         is_paused: bool,
+    },
+    /// How an agent did of late.
+    BreakerSet {
+        name: AgentName,
+        breaker: Box<Breaker>,
     },
     ModeSwitched {
         to: Orchestration,

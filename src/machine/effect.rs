@@ -93,8 +93,17 @@ pub fn next_deadline(state: &State) -> Option<Time> {
     let drain = state.drain.map(|drain| drain.until);
     let rate = super::turn::rate_deadline(state);
     let base = &state.base;
-    let single =
-        [backoff, landing, follow, drain, rate, base.take_tries.until, base.check_tries.until];
+    let cooling = state.index.cooling.first().map(|(until, _)| *until);
+    let single = [
+        backoff,
+        cooling,
+        landing,
+        follow,
+        drain,
+        rate,
+        base.take_tries.until,
+        base.check_tries.until,
+    ];
     attempts.chain(single.into_iter().flatten()).min()
 }
 

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::agent::Agent;
+use super::breaker::Breaker;
 use super::effect::{self, Effect};
 use super::gate;
-use super::id::{StageName, TaskId};
+use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
 use super::progress::{self, Progress};
 use super::schedule::demand::Demand;
@@ -67,6 +69,8 @@ pub struct Index {
     pub ready: BTreeMap<StageName, Queues>,
     /// Tasks that wait for a moment.
     pub backoff: BTreeSet<(Time, TaskId)>,
+    /// Agents that get nothing before a moment.
+    pub cooling: BTreeSet<(Time, AgentName)>,
     /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
     pub lane: BTreeMap<u64, TaskId>,
     /// The highest n of all ids `TASK-n`, for the next one.
@@ -140,7 +144,21 @@ pub fn rebuild(state: &mut State) {
     }
     let due: Vec<Effect> = state.attempts.values().filter_map(effect::of_attempt).collect();
     state.index.effects.extend(due);
+    let cooling = |agent: &Agent| Some((agent.breaker.until?, agent.name.clone()));
+    state.index.cooling = state.agents.values().filter_map(cooling).collect();
     refresh_lane(state);
+}
+
+/// Changes how an agent did, and keeps the index true.
+pub(super) fn set_breaker(state: &mut State, name: &AgentName, breaker: &Breaker) {
+    let Some(agent) = state.agents.get_mut(name) else { return };
+    if let Some(until) = agent.breaker.until {
+        state.index.cooling.remove(&(until, name.clone()));
+    }
+    agent.breaker.clone_from(breaker);
+    if let Some(until) = agent.breaker.until {
+        state.index.cooling.insert((until, name.clone()));
+    }
 }
 
 /// Ties a task to its dependencies.

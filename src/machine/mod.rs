@@ -12,6 +12,7 @@ pub mod time;
 
 pub mod agent;
 pub mod attempt;
+pub mod breaker;
 pub mod lane;
 pub mod task;
 
@@ -23,6 +24,7 @@ pub mod apply;
 pub mod index;
 pub mod phase;
 
+pub mod complexity;
 pub mod effect;
 pub mod estimate;
 pub mod gate;

@@ -1,6 +1,7 @@
 //! What is decided when something was seen of an attempt; of landings see `landing.rs`.
 
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
+use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName};
@@ -387,6 +388,10 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
         || outcome.class == Class::Infrastructure && !is_half_made;
     let ended = AttemptChange::Ended { outcome: outcome.clone(), has_fresh_slot };
     let mut changes = vec![of_attempt(&found.id, ended)];
+    if let Some(breaker) = breaker::after(state, found, outcome.class, event.at) {
+        let (name, breaker) = (found.agent.clone(), Box::new(breaker));
+        changes.push(project(ProjectChange::BreakerSet { name, breaker }));
+    }
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {

@@ -176,6 +176,24 @@ pub struct AgentGroup {
     pub complexity: Vec<String>,
 }
 
+impl AgentGroup {
+    /// Returns true when it serves the stage and has what is needed; its own name and those of its
+    /// agents count as capabilities.
+    #[must_use]
+    pub fn can_serve(&self, stage: &str, needs: &[String]) -> bool {
+        let has = |need: &String| {
+            self.capabilities.contains(need) || self.name == *need || self.has_member(need)
+        };
+        self.stages.iter().any(|name| name == stage) && needs.iter().all(has)
+    }
+
+    fn has_member(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('-'));
+        let number = number.and_then(|number| number.parse::<u32>().ok());
+        self.count > 1 && number.is_some_and(|number| (1..=self.count).contains(&number))
+    }
+}
+
 /// What an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentCommand {

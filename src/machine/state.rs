@@ -19,7 +19,7 @@ use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
-use super::settings::Settings;
+use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
 use super::weigh::Weighing;
@@ -134,6 +134,12 @@ impl State {
         state
     }
 
+    /// Returns the group that an agent is of.
+    #[must_use]
+    pub fn group_of(&self, agent: &Agent) -> Option<&AgentGroup> {
+        self.settings.agents.get(agent.group)
+    }
+
     /// Returns the settings that a live attempt was added under, by which it is run and judged.
     #[must_use]
     pub fn rules_of(&self, attempt: &Attempt) -> &Settings {
@@ -157,6 +163,7 @@ impl State {
             && self.index.backoff.is_empty()
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
+            && !super::turn::is_cooling_down(self)
             && !self.has_passing_trouble()
     }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::agent::{BASE_AGENT, LANDING_AGENT};
 use super::apply::{LAUNCH_WINDOW_MS, short_of};
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Tries};
+use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
@@ -16,6 +17,8 @@ use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::schedule::demand::Demand;
+use super::schedule::load::Obstacle;
+use super::schedule::pool::may_take;
 use super::schedule::{self, Assignment};
 use super::stage;
 use super::state::State;
@@ -72,6 +75,12 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
     let due = state.index.backoff.iter().take_while(|(until, _)| *until <= at);
     for (_, id) in due.take(TURN_ITEMS_MAX) {
         changes.push(task(id, TaskChange::BackedOff { until: None }));
+    }
+    let cooled = state.index.cooling.iter().take_while(|(until, _)| *until <= at);
+    for (_, name) in cooled.take(TURN_ITEMS_MAX) {
+        let breaker = Breaker { until: None, ..state.agents[name].breaker.clone() };
+        let (name, breaker) = (name.clone(), Box::new(breaker));
+        changes.push(project(ProjectChange::BreakerSet { name, breaker }));
     }
     let woken = |tries: &Tries| {
         let is_due = tries.until.is_some_and(|until| until <= at);
@@ -335,6 +344,24 @@ pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     }
     let is_due = !schedule::pick(state, 1).assignments.is_empty();
     is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
+}
+
+/// Returns true when an agent that cools down may take up work afterwards that waits for it.
+pub(super) fn is_cooling_down(state: &State) -> bool {
+    if state.index.cooling.is_empty() || !may_launch(state) || attempts_left(state) == 0 {
+        return false;
+    }
+    let mut demands = state
+        .index
+        .ready
+        .iter()
+        .flat_map(|(stage, queues)| queues.demands().map(move |(demand, _)| (stage, demand)));
+    demands.any(|(stage, demand)| {
+        let agents = state.index.cooling.iter().map(|(_, name)| &state.agents[name]);
+        let mut able = agents.filter(|agent| agent.may_work());
+        able.any(|agent| may_take(state, agent, stage, demand))
+            && Obstacle::beyond(&state.settings, demand).is_none()
+    })
 }
 
 /// Returns how many attempts this run may still add.

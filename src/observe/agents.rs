@@ -16,6 +16,8 @@ pub enum AgentStatus {
     /// Has an attempt, also when it is paused: it gets nothing new then.
     Working,
     Paused,
+    /// Failed again and again: gets nothing for a while.
+    Cooling,
 }
 
 impl AgentStatus {
@@ -26,6 +28,7 @@ impl AgentStatus {
             Self::Idle => "idle",
             Self::Working => "working",
             Self::Paused => "paused",
+            Self::Cooling => "cooling",
         }
     }
 }
@@ -65,16 +68,18 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         Orchestration::Parallel | Orchestration::Hybrid => None,
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
-    let status = match (attempt, agent.is_paused) {
-        (Some(_), _) => AgentStatus::Working,
-        (None, true) => AgentStatus::Paused,
-        (None, false) => AgentStatus::Idle,
+    let status = match (attempt, agent.is_paused, agent.breaker.until) {
+        (Some(_), _, _) => AgentStatus::Working,
+        (None, true, _) => AgentStatus::Paused,
+        (None, false, Some(_)) => AgentStatus::Cooling,
+        (None, false, None) => AgentStatus::Idle,
     };
+    let until = agent.breaker.until.filter(|_| status == AgentStatus::Cooling);
     let at_it_ms = attempt.map(|attempt| at.ms_since(attempt.assigned_at));
     AgentEntry {
         stages: agent.stages.iter().map(|stage| stage.as_str()).collect(),
         status,
-        until: None,
+        until: until.map(Stamp),
         stage: attempt.and_then(|attempt| attempt.stage()).map(|stage| stage.as_str()),
         current_task: task.map(|id| id.as_str()),
         attempt: attempt.map(|attempt| attempt.id.as_str()),
@@ -91,7 +96,7 @@ mod tests {
     use super::{AgentStatus, entry};
     use crate::machine::id::AgentName;
     use crate::machine::mode::Orchestration;
-    use crate::observe::support::{Pipeline, settings, task};
+    use crate::observe::support::{End, Pipeline, settings, task};
 
     #[test]
     fn in_sequential_mode_all_show_the_current_task_and_one_works() {
@@ -111,5 +116,22 @@ mod tests {
         assert!((working[0].busy_s - 1.5).abs() < 1e-9);
         let test = entry(&pipeline.state, &pipeline.state.agents[&AgentName::new("test")], at);
         assert_eq!(test.status, AgentStatus::Paused);
+    }
+
+    #[test]
+    fn an_agent_that_cools_down_says_until_when() {
+        let tasks = vec![task("A", &[]), task("B", &[]), task("C", &[])];
+        let mut patient = settings();
+        patient.retry.first_ms = 600_000;
+        patient.retry.max_ms = 600_000;
+        let mut pipeline = Pipeline::started(patient, tasks);
+        for attempt in ["A.arch.1", "B.arch.1", "C.arch.1"] {
+            pipeline.run(attempt, End::Status(1));
+            pipeline.turn();
+        }
+        let agent = &pipeline.state.agents[&AgentName::new("architect")];
+        let shown = entry(&pipeline.state, agent, pipeline.now);
+        let until = shown.until.map(|until| until.0);
+        assert_eq!((shown.status.word(), until), ("cooling", Some(pipeline.now.plus_ms(60_000))));
     }
 }

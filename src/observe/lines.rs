@@ -97,6 +97,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
@@ -131,6 +132,14 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
+        ProjectChange::BreakerSet { name, breaker } => match breaker.until {
+            Some(until) => {
+                let (failures, until) = (breaker.failures, Stamp(until));
+                format!("agent {name} failed {failures} times in a row: gets nothing until {until}")
+            }
+            None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
+            None => return None,
+        },
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));

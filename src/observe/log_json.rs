@@ -99,6 +99,12 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::BreakerSet { name, breaker } => Entry {
+            agent: Some(name.as_str()),
+            failed: Some(breaker.failures),
+            until: breaker.until.map(Stamp),
+            ..kind("agent_breaker_set")
+        },
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }

@@ -181,13 +181,17 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     let ink = match entry.status {
         AgentStatus::Idle => Ink::Faint,
         AgentStatus::Working => Ink::Busy,
-        AgentStatus::Paused => Ink::Bad,
+        AgentStatus::Paused | AgentStatus::Cooling => Ink::Bad,
     };
     let mut at_it = match (entry.current_task, entry.stage, entry.at_it_ms) {
         (Some(task), Some(stage), Some(ms)) => format!("{task} {stage} for {}", span(ms)),
         (Some(task), _, _) => task.to_owned(),
         (None, _, _) => String::new(),
     };
+    if let Some(until) = entry.until {
+        let gap = if at_it.is_empty() { "" } else { " " };
+        at_it.push_str(&format!("{gap}until {until}"));
+    }
     if entry.is_retired {
         at_it.push_str(" (its last: no longer in the settings)");
     }

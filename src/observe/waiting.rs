@@ -12,9 +12,9 @@ use crate::machine::agent::Agent;
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
-use crate::machine::schedule::can_serve;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
+use crate::machine::schedule::pool::{lacking, may_take};
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -98,8 +98,8 @@ pub struct Waits<'a> {
     state: &'a State,
     /// Holds for every task that is ready.
     shared: Option<Reason>,
-    /// By stage and what is needed.
-    agents: BTreeMap<(&'a str, &'a [String]), Reason>,
+    /// By stage, what is needed, and the least tier.
+    agents: BTreeMap<(&'a str, &'a [String], u32), Reason>,
     /// What runs.
     load: Load<'a>,
 }
@@ -165,8 +165,8 @@ impl<'a> Waits<'a> {
         if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
-        let key = (stage.as_str(), task.spec.needs.as_slice());
-        let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, key.1));
+        let key = (stage.as_str(), task.spec.needs.as_slice(), demand.tier_min);
+        let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, &demand));
         reason.clone()
     }
 
@@ -298,35 +298,46 @@ fn base_trouble(state: &State) -> String {
     format!("the monitor looks at `{name}` first")
 }
 
-/// Returns which agents of the stage are missing or busy.
-fn of_agents(state: &State, stage: &StageName, needs: &[String]) -> Reason {
-    let serving: Vec<&Agent> = state
-        .agents
-        .values()
-        .filter(|agent| !agent.is_retired && agent.stages.contains(stage))
-        .collect();
-    if serving.is_empty() {
-        return Reason::new(On::Agent, format!("no agent serves stage `{stage}`"));
-    }
-    let able = || serving.iter().filter(|agent| can_serve(state, agent, stage, needs));
-    if able().next().is_none() {
-        let what = format!("no agent of stage `{stage}` has `{}`", needs.join("`, `"));
+/// Returns which agents of the stage are missing, busy or cool down.
+fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
+    if let Some(what) = lacking(state, stage, &demand.needs) {
         return Reason::new(On::Agent, first_line(&what));
     }
-    let names = |agents: &mut dyn Iterator<Item = &&Agent>| {
+    let able = || {
+        let there = state.agents.values().filter(|agent| !agent.is_retired);
+        there.filter(|agent| may_take(state, agent, stage, demand))
+    };
+    let names = |agents: &mut dyn Iterator<Item = &Agent>| {
         let all: Vec<&str> = agents.map(|agent| agent.name.as_str()).take(NAMES_MAX).collect();
         all.join(", ")
     };
-    if able().all(|agent| agent.is_paused) {
-        let what = format!("{} paused: pipeline agent resume", names(&mut able()));
-        return Reason::new(On::Agent, what);
-    }
+    let who = match demand.tier_min {
+        0 => format!("stage `{stage}`"),
+        tier => format!("stage `{stage}`, from tier {tier} on after failures"),
+    };
     let free = names(&mut able().filter(|agent| agent.is_free()));
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
+    if able().all(|agent| agent.is_paused) {
+        let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
+        return Reason::new(On::Agent, what);
+    }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
-    Reason::new(On::Agent, format!("stage `{stage}`: {busy} busy"))
+    let mut cooling = able().filter(|agent| agent.may_work() && agent.breaker.until.is_some());
+    let first = cooling.clone().filter_map(|agent| agent.breaker.until).min();
+    let cooled = names(&mut cooling);
+    match (busy.is_empty(), cooled.is_empty()) {
+        (_, true) => Reason::new(On::Agent, format!("{who}: {busy} busy")),
+        (false, false) => {
+            let what = format!("{who}: {busy} busy, {cooled} cooling down after failures");
+            Reason::new(On::Agent, what)
+        }
+        (true, false) => {
+            let what = format!("{who}: {cooled} cooling down after failures");
+            Reason::new(On::Agent, what).until(first)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -390,6 +401,42 @@ mod tests {
         needy.spec.needs = vec!["gpu".into()];
         let pipeline = Pipeline::started(settings(), vec![needy]);
         check(&pipeline, "A", On::Agent, "has `gpu`");
+    }
+
+    #[test]
+    fn a_tier_asked_for_after_failures_is_named() {
+        let tiered = with(|settings| {
+            settings.stages.truncate(1);
+            settings.scheduler.escalate_after = 1;
+            settings.agents.truncate(2);
+            settings.agents[1].stages = vec!["architect".into()];
+            settings.agents[1].tier = 2;
+        });
+        let mut pipeline = Pipeline::started(tiered, vec![task("A", &[]), task("B", &[])]);
+        pipeline.run("A.arch.1", End::Status(1));
+        pipeline.pass(5_000);
+        pipeline.turn();
+        check(&pipeline, "A", On::Agent, "stage `architect`, from tier 2 on after failures: test");
+    }
+
+    #[test]
+    fn agents_that_cool_down_are_named_with_the_end_of_it() {
+        let failing = || vec![task("A", &[]), task("B", &[]), task("C", &[]), task("D", &[])];
+        let patient = with(|settings| {
+            settings.retry.first_ms = 600_000;
+            settings.retry.max_ms = 600_000;
+        });
+        let mut pipeline = Pipeline::started(patient, failing());
+        for attempt in ["A.arch.1", "B.arch.1", "C.arch.1"] {
+            pipeline.run(attempt, End::Status(1));
+            pipeline.turn();
+        }
+        check(&pipeline, "D", On::Agent, "architect cooling down after failures");
+        let mut waits = Waits::new(&pipeline.state);
+        let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("D")]).expect("it waits");
+        assert_eq!(reason.until.map(|until| until.0), Some(pipeline.now.plus_ms(60_000)));
+        pipeline.pause_agent("architect");
+        check(&pipeline, "D", On::Agent, "architect paused");
     }
 
     #[test]

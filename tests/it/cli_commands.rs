@@ -254,7 +254,7 @@ fn adding_tasks_prints_the_id_alone() {
         ("task add x --touches ../y", 2, Nothing, "leaves the project"),
         ("task add x --body-file none", 2, Nothing, "cannot read body file"),
         ("task add x --body a --body-file b", 2, Nothing, "cannot be used with"),
-        ("task add x --needs gpu", 0, Is("TASK-003\n"), "no agent that has `gpu`"),
+        ("task add x --needs gpu", 0, Is("TASK-003\n"), "has `gpu`"),
         ("task add x --id E --kind epic", 0, Is("E\n"), ""),
         ("task add x --parent E --hold --stages impl", 0, Is("TASK-004\n"), ""),
         ("task list --status foo", 2, Nothing, "`foo` is no status"),

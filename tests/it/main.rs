@@ -7,6 +7,7 @@ mod disk_full;
 mod doctor_repair;
 mod faults;
 mod keeper;
+mod machine_agents;
 mod machine_cases;
 mod machine_doubt;
 mod machine_estimate;

@@ -377,7 +377,7 @@ mod tests {
         assert!(err.contains("`a`: field `stages`: there is no stage `deploy`"), "{err}");
         let (code, _, err) = import(&mut memory, r#"[{"id":"a","title":"A","agent":"gui"}]"#, "");
         assert_eq!(code, 0);
-        assert!(err.contains("warning: task `a`: no agent that has `gui` serves stage"), "{err}");
+        assert!(err.contains("warning: task `a`: no agent of stage `test` has `gui`"), "{err}");
     }
 
     #[test]

@@ -50,7 +50,10 @@ pub(super) struct TaskDetail<'a> {
     pub(super) body: &'a str,
     /// Long names; empty: all that its labels allow.
     pub(super) stages: Vec<&'a str>,
+    /// As given.
     pub(super) complexity: Option<&'a str>,
+    /// What counts when an agent is chosen.
+    pub(super) assessment: Assessment,
     /// In seconds.
     pub(super) estimate_s: Option<f64>,
     pub(super) resources: &'a BTreeMap<String, String>,
@@ -86,6 +89,13 @@ impl Serialize for Extra<'_> {
         };
         serializer.collect_map(self.0.iter().map(|(name, text)| (name, raw(text))))
     }
+}
+
+/// How complex a task is, and why.
+#[derive(Debug, Serialize)]
+pub(super) struct Assessment {
+    pub(super) complexity: &'static str,
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -11,6 +11,7 @@ use super::gantt::{brief, gantt};
 use super::json::document;
 use crate::machine::id::TaskId;
 use crate::machine::plan::{Assumed, Entry, Plan};
+use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::pool::has_agent;
 use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
@@ -224,7 +225,7 @@ fn reason<'a>(plan: &'a Plan, waits: &mut Waits<'a>, task: &'a Task) -> String {
         TaskPhase::Ready { stage } => {
             plan.end.is_open(task)
                 && task.backoff_until.is_none()
-                && has_agent(&plan.end, stage, &task.spec.needs)
+                && has_agent(&plan.end, stage, &Demand::of(&plan.end.settings, task, stage))
         }
         TaskPhase::Waiting
         | TaskPhase::Working { .. }

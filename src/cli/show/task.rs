@@ -1,9 +1,10 @@
 //! `pipeline task show`.
 
-use super::json::{AttemptEntry, Extra, TaskDetail, document, left_behind};
+use super::json::{Assessment, AttemptEntry, Extra, TaskDetail, document, left_behind};
 use super::tasks::ink;
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
+use crate::machine::complexity;
 use crate::machine::task::{Task, TaskKind};
 use crate::machine::time::Time;
 use crate::observe::blocked::blocked;
@@ -98,7 +99,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("needs", &entry.needs.join(", "), plain);
     let spec = &task.spec;
     fact("stages", &spec.stages.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "), plain);
-    fact("complexity", spec.complexity.as_deref().unwrap_or_default(), plain);
+    fact("complexity", &complexity_of(task), plain);
     fact("estimate", &spec.estimate_ms.map(span).unwrap_or_default(), plain);
     let uses: Vec<String> = spec.resources.iter().map(|(k, v)| format!("{k}={v}")).collect();
     fact("resources", &uses.join(", "), plain);
@@ -110,6 +111,17 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("changed", &entry.updated_at.to_string(), plain);
     fact("hint", task.hint.as_deref().unwrap_or_default(), plain);
     rows
+}
+
+/// Returns how complex the task is and why; nothing for an epic.
+fn complexity_of(task: &Task) -> String {
+    match task.spec.kind {
+        TaskKind::Epic => String::new(),
+        TaskKind::Task => {
+            let spec = &task.spec;
+            format!("{} ({})", complexity::of(spec).word(), complexity::reason(spec))
+        }
+    }
 }
 
 /// Returns the branch with what was done; `None` while there is none and once it has landed.
@@ -145,6 +157,10 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
         body: &spec.body,
         stages: spec.stages.iter().map(|stage| stage.as_str()).collect(),
         complexity: spec.complexity.as_deref(),
+        assessment: Assessment {
+            complexity: complexity::of(spec).word(),
+            reason: complexity::reason(spec),
+        },
         estimate_s: spec.estimate_ms.map(|ms| ms as f64 / 1000.0),
         resources: &spec.resources,
         exclusive: spec.is_exclusive,
@@ -192,14 +208,15 @@ mod tests {
             render_task(state, &state.tasks[&TaskId::new("A")], pipeline.now, Page::plain(80));
         let expected = "\
 A  Title of A
-status     test_ready
-waits for  backoff: after: exited with status 1 (in 5 s)
-stage      test
-priority   medium
-needed by  B
-branch     pipeline/task/A
-created    2026-11-20T23:00:00.000Z
-changed    2026-11-20T23:02:00.000Z
+status      test_ready
+waits for   backoff: after: exited with status 1 (in 5 s)
+stage       test
+priority    medium
+needed by   B
+complexity  simple (assessed: a body of 21 bytes, 0 paths, 0 dependencies)
+branch      pipeline/task/A
+created     2026-11-20T23:00:00.000Z
+changed     2026-11-20T23:02:00.000Z
 
 Do it.
  ]0;evil Well.
@@ -237,6 +254,8 @@ attempts
         );
         assert_eq!(json["dependents"], json!(["B"]));
         assert_eq!(json["waiting"], Value::Null);
+        assert_eq!(json["complexity"], Value::Null);
+        assert_eq!(json["assessment"]["complexity"], "simple");
     }
 
     #[test]
@@ -246,7 +265,7 @@ attempts
         let state = &pipeline.state;
         let text =
             render_task(state, &state.tasks[&TaskId::new("A")], pipeline.now, Page::plain(80));
-        assert!(text.contains("\nwhy       blocked: who?\n"), "{text}");
-        assert!(text.contains("\nnext      pipeline task retry A --note 'ANSWER'\n"), "{text}");
+        assert!(text.contains("\nwhy         blocked: who?\n"), "{text}");
+        assert!(text.contains("\nnext        pipeline task retry A --note 'ANSWER'\n"), "{text}");
     }
 }

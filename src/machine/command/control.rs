@@ -1,5 +1,6 @@
 //! Commands on the whole: pause, modes, rollout, settings, stop.
 
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{LaneChange, ProjectChange};
 use crate::machine::event::StopKind;
 use crate::machine::gate;
@@ -29,12 +30,19 @@ pub(super) fn pause_agent(
         return Err(Refusal::invalid(format!("there is no agent `{name}`"))
             .with_hint("see `pipeline agent list`"));
     };
-    if agent.is_paused == is_paused {
+    let set = |breaker: Breaker| {
+        let (name, breaker) = (name.clone(), Box::new(breaker));
+        step::project(ProjectChange::BreakerSet { name, breaker })
+    };
+    // A person who lets it go on knows better than what it did of late.
+    let forgiven = (!is_paused && agent.breaker != Breaker::default()).then(Breaker::default);
+    if agent.is_paused == is_paused && forgiven.is_none() {
         let word = if is_paused { "is paused already" } else { "is not paused" };
         return Ok(Step::note(format!("agent `{name}` {word}")));
     }
     let change = ProjectChange::AgentPauseSet { name: name.clone(), is_paused };
-    Ok(Step::accept(vec![step::project(change)]))
+    let change = (agent.is_paused != is_paused).then(|| step::project(change));
+    Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).collect()))
 }
 
 pub(super) fn switch(

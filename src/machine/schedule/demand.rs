@@ -1,9 +1,11 @@
 //! What a task's stage asks for: of agents, of what is shared, and of paths.
 
+use std::collections::BTreeSet;
+
 use crate::machine::amount::{self, Amounts};
 use crate::machine::id::StageName;
 use crate::machine::mode::{Isolation, Orchestration};
-use crate::machine::settings::{Settings, Stage};
+use crate::machine::settings::{AgentGroup, Settings, Stage};
 use crate::machine::task::Task;
 
 /// Tasks of one demand may stand for each other: where one cannot start, none can.
@@ -16,6 +18,8 @@ pub struct Demand {
     /// Path globs that nothing else may change meanwhile; empty: not known, or nothing is changed.
     pub touches: Vec<String>,
     pub is_exclusive: bool,
+    /// The least tier of agents that may take it; 0: any.
+    pub tier_min: u32,
 }
 
 impl Demand {
@@ -36,8 +40,24 @@ impl Demand {
             resources,
             touches: if is_changing { task.spec.touches.clone() } else { Vec::new() },
             is_exclusive: task.spec.is_exclusive,
+            tier_min: tier_min(settings, task, stage),
         }
     }
+}
+
+/// Returns the least tier that may still take the task, 0 for any: of the tiers that could take it,
+/// one higher for each `escalate_after` failures at the stage, while there is a higher one.
+fn tier_min(settings: &Settings, task: &Task, stage: &StageName) -> u32 {
+    let steps = task.tally.stage_failures / settings.scheduler.escalate_after.max(1);
+    if steps == 0 || task.stage() != Some(stage) {
+        return 0;
+    }
+    let able = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
+    let groups = settings.agents.iter().filter(able);
+    let tiers: BTreeSet<u32> = groups.map(|group| group.tier).collect();
+    let highest = tiers.len().saturating_sub(1);
+    let found = tiers.into_iter().nth(highest.min(steps as usize));
+    found.filter(|_| highest > 0).unwrap_or(0)
 }
 
 /// Returns true when attempts of the stage change files that others may change too.

@@ -4,6 +4,7 @@ use super::demand::{self, Demand};
 use crate::machine::amount::{self, Amounts};
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::overlap;
+use crate::machine::settings::Settings;
 use crate::machine::state::State;
 
 /// Why work cannot start though an agent may be free.
@@ -22,6 +23,15 @@ pub enum Obstacle<'a> {
 }
 
 impl Obstacle<'_> {
+    /// Returns what is asked for beyond all there is; `None`: nothing.
+    #[must_use]
+    pub fn beyond(settings: &Settings, demand: &Demand) -> Option<Self> {
+        let all = |name: &String| settings.scheduler.resources.get(name).copied().unwrap_or(0);
+        let mut beyond = demand.resources.iter().filter(|(name, wanted)| **wanted > all(name));
+        let (name, wanted) = beyond.next()?;
+        Some(Self::Beyond { name: name.clone(), wanted: *wanted, all: all(name) })
+    }
+
     /// Returns true when it passes as soon as other work ends.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
@@ -111,14 +121,14 @@ impl<'a> Load<'a> {
         stage: &StageName,
         demand: &Demand,
     ) -> Option<Obstacle<'a>> {
+        if let Some(beyond) = Obstacle::beyond(&self.state.settings, demand) {
+            return Some(beyond);
+        }
         let all = &self.state.settings.scheduler.resources;
         let mut short = None;
         for (name, wanted) in demand.resources.iter().filter(|(_, wanted)| **wanted > 0) {
             let (name, wanted) = (name.clone(), *wanted);
             let all = all.get(&name).copied().unwrap_or(0);
-            if wanted > all {
-                return Some(Obstacle::Beyond { name, wanted, all });
-            }
             let free = all.saturating_sub(self.taken.get(&name).copied().unwrap_or(0));
             if wanted > free && short.is_none() {
                 short = Some(Obstacle::Short { name, wanted, free });

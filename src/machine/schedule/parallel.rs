@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::demand::{self, Demand};
 use super::load::{Load, Obstacle};
-use super::pool::{Pool, can_serve, has_agent};
+use super::pool::{Pool, has_worker, may_take};
 use super::queues::{Place, Queues};
 use super::{Assignment, Picked};
 use crate::machine::agent::Agent;
@@ -105,7 +105,7 @@ impl<'a> Round<'a> {
                 true
             }
             Some(obstacle) => {
-                if obstacle.is_passing() && has_agent(self.state, stage, &demand.needs) {
+                if obstacle.is_passing() && has_worker(self.state, stage, demand) {
                     self.load.reserve(id, demand);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }
@@ -149,7 +149,7 @@ impl<'a> Round<'a> {
         let firsts = stages.filter_map(|(stage, queues)| {
             queues.by_age().find_map(|(entry, id, demand)| {
                 let is_able = !self.assigned.contains(id)
-                    && can_serve(self.state, due, stage, &demand.needs)
+                    && may_take(self.state, due, stage, demand)
                     && self.load.obstacle(id, stage, demand).is_none();
                 let agent =
                     is_able.then(|| self.pool.best(&self.state.tasks[id], stage, demand))??;

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use super::demand::Demand;
 use crate::machine::agent::Agent;
+use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
+use crate::machine::overlap;
+use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
 use crate::machine::task::Task;
 
@@ -39,14 +42,36 @@ impl<'a> Pool<'a> {
         self.free.iter().map(|name| &self.state.agents[*name])
     }
 
-    /// Returns the best free agent for a task's stage: not the one to avoid if another is free, then
-    /// the one that completed least, then by name. Cost: free agents.
+    /// Returns the best free agent for a task's stage, among those that serve it and have what it
+    /// asks for. In this order:
+    ///
+    /// 1. not the one that lost the task's last attempt;
+    /// 2. not one that failed so often that this is its trial;
+    /// 3. one of a group that is meant for tasks so complex, then of one that says nothing;
+    /// 4. for a complex task of the highest tier, for others of the lowest;
+    /// 5. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
+    ///    the same epic or touches the same paths;
+    /// 6. the one that completed least, then the one idle longest, then by name.
+    ///
+    /// It is chosen among those that are free, so none of this lets a task wait. Cost: free agents.
     #[must_use]
     pub fn best(&self, task: &Task, stage: &StageName, demand: &Demand) -> Option<&'a Agent> {
-        let able = self.agents().filter(|agent| can_serve(self.state, agent, stage, &demand.needs));
+        let complexity = complexity::of(&task.spec);
+        let able = self.agents().filter(|agent| may_take(self.state, agent, stage, demand));
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
-            (is_avoided, agent.completed, &agent.name)
+            let is_on_trial = agent.breaker.is_on_trial();
+            let unfitness = unfitness(self.state.group_of(agent), complexity);
+            let strangeness = strangeness(self.state, agent, task);
+            (
+                is_avoided,
+                is_on_trial,
+                unfitness,
+                strangeness,
+                agent.completed,
+                agent.idle_since,
+                &agent.name,
+            )
         })
     }
 
@@ -69,20 +94,89 @@ impl<'a> Pool<'a> {
     }
 }
 
+/// Returns how ill a group suits tasks so complex; 0 and the lowest tier, or for complex tasks the
+/// highest, are best.
+fn unfitness(group: Option<&AgentGroup>, complexity: Complexity) -> (u8, u32) {
+    let Some(group) = group else { return (u8::MAX, u32::MAX) };
+    let is_meant = group.complexity.iter().any(|word| word == complexity.word());
+    let by_word = match (is_meant, group.complexity.is_empty()) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
+    };
+    let by_tier = match complexity {
+        Complexity::Simple | Complexity::Moderate => group.tier,
+        Complexity::Complex => u32::MAX - group.tier,
+    };
+    (by_word, by_tier)
+}
+
+/// Returns how little an agent knows of the task: 0, it had it last; 1, it had one of the same epic
+/// or paths last; 2, nothing.
+fn strangeness(state: &State, agent: &Agent, task: &Task) -> u8 {
+    if !state.settings.scheduler.affinity {
+        return 0;
+    }
+    let Some(last) = agent.last_task.as_ref().and_then(|id| state.tasks.get(id)) else { return 2 };
+    if last.id == task.id {
+        return 0;
+    }
+    let (last, spec) = (&last.spec, &task.spec);
+    let is_of_epic = spec.parent.is_some() && spec.parent == last.parent;
+    if is_of_epic || overlap::any_overlap(&spec.touches, &last.touches) { 1 } else { 2 }
+}
+
 /// Returns true when the agent serves the stage and has what is needed; its own name and its
 /// group's count as capabilities.
 #[must_use]
 pub fn can_serve(state: &State, agent: &Agent, stage: &StageName, needs: &[String]) -> bool {
-    let group = state.settings.agents.get(agent.group).map_or("", |group| group.name.as_str());
+    let group = state.group_of(agent).map_or("", |group| group.name.as_str());
     let has = |need: &String| {
         agent.capabilities.contains(need) || agent.name.as_str() == need || group == need
     };
     agent.stages.contains(stage) && needs.iter().all(has)
 }
 
+/// Returns true when the agent serves the stage, has what is needed and is of a tier high enough.
+#[must_use]
+pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand) -> bool {
+    let tier = state.group_of(agent).map_or(0, |group| group.tier);
+    tier >= demand.tier_min && can_serve(state, agent, stage, &demand.needs)
+}
+
 /// Returns true when an agent is there for it that is neither paused nor about to leave.
 #[must_use]
-pub fn has_agent(state: &State, stage: &StageName, needs: &[String]) -> bool {
-    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
-    there.any(|agent| can_serve(state, agent, stage, needs))
+pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
+    let mut there = state.agents.values().filter(|agent| agent.may_work());
+    there.any(|agent| may_take(state, agent, stage, demand))
+}
+
+/// Returns true when such an agent is there that does not cool down either.
+#[must_use]
+pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
+    let there = state.agents.values().filter(|agent| agent.may_work());
+    let mut there = there.filter(|agent| agent.breaker.until.is_none());
+    there.any(|agent| may_take(state, agent, stage, demand))
+}
+
+/// Returns what an agent would have to have that none has, in words; `None`: one has it all, busy
+/// or not.
+#[must_use]
+pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<String> {
+    let serving =
+        state.agents.values().filter(|agent| !agent.is_retired && agent.stages.contains(stage));
+    if serving.clone().any(|agent| can_serve(state, agent, stage, needs)) {
+        return None;
+    }
+    if serving.clone().next().is_none() {
+        return Some(format!("no agent serves stage `{stage}`"));
+    }
+    let has = |need: &String| {
+        let need = std::slice::from_ref(need);
+        serving.clone().any(|agent| can_serve(state, agent, stage, need))
+    };
+    Some(match needs.iter().find(|need| !has(need)) {
+        Some(need) => format!("no agent of stage `{stage}` has `{need}`"),
+        None => format!("no agent of stage `{stage}` has all of `{}`", needs.join("`, `")),
+    })
 }

@@ -59,7 +59,7 @@ fn is_going_on(state: &State, id: &TaskId) -> bool {
 fn can_run(state: &State, task: &Task, stage: &StageName) -> bool {
     let demand = Demand::of(&state.settings, task, stage);
     let obstacle = Load::of(state).obstacle(&task.id, stage, &demand);
-    has_agent(state, stage, &demand.needs) && obstacle.is_none_or(|found| found.is_passing())
+    has_agent(state, stage, &demand) && obstacle.is_none_or(|found| found.is_passing())
 }
 
 /// Returns the one furthest along; where that is one not begun, every so many completed tasks the

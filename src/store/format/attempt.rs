@@ -97,7 +97,12 @@ mirror! {
 
 mirror! {
     struct Demand { is_exclusive: bool }
-    optional { needs: Vec<String>, resources: BTreeMap<String, u64>, touches: Vec<String> }
+    optional {
+        needs: Vec<String>,
+        resources: BTreeMap<String, u64>,
+        touches: Vec<String>,
+        tier_min: u32,
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::machine::Change;
 use crate::machine::attempt::{Attempt, Exit, Outcome, Tries};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
@@ -149,6 +150,9 @@ kinds! {
     }
     "agent_pause_set" { name: AgentName, is_paused: bool } => {
         Change::Project(ProjectChange::AgentPauseSet { name, is_paused })
+    }
+    "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
+        Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
     "mode_switched" { to: Orchestration } => {
         Change::Project(ProjectChange::ModeSwitched { to })

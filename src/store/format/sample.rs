@@ -6,6 +6,7 @@ use crate::machine::Change;
 use crate::machine::attempt::{
     Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
 };
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
@@ -305,6 +306,7 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::MonitorEnded { why: "stopped".into(), at: at(1) },
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
+        breaker_set(),
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },
@@ -427,6 +429,12 @@ fn lane_changes() -> Vec<LaneChange> {
         LaneChange::BaseFollowed { to: oid('c') },
     ]);
     changes
+}
+
+pub(super) fn breaker_set() -> ProjectChange {
+    let (tasks, until) = (vec![TaskId::new("TASK-001")], Some(at(120_000)));
+    let breaker = Box::new(Breaker { failures: 3, tasks, pauses: 1, until });
+    ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
 }
 
 pub(super) fn follow_set() -> LaneChange {

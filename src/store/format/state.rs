@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
+use crate::machine::breaker::Breaker;
 use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
@@ -116,19 +117,29 @@ mirror! { struct Learned {
 
 mirror! { struct StageSum { count: u64, total_ms: u64, samples_ms: Vec<u64> } }
 
-mirror! { struct Agent {
-    name: AgentName,
-    group: usize,
-    stages: Vec<StageName>,
-    capabilities: Vec<String>,
-    is_paused: bool,
-    is_retired: bool,
-    attempt: Option<AttemptId>,
-    slot: u32,
-    completed: u64,
-    failed: u64,
-    busy_ms: u64,
-    idle_since: Time,
+mirror! {
+    struct Agent {
+        name: AgentName,
+        group: usize,
+        stages: Vec<StageName>,
+        capabilities: Vec<String>,
+        is_paused: bool,
+        is_retired: bool,
+        attempt: Option<AttemptId>,
+        slot: u32,
+        completed: u64,
+        failed: u64,
+        busy_ms: u64,
+        idle_since: Time,
+    }
+    optional { last_task: Option<TaskId>, breaker: Breaker }
+}
+
+mirror! { struct Breaker {
+    failures: u32,
+    tasks: Vec<TaskId>,
+    pauses: u32,
+    until: Option<Time>,
 } }
 
 /// Mirrors a map as the array of its values, each of which carries its key.

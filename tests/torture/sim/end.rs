@@ -4,11 +4,11 @@ use pipeline::machine::attempt::Class;
 use pipeline::machine::event::RetryTarget;
 use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
-use pipeline::machine::schedule::can_serve;
 use pipeline::machine::task::{Task, TaskKind, TaskPhase};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Command, State, gate, turn};
 
+use super::able::may_take;
 use super::dice::Dice;
 use super::people;
 use super::seed::Run;
@@ -52,7 +52,7 @@ pub fn nobody_waits(state: &State, now: Time) {
         if together::is_kept(state, task, stage) {
             continue;
         }
-        let able = agents.find(|agent| can_serve(state, agent, stage, &task.spec.needs));
+        let able = agents.find(|agent| may_take(state, agent, task, stage));
         let (true, Some(agent)) = (may_start, able) else { continue };
         // In sequential mode the current task has the word, while it can go on by itself.
         let current = state.current.as_ref().filter(|_| is_sequential);
@@ -184,7 +184,7 @@ impl Run {
                 TaskPhase::Waiting => is_held || !is_met(state, task),
                 TaskPhase::Ready { stage } => {
                     let may_serve = |agent: &&pipeline::machine::agent::Agent| {
-                        !agent.is_paused && can_serve(state, agent, stage, &task.spec.needs)
+                        !agent.is_paused && may_take(state, agent, task, stage)
                     };
                     let has_agent = state.agents.values().any(|agent| may_serve(&agent));
                     let is_stopped = !is_freed && !may_launch(state, None);

@@ -12,6 +12,7 @@ use pipeline::machine::task::{Tally, TaskPhase};
 use pipeline::machine::{State, apply};
 use pipeline::store::ledger::decode;
 
+use super::able::may_take;
 use super::disk::Disk;
 use super::repo::commit_of;
 use super::together;
@@ -173,7 +174,7 @@ impl Judge {
         let is_done = self.done.get(id).is_some_and(|done| done.contains(stage));
         assert!(!is_done, "`{id}` runs {stage} again after it completed");
         let agent = &state.agents[&new.agent];
-        assert!(agent.is_free() && agent.stages.contains(stage), "I15: {agent:?}");
+        assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
     }
 
     fn before_end(&mut self, id: &AttemptId, class: Class, reason: &str, world: &World) {

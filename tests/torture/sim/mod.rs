@@ -30,6 +30,7 @@
 //! | I24 figures | `Judge::fold` counts attempts |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
+mod able;
 mod dice;
 mod disk;
 mod draw;

@@ -9,8 +9,9 @@ use pipeline::machine::gate;
 use pipeline::machine::id::{StageName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration};
 use pipeline::machine::overlap::any_overlap;
-use pipeline::machine::schedule::pool::has_agent;
 use pipeline::machine::task::{Task, TaskPhase};
+
+use super::able::may_take;
 
 fn is_changing(state: &State, stage: &StageName) -> bool {
     let is_bare = state.settings.project.isolation == Isolation::None;
@@ -67,6 +68,11 @@ fn obstacle(state: &State, task: Placed<'_>) -> Option<String> {
     )
 }
 
+fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
+    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
+    there.any(|agent| may_take(state, agent, task, stage))
+}
+
 /// Asserts that a task may start beside what runs.
 pub fn may_run(state: &State, id: &TaskId, stage: &StageName) {
     let found = obstacle(state, (&state.tasks[id], stage));
@@ -92,7 +98,7 @@ pub fn is_kept(state: &State, task: &Task, stage: &StageName) -> bool {
         let is_waiting = !other.is_held
             && other.backoff_until.is_none()
             && gate::may_act(state, &other.id)
-            && has_agent(state, at, &other.spec.needs)
+            && has_agent(state, other, at)
             && !is_beyond(state, other, at)
             && obstacle(state, (other, at)).is_some();
         let shares = amounts(state, other, at).keys().any(|name| own.contains_key(name));

@@ -1,0 +1,117 @@
+//! An agent that fails again and again gets nothing for a while, so that it does not use up the
+//! attempts of one task after the other.
+
+use super::agent::Agent;
+use super::attempt::{Attempt, Class};
+use super::id::TaskId;
+use super::settings::AgentCommand;
+use super::state::State;
+use super::time::Time;
+
+/// Failures in a row that open the breaker: two may be chance, and a task has three attempts.
+const FAILURES_MAX: u32 = 3;
+/// The first pause in milliseconds: as long as a program takes to be started anew, or a network to
+/// come back.
+const PAUSE_MS_FIRST: u64 = 60_000;
+/// The longest pause: what was mended in the night is found out within half an hour.
+const PAUSE_MS_MAX: u64 = 30 * 60_000;
+
+/// How an agent did of late. The default is that of one that does well.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Breaker {
+    /// Failures in a row that speak against it.
+    pub failures: u32,
+    /// The tasks whose own failures are among them: another one of theirs says nothing new.
+    pub tasks: Vec<TaskId>,
+    /// Pauses since it last did well; its next attempt is a trial then.
+    pub pauses: u32,
+    /// It gets nothing before this moment.
+    pub until: Option<Time>,
+}
+
+impl Breaker {
+    /// Returns true when its next attempt decides whether it goes on.
+    #[must_use]
+    pub const fn is_on_trial(&self) -> bool {
+        self.pauses > 0
+    }
+}
+
+/// What the end of an attempt says of the agent.
+enum Mark {
+    Good,
+    /// Something about the agent or the place it works in.
+    Bad,
+    /// The task's own failure: many of these speak against the agent only together.
+    BadTask,
+    Nothing,
+}
+
+/// Returns the agent's breaker after an attempt, when that changes it.
+pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) -> Option<Breaker> {
+    let agent = state.agents.get(&attempt.agent)?;
+    let old = &agent.breaker;
+    let is_new = |task: &&TaskId| old.is_on_trial() || !old.tasks.contains(*task);
+    let mut new = old.clone();
+    match mark(state, agent, attempt, class) {
+        Mark::Good => new = Breaker::default(),
+        Mark::Nothing => {}
+        Mark::Bad => new.failures += 1,
+        Mark::BadTask => {
+            if let Some(task) = attempt.task.as_ref().filter(is_new) {
+                new.failures += 1;
+                new.tasks.push(task.clone());
+            }
+        }
+    }
+    if new.failures > old.failures && (new.failures >= FAILURES_MAX || new.is_on_trial()) {
+        let pause = PAUSE_MS_FIRST.saturating_mul(1 << new.pauses.min(16)).min(PAUSE_MS_MAX);
+        new.until = Some(at.plus_ms(pause));
+        new.pauses += 1;
+        new.tasks.clear();
+    }
+    (new != *old).then_some(new)
+}
+
+fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
+    let command = state.group_of(agent).map(|group| &group.command);
+    let runs_own_command = match command {
+        Some(AgentCommand::Argv(_) | AgentCommand::Shell(_)) => true,
+        // What a task brings along fails by itself.
+        Some(AgentCommand::Task) | None => false,
+    };
+    match class {
+        Class::Completed | Class::Blocked | Class::ChangesRequested => Mark::Good,
+        // While disk or descriptors are short everything fails.
+        Class::Lost | Class::Infrastructure if state.shortage.is_none() => Mark::Bad,
+        // Without an exit nothing was run: the task was refused.
+        Class::Unstartable if attempt.exit.is_some() => Mark::Bad,
+        Class::Crashed if runs_own_command => Mark::Bad,
+        Class::Empty
+        | Class::Incomplete
+        | Class::Failed
+        | Class::ChecksFailed
+        | Class::ConflictLeft
+        | Class::TimedOut
+        | Class::Silent
+            if runs_own_command =>
+        {
+            Mark::BadTask
+        }
+        Class::Empty
+        | Class::Incomplete
+        | Class::Failed
+        | Class::ChecksFailed
+        | Class::ConflictLeft
+        | Class::TimedOut
+        | Class::Silent
+        | Class::Crashed
+        | Class::Unstartable
+        | Class::Lost
+        | Class::Infrastructure
+        | Class::Stopped
+        | Class::Conflict
+        | Class::LandingChecksFailed
+        | Class::Dependency => Mark::Nothing,
+    }
+}
