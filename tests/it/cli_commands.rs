@@ -319,7 +319,7 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("mode switch sequential", 0, Nothing, ""),
         ("mode show --json", 0, Has("\"orchestration_mode\":\"sequential\""), ""),
         ("mode switch hybrid", 0, Nothing, ""),
-        ("mode switch fast", 2, Nothing, "the modes are sequential and parallel"),
+        ("mode switch fast", 2, Nothing, "the modes are sequential, parallel and hybrid"),
         ("mode switch pilot", 2, Nothing, "pipeline rollout set pilot"),
         ("mode shadow", 2, Nothing, "pipeline rollout set shadow"),
         ("mode switch parallel --wait x", 2, Nothing, "expected a duration"),
