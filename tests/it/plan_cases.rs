@@ -4,7 +4,7 @@ use pipeline::machine::estimate::{COUNT_MIN, Subject, learn};
 use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Rollout;
-use pipeline::machine::plan::{ATTEMPTS_MAX, Assumed, Plan, Workers, plan};
+use pipeline::machine::plan::{ATTEMPTS_MAX, Assumed, Plan, Workers, attempts_max, plan};
 use pipeline::machine::settings::Settings;
 use pipeline::machine::{Command, Observation};
 
@@ -187,6 +187,8 @@ fn a_plan_that_would_be_too_long_is_cut_and_says_so() {
     assert!(cut.is_cut && cut.gain_ms.is_none());
     assert_eq!((cut.schedule.len(), left_out(&cut)), (4, vec!["E", "F"]));
     assert!(!cut.end.is_paused);
+    assert_eq!(attempts_max(&m.state, Workers::Agents), ATTEMPTS_MAX);
+    assert_eq!(attempts_max(&m.state, Workers::Alike(1000)), 4_000);
     let whole = plan(&m.state, m.now, Workers::Agents, 6);
     assert!(!whole.is_cut && whole.left_out.is_empty());
 }
