@@ -15,7 +15,7 @@ use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::schedule::demand::Demand;
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
-use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
+use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
 use super::weigh::Weighing;
 
@@ -106,6 +106,12 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);
     }
+    if let TaskChange::Forecast { tried, .. } = change {
+        for other in tried {
+            let is_its = |clash: &Clash| clash.with.as_ref() == Some(id);
+            index::update(state, other, false, |other| other.forecast.retain(|it| !is_its(it)));
+        }
+    }
     let is_relinking = matches!(change, TaskChange::Edited { .. });
     state.weighing.altered += u64::from(is_relinking);
     index::update(state, id, is_relinking, |task| alter_task(task, change));
@@ -139,6 +145,8 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
             task.approved.clone_from(tip);
         }
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
+        TaskChange::BranchChanged { paths } => task.changed.clone_from(paths),
+        TaskChange::Forecast { clashes, .. } => task.forecast.clone_from(clashes),
     }
 }
 
@@ -152,6 +160,8 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         task.evidence.clear();
         task.notes.clear();
         task.hint = None;
+        task.changed.clear();
+        task.forecast.clear();
     }
 }
 
@@ -166,6 +176,8 @@ fn steer_task(task: &mut Task, steer: &Steer) {
         task.evidence.clear();
         task.approval = None;
         task.approved = None;
+        task.changed.clear();
+        task.forecast.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::settings::Settings;
 use super::state::Drain;
-use super::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
 use super::time::Time;
 
 /// One decision; applying it never fails.
@@ -128,6 +128,16 @@ pub enum TaskChange {
     /// The task branch stands at `tip`.
     TipMoved {
         tip: Oid,
+    },
+    /// What its branch has changed so far, as path globs.
+    BranchChanged {
+        paths: Vec<String>,
+    },
+    /// What its branch would conflict with; those of `tried` were told of it before, and no longer
+    /// are.
+    Forecast {
+        clashes: Vec<Clash>,
+        tried: Vec<TaskId>,
     },
 }
 

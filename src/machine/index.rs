@@ -75,6 +75,8 @@ pub struct Index {
     pub lane: BTreeMap<u64, TaskId>,
     /// The highest n of all ids `TASK-n`, for the next one.
     pub number_max: u64,
+    /// Unfinished tasks whose branch has changed something.
+    pub branches: BTreeSet<TaskId>,
     pub effects: BTreeSet<Effect>,
     /// Lower-case ids: two that differ in case only are refused.
     pub folded: BTreeSet<String>,
@@ -338,6 +340,9 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
     let index = &mut state.index;
     if task.spec.kind == TaskKind::Epic {
         return;
+    }
+    if !task.changed.is_empty() && !task.is_final() {
+        put(&mut index.branches, id.clone(), is_in);
     }
     let links = &index.links[id];
     let counts = &mut index.counts;

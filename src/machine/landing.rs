@@ -80,6 +80,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::WorktreeGone { .. }
         | Observation::CannotStart { .. }
         | Observation::Advanced { .. }
+        | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),

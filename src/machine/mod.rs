@@ -24,9 +24,11 @@ pub mod apply;
 pub mod index;
 pub mod phase;
 
+pub mod changed;
 pub mod complexity;
 pub mod effect;
 pub mod estimate;
+pub mod forecast;
 pub mod gate;
 pub mod glob;
 pub mod graph;

@@ -3,7 +3,9 @@
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::changed;
 use super::event::{Event, Observation};
+use super::forecast;
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
 use super::landing;
@@ -58,10 +60,15 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::CannotStart { attempt, why } => {
             with(state, attempt, &UNSTARTED, |found| cannot_start(state, event, found, why))
         }
-        Observation::Advanced { attempt } => {
+        Observation::Advanced { attempt, changed } => {
             with(state, attempt, &[AttemptPhase::Advancing], |found| {
-                end(state, event, found, &completed(event.at))
+                let mut changes = end(state, event, found, &completed(event.at));
+                changes.extend(branch_changed(state, found, changed.as_deref()));
+                changes
             })
+        }
+        Observation::Forecast { task, tip, tried, clashes } => {
+            forecast::decide(state, task, tip, tried, clashes)
         }
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
@@ -272,6 +279,14 @@ fn after_saving(
     }
 }
 
+/// Notes what the branch has changed so far, where that is not on record.
+fn branch_changed(state: &State, found: &Attempt, changed: Option<&[String]>) -> Option<Change> {
+    let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    let task = task.filter(|task| !task.is_final())?;
+    let paths = changed::globs(changed?);
+    (paths != task.changed).then(|| of_task(&task.id, TaskChange::BranchChanged { paths }))
+}
+
 /// Ends a check and carries its verdict to what it was for.
 fn end_check(state: &State, event: &Event, check: &Attempt, verdict: &Outcome) -> Vec<Change> {
     let ended = AttemptChange::Ended { outcome: verdict.clone(), has_fresh_slot: false };
@@ -335,7 +350,8 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
             let tries = paused(state, event, counted(state, found.tries.failed), why);
             vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
         }
-        AttemptPhase::Running => Vec::new(),
+        // Told late: while its checks run nothing is owed of it.
+        AttemptPhase::Running | AttemptPhase::Checking => Vec::new(),
         AttemptPhase::Preparing | AttemptPhase::Starting => {
             if found.is_work() {
                 end(state, event, found, &outcome)
@@ -343,9 +359,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
                 end_check(state, event, found, &outcome)
             }
         }
-        AttemptPhase::Saving | AttemptPhase::Checking | AttemptPhase::Advancing => {
-            stall(state, event, found, why)
-        }
+        AttemptPhase::Saving | AttemptPhase::Advancing => stall(state, event, found, why),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod world;
 mod brief;
 mod current;
 mod error;
+mod forecast;
 mod job;
 mod lane;
 mod outage;

@@ -1,5 +1,6 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
+use super::forecast::{self, ForecastEntry};
 use super::page::{clean, first_line};
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
@@ -207,9 +208,15 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
-        TaskChange::BackedOff { .. } | TaskChange::Noted { .. } | TaskChange::TipMoved { .. } => {
-            None
+        TaskChange::Forecast { clashes, .. } => {
+            let each = clashes.iter().map(|clash| ForecastEntry::new(id.as_str(), clash));
+            let each: Vec<String> = each.map(|entry| forecast::words(&entry)).collect();
+            (!each.is_empty()).then(|| format!("{id} would conflict with {}", each.join("; with ")))
         }
+        TaskChange::BackedOff { .. }
+        | TaskChange::Noted { .. }
+        | TaskChange::TipMoved { .. }
+        | TaskChange::BranchChanged { .. } => None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::agents::{self, AgentEntry};
 use super::blocked::{Blocked, blocked};
 use super::epics::{EpicEntry, epics};
 use super::figures::{Figures, figures};
+use super::forecast::{self, ForecastEntry};
 use super::page::first_line;
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
@@ -42,6 +43,8 @@ pub struct StatusDocument<'a> {
     /// In order of creation.
     pub epics: Vec<EpicEntry<'a>>,
     pub landing: LandingEntry<'a>,
+    /// Branches that would conflict, by task; each conflict once.
+    pub forecast: Vec<ForecastEntry<'a>>,
     pub metrics: Figures<'a>,
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
@@ -142,6 +145,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         blocked: in_the_way,
         epics: epics(state),
         landing: landing(state),
+        forecast: forecast::all(state),
         metrics: figures(state, at),
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
@@ -299,8 +303,8 @@ mod tests {
         let mut pipeline = mixed();
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
-        let top = "agents blocked counts epics landing metrics mode monitor orchestration_mode paused \
-                   queues seq updated_at version waiting";
+        let top = "agents blocked counts epics forecast landing metrics mode monitor \
+                   orchestration_mode paused queues seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);
         assert_eq!(json["monitor"]["poll_interval_s"].to_string(), "15");

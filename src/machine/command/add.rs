@@ -80,6 +80,8 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         numbers: BTreeMap::new(),
         is_announced: false,
         weight: Weight::default(),
+        changed: Vec::new(),
+        forecast: Vec::new(),
     }
 }
 

@@ -276,7 +276,7 @@ impl Ahead<'_> {
                 self.see(Observation::Saved { attempt, commit, has_changed: true, markers })
             }
             Effect::Advance { attempt, .. } => {
-                self.see(Observation::Advanced { attempt: attempt.clone() })
+                self.see(Observation::Advanced { attempt: attempt.clone(), changed: None })
             }
             Effect::TakeBase { base, landed, .. } => {
                 let landed = landed.clone().unwrap_or_else(|| base.clone());

@@ -1,9 +1,9 @@
 //! What runs, as far as it keeps other work from starting beside it.
 
 use super::demand::{self, Demand};
+use super::paths::Paths;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::id::{StageName, TaskId};
-use crate::machine::overlap;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
 
@@ -69,7 +69,7 @@ pub struct Load<'a> {
     state: &'a State,
     taken: Amounts,
     /// Who changes paths, with the globs; what waits for paths among them.
-    changing: Vec<(&'a TaskId, &'a [String])>,
+    changing: Paths<'a>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
     running: Vec<&'a TaskId>,
@@ -80,7 +80,7 @@ impl<'a> Load<'a> {
     #[must_use]
     pub fn of(state: &'a State) -> Self {
         let (taken, running) = (Amounts::new(), Vec::new());
-        let mut load = Self { state, taken, changing: Vec::new(), alone: None, running };
+        let mut load = Self { state, taken, changing: Paths::default(), alone: None, running };
         for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
             if let (Some(id), Some(stage)) = (&attempt.task, attempt.stage()) {
                 load.start(id, stage, &attempt.demand);
@@ -109,7 +109,7 @@ impl<'a> Load<'a> {
             }
         }
         if !demand.touches.is_empty() {
-            self.changing.push((id, &demand.touches));
+            self.changing.add(id, &demand.touches);
         }
     }
 
@@ -147,8 +147,6 @@ impl<'a> Load<'a> {
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
-        let mut others = self.changing.iter().filter(|(other, _)| *other != id);
-        let found = others.find(|(_, globs)| overlap::any_overlap(globs, &demand.touches));
-        found.map(|(other, _)| Obstacle::Clash(other))
+        self.changing.holder(id, &demand.touches).map(Obstacle::Clash)
     }
 }

@@ -102,6 +102,7 @@ mirror! {
         resources: BTreeMap<String, u64>,
         touches: Vec<String>,
         tier_min: u32,
+        is_so_far: bool,
     }
 }
 

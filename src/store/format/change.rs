@@ -17,7 +17,7 @@ use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
-use crate::machine::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
 use crate::machine::time::Time;
 
 use super::FormatError;
@@ -209,6 +209,12 @@ kinds! {
     }
     "task_approved" { id: TaskId, tip: Option<Oid> } => {
         Change::Task(id, TaskChange::Approved { tip })
+    }
+    "task_branch_changed" { id: TaskId, paths: Vec<String> } => {
+        Change::Task(id, TaskChange::BranchChanged { paths })
+    }
+    "task_forecast" { id: TaskId, clashes: Vec<Clash>, tried: Vec<TaskId> } => {
+        Change::Task(id, TaskChange::Forecast { clashes, tried })
     }
     "task_tip_moved" { id: TaskId, tip: Oid } => {
         Change::Task(id, TaskChange::TipMoved { tip })

@@ -19,7 +19,7 @@ use crate::machine::settings::{
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
-    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -196,7 +196,12 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
-        demand: Demand { needs: vec!["gpu".into()], is_exclusive: true, ..Demand::default() },
+        demand: Demand {
+            needs: vec!["gpu".into()],
+            is_so_far: true,
+            is_exclusive: true,
+            ..Demand::default()
+        },
         tries: tries(),
         outcome: Some(outcome(Class::TimedOut)),
     }
@@ -228,6 +233,8 @@ pub(super) fn full_task() -> Task {
         numbers: BTreeMap::from([("impl".into(), 7), ("land".into(), 1)]),
         is_announced: true,
         weight: Weight { own_ms: 1, tail_ms: 2 },
+        changed: vec!["a\\*b".into(), "src/**".into()],
+        forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
     }
 }
 
@@ -343,6 +350,15 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
         TaskChange::TipMoved { tip: oid('f') },
+        TaskChange::Forecast {
+            clashes: vec![Clash {
+                with: Some(TaskId::new("TASK-002")),
+                paths: vec!["src/a.rs".into()],
+            }],
+            tried: vec![TaskId::new("TASK-002")],
+        },
+        TaskChange::Forecast { clashes: Vec::new(), tried: Vec::new() },
+        TaskChange::BranchChanged { paths: vec!["src/a.rs".into()] },
     ];
     changes.extend(phases().into_iter().map(|to| TaskChange::Moved { to, at: at(8) }));
     changes

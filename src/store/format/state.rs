@@ -286,6 +286,8 @@ mod tests {
             numbers: BTreeMap::new(),
             is_announced: false,
             weight: Weight::default(),
+            changed: Vec::new(),
+            forecast: Vec::new(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }
