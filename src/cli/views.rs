@@ -16,7 +16,7 @@ use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::TaskId;
-use crate::machine::plan::{ATTEMPTS_MAX, Workers, plan as make_plan};
+use crate::machine::plan::{Workers, attempts_max, plan as make_plan};
 use crate::machine::schedule;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -90,7 +90,7 @@ pub fn plan(open: &Open, console: &mut Console<'_>, args: &PlanArgs) -> Result<E
     let (state, _, at) = open.now();
     let at = open.clock().max(at);
     let workers = args.workers.map_or(Workers::Agents, Workers::Alike);
-    let plan = make_plan(state, at, workers, ATTEMPTS_MAX);
+    let plan = make_plan(state, at, workers, attempts_max(state, workers));
     let page = page(console);
     print(
         console,

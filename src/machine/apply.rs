@@ -6,6 +6,7 @@ use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::complexity;
 use super::effect;
 use super::estimate::{self, Subject};
 use super::forecast;
@@ -367,7 +368,7 @@ fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
     let subject = Subject {
         stage: stage.as_str(),
         group: agent.and_then(|agent| estimate::group_of(&state.settings, agent)),
-        complexity: task.and_then(|task| task.spec.complexity.as_deref()),
+        complexity: task.map(|task| complexity::of(&task.spec).word()),
     };
     estimate::learn(&mut state.metrics.learned, subject, took);
 }

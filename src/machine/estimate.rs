@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::agent::Agent;
+use super::complexity;
 use super::id::StageName;
 use super::settings::{Settings, Stage};
 use super::stage;
@@ -141,7 +142,7 @@ fn usual_ms(state: &State, config: &Stage, group: Option<&str>, complexity: Opti
 /// what the stage usually takes. `None`: any group; where only one serves the stage, that one.
 #[must_use]
 pub fn attempt_ms(state: &State, task: &Task, config: &Stage, group: Option<&str>) -> u64 {
-    let complexity = task.spec.complexity.as_deref();
+    let complexity = Some(complexity::of(&task.spec).word());
     let usual = |config: &Stage, group: Option<&str>| {
         let group = group.or_else(|| sole_group(&state.settings, config));
         usual_ms(state, config, group, complexity)
@@ -207,7 +208,7 @@ pub fn timeout_ms(state: &State, config: &Stage, task: Option<&Task>, group: Opt
     if let Some(timeout) = config.timeout_ms {
         return timeout;
     }
-    let complexity = task.and_then(|task| task.spec.complexity.as_deref());
+    let complexity = task.map(|task| complexity::of(&task.spec).word());
     let subject = Subject { stage: &config.name, group, complexity };
     let learned = learned(&state.metrics.learned, subject);
     let Some(learned) = learned.filter(|learned| learned.count >= COUNT_MIN) else {

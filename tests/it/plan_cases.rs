@@ -4,7 +4,7 @@ use pipeline::machine::estimate::{COUNT_MIN, Subject, learn};
 use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Rollout;
-use pipeline::machine::plan::{ATTEMPTS_MAX, Assumed, Plan, Workers, plan};
+use pipeline::machine::plan::{ATTEMPTS_MAX, Assumed, Plan, Workers, attempts_max, plan};
 use pipeline::machine::settings::Settings;
 use pipeline::machine::{Command, Observation};
 
@@ -90,8 +90,9 @@ fn a_paused_or_shadow_project_is_planned_as_if_it_were_not() {
     let mut m = machine(|settings| settings.project.rollout = Rollout::Shadow);
     m.add(&tasks(&["A"]));
     m.see(Observation::ShortageSeen { what: Some("no room".into()) });
+    m.see(Observation::OverloadSeen { what: Some("busy".into()) });
     let plan = planned(&m);
-    assert_eq!(plan.assumed, [Assumed::Production, Assumed::Room]);
+    assert_eq!(plan.assumed, [Assumed::Production, Assumed::Room, Assumed::Calm]);
     assert_eq!(schedule(&plan), ["A 0-10 agent-1"]);
 
     // Nobody has looked at the base yet: that is how every project begins.
@@ -186,6 +187,8 @@ fn a_plan_that_would_be_too_long_is_cut_and_says_so() {
     assert!(cut.is_cut && cut.gain_ms.is_none());
     assert_eq!((cut.schedule.len(), left_out(&cut)), (4, vec!["E", "F"]));
     assert!(!cut.end.is_paused);
+    assert_eq!(attempts_max(&m.state, Workers::Agents), ATTEMPTS_MAX);
+    assert_eq!(attempts_max(&m.state, Workers::Alike(1000)), 4_000);
     let whole = plan(&m.state, m.now, Workers::Agents, 6);
     assert!(!whole.is_cut && whole.left_out.is_empty());
 }

@@ -82,6 +82,7 @@ const fn as_if(assumed: Assumed) -> &'static str {
         Assumed::Production => "the rollout were production",
         Assumed::GoodBase => "the base were in order",
         Assumed::Room => "nothing were short on this machine",
+        Assumed::Calm => "the load of this machine were within its limit",
     }
 }
 

@@ -120,6 +120,10 @@ impl Ahead<'_> {
             assumed.push(Assumed::Room);
             self.see(Observation::ShortageSeen { what: None });
         }
+        if self.state.overload.is_some() {
+            assumed.push(Assumed::Calm);
+            self.see(Observation::OverloadSeen { what: None });
+        }
         if self.state.rollout == Rollout::Shadow {
             assumed.push(Assumed::Production);
             self.ask(Command::SetRollout { to: Rollout::Production, is_forced: true });

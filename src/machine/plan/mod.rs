@@ -19,6 +19,8 @@ use forecast::Forecast;
 
 /// Attempts to plan at most, where nothing else is said.
 pub const ATTEMPTS_MAX: usize = 20_000;
+/// Attempts times agents: a decision looks at every agent that is free.
+const LOOKS_MAX: usize = 4_000_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
 /// Attempts planned in all to find out what one more agent of each group would save.
@@ -63,6 +65,8 @@ pub enum Assumed {
     GoodBase,
     /// The machine is short of something; it was taken for having enough.
     Room,
+    /// The machine is busier than it may be for a start; it was taken for calm.
+    Calm,
 }
 
 /// What the run would be.
@@ -100,6 +104,16 @@ pub struct Plan {
     pub end: State,
     /// When the plan begins.
     pub from: Time,
+}
+
+/// Returns how many attempts can be planned in a few seconds.
+#[must_use]
+pub fn attempts_max(state: &State, workers: Workers) -> usize {
+    let agents = match workers {
+        Workers::Agents => state.agents.len(),
+        Workers::Alike(count) => count as usize,
+    };
+    ATTEMPTS_MAX.min(LOOKS_MAX / agents.max(1)).max(agents)
 }
 
 /// Plans what is open in `state`, from `at` on; no attempt begins once `attempts_max` have, give or

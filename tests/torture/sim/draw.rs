@@ -193,7 +193,7 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     new.scheduler.policy = policies[dice.below(4)];
     new.scheduler.resources.insert("db".into(), 1000 + 1000 * dice.below(2) as u64);
     // Drawn apart, so that old seeds draw the rest as ever.
-    let mut more = Dice(dice.0 ^ 0x0071_e5);
+    let mut more = Dice(dice.0 ^ 0x71e5);
     for group in &mut new.agents {
         group.tier = 1 + more.below(3) as u32;
         let words = ["simple", "moderate", "complex"].map(str::to_owned);
