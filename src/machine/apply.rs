@@ -129,6 +129,7 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
             task.approval = None;
             task.approved.clone_from(tip);
         }
+        TaskChange::Unserved { what } => task.unserved.clone_from(what),
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
     }
 }

@@ -204,6 +204,10 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
+        TaskChange::Unserved { what: Some(what) } => {
+            Some(format!("{id} can be taken by nobody: {}", first_line(what)))
+        }
+        TaskChange::Unserved { what: None } => Some(format!("{id} can be taken again")),
         TaskChange::BackedOff { .. } | TaskChange::Noted { .. } | TaskChange::TipMoved { .. } => {
             None
         }

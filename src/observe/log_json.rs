@@ -164,6 +164,7 @@ fn of_task(change: &TaskChange) -> Entry<'_> {
         TaskChange::Approved { tip } => {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
         }
+        TaskChange::Unserved { what } => Entry { reason: what.as_deref(), ..kind("task_unserved") },
         TaskChange::TipMoved { tip } => {
             Entry { commit: Some(tip.as_str()), ..kind("task_tip_moved") }
         }

@@ -7,6 +7,7 @@ pub mod agents;
 pub mod blocked;
 pub mod document;
 pub mod figures;
+pub mod flow;
 pub mod lines;
 pub mod log_json;
 pub mod page;

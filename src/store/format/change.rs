@@ -207,6 +207,9 @@ kinds! {
     "task_approved" { id: TaskId, tip: Option<Oid> } => {
         Change::Task(id, TaskChange::Approved { tip })
     }
+    "task_unserved" { id: TaskId, what: Option<String> } => {
+        Change::Task(id, TaskChange::Unserved { what })
+    }
     "task_tip_moved" { id: TaskId, tip: Oid } => {
         Change::Task(id, TaskChange::TipMoved { tip })
     }

@@ -225,6 +225,7 @@ pub(super) fn full_task() -> Task {
         history: vec![full_attempt(work, AttemptPhase::Saving)],
         numbers: BTreeMap::from([("impl".into(), 7), ("land".into(), 1)]),
         is_announced: true,
+        unserved: Some("no agent serves stage `docs`".into()),
         weight: Weight { own_ms: 1, tail_ms: 2 },
     }
 }
@@ -338,6 +339,8 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::ApprovalAsked { what: "pipeline.toml".into() },
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
+        TaskChange::Unserved { what: Some("no agent serves stage `docs`".into()) },
+        TaskChange::Unserved { what: None },
         TaskChange::TipMoved { tip: oid('f') },
     ];
     changes.extend(phases().into_iter().map(|to| TaskChange::Moved { to, at: at(8) }));

@@ -273,6 +273,7 @@ mod tests {
             history: Vec::new(),
             numbers: BTreeMap::new(),
             is_announced: false,
+            unserved: None,
             weight: Weight::default(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));

@@ -82,6 +82,7 @@ mirror! {
         history: Vec<Attempt>,
         numbers: BTreeMap<String, u32>,
         is_announced: bool,
+        unserved: Option<String>,
         weight: Weight,
     }
 }
