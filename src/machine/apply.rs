@@ -436,6 +436,12 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
         state.base.red = None;
     }
     let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
+    for agent in state.agents.values_mut().filter(|agent| agent.breaker != Breaker::default()) {
+        // What was mended in its settings is worth a new start.
+        if old.agents.get(agent.group) != settings.group_of(&agent.name) {
+            agent.breaker = Breaker::default();
+        }
+    }
     state.pinned.push(old);
     unpin(state);
     hire(state, at);

@@ -9,7 +9,6 @@ use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::time::Time;
 use crate::machine::{Change, State};
-use crate::observe::flow::{Flow, flow_line};
 use crate::observe::lines::lines;
 use crate::observe::log_json::json_line;
 
@@ -36,8 +35,6 @@ pub struct Progress {
     has_agents_at_work: bool,
     /// Something has changed that the live lines do not show yet.
     is_stale: bool,
-    /// As told last.
-    flow: Option<Flow>,
 }
 
 #[derive(Debug)]
@@ -65,7 +62,6 @@ impl Progress {
             last_tick,
             has_agents_at_work: false,
             is_stale: true,
-            flow: None,
         }
     }
 
@@ -95,11 +91,6 @@ impl Progress {
             LogFormat::Json => {
                 for change in changes {
                     self.line(&json_line(seq, at, actor, change));
-                }
-                let flow = Flow::of(state);
-                if self.flow.as_ref() != Some(&flow) {
-                    self.line(&flow_line(seq, at, actor, &flow));
-                    self.flow = Some(flow);
                 }
             }
         }

@@ -542,3 +542,19 @@ fn settings_that_take_the_last_agent_away_or_bring_it_back_are_told() {
     assert_eq!(told(&m)[1..], [("A".to_owned(), None)]);
     assert_eq!(m.stand("A"), "working A.impl.1");
 }
+
+#[test]
+fn new_settings_of_an_agent_end_its_cooling_and_other_changes_do_not() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    let mut settings = (*m.state.settings).clone();
+    settings.hash = "1".repeat(16);
+    settings.limits.send_backs = 7;
+    m.must(Command::AdoptSettings { settings: Box::new(settings.clone()) });
+    assert_eq!(cools_s(&m, "w"), Some(60));
+    settings.hash = "2".repeat(16);
+    settings.agents[0].command = AgentCommand::Shell("mended".into());
+    m.must(Command::AdoptSettings { settings: Box::new(settings) });
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+    m.state.check();
+}
