@@ -91,6 +91,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Read the journal.
     Log(LogArgs),
+    /// Show who would do what, and when, if all went as expected.
+    Plan(PlanArgs),
     /// Show the dependencies of the project, or of a backlog file without importing it.
     Graph(GraphArgs),
     /// See and steer agents.
@@ -270,6 +272,13 @@ pub struct LogArgs {
     /// Begin at WHEN: `8h`, `22:00`, `yesterday`, RFC 3339.
     #[arg(long, value_name = "WHEN", value_parser = when::when)]
     pub since: Option<When>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// Plan for N agents that can do everything, instead of those there are.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: Option<u32>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -485,6 +494,7 @@ mod tests {
             "status --json --fail-on blocked --fail-on stalled --fail-on unhealthy",
             "log -f --task A --since yesterday --json",
             "graph f --json",
+            "plan --workers 4 --json",
             "graph --dot",
             "graph f --mermaid",
             "agent list",

@@ -123,6 +123,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         }
         Command::Status(args) => rim::status(context, console, args),
         Command::Log(args) => rim::log(context, console, args),
+        Command::Plan(args) => rim::plan(context, console, args),
         Command::Graph(args) => rim::graph(context, console, args),
         Command::Agent(command) => agent(context, console, command),
         Command::Done => say(console, Ok(Said::Done)),

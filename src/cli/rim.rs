@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, StatusArgs, StopArgs,
+    DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs, StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -156,6 +156,14 @@ pub fn status(
 /// Whatever stops it.
 pub fn log(context: &Context, console: &mut Console<'_>, args: &LogArgs) -> Result<Exit, Error> {
     journal::run(project(context, console)?, console, args)
+}
+
+/// `pipeline plan`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn plan(context: &Context, console: &mut Console<'_>, args: &PlanArgs) -> Result<Exit, Error> {
+    views::plan(&project(context, console)?, console, args)
 }
 
 /// `pipeline graph`.

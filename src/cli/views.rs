@@ -3,7 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use super::args::{FailOn, StatusArgs};
+use jiff::tz::TimeZone;
+
+use super::args::{FailOn, PlanArgs, StatusArgs};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
@@ -14,6 +16,7 @@ use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::TaskId;
+use crate::machine::plan::{ATTEMPTS_MAX, Workers, plan as make_plan};
 use crate::machine::schedule;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -71,7 +74,8 @@ pub fn status(open: &Open, console: &mut Console<'_>, args: &StatusArgs) -> Resu
 fn is_stalled(open: &Open, state: &State, at: Time, has_monitor: bool) -> bool {
     let has_pick = !schedule::pick(state, 1).assignments.is_empty();
     let is_old = open.clock().ms_since(at) > STALLED_MS;
-    let is_waiting = has_pick && (is_old || !has_monitor) && !state.is_paused;
+    let is_held_up = state.is_paused || state.overload.is_some();
+    let is_waiting = has_pick && (is_old || !has_monitor) && !is_held_up;
     let keepers = open.project.layout.keepers();
     let is_dead = |agent: &str| {
         let lock = crate::agent::rendezvous::lock_path(&keepers.join(agent));
@@ -79,6 +83,21 @@ fn is_stalled(open: &Open, state: &State, at: Time, has_monitor: bool) -> bool {
     };
     let mut running = state.attempts.values().filter(|a| a.phase == AttemptPhase::Running);
     is_waiting || running.any(|attempt| is_dead(attempt.agent.as_str()))
+}
+
+/// `pipeline plan`: nothing is written, a monitor that runs is not disturbed.
+pub fn plan(open: &Open, console: &mut Console<'_>, args: &PlanArgs) -> Result<Exit, Error> {
+    let (state, _, at) = open.now();
+    let at = open.clock().max(at);
+    let workers = args.workers.map_or(Workers::Agents, Workers::Alike);
+    let plan = make_plan(state, at, workers, ATTEMPTS_MAX);
+    let page = page(console);
+    print(
+        console,
+        || show::render_plan(&plan, &TimeZone::system(), page),
+        || show::render_plan_json(&plan),
+    )?;
+    Ok(Exit::Done)
 }
 
 /// `pipeline task list`.

@@ -12,6 +12,7 @@ mod base;
 mod call;
 mod create;
 mod error;
+mod forecast;
 mod gate;
 mod history;
 mod landing;

@@ -264,6 +264,18 @@ impl Repo {
         Ok(self.git.ok(call)?.texts())
     }
 
+    /// Returns the paths that `branch` changed since it left `onto`, or last took it in; as in
+    /// [`Repo::changed_paths`]. Cost: the commits that `onto` has had since, and what differs.
+    ///
+    /// # Errors
+    /// When a commit does not exist, or there is not one such place but several, or none.
+    pub fn branch_paths(&self, onto: &Oid, branch: &Oid) -> Result<Vec<String>, GitError> {
+        let call = Call::read("git.branch_paths", &self.root)
+            .args(["diff-tree", "-r", "-z", "--no-renames", "--name-only", "--merge-base"])
+            .args([onto.as_str(), branch.as_str()]);
+        Ok(self.git.ok(call)?.texts())
+    }
+
     /// Returns those of `oids` that are not commits in this repository; nothing is fetched.
     ///
     /// # Errors
@@ -356,6 +368,7 @@ fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> {
 mod tests {
     use super::*;
     use crate::git::scratch::Scratch;
+    use crate::git::{MergeRequest, Merged};
 
     const REF: &str = "refs/heads/pipeline/task/T-1";
 
@@ -456,6 +469,24 @@ mod tests {
         let missing = repo.missing_commits(&[one, none.clone(), two, tree.clone()]).unwrap();
         assert_eq!(missing, [none, tree]);
         assert!(repo.missing_commits(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_branch_is_told_by_what_it_changed_itself() {
+        let scratch = Scratch::new();
+        let repo = &scratch.repo;
+        let start = scratch.rev("HEAD");
+        let branch = scratch.commit_on(&scratch.commit_on(&start, "a b", "1"), "dir/c", "1");
+        let landed = scratch.commit_on(&start, "others", "1");
+        assert_eq!(repo.branch_paths(&start, &branch).unwrap(), ["a b", "dir/c"]);
+        assert_eq!(repo.branch_paths(&landed, &branch).unwrap(), ["a b", "dir/c"]);
+        assert!(repo.branch_paths(&landed, &landed).unwrap().is_empty());
+        // The branch took the landing branch in, as after a conflict; what that brought is not its own.
+        let (message, pin) = ("x", None);
+        let request = MergeRequest { ours: &branch, theirs: &landed, message, date_s: 1, pin };
+        let Merged::Made { commit, .. } = repo.merge(&request).unwrap() else { panic!("a commit") };
+        let later = scratch.commit_on(&landed, "others", "2");
+        assert_eq!(repo.branch_paths(&later, &commit).unwrap(), ["a b", "dir/c"]);
     }
 
     #[test]

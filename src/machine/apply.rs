@@ -7,13 +7,14 @@ use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
 use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::effect;
-use super::estimate;
+use super::estimate::{self, Subject};
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::schedule::demand::Demand;
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
-use super::task::{EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
+use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
 use super::weigh::Weighing;
 
@@ -67,6 +68,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
+        ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
@@ -77,8 +79,14 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
 fn weigh(state: &mut State, at: Time) {
     let weights = super::weigh::weights(state);
     for (id, weight) in weights {
-        if state.tasks[&id].weight != weight {
+        let Some(task) = state.tasks.get_mut(&id).filter(|task| task.weight != weight) else {
+            continue;
+        };
+        if matches!(task.phase, TaskPhase::Ready { .. }) {
             index::update(state, &id, false, |task| task.weight = weight);
+        } else {
+            // It has no place among the ready ones.
+            task.weight = weight;
         }
     }
     state.weighing = Weighing { at, ..Weighing::default() };
@@ -96,6 +104,12 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);
+    }
+    if let TaskChange::Forecast { tried, .. } = change {
+        for other in tried {
+            let is_its = |clash: &Clash| clash.with.as_ref() == Some(id);
+            index::update(state, other, false, |other| other.forecast.retain(|it| !is_its(it)));
+        }
     }
     let is_relinking = matches!(change, TaskChange::Edited { .. });
     state.weighing.altered += u64::from(is_relinking);
@@ -131,6 +145,8 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
         }
         TaskChange::Unserved { what } => task.unserved.clone_from(what),
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
+        TaskChange::BranchChanged { paths } => task.changed.clone_from(paths),
+        TaskChange::Forecast { clashes, .. } => task.forecast.clone_from(clashes),
     }
 }
 
@@ -144,6 +160,8 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         task.evidence.clear();
         task.notes.clear();
         task.hint = None;
+        task.changed.clear();
+        task.forecast.clear();
     }
 }
 
@@ -158,6 +176,8 @@ fn steer_task(task: &mut Task, steer: &Steer) {
         task.evidence.clear();
         task.approval = None;
         task.approved = None;
+        task.changed.clear();
+        task.forecast.clear();
     }
 }
 
@@ -299,7 +319,12 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         state.index.effects.remove(&old);
     }
     attempt.outcome = Some(outcome.clone());
+    attempt.demand = Demand::default();
     unpin(state);
+    if outcome.class == Class::Completed && attempt.is_work() {
+        note_duration(state, &attempt, outcome.at);
+        state.weighing.completed += 1;
+    }
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
@@ -313,10 +338,6 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         if agent.is_retired {
             state.agents.remove(&attempt.agent);
         }
-    }
-    if outcome.class == Class::Completed && attempt.is_work() {
-        note_duration(state, &attempt, outcome.at);
-        state.weighing.completed += 1;
     }
     if let Some(checking) = &state.base.checking
         && checking == id
@@ -338,6 +359,14 @@ fn note_duration(state: &mut State, attempt: &Attempt, at: Time) {
         sum.samples_ms.remove(0);
     }
     sum.samples_ms.push(took);
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let agent = state.agents.get(&attempt.agent);
+    let subject = Subject {
+        stage: stage.as_str(),
+        group: agent.and_then(|agent| estimate::group_of(&state.settings, agent)),
+        complexity: task.and_then(|task| task.spec.complexity.as_deref()),
+    };
+    estimate::learn(&mut state.metrics.learned, subject, took);
 }
 
 fn apply_to_lane(state: &mut State, change: &LaneChange) {

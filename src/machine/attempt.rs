@@ -1,6 +1,7 @@
 //! One run of one stage of one task by one agent, or of a check.
 
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::schedule::demand::Demand;
 use super::time::Time;
 
 /// What an attempt is for.
@@ -196,6 +197,8 @@ pub struct Attempt {
     pub slot: u32,
     /// Hash of the settings it runs by.
     pub settings: String,
+    /// What it takes of what is shared, as of its beginning; nothing for checks, and once it is over.
+    pub demand: Demand,
     pub phase: AttemptPhase,
     pub assigned_at: Time,
     pub started_at: Option<Time>,

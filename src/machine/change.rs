@@ -8,7 +8,7 @@ use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::settings::Settings;
 use super::state::Drain;
-use super::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
 use super::time::Time;
 
 /// One decision; applying it never fails.
@@ -65,6 +65,10 @@ pub enum ProjectChange {
     },
     /// While there is one nothing new starts, and what fails of infrastructure is not counted.
     ShortageSet {
+        what: Option<String>,
+    },
+    /// While the load is above the limit no task's attempt starts; nothing else changes.
+    OverloadSet {
         what: Option<String>,
     },
     /// The weights of all open tasks are made anew.
@@ -128,6 +132,16 @@ pub enum TaskChange {
     /// The task branch stands at `tip`.
     TipMoved {
         tip: Oid,
+    },
+    /// What its branch has changed so far, as path globs.
+    BranchChanged {
+        paths: Vec<String>,
+    },
+    /// What its branch would conflict with; those of `tried` were told of it before, and no longer
+    /// are.
+    Forecast {
+        clashes: Vec<Clash>,
+        tried: Vec<TaskId>,
     },
 }
 

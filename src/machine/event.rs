@@ -6,7 +6,7 @@ use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
 use super::settings::Settings;
-use super::task::{Priority, Spec};
+use super::task::{Clash, Priority, Spec};
 use super::time::Time;
 
 /// Something that happened, with the moment and the chance it needs.
@@ -201,8 +201,11 @@ pub enum Observation {
         attempt: AttemptId,
         commit: Option<Oid>,
     },
+    /// The task branch stands at what it left; `changed`: the paths that the branch changed since it
+    /// left the landing branch, `None` when git could not tell.
     Advanced {
         attempt: AttemptId,
+        changed: Option<Vec<String>>,
     },
     /// As things are it can never start: another try would not help.
     CannotStart {
@@ -210,12 +213,24 @@ pub enum Observation {
         why: String,
     },
     /// An effect for an attempt failed for want of git, disk, memory or a keeper.
+    /// The task's branch was tried against others, where it stood at `tip`.
+    Forecast {
+        task: TaskId,
+        tip: Oid,
+        /// Tasks whose branches it was tried against.
+        tried: Vec<TaskId>,
+        clashes: Vec<Clash>,
+    },
     AttemptFaulted {
         attempt: AttemptId,
         why: String,
     },
     /// Disk, descriptors or processes are short, in words; `None`: there is enough again.
     ShortageSeen {
+        what: Option<String>,
+    },
+    /// The machine's load is above the limit, in words; `None`: it no longer is.
+    OverloadSeen {
         what: Option<String>,
     },
     BaseSeen {

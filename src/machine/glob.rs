@@ -190,6 +190,19 @@ impl Pattern {
     }
 }
 
+/// Returns the glob of one path, in which nothing is a wildcard.
+#[must_use]
+pub fn literal(path: &str) -> String {
+    let mut glob = String::with_capacity(path.len());
+    for c in path.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {
+            glob.push('\\');
+        }
+        glob.push(c);
+    }
+    glob
+}
+
 /// Leaves out segments that are `.`; empty ones are passed over by [`Pattern::moves`].
 fn undotted(glob: &str) -> String {
     let ends_with_dot = glob == "." || glob.ends_with("/.");

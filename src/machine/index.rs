@@ -12,6 +12,7 @@ use super::effect::{self, Effect};
 use super::gate;
 use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
+use super::progress::{self, Progress};
 use super::schedule::demand::Demand;
 use super::schedule::queues::Queues;
 use super::schedule::rank::Rank;
@@ -45,9 +46,8 @@ pub struct Links {
     pub dead_ends: u32,
     /// Why it is in the pilot's slice: itself, and each dependent that is. 0: it is not.
     pub slice_votes: u32,
-    /// Tasks below this epic, and those of them that are open.
-    pub children: u32,
-    pub open_children: u32,
+    /// What is below this epic.
+    pub below: Progress,
 }
 
 /// All indexes.
@@ -75,6 +75,8 @@ pub struct Index {
     pub lane: BTreeMap<u64, TaskId>,
     /// The highest n of all ids `TASK-n`, for the next one.
     pub number_max: u64,
+    /// Unfinished tasks whose branch has changed something.
+    pub branches: BTreeSet<TaskId>,
     pub effects: BTreeSet<Effect>,
     /// Lower-case ids: two that differ in case only are refused.
     pub folded: BTreeSet<String>,
@@ -131,6 +133,8 @@ pub fn rebuild(state: &mut State) {
     let ids: Vec<TaskId> = state.tasks.keys().cloned().collect();
     for id in &ids {
         tie(state, id);
+        let own = Progress::of(&state.tasks[id]);
+        progress::carry(state, id, Progress::default(), own);
     }
     for id in &ids {
         if gate::is_selected(&state.settings.rollout.pilot, &state.tasks[id]) {
@@ -159,7 +163,7 @@ pub(super) fn set_breaker(state: &mut State, name: &AgentName, breaker: &Breaker
     }
 }
 
-/// Ties a task to its dependencies and parent.
+/// Ties a task to its dependencies.
 fn tie(state: &mut State, id: &TaskId) {
     let task = state.tasks[id].clone();
     let folded = id.as_str().to_ascii_lowercase();
@@ -175,16 +179,14 @@ fn tie(state: &mut State, id: &TaskId) {
         links.unmet += u32::from(!is_met);
         links.dead_ends += u32::from(is_dead_end);
     }
-    if let Some(parent) = &task.spec.parent {
-        let links = state.index.links.entry(parent.clone()).or_default();
-        links.children += 1;
-        links.open_children += u32::from(!task.is_final());
-    }
 }
 
-/// Ties a task and counts its votes; its own entries are not in the index then.
+/// Ties a task, counts it in the epics above it, and counts its votes; its own entries are not in
+/// the index then.
 pub(super) fn link(state: &mut State, id: &TaskId) {
     tie(state, id);
+    let counted = progress::at_and_below(state, id);
+    progress::carry(state, id, Progress::default(), counted);
     let task = state.tasks[id].clone();
     // Dependents were linked before: their votes have not passed through this task yet.
     if state.index.is_in_slice(id) {
@@ -216,12 +218,8 @@ pub(super) fn unlink(state: &mut State, id: &TaskId) {
             }
         }
     }
-    if let Some(parent) = &task.spec.parent
-        && let Some(links) = state.index.links.get_mut(parent)
-    {
-        links.children -= 1;
-        links.open_children -= u32::from(!task.is_final());
-    }
+    let counted = progress::at_and_below(state, id);
+    progress::carry(state, id, counted, Progress::default());
     if let Some(links) = state.index.links.get_mut(id) {
         links.unmet = 0;
         links.dead_ends = 0;
@@ -276,7 +274,7 @@ pub(super) fn update(
 ) {
     let Some(task) = state.tasks.get(id) else { return };
     let (was_met, was_dead_end) = (task.is_met(), task.is_dead_end());
-    let was_open = !task.is_final();
+    let was = Progress::of(task);
     remove(state, id);
     if is_relinking {
         unlink(state, id);
@@ -284,11 +282,11 @@ pub(super) fn update(
     let task = state.tasks.get_mut(id).expect("it was there above");
     change(task);
     let (is_met, is_dead_end) = (task.is_met(), task.is_dead_end());
-    let (is_open, parent) = (!task.is_final(), task.spec.parent.clone());
+    let is = Progress::of(task);
     if is_relinking {
         link(state, id);
-    } else if let Some(links) = parent.and_then(|parent| state.index.links.get_mut(&parent)) {
-        links.open_children = links.open_children + u32::from(is_open) - u32::from(was_open);
+    } else {
+        progress::carry(state, id, was, is);
     }
     insert(state, id);
     if (was_met, was_dead_end) != (is_met, is_dead_end) {
@@ -342,6 +340,9 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
     let index = &mut state.index;
     if task.spec.kind == TaskKind::Epic {
         return;
+    }
+    if !task.changed.is_empty() && !task.is_final() {
+        put(&mut index.branches, id.clone(), is_in);
     }
     let links = &index.links[id];
     let counts = &mut index.counts;

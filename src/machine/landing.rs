@@ -59,7 +59,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             landed(event, task, commit, is_verified(state, task, commit))
         }),
         Observation::LandingRaced { task, number, found } => {
-            with(state, task, *number, |_| raced(state, event, found.as_ref()))
+            with(state, task, *number, |landing| raced(state, event, landing, found.as_ref()))
         }
         Observation::Followed { to } => {
             if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
@@ -80,8 +80,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::WorktreeGone { .. }
         | Observation::CannotStart { .. }
         | Observation::Advanced { .. }
+        | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
-        | Observation::ShortageSeen { .. } => Step::note("not of the lane"),
+        | Observation::ShortageSeen { .. }
+        | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
 }
 
@@ -245,7 +247,12 @@ fn conflicts(
     changes
 }
 
-fn raced(state: &State, event: &Event, found: Option<&Oid>) -> Vec<Change> {
+fn raced(state: &State, event: &Event, landing: &Landing, found: Option<&Oid>) -> Vec<Change> {
+    // It stands where it is to be moved from, put back there: given up, another try that is still
+    // under way would move it all the same.
+    if matches!(&landing.phase, LandingPhase::Moving { onto, .. } if Some(onto) == found) {
+        return faulted(state, event, "the landing branch was moved away, and is back");
+    }
     let Some(tip) = state.base.tip.clone() else { return vec![no_landing()] };
     let seen = LaneChange::BaseSeen { tip, landed: found.cloned(), at: event.at };
     // Back into the lane: the next turn begins it anew, on what is there now.

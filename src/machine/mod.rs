@@ -24,13 +24,17 @@ pub mod apply;
 pub mod index;
 pub mod phase;
 
+pub mod changed;
 pub mod complexity;
 pub mod effect;
 pub mod estimate;
+pub mod forecast;
 pub mod gate;
 pub mod glob;
 pub mod graph;
 pub mod overlap;
+pub mod plan;
+pub mod progress;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

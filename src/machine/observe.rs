@@ -3,7 +3,9 @@
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::changed;
 use super::event::{Event, Observation};
+use super::forecast;
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
 use super::landing;
@@ -58,10 +60,15 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::CannotStart { attempt, why } => {
             with(state, attempt, &UNSTARTED, |found| cannot_start(state, event, found, why))
         }
-        Observation::Advanced { attempt } => {
+        Observation::Advanced { attempt, changed } => {
             with(state, attempt, &[AttemptPhase::Advancing], |found| {
-                end(state, event, found, &completed(event.at))
+                let mut changes = end(state, event, found, &completed(event.at));
+                changes.extend(branch_changed(state, found, changed.as_deref()));
+                changes
             })
+        }
+        Observation::Forecast { task, tip, tried, clashes } => {
+            forecast::decide(state, task, tip, tried, clashes)
         }
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
@@ -70,6 +77,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             // Only whether there is one counts, not how much is left.
             let is_same = state.shortage.is_some() == what.is_some();
             let change = ProjectChange::ShortageSet { what: what.clone() };
+            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+        }
+        Observation::OverloadSeen { what } => {
+            let is_same = state.overload.is_some() == what.is_some();
+            let change = ProjectChange::OverloadSet { what: what.clone() };
             Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
         }
         Observation::BaseSeen { .. }
@@ -265,6 +277,14 @@ fn after_saving(
         Some(_) => vec![of_attempt(&found.id, AttemptChange::Advancing)],
         None => end(state, event, found, verdict),
     }
+}
+
+/// Notes what the branch has changed so far, where that is not on record.
+fn branch_changed(state: &State, found: &Attempt, changed: Option<&[String]>) -> Option<Change> {
+    let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    let task = task.filter(|task| !task.is_final())?;
+    let paths = changed::globs(changed?);
+    (paths != task.changed).then(|| of_task(&task.id, TaskChange::BranchChanged { paths }))
 }
 
 /// Ends a check and carries its verdict to what it was for.

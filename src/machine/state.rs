@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Tries};
+use super::estimate::History;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
@@ -55,6 +56,8 @@ pub struct Metrics {
     pub handoff_ms: Vec<u64>,
     /// Per long stage name: durations of completed attempts, the last ones, milliseconds.
     pub stage_ms: BTreeMap<String, StageSum>,
+    /// The same by group of agents and complexity too, the newest counting most.
+    pub learned: History,
 }
 
 /// Durations of one stage.
@@ -95,6 +98,8 @@ pub struct State {
     pub weighing: Weighing,
     /// What the machine the monitor runs on is short of, in words; nothing new starts then.
     pub shortage: Option<String>,
+    /// How the machine's load exceeds the limit, in words; no task's attempt starts then.
+    pub overload: Option<String>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -122,6 +127,7 @@ impl State {
             metrics: Metrics::default(),
             weighing: Weighing::default(),
             shortage: None,
+            overload: None,
             index: Index::default(),
         };
         super::apply::hire(&mut state, at);
@@ -173,8 +179,8 @@ impl State {
         let bound = self.settings.limits.infrastructure_retries;
         let is_passing = |tries: &Tries| tries.until.is_some() && tries.failed <= bound;
         let follow = self.base.follow.as_ref().filter(|follow| follow.is_passing);
-        let is_short = self.shortage.is_some() && super::turn::has_open_work(self);
-        is_short
+        let is_held_up = self.shortage.is_some() || self.overload.is_some();
+        (is_held_up && super::turn::has_open_work(self))
             || follow.is_some_and(|follow| is_passing(&follow.tries))
             || is_passing(&self.base.take_tries)
             || is_passing(&self.base.check_tries)

@@ -119,6 +119,15 @@ pub const TITLE_BYTES_MAX: usize = 1024;
 /// Longest body of a task.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// Work of others that conflicts with the task's branch, should both land as they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clash {
+    /// Whose it is; `None`: what has landed, by no task that is known.
+    pub with: Option<TaskId>,
+    /// The files in conflict.
+    pub paths: Vec<String>,
+}
+
 /// How much work is left, and how much waits for it; as of the last weighing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Weight {
@@ -170,6 +179,11 @@ pub struct Task {
     /// What was told to be missing for it, of agents or of what is shared.
     pub unserved: Option<String>,
     pub weight: Weight,
+    /// Path globs of what its branch has changed so far against where it left the landing branch,
+    /// sorted; empty: nothing, or not known. See `changed.rs`.
+    pub changed: Vec<String>,
+    /// What its branch would conflict with, as last tried. See `forecast.rs`.
+    pub forecast: Vec<Clash>,
 }
 
 impl Task {

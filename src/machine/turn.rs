@@ -16,6 +16,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::may_take;
 use super::schedule::{self, Assignment};
@@ -283,7 +284,8 @@ pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
         && base.is_taken();
     let is_unknown = |commit: &Oid| !base.green.contains(commit) && !base.is_red_at(commit);
     let disputed = landing::disputed(state).map(|disputed| disputed.onto);
-    let newest = base.tip.as_ref().filter(|_| !state.is_paused && has_open_work(state));
+    let is_quiet = state.is_paused || state.overload.is_some();
+    let newest = base.tip.as_ref().filter(|_| !is_quiet && has_open_work(state));
     disputed.or(newest).filter(|commit| may_run && is_unknown(commit))
 }
 
@@ -314,6 +316,7 @@ fn may_launch(state: &State) -> bool {
         && state.drain.is_none()
         && state.shortage.is_none()
         && is_base_good(state)
+        && state.overload.is_none()
 }
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.
@@ -388,6 +391,7 @@ fn assign(
         let mut new = new_attempt(state, at, &agent, nonce, kind);
         new.id = numbered(state, &id, &short);
         new.task = Some(id.clone());
+        new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
         changes.push(task(&id, TaskChange::Moved { to, at }));
@@ -422,6 +426,7 @@ pub(super) fn new_attempt(
         nonce: format!("{nonce:032x}"),
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
+        demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,
         started_at: None,

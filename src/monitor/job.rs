@@ -9,6 +9,7 @@ use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind};
+use crate::machine::estimate;
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
@@ -114,7 +115,8 @@ fn work(
     let own = task.and_then(|task| task.spec.command.clone());
     let command = command(around.layout, group, own, &places)?;
     let stage = attempt.stage().and_then(|stage| settings.stage(stage.as_str()));
-    let timeout = stage.map(|(_, stage)| stage.timeout_ms.unwrap_or(stage.timeout_max_ms));
+    let timeout =
+        stage.map(|(_, stage)| estimate::timeout_ms(state, stage, task, Some(&group.name)));
     let marker_file = (group.completion == Completion::Marker).then(|| places.task_file.clone());
     let mut job = base(around, settings, attempt, &places, &group.env_allow, &group.env);
     job.commands = vec![command];

@@ -153,10 +153,12 @@ pub fn land(
 ) -> Result<Observation, Fault> {
     let (onto, made) = (oid(onto)?, oid(commit)?);
     let landed = || Observation::Landed { task: task.clone(), number, commit: known(&made) };
-    if let Cas::Moved(_) = repo.cas_ref(&branches.landed, Some(&made), Some(&onto))? {
+    let move_on = || repo.cas_ref(&branches.landed, Some(&made), Some(&onto));
+    if let Cas::Moved(_) = move_on()? {
         let found = standing(branches, &onto, repo)?;
-        if !repo.is_ancestor(&made, &found)? {
-            // At `onto` again it lands at the next try.
+        // Put back to where it is to be moved from: once more.
+        let is_moved = found == onto && !matches!(move_on()?, Cas::Moved(_));
+        if !is_moved && !repo.is_ancestor(&made, &found)? {
             let found = Some(known(&found));
             return Ok(Observation::LandingRaced { task: task.clone(), number, found });
         }

@@ -1,6 +1,7 @@
 //! Watches over room: on the disk before launches, of anything after a failure that tells of it.
 //!
-//! The machine is told only when it turns short, and when there is room again. Beside the journal
+//! The machine is told only when it turns short, and when there is room again; of the load
+//! likewise. Beside the journal
 //! lies a reserve, given up when the disk is full, so that the ends of running agents can still be
 //! recorded.
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::overload;
 use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation, State};
 use crate::sys::fail;
@@ -41,17 +43,25 @@ pub struct Guard {
     failed_at: Option<Time>,
     pause_ms: u64,
     has_reserve: bool,
+    load: overload::Watch,
 }
 
 impl Guard {
     /// Watches the file systems of both folders; the second one may be missing still.
     pub fn new(state_dir: PathBuf, worktrees: PathBuf) -> Self {
         let (looked_at, failed_at, has_reserve) = (None, None, false);
-        Self { state_dir, worktrees, looked_at, failed_at, pause_ms: PAUSE_MS, has_reserve }
+        let (pause_ms, load) = (PAUSE_MS, overload::Watch::default());
+        Self { state_dir, worktrees, looked_at, failed_at, pause_ms, has_reserve, load }
     }
 
-    /// Looks at the disk, unless that has just been done; returns what the machine is to be told.
-    pub fn look(&mut self, state: &State, now: Time) -> Option<EventBody> {
+    /// Looks at the disk and the load, unless that has just been done; returns what the machine is to
+    /// be told.
+    pub fn look(&mut self, state: &State, now: Time) -> Vec<EventBody> {
+        let disk = self.look_at_disk(state, now);
+        disk.into_iter().chain(self.load.look(state, now)).collect()
+    }
+
+    fn look_at_disk(&mut self, state: &State, now: Time) -> Option<EventBody> {
         if self.looked_at.is_some_and(|at| now.ms_since(at) < LOOK_MS && at <= now) {
             return None;
         }
@@ -74,7 +84,7 @@ impl Guard {
         if !is_shortage(why) {
             // Git does not always say why.
             self.looked_at = None;
-            return self.look(state, now);
+            return self.look_at_disk(state, now);
         }
         let is_calm = |at: Time| now.ms_since(at) > self.pause_ms.saturating_mul(CALM);
         self.pause_ms = match self.failed_at {
@@ -87,8 +97,13 @@ impl Guard {
         Some(seen(Some(why.lines().next().unwrap_or_default().to_owned())))
     }
 
-    /// Returns when to look whether there is room again; `None`: there is no shortage.
+    /// Returns when to look whether there is room again and the load has fallen; `None`: nothing is
+    /// waited for.
     pub fn due_at(&self, state: &State) -> Option<Time> {
+        self.room_due_at(state).into_iter().chain(self.load.due_at(state)).min()
+    }
+
+    fn room_due_at(&self, state: &State) -> Option<Time> {
         state.shortage.as_ref()?;
         let next = self.looked_at?.plus_ms(PAUSE_MS);
         Some(self.pause_end().map_or(next, |end| next.max(end)))

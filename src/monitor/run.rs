@@ -11,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT};
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
+use super::forecast::Forecasts;
 use super::lane;
 use super::outage::Outage;
 use super::progress::Progress;
@@ -190,6 +191,7 @@ impl Monitor {
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
+            forecasts: Forecasts::default(),
             threads: Arc::new(()),
         };
         let started_at = clock.now();

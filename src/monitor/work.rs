@@ -110,6 +110,8 @@ pub struct Advance {
     pub task: TaskId,
     pub from: String,
     pub to: String,
+    /// Where the landing branch stands.
+    pub landed: Option<String>,
 }
 
 /// Moves the task branch to what the attempt left; a value that somebody else put there is kept in
@@ -122,5 +124,8 @@ pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
     }
     // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
     let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
-    Ok(Observation::Advanced { attempt: advance.attempt.clone() })
+    // What it changed is for the scheduler; where git cannot tell, what was known still counts.
+    let landed = advance.landed.as_deref().and_then(|landed| oid(landed).ok());
+    let changed = landed.and_then(|landed| repo.branch_paths(&landed, &to).ok());
+    Ok(Observation::Advanced { attempt: advance.attempt.clone(), changed })
 }

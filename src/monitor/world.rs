@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
+use super::forecast::Forecasts;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
@@ -26,7 +27,9 @@ use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
-use crate::machine::id::AttemptId;
+use crate::machine::change::TaskChange;
+use crate::machine::forecast;
+use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::time::Time;
@@ -54,6 +57,7 @@ pub struct RealWorld {
     /// Attempts of which people were told that it is not known how they stand.
     pub doubtful: BTreeSet<AttemptId>,
     pub current: CurrentFile,
+    pub forecasts: Forecasts,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
 }
@@ -80,6 +84,11 @@ impl World for RealWorld {
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
         self.progress.tell(changes, state, seq, at, "monitor");
+        for change in changes {
+            if let Change::Task(id, TaskChange::TipMoved { .. }) = change {
+                self.ask_forecast(state, id);
+            }
+        }
     }
 
     fn tell_foreign(&mut self, foreign: &Foreign, state: &State) {
@@ -413,8 +422,22 @@ impl RealWorld {
             return self.spawn_for(id, || Err(Fault("the task's branch is not on record".into())));
         };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
-        let advance = work::Advance { attempt: id.clone(), task: task.id.clone(), from, to };
+        let landed = state.base.landed.as_ref().map(|landed| landed.as_str().to_owned());
+        let (attempt, task) = (id.clone(), task.id.clone());
+        let advance = work::Advance { attempt, task, from, to, landed };
         self.spawn_for(id, move || work::advance(&advance, &repo));
+    }
+
+    /// Has the task's branch tried against others; the answer comes as an event, if it comes.
+    fn ask_forecast(&self, state: &State, id: &TaskId) {
+        let (Some(repo), Some(trial)) = (self.repo.clone(), forecast::trial(state, id)) else {
+            return;
+        };
+        let input = self.input.clone();
+        let told = move |seen| {
+            let _ = input.send(Input::Event(EventBody::Observation(seen)));
+        };
+        self.forecasts.ask(trial, repo, Arc::clone(&self.threads), told);
     }
 
     fn begin_lane(&mut self, state: &State, effect: &Effect) {
@@ -512,7 +535,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Input, Progress, RealWorld, Watch};
+    use super::{CurrentFile, Fault, Forecasts, Input, Progress, RealWorld, Watch};
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
@@ -541,6 +564,7 @@ mod tests {
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(&State::new(settings(), Time::default())),
+            forecasts: Forecasts::default(),
             threads: Arc::new(()),
         };
         (world, told)

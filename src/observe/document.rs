@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use super::agents::AgentEntry;
+use super::epics::{self, ProgressEntry};
 use super::figures::{Figures, figures};
 use super::status::{Queues, VERSION, agent_entries, queues};
 use super::words::{self, Stamp, StatusWords};
@@ -64,6 +65,9 @@ pub struct TaskEntry<'a> {
     pub created_at: Stamp,
     pub updated_at: Stamp,
     pub kind: &'static str,
+    /// Of an epic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ProgressEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<&'a str>,
     /// Long name of the stage it stands in.
@@ -136,6 +140,7 @@ impl<'a> TaskEntry<'a> {
             created_at: Stamp(task.created_at),
             updated_at: Stamp(task.updated_at),
             kind: words::kind(task.spec.kind),
+            progress: epics::progress(state, task).map(ProgressEntry::of),
             parent: task.spec.parent.as_ref().map(|id| id.as_str()),
             stage: task.stage().map(|stage| stage.as_str()),
             attempt: attempt.map(|attempt| attempt.id.as_str()),

@@ -1,5 +1,6 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
+use super::forecast::{self, ForecastEntry};
 use super::page::{clean, first_line};
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
@@ -103,7 +104,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::Weighed { .. }
-            | ProjectChange::ShortageSet { .. },
+            | ProjectChange::ShortageSet { .. }
+            | ProjectChange::OverloadSet { .. },
         ) => None,
     }
 }
@@ -149,10 +151,12 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
-        ProjectChange::ShortageSet { what: Some(what) } => {
+        ProjectChange::ShortageSet { what: Some(what) }
+        | ProjectChange::OverloadSet { what: Some(what) } => {
             format!("nothing new starts, running agents go on: {}", first_line(what))
         }
         ProjectChange::ShortageSet { what: None } => "there is room again: going on".into(),
+        ProjectChange::OverloadSet { what: None } => "the load has fallen: going on".into(),
         ProjectChange::Weighed { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
@@ -208,9 +212,15 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} can be taken by nobody: {}", first_line(what)))
         }
         TaskChange::Unserved { what: None } => Some(format!("{id} can be taken again")),
-        TaskChange::BackedOff { .. } | TaskChange::Noted { .. } | TaskChange::TipMoved { .. } => {
-            None
+        TaskChange::Forecast { clashes, .. } => {
+            let each = clashes.iter().map(|clash| ForecastEntry::new(id.as_str(), clash));
+            let each: Vec<String> = each.map(|entry| forecast::words(&entry)).collect();
+            (!each.is_empty()).then(|| format!("{id} would conflict with {}", each.join("; with ")))
         }
+        TaskChange::BackedOff { .. }
+        | TaskChange::Noted { .. }
+        | TaskChange::TipMoved { .. }
+        | TaskChange::BranchChanged { .. } => None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::forecast::ForecastEntry;
 use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
@@ -52,6 +53,9 @@ struct Entry<'a> {
     /// Commits of the landing branch that the base lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
+    /// What a branch would conflict with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forecast: Option<Vec<ForecastEntry<'a>>>,
 }
 
 /// Returns one decision of the transaction `seq` as a JSON object, without a line feed.
@@ -59,7 +63,9 @@ struct Entry<'a> {
 pub fn json_line(seq: u64, time: Time, actor: &str, change: &Change) -> String {
     let entry = match change {
         Change::Project(change) => of_project(change),
-        Change::Task(id, change) => Entry { task: Some(id.as_str()), ..of_task(change) },
+        Change::Task(id, change) => {
+            Entry { task: Some(id.as_str()), ..of_task(id.as_str(), change) }
+        }
         Change::Attempt(id, change) => of_attempt(id, change),
         Change::Lane(change) => of_lane(change),
     };
@@ -121,6 +127,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
+        ProjectChange::OverloadSet { what } => {
+            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
+            Entry { reason: what.as_deref(), ..entry }
+        }
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),
@@ -131,7 +141,7 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
     }
 }
 
-fn of_task(change: &TaskChange) -> Entry<'_> {
+fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
     match change {
         TaskChange::Added { task } => Entry { title: Some(&task.spec.title), ..kind("task_added") },
         TaskChange::Edited { spec, .. } => {
@@ -165,6 +175,11 @@ fn of_task(change: &TaskChange) -> Entry<'_> {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
         }
         TaskChange::Unserved { what } => Entry { reason: what.as_deref(), ..kind("task_unserved") },
+        TaskChange::Forecast { clashes, .. } => {
+            let entries = clashes.iter().map(|clash| ForecastEntry::new(id, clash)).collect();
+            Entry { forecast: Some(entries), ..kind("task_forecast") }
+        }
+        TaskChange::BranchChanged { .. } => kind("task_branch_changed"),
         TaskChange::TipMoved { tip } => {
             Entry { commit: Some(tip.as_str()), ..kind("task_tip_moved") }
         }

@@ -6,8 +6,10 @@
 pub mod agents;
 pub mod blocked;
 pub mod document;
+pub mod epics;
 pub mod figures;
 pub mod flow;
+pub mod forecast;
 pub mod lines;
 pub mod log_json;
 pub mod page;

@@ -6,7 +6,9 @@ use serde::{Serialize, Serializer};
 
 use super::agents::{self, AgentEntry};
 use super::blocked::{Blocked, blocked};
+use super::epics::{EpicEntry, epics};
 use super::figures::{Figures, figures};
+use super::forecast::{self, ForecastEntry};
 use super::page::first_line;
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
@@ -38,12 +40,16 @@ pub struct StatusDocument<'a> {
     pub waiting: Vec<Waiting<'a>>,
     /// Longest blocked first.
     pub blocked: Vec<Blocked<'a>>,
+    /// In order of creation.
+    pub epics: Vec<EpicEntry<'a>>,
     pub landing: LandingEntry<'a>,
+    /// Branches that would conflict, by task; each conflict once.
+    pub forecast: Vec<ForecastEntry<'a>>,
     pub metrics: Figures<'a>,
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
-    /// What the machine is short of; in the JSON each task that waits for it says so.
+    /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
 }
@@ -137,10 +143,12 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         agents: agent_entries(state, at),
         waiting,
         blocked: in_the_way,
+        epics: epics(state),
         landing: landing(state),
+        forecast: forecast::all(state),
         metrics: figures(state, at),
         has_git: state.settings.project.isolation == Isolation::Worktree,
-        shortage: state.shortage.as_deref(),
+        shortage: state.shortage.as_deref().or(state.overload.as_deref()),
     }
 }
 
@@ -295,8 +303,8 @@ mod tests {
         let mut pipeline = mixed();
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
-        let top = "agents blocked counts landing metrics mode monitor orchestration_mode paused \
-                   queues seq updated_at version waiting";
+        let top = "agents blocked counts epics forecast landing metrics mode monitor \
+                   orchestration_mode paused queues seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);
         assert_eq!(json["monitor"]["poll_interval_s"].to_string(), "15");
@@ -308,6 +316,9 @@ mod tests {
         assert_eq!(keys(&json["waiting"][0]), ["id", "on", "until", "what"]);
         let blocked = "attempts branch class id next reason since stage";
         assert_eq!(keys(&json["blocked"][0]), blocked.split_whitespace().collect::<Vec<_>>());
+        let epic = json!({"id": "E", "title": "Title of E", "status": "unassigned",
+            "progress": {"done": 0, "total": 0}});
+        assert_eq!(json["epics"], json!([epic]));
         assert_eq!(keys(&json["landing"]), ["base", "behind", "branch", "next", "why"]);
         let metrics = "attempts cost_usd handoff_ms retries reverts stage_s throughput_per_h \
                        tokens utilization";

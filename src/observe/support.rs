@@ -242,7 +242,7 @@ impl Pipeline {
         }
         let phase = self.state.attempts.get(&attempt).map(|attempt| attempt.phase);
         if phase == Some(AttemptPhase::Advancing) {
-            self.see(Observation::Advanced { attempt });
+            self.see(Observation::Advanced { attempt, changed: None });
         }
     }
 

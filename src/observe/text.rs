@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
+use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
@@ -11,6 +12,8 @@ use super::words::span;
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
+/// Open epics shown; the rest is counted.
+pub const EPICS_SHOWN_MAX: usize = 20;
 /// Agents shown; the rest is counted.
 pub const AGENTS_SHOWN_MAX: usize = 50;
 /// Columns left for a reason, however long the command beside it.
@@ -26,11 +29,12 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     out.push_str(&page.paint(Ink::Faint, &mode_line(status)));
     out.push('\n');
     if let Some(what) = status.shortage {
-        let line = format!("nothing new starts for now: {}", first_line(what));
+        let line = format!("nothing new starts: {}", first_line(what));
         out.push_str(&format!("{}\n", cut(&line, page.columns())));
     }
     out.push_str(&base_lines(status, page));
     out.push_str(&person_lines(status, page));
+    out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
     out.push_str(&waiting_lines(status, page));
     out
@@ -143,6 +147,22 @@ fn section(page: Page, title: &str) -> String {
     format!("\n{}\n", page.paint(Ink::Strong, title))
 }
 
+fn epic_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let open: Vec<&EpicEntry<'_>> = status.epics.iter().filter(|epic| epic.is_open()).collect();
+    if open.is_empty() {
+        return String::new();
+    }
+    let shown = open.iter().take(EPICS_SHOWN_MAX).map(|epic| {
+        vec![Cell::new(epic.id), Cell::new(&epic.progress.words()), Cell::new(epic.title)]
+    });
+    let mut out = section(page, "epics") + &table(page, 2, &shown.collect::<Vec<_>>());
+    let more = open.len().saturating_sub(EPICS_SHOWN_MAX);
+    if more > 0 {
+        out.push_str(&format!("  and {more} more\n"));
+    }
+    out
+}
+
 fn agent_lines(status: &StatusDocument<'_>, page: Page) -> String {
     if status.agents.is_empty() {
         return String::new();
@@ -213,6 +233,7 @@ mod tests {
     use crate::machine::attempt::Marker;
     use crate::machine::event::NewTask;
     use crate::machine::id::TaskId;
+    use crate::machine::task::TaskKind;
     use crate::machine::{Command, Observation};
     use crate::observe::status::{MonitorInfo, status};
     use crate::observe::support::{End, Pipeline, oid, settings, task};
@@ -288,6 +309,46 @@ agents
             plain.ends_with("  T19  dependency  T00\n  and 10 more: 10 dependency\n"),
             "{plain}"
         );
+    }
+
+    #[test]
+    fn open_epics_are_listed_with_what_is_done_below_them() {
+        let below = |id: &str, epic: &str| {
+            let mut new = task(id, &[]);
+            new.spec.parent = Some(TaskId::new(epic));
+            new
+        };
+        let epic = |new: NewTask| {
+            let mut new = new;
+            new.spec.kind = TaskKind::Epic;
+            new
+        };
+        let tasks = vec![
+            epic(task("E", &[])),
+            epic(below("F", "E")),
+            below("A", "E"),
+            below("B", "F"),
+            epic(task("G", &[])),
+        ];
+        let mut pipeline = Pipeline::started(settings(), tasks);
+        let epics = |pipeline: &Pipeline| {
+            let text = of(pipeline, false, 80);
+            let at = text.find("epics\n").expect("epics are listed");
+            let lines = text[at..].lines().skip(1).map_while(|line| line.strip_prefix("  "));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let titles = |e: u32, f: u32| {
+            [format!("E  {e} of 2 done  Title of E"), format!("F  {f} of 1 done  Title of F")]
+        };
+        let none = "G  0 of 0 done  Title of G".to_owned();
+        assert_eq!(epics(&pipeline), [&titles(0, 0)[..], std::slice::from_ref(&none)].concat());
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        assert_eq!(epics(&pipeline), [&titles(1, 0)[..], std::slice::from_ref(&none)].concat());
+        pipeline.turn();
+        pipeline.run_stages("B");
+        pipeline.land("B");
+        assert_eq!(epics(&pipeline), [none]);
     }
 
     #[test]

@@ -259,6 +259,9 @@ fn shared(state: &State) -> Option<Reason> {
     if let Some(what) = state.shortage.as_deref().filter(|_| state.rollout != Rollout::Shadow) {
         return Some(Reason::new(On::Backoff, format!("goes on by itself: {}", first_line(what))));
     }
+    if let Some(what) = state.overload.as_deref().filter(|_| state.rollout != Rollout::Shadow) {
+        return Some(Reason::new(On::Backoff, first_line(what)));
+    }
     if state.rollout != Rollout::Shadow && !is_base_good(state) {
         return Some(Reason::new(On::Checkout, base_trouble(state)));
     }

@@ -164,8 +164,8 @@ impl StatusWords {
         Self { stages: settings.stages.iter().map(words).collect() }
     }
 
-    /// Returns the task's status, e.g. `impl_wip`; an epic is `unassigned`, `completed` once it has
-    /// children and none is open, or `cancelled`.
+    /// Returns the task's status, e.g. `impl_wip`; an epic is `unassigned`, `completed` once there
+    /// are tasks below it and none is open, or `cancelled`.
     #[must_use]
     pub fn of<'a>(&'a self, state: &State, task: &Task) -> &'a str {
         if task.spec.kind == TaskKind::Epic {
@@ -191,9 +191,10 @@ impl StatusWords {
     }
 }
 
-fn of_epic(state: &State, epic: &Task) -> &'static str {
+/// Returns an epic's status.
+pub(super) fn of_epic(state: &State, epic: &Task) -> &'static str {
     let links = state.index.links(&epic.id);
-    let is_done = links.is_some_and(|links| links.children > 0 && links.open_children == 0);
+    let is_done = links.is_some_and(|links| links.below.is_done());
     match &epic.phase {
         TaskPhase::Cancelled { .. } => "cancelled",
         TaskPhase::Completed { .. } => "completed",

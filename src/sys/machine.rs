@@ -18,11 +18,31 @@ pub fn memory_bytes() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
+/// Returns the number of processes that ran or wanted to, over the last minute on average; `None`
+/// where the kernel does not say (`proc_loadavg(5)`).
+#[must_use]
+pub fn load_average() -> Option<f64> {
+    load_in(&fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+fn load_in(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok().filter(|load: &f64| load.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn this_machine_has_a_core_and_some_memory() {
         assert!(super::cores() >= 1);
         assert!(super::memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(super::load_average().is_some_and(|load| load >= 0.0));
+    }
+
+    #[test]
+    fn load_of_the_last_minute_is_the_first_number() {
+        assert_eq!(super::load_in("9.10 3.50 1.02 3/512 4242\n"), Some(9.1));
+        for text in ["", "\n", "inf 1 1", "nan", "x 1.0"] {
+            assert_eq!(super::load_in(text), None, "{text:?}");
+        }
     }
 }

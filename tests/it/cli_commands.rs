@@ -171,7 +171,7 @@ fn init_refuses_what_will_not_do_and_says_what_to_run() {
     repository.check(&[("init --force", 4, Nothing, "--base BRANCH")]);
     write(&repository.work().join("pipeline.toml"), "foo = 1\n");
     repository.check(&[("init --force", 2, Nothing, "unknown key `foo`")]);
-    write(&repository.work().join("pipeline.toml"), "[scheduler]\npolicy = \"fifo\"\n");
+    write(&repository.work().join("pipeline.toml"), "[scheduler]\nprefetch = 3\n");
     repository.check(&[("init --force", 2, Nothing, "not yet")]);
     assert!(!repository.work().join(".git/pipeline").exists(), "a refusal leaves nothing");
     fs::remove_file(repository.work().join("pipeline.toml")).expect("it is there");
@@ -318,7 +318,7 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("mode show", 0, Is("parallel\n"), ""),
         ("mode switch sequential", 0, Nothing, ""),
         ("mode show --json", 0, Has("\"orchestration_mode\":\"sequential\""), ""),
-        ("mode switch hybrid", 2, Nothing, "not yet"),
+        ("mode switch hybrid", 0, Nothing, ""),
         ("mode switch fast", 2, Nothing, "the modes are sequential and parallel"),
         ("mode switch pilot", 2, Nothing, "pipeline rollout set pilot"),
         ("mode shadow", 2, Nothing, "pipeline rollout set shadow"),
@@ -342,6 +342,8 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("done", 2, Nothing, "there is no task file in"),
         ("block why", 2, Nothing, "there is no task file in"),
         ("request-changes", 2, Nothing, "<WHAT>"),
+        ("plan", 0, Is("nothing can be planned\n"), ""),
+        ("plan --workers 0", 2, Nothing, "not in 1..=1000"),
         ("graph README", 2, Nothing, "README`: it is no JSON"),
         ("graph none", 2, Nothing, "cannot read"),
         ("doctor", 0, Has("ok       journal: whole"), ""),
@@ -397,6 +399,10 @@ fn backlogs_are_imported_whole_or_not_at_all() {
         ("task import README", 2, Nothing, "README`: it is no JSON"),
         ("task import b.json -n --on-missing ignore", 0, Has("would import 1 task"), "ignored"),
         ("task import b.json --all --on-missing ignore", 0, Has("imported 2 tasks"), "ignored"),
+        ("plan", 0, Has("2 tasks in 8 attempts by 4 agents: 1 h 20 min, until "), ""),
+        ("plan", 0, Has("critical path, 1 h 20 min\n  A > B\n"), ""),
+        ("plan --workers 2", 0, Has("worker-1  8         1 h 20 min  100 %"), ""),
+        ("plan --json", 0, Has("\"makespan_s\":4800.0,\"lower_bound_s\":4800.0"), ""),
         ("-q task import b.json --on-missing ignore", 2, Nothing, "exists"),
     ]);
     write(

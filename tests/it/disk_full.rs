@@ -1,5 +1,6 @@
-//! Disk, descriptors or the journal itself give out under a running monitor (F-23 to F-28): launches
-//! pause, agents live on, it says so, and goes on by itself when there is room.
+//! Disk, descriptors or the journal itself give out under a running monitor (F-23 to F-28), or the
+//! load grows too high: launches pause, agents live on, it says so, and goes on by itself when there
+//! is room.
 
 use std::fs;
 use std::io::Write;
@@ -119,7 +120,7 @@ fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
         // The end of the agent is recorded on the reserve, and why nothing follows it.
         project.release("hold");
         project.until("the shortage to be told", || {
-            project.run(&["status"]).out.contains("nothing new starts for now: the disk of")
+            project.run(&["status"]).out.contains("nothing new starts: the disk of")
         });
         let status = project.status();
         let waiting = status["waiting"].as_array().expect("a list");
@@ -133,6 +134,42 @@ fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
         fs::remove_file(&ballast).expect("frees the disk");
         assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
         assert_eq!(monitor.said().matches("nothing new starts").count(), 1, "{}", monitor.said());
+        project.assert_landed(FOUR);
+        assert_nobody_gave_up(&project);
+        project.assert_nothing_left();
+    });
+}
+
+#[test]
+fn load_above_the_limit_starts_nothing_until_it_has_fallen() {
+    with_mounts("load_above_the_limit_starts_nothing_until_it_has_fallen", || {
+        let project = Project::with(1, "[scheduler]\nload_limit = 4\n");
+        let load = project.dir().join("load");
+        let set = |text: &str| fs::write(&load, format!("{text} 3.00 2.00 3/512 42\n"));
+        set("9.10").expect("a file beside the project");
+        let mut mount = command("mount", Path::new("/"));
+        let done = mount.arg("--bind").arg(&load).arg("/proc/loadavg").status();
+        assert!(done.is_ok_and(|status| status.success()), "mounts over the load");
+        project.import(FOUR);
+        let mut monitor = project.monitor(&["--until-idle"]);
+        let what = "the machine's load is 9.1, above `scheduler.load_limit` = 4";
+        project.until("the load to be told", || {
+            let status = project.status();
+            let waiting = status["waiting"].as_array().expect("a list");
+            waiting.iter().any(|wait| wait["on"] == "backoff" && wait["what"] == what)
+        });
+        let said = project.run(&["status"]).out;
+        assert!(said.contains(&format!("nothing new starts: {what}")), "{said}");
+        project.ok(&["status", "--fail-on", "stalled"]);
+        assert!(project.runs().is_empty() && monitor.has_ended().is_none());
+        set("3.59").expect("a file beside the project");
+        assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+        let kinds = ["overload_began", "overload_ended"];
+        let log = project.log();
+        for kind in kinds {
+            assert_eq!(log.iter().filter(|entry| entry["kind"] == kind).count(), 1, "{kind}");
+        }
+        assert!(monitor.said().contains("the load has fallen: going on"), "{}", monitor.said());
         project.assert_landed(FOUR);
         assert_nobody_gave_up(&project);
         project.assert_nothing_left();

@@ -136,10 +136,10 @@ fn what_is_told_twice_changes_the_state_once() {
     let lost = Observation::Lost { attempt: attempt.clone(), why: "late".into() };
     m.save(&attempt, true, &[]);
     again(&mut m, lost.clone());
-    m.see(Observation::Advanced { attempt: attempt.clone() });
+    m.see(Observation::Advanced { attempt: attempt.clone(), changed: None });
     m.turns();
     again(&mut m, lost);
-    again(&mut m, Observation::Advanced { attempt });
+    again(&mut m, Observation::Advanced { attempt, changed: None });
     m.land("A");
     let commit = Oid::new("merge-A-1");
     again(&mut m, Observation::Landed { task: id("A"), number: 1, commit });

@@ -3,6 +3,7 @@
 use pipeline::machine::event::{Dependents, Edit, NewTask, RetryTarget};
 use pipeline::machine::id::{AgentName, AttemptId, Oid, StageName};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
+use pipeline::machine::progress::Progress;
 use pipeline::machine::settings::{Settings, Slice};
 use pipeline::machine::task::{Priority, TaskKind};
 use pipeline::machine::{Command, Effect, Observation, next_deadline, pending_effects};
@@ -405,11 +406,56 @@ fn epics_are_no_work_and_hold_nothing_up() {
     m.add(&[epic, child]);
     stands(&m, &[("A", "working A.arch.1"), ("E", "waiting")]);
     assert_eq!((m.state.index.counts.wip, m.state.index.counts.unassigned), (1, 0));
-    assert_eq!(m.state.index.links(&id("E")).map(|links| links.open_children), Some(1));
+    assert_eq!(m.state.index.links(&id("E")).map(|links| links.below.open), Some(1));
     let reason = m.refused(retry(&["E"]));
     assert!(reason.contains("epic"), "{reason}");
     m.must(cancel("A", Dependents::Refuse));
-    assert_eq!(m.state.index.links(&id("E")).map(|links| links.open_children), Some(0));
+    assert_eq!(m.state.index.links(&id("E")).map(|links| links.below.open), Some(0));
+}
+
+#[test]
+fn epics_count_what_is_below_them_however_it_is_moved_about() {
+    let mut m = machine_with(|_| {});
+    let below = |name: &str, kind: TaskKind, epic: Option<&str>| {
+        let mut new = new_task(name, &[]);
+        (new.spec.kind, new.spec.parent) = (kind, epic.map(id));
+        new
+    };
+    let is_at = |m: &Machine, epic: &str, open: u32, completed: u32, cancelled: u32| {
+        let progress = Progress { open, completed, cancelled };
+        assert_eq!(m.state.index.links(&id(epic)).map(|links| links.below), Some(progress));
+        m.state.check();
+    };
+    let put = |m: &mut Machine, task: &str, epic: Option<&str>| {
+        let edit = Edit { parent: Some(epic.map(id)), ..Edit::default() };
+        m.must(Command::EditTask { id: id(task), edit: Box::new(edit) });
+    };
+    // Children come before their epics here, and theirs before them.
+    m.add(&[
+        below("A", TaskKind::Task, Some("F")),
+        below("B", TaskKind::Task, Some("F")),
+        below("F", TaskKind::Epic, Some("E")),
+        below("C", TaskKind::Task, Some("E")),
+        below("E", TaskKind::Epic, None),
+        below("G", TaskKind::Epic, None),
+    ]);
+    is_at(&m, "E", 3, 0, 0);
+    is_at(&m, "F", 2, 0, 0);
+    m.complete_stages("A");
+    is_at(&m, "F", 2, 0, 0);
+    m.land("A");
+    m.must(cancel("B", Dependents::Refuse));
+    is_at(&m, "F", 0, 1, 1);
+    is_at(&m, "E", 1, 1, 1);
+    put(&mut m, "F", Some("G"));
+    is_at(&m, "E", 1, 0, 0);
+    is_at(&m, "G", 0, 1, 1);
+    put(&mut m, "C", Some("F"));
+    is_at(&m, "E", 0, 0, 0);
+    is_at(&m, "G", 1, 1, 1);
+    put(&mut m, "F", None);
+    is_at(&m, "G", 0, 0, 0);
+    is_at(&m, "F", 1, 1, 1);
 }
 
 #[test]

@@ -79,6 +79,27 @@ fn a_conflict_told_late_does_not_give_up_a_landing_that_is_being_moved() {
 }
 
 #[test]
+fn a_landing_whose_branch_was_put_back_is_moved_again_and_not_given_up() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    m.run("A", End::Done);
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    let (task, number, protected) = (id("A"), 1, Vec::new());
+    m.see(Observation::Merged {
+        task: task.clone(),
+        number,
+        commit: commit.clone(),
+        onto: onto.clone(),
+        protected,
+    });
+    m.see(Observation::LandingRaced { task: task.clone(), number, found: Some(onto) });
+    m.turns();
+    assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(1));
+    m.see(Observation::Landed { task: task.clone(), number, commit });
+    stands(&m, &[("A", "completed")]);
+}
+
+#[test]
 fn an_agent_that_comes_back_gets_a_slot_that_it_has_not_had() {
     let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 0);
     m.add(&[new_task("A", &[])]);
@@ -121,6 +142,32 @@ fn a_shortage_starts_nothing_and_counts_no_failure_until_it_is_over() {
     stands(&m, &[("A", "ready impl"), ("B", "ready impl")]);
     assert!(!m.state.is_idle(), "it goes on by itself");
     m.see(shortage(None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
+fn overload(what: Option<&str>) -> Observation {
+    Observation::OverloadSeen { what: what.map(str::to_owned) }
+}
+
+#[test]
+fn an_overload_starts_no_attempt_but_failures_count_and_landings_go_on() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[]), new_task("C", &[])]);
+    m.run("A", End::Done);
+    stands(&m, &[("A", "landing"), ("B", "working B.impl.1"), ("C", "ready impl")]);
+    m.see(overload(Some("the load is 9.1")));
+    m.see(overload(Some("the load is 9.2")));
+    assert_eq!(m.state.overload.as_deref(), Some("the load is 9.1"));
+    m.land("A");
+    let attempt = AttemptId::new("B.impl.1");
+    m.see(Observation::AttemptFaulted { attempt, why: "no keeper".into() });
+    assert_eq!(m.state.tasks[&id("B")].tally.infrastructure, 1);
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "completed"), ("B", "ready impl"), ("C", "ready impl")]);
+    assert!(!m.state.is_idle(), "it goes on by itself");
+    m.see(overload(None));
     m.turns();
     assert_eq!(m.state.attempts.len(), 1);
     m.state.check();

@@ -395,7 +395,7 @@ impl Machine {
         let exit = Box::new(exit(end, self.now));
         self.see(Observation::Exited { attempt: attempt.clone(), exit });
         self.save(attempt, true, &[]);
-        self.see(Observation::Advanced { attempt: attempt.clone() });
+        self.see(Observation::Advanced { attempt: attempt.clone(), changed: None });
         self.turns();
     }
 

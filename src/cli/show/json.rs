@@ -9,6 +9,7 @@ use crate::machine::attempt::Attempt;
 use crate::machine::task::Task;
 use crate::observe::agents::AgentEntry;
 use crate::observe::document::TaskEntry;
+use crate::observe::forecast::ForecastEntry;
 use crate::observe::waiting::Reason;
 use crate::observe::words::{Stamp, attempt_kind, attempt_phase};
 
@@ -63,6 +64,9 @@ pub(super) struct TaskDetail<'a> {
     /// Tasks that depend on it.
     pub(super) dependents: Vec<&'a str>,
     pub(super) branch: Option<String>,
+    /// Path globs of what the branch has changed so far.
+    pub(super) branch_changed: &'a [String],
+    pub(super) forecast: Vec<ForecastEntry<'a>>,
     /// What it waits for; `null` when it waits for nothing.
     pub(super) waiting: Option<Reason>,
     /// The command to type, when it needs a person.

@@ -9,6 +9,7 @@ use crate::machine::task::{Task, TaskKind};
 use crate::machine::time::Time;
 use crate::observe::blocked::blocked;
 use crate::observe::document::TaskEntry;
+use crate::observe::forecast;
 use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
 use crate::observe::waiting::{On, Reason, Waits};
 use crate::observe::words::{StatusWords, listed, span};
@@ -87,6 +88,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("agent", entry.assigned_to.unwrap_or_default(), plain);
     fact("stage", entry.stage.unwrap_or_default(), plain);
     fact("kind", if task.spec.kind == TaskKind::Epic { "epic" } else { "" }, plain);
+    fact("progress", &entry.progress.map(|progress| progress.words()).unwrap_or_default(), plain);
     fact("epic", entry.parent.unwrap_or_default(), plain);
     fact("priority", entry.priority, plain);
     fact("depends on", &listed(task.spec.depends_on.iter(), NAMES_MAX), plain);
@@ -105,6 +107,11 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("exclusive", if spec.is_exclusive { "yes" } else { "" }, plain);
     fact("command", task.spec.command.as_deref().unwrap_or_default(), plain);
     fact("branch", &branch(task).unwrap_or_default(), plain);
+    let mut label = "forecast";
+    for entry in forecast::of_task(state, task) {
+        let words = format!("would conflict with {}", forecast::words(&entry));
+        fact(std::mem::take(&mut label), &words, Ink::Plain);
+    }
     fact("landed as", entry.commit.unwrap_or_default(), Ink::Good);
     fact("created", &entry.created_at.to_string(), plain);
     fact("changed", &entry.updated_at.to_string(), plain);
@@ -167,6 +174,8 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
         front: task.is_front,
         dependents: dependents.map(|id| id.as_str()).collect(),
         branch: branch(task),
+        branch_changed: &task.changed,
+        forecast: forecast::of_task(state, task),
         waiting,
         next,
         notes,

@@ -5,7 +5,7 @@ use std::fmt;
 use super::json::{TaskList, document};
 use crate::machine::State;
 use crate::machine::settings::Settings;
-use crate::machine::task::{Task, TaskKind};
+use crate::machine::task::Task;
 use crate::observe::document::TaskEntry;
 use crate::observe::page::{Cell, Ink, Page, table};
 use crate::observe::words::StatusWords;
@@ -113,8 +113,12 @@ pub fn render_tasks(state: &State, filter: &Filter, page: Page) -> String {
         .map(|task| {
             let entry = TaskEntry::new(state, &words, task);
             let mut title = String::new();
-            if task.spec.kind == TaskKind::Epic {
-                title.push_str("(epic) ");
+            match entry.progress {
+                Some(progress) if progress.total > 0 => {
+                    title.push_str(&format!("(epic, {}) ", progress.words()));
+                }
+                Some(_) => title.push_str("(epic) "),
+                None => {}
             }
             if entry.held {
                 title.push_str("(held) ");

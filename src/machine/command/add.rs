@@ -81,6 +81,8 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         is_announced: false,
         unserved: None,
         weight: Weight::default(),
+        changed: Vec::new(),
+        forecast: Vec::new(),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Demand {
     pub resources: Amounts,
     /// Path globs that nothing else may change meanwhile; empty: not known, or nothing is changed.
     pub touches: Vec<String>,
+    /// `touches` is what the branch has changed so far, and may become more.
+    pub is_so_far: bool,
     pub is_exclusive: bool,
     /// The least tier of agents that may take it; 0: any.
     pub tier_min: u32,
@@ -35,10 +37,13 @@ impl Demand {
             *most = amount.max(*most);
         }
         let is_changing = config.is_none_or(|config| is_changing(settings, config));
+        let is_so_far = is_changing && task.spec.touches.is_empty() && !task.changed.is_empty();
+        let touches = if is_so_far { &task.changed } else { &task.spec.touches };
         Self {
             needs: task.spec.needs.clone(),
             resources,
-            touches: if is_changing { task.spec.touches.clone() } else { Vec::new() },
+            touches: if is_changing { touches.clone() } else { Vec::new() },
+            is_so_far,
             is_exclusive: task.spec.is_exclusive,
             tier_min: tier_min(settings, task, stage),
         }
@@ -76,7 +81,7 @@ pub fn is_alone(
     demand: &Demand,
 ) -> bool {
     let config = settings.stage(stage.as_str()).map(|(_, config)| config);
-    let is_unknown =
-        demand.touches.is_empty() && config.is_none_or(|config| is_changing(settings, config));
+    let is_unknown = (demand.touches.is_empty() || demand.is_so_far)
+        && config.is_none_or(|config| is_changing(settings, config));
     demand.is_exclusive || (mode == Orchestration::Hybrid && is_unknown)
 }

@@ -1,11 +1,9 @@
 //! What runs, as far as it keeps other work from starting beside it.
 
-use std::collections::BTreeMap;
-
 use super::demand::{self, Demand};
+use super::paths::Paths;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::id::{StageName, TaskId};
-use crate::machine::overlap;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
 
@@ -71,47 +69,47 @@ pub struct Load<'a> {
     state: &'a State,
     taken: Amounts,
     /// Who changes paths, with the globs; what waits for paths among them.
-    changing: Vec<(&'a TaskId, Vec<String>)>,
+    changing: Paths<'a>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
-    /// Who runs.
-    running: BTreeMap<&'a TaskId, ()>,
+    running: Vec<&'a TaskId>,
 }
 
 impl<'a> Load<'a> {
     /// Looks at what runs. Cost: live attempts.
     #[must_use]
     pub fn of(state: &'a State) -> Self {
-        let (taken, running) = (Amounts::new(), BTreeMap::new());
-        let mut load = Self { state, taken, changing: Vec::new(), alone: None, running };
+        let (taken, running) = (Amounts::new(), Vec::new());
+        let mut load = Self { state, taken, changing: Paths::default(), alone: None, running };
         for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
-            let found = attempt.task.as_ref().and_then(|id| state.tasks.get_key_value(id));
-            if let (Some((id, task)), Some(stage)) = (found, attempt.stage()) {
-                let demand = Demand::of(&state.settings, task, stage);
-                load.start(id, stage, &demand);
+            if let (Some(id), Some(stage)) = (&attempt.task, attempt.stage()) {
+                load.start(id, stage, &attempt.demand);
             }
         }
         load
     }
 
     /// Takes what the task asks for: it runs.
-    pub fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &Demand) {
+    pub fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &'a Demand) {
         self.reserve(id, demand);
         let (settings, mode) = (&self.state.settings, self.state.orchestration);
         if demand::is_alone(settings, mode, stage, demand) {
             self.alone = Some(id);
         }
-        self.running.insert(id, ());
+        self.running.push(id);
     }
 
     /// Keeps what the task asks for from those that come after it.
-    pub fn reserve(&mut self, id: &'a TaskId, demand: &Demand) {
+    pub fn reserve(&mut self, id: &'a TaskId, demand: &'a Demand) {
         for (name, amount) in &demand.resources {
-            let taken = self.taken.entry(name.clone()).or_default();
-            *taken = taken.saturating_add(*amount);
+            if let Some(taken) = self.taken.get_mut(name) {
+                *taken = taken.saturating_add(*amount);
+            } else {
+                self.taken.insert(name.clone(), *amount);
+            }
         }
         if !demand.touches.is_empty() {
-            self.changing.push((id, demand.touches.clone()));
+            self.changing.add(id, &demand.touches);
         }
     }
 
@@ -136,13 +134,12 @@ impl<'a> Load<'a> {
                 short = Some(Obstacle::Short { name, wanted, free });
             }
         }
-        let others = self.running.keys().copied();
         if let Some(other) = self.alone.filter(|other| *other != id) {
             return Some(Obstacle::Beside(other));
         }
         let (settings, mode) = (&self.state.settings, self.state.orchestration);
         if demand::is_alone(settings, mode, stage, demand)
-            && let Some(other) = others.into_iter().find(|other| *other != id)
+            && let Some(other) = self.running.iter().find(|other| **other != id)
         {
             return Some(Obstacle::NotAlone(other));
         }
@@ -150,8 +147,6 @@ impl<'a> Load<'a> {
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
-        let mut others = self.changing.iter().filter(|(other, _)| *other != id);
-        let found = others.find(|(_, globs)| overlap::any_overlap(globs, &demand.touches));
-        found.map(|(other, _)| Obstacle::Clash(other))
+        self.changing.holder(id, &demand.touches).map(Obstacle::Clash)
     }
 }

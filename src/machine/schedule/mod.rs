@@ -3,6 +3,7 @@
 pub mod demand;
 pub mod load;
 mod parallel;
+mod paths;
 pub mod pool;
 pub mod queues;
 pub mod rank;

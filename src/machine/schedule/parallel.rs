@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::demand::{self, Demand};
 use super::load::{Load, Obstacle};
-use super::pool::{Pool, has_worker};
+use super::pool::{Pool, has_worker, may_take};
 use super::queues::{Place, Queues};
 use super::{Assignment, Picked};
 use crate::machine::agent::Agent;
@@ -18,19 +18,25 @@ use crate::machine::id::{StageName, TaskId};
 use crate::machine::settings::Stage;
 use crate::machine::state::State;
 
-/// Every so many assignments the oldest task that can start goes first, whatever its rank: a ready
-/// task that nothing keeps from starting gets an agent after at most so many assignments for each
-/// older one.
+/// Every so many attempts of an agent the oldest task that it can start goes first, whatever its
+/// rank: a ready task that nothing keeps from starting is assigned after at most so many attempts of
+/// any one agent that can take it, and as many for each older task. Counted by agent, since the
+/// attempts of others may fall on the same numbers for ever.
 pub const AGEING: u64 = 8;
 
 pub(super) fn pick(state: &State, room: usize) -> Picked {
+    let pool = Pool::of(state);
+    if pool.is_empty() {
+        return Picked::default();
+    }
     let mut round = Round {
         state,
         room,
-        pool: Pool::of(state),
+        due: pool.due(AGEING),
+        pool,
         load: Load::of(state),
         assigned: BTreeSet::new(),
-        has_tried_oldest: false,
+        fruitless: BTreeSet::new(),
         is_closed: false,
         picked: Picked::default(),
     };
@@ -48,8 +54,10 @@ struct Round<'a> {
     pool: Pool<'a>,
     load: Load<'a>,
     assigned: BTreeSet<&'a TaskId>,
-    /// The oldest cannot start now; not looked for again.
-    has_tried_oldest: bool,
+    /// Whose turn it is to take the oldest.
+    due: Vec<&'a Agent>,
+    /// Groups for whose agents nothing was found.
+    fruitless: BTreeSet<usize>,
     /// One that must be alone comes next: nothing starts before it.
     is_closed: bool,
     picked: Picked,
@@ -88,7 +96,7 @@ impl<'a> Round<'a> {
     }
 
     /// Gives the task to the best free agent, or keeps what it waits for from those behind it.
-    fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &Demand) -> bool {
+    fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &'a Demand) -> bool {
         let task = &self.state.tasks[id];
         match self.load.obstacle(id, stage, demand) {
             None => {
@@ -106,7 +114,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn assign(&mut self, id: &'a TaskId, stage: &StageName, agent: &'a Agent, demand: &Demand) {
+    fn assign(&mut self, id: &'a TaskId, stage: &StageName, agent: &'a Agent, demand: &'a Demand) {
         self.load.start(id, stage, demand);
         self.pool.take(agent);
         self.assigned.insert(id);
@@ -116,25 +124,33 @@ impl<'a> Round<'a> {
         self.picked.assignments.push(Assignment { task, stage, agent });
     }
 
-    /// When it is its turn, gives an agent to the oldest task that can start.
+    /// Looks at the agents whose turn it is; gives the oldest task that the first of them can start
+    /// to the best agent.
     fn serve_oldest(&mut self) -> bool {
-        let number = self.state.metrics.attempts + self.picked.assignments.len() as u64;
-        if self.has_tried_oldest || number % AGEING != AGEING - 1 {
-            return false;
+        while let Some(due) = self.due.pop() {
+            if !self.pool.has(due) || self.fruitless.contains(&due.group) {
+                continue;
+            }
+            let Some((id, stage, demand, agent)) = self.oldest(due) else {
+                self.fruitless.insert(due.group);
+                continue;
+            };
+            self.assign(id, stage, agent, demand);
+            return true;
         }
-        let oldest = self.oldest();
-        self.has_tried_oldest = oldest.is_none();
-        let Some((id, stage, demand, agent)) = oldest else { return false };
-        self.assign(id, stage, agent, demand);
-        true
+        false
     }
 
-    fn oldest(&self) -> Option<(&'a TaskId, &'a StageName, &'a Arc<Demand>, &'a Agent)> {
-        let stages = self.state.index.ready.iter().filter(|(stage, _)| self.pool.serves(stage));
+    fn oldest(
+        &self,
+        due: &Agent,
+    ) -> Option<(&'a TaskId, &'a StageName, &'a Arc<Demand>, &'a Agent)> {
+        let stages = self.state.index.ready.iter().filter(|(stage, _)| due.stages.contains(stage));
         let firsts = stages.filter_map(|(stage, queues)| {
             queues.by_age().find_map(|(entry, id, demand)| {
-                let is_able =
-                    !self.assigned.contains(id) && self.load.obstacle(id, stage, demand).is_none();
+                let is_able = !self.assigned.contains(id)
+                    && may_take(self.state, due, stage, demand)
+                    && self.load.obstacle(id, stage, demand).is_none();
                 let agent =
                     is_able.then(|| self.pool.best(&self.state.tasks[id], stage, demand))??;
                 Some((entry, (id, stage, demand, agent)))

@@ -26,6 +26,12 @@ impl<'a> Pool<'a> {
         Self { state, free: free.collect() }
     }
 
+    /// Returns true when nobody is free.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
     /// Returns true when somebody free serves the stage.
     #[must_use]
     pub fn serves(&self, stage: &StageName) -> bool {
@@ -67,6 +73,19 @@ impl<'a> Pool<'a> {
                 &agent.name,
             )
         })
+    }
+
+    /// Returns the free agents that have ended one attempt less than a multiple of `every`.
+    #[must_use]
+    pub fn due(&self, every: u64) -> Vec<&'a Agent> {
+        let is_due = |agent: &&Agent| (agent.completed + agent.failed) % every == every - 1;
+        self.agents().filter(is_due).collect()
+    }
+
+    /// Returns true while the agent has not been taken.
+    #[must_use]
+    pub fn has(&self, agent: &Agent) -> bool {
+        self.free.contains(&agent.name)
     }
 
     /// Takes an agent out.

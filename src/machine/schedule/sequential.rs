@@ -2,6 +2,7 @@
 
 use super::demand::Demand;
 use super::load::Load;
+use super::parallel::AGEING;
 use super::pool::{Pool, has_agent};
 use super::{Assignment, Picked};
 use crate::machine::gate;
@@ -14,7 +15,7 @@ pub(super) fn pick(state: &State, room: usize) -> Picked {
     let mut picked = Picked::default();
     let current = state.current.as_ref().filter(|id| is_going_on(state, id));
     let Some(current) = current else {
-        let next = furthest(state);
+        let next = next(state);
         if next != state.current {
             picked.current = Some(next);
         }
@@ -59,6 +60,24 @@ fn can_run(state: &State, task: &Task, stage: &StageName) -> bool {
     let demand = Demand::of(&state.settings, task, stage);
     let obstacle = Load::of(state).obstacle(&task.id, stage, &demand);
     has_agent(state, stage, &demand) && obstacle.is_none_or(|found| found.is_passing())
+}
+
+/// Returns the one furthest along; where that is one not begun, every so many completed tasks the
+/// oldest one.
+fn next(state: &State) -> Option<TaskId> {
+    let next = furthest(state)?;
+    let is_due = state.index.counts.completed as u64 % AGEING == AGEING - 1;
+    let task = &state.tasks[&next];
+    let is_new = matches!(task.phase, TaskPhase::Ready { .. }) && task.history.is_empty();
+    Some(if is_due && is_new { oldest(state).unwrap_or(next) } else { next })
+}
+
+fn oldest(state: &State) -> Option<TaskId> {
+    let firsts = state.index.ready.iter().filter_map(|(stage, queues)| {
+        let able = |id: &TaskId| can_run(state, &state.tasks[id], stage);
+        queues.by_age().find(|(_, id, _)| able(id)).map(|(entry, id, _)| (entry, id))
+    });
+    firsts.min().map(|(_, id)| id.clone())
 }
 
 /// Returns the task of the latest stage that is ready or, after a forced switch, still worked on;

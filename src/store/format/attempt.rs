@@ -1,9 +1,12 @@
 //! An attempt on disk.
 
+use std::collections::BTreeMap;
+
 use crate::machine::attempt::{
     Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
 
 use super::mirror::mirror;
@@ -88,6 +91,18 @@ mirror! {
         is_stopping: bool,
         tries: Tries,
         outcome: Option<Outcome>,
+        demand: Demand,
+    }
+}
+
+mirror! {
+    struct Demand { is_exclusive: bool }
+    optional {
+        needs: Vec<String>,
+        resources: BTreeMap<String, u64>,
+        touches: Vec<String>,
+        tier_min: u32,
+        is_so_far: bool,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
-use crate::machine::task::{Evidence, Spec, Tally, Task, TaskPhase};
+use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
 use crate::machine::time::Time;
 
 use super::FormatError;
@@ -169,6 +169,9 @@ kinds! {
     "shortage_set" { what: Option<String> } => {
         Change::Project(ProjectChange::ShortageSet { what })
     }
+    "overload_set" { what: Option<String> } => {
+        Change::Project(ProjectChange::OverloadSet { what })
+    }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {
         Change::Project(ProjectChange::WouldStart { id, stage, agent })
@@ -209,6 +212,12 @@ kinds! {
     }
     "task_unserved" { id: TaskId, what: Option<String> } => {
         Change::Task(id, TaskChange::Unserved { what })
+    }
+    "task_branch_changed" { id: TaskId, paths: Vec<String> } => {
+        Change::Task(id, TaskChange::BranchChanged { paths })
+    }
+    "task_forecast" { id: TaskId, clashes: Vec<Clash>, tried: Vec<TaskId> } => {
+        Change::Task(id, TaskChange::Forecast { clashes, tried })
     }
     "task_tip_moved" { id: TaskId, tip: Oid } => {
         Change::Task(id, TaskChange::TipMoved { tip })

@@ -118,7 +118,10 @@ pub(super) fn worked_on() -> Drive {
     drive.save("TASK-007.impl.1", Some(oid('7')));
     drive.run("TASK-007.impl-check.1", clean_exit());
     drive.settle();
-    drive.see(Observation::Advanced { attempt: AttemptId::new("TASK-007.impl.1") });
+    drive.see(Observation::Advanced {
+        attempt: AttemptId::new("TASK-007.impl.1"),
+        changed: Some(vec!["src/a.rs".into()]),
+    });
     drive.settle();
     drive.run("TASK-007.super.1", finished());
     drive.save("TASK-007.super.1", None);
@@ -148,6 +151,7 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::PauseSet { is_paused: true }),
         Change::Project(breaker_set()),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),
+        Change::Project(ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),

@@ -12,13 +12,14 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
     Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
-    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -195,6 +196,12 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
+        demand: Demand {
+            needs: vec!["gpu".into()],
+            is_so_far: true,
+            is_exclusive: true,
+            ..Demand::default()
+        },
         tries: tries(),
         outcome: Some(outcome(Class::TimedOut)),
     }
@@ -227,6 +234,8 @@ pub(super) fn full_task() -> Task {
         is_announced: true,
         unserved: Some("no agent serves stage `docs`".into()),
         weight: Weight { own_ms: 1, tail_ms: 2 },
+        changed: vec!["a\\*b".into(), "src/**".into()],
+        forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
     }
 }
 
@@ -311,6 +320,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::CurrentTaskSet { id: None },
         ProjectChange::ShortageSet { what: Some("the disk is full".into()) },
         ProjectChange::ShortageSet { what: None },
+        ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
+        ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
     ]);
     changes.into_iter().map(Change::Project).collect()
@@ -342,6 +353,15 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::Unserved { what: Some("no agent serves stage `docs`".into()) },
         TaskChange::Unserved { what: None },
         TaskChange::TipMoved { tip: oid('f') },
+        TaskChange::Forecast {
+            clashes: vec![Clash {
+                with: Some(TaskId::new("TASK-002")),
+                paths: vec!["src/a.rs".into()],
+            }],
+            tried: vec![TaskId::new("TASK-002")],
+        },
+        TaskChange::Forecast { clashes: Vec::new(), tried: Vec::new() },
+        TaskChange::BranchChanged { paths: vec!["src/a.rs".into()] },
     ];
     changes.extend(phases().into_iter().map(|to| TaskChange::Moved { to, at: at(8) }));
     changes

@@ -11,6 +11,7 @@ use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
 use crate::machine::breaker::Breaker;
+use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
@@ -77,7 +78,12 @@ mirror! {
         attempts: BTreeMap<AttemptId, Attempt>,
         tasks: BTreeMap<TaskId, Task>,
     }
-    optional { shortage: Option<String>, pinned: Vec<Arc<Settings>>, weighing: Weighing }
+    optional {
+        shortage: Option<String>,
+        overload: Option<String>,
+        pinned: Vec<Arc<Settings>>,
+        weighing: Weighing,
+    }
     derived { index }
 }
 
@@ -101,7 +107,13 @@ mirror! { struct Metrics {
     retries: u64,
     handoff_ms: Vec<u64>,
     stage_ms: BTreeMap<String, StageSum>,
-} }
+} optional { learned: BTreeMap<String, Learned> } }
+
+mirror! { struct Learned {
+    count: u64,
+    mean_us: u64,
+    durations_ms: Vec<u64>,
+} optional { below: BTreeMap<String, Learned> } }
 
 mirror! { struct StageSum { count: u64, total_ms: u64, samples_ms: Vec<u64> } }
 
@@ -275,6 +287,8 @@ mod tests {
             is_announced: false,
             unserved: None,
             weight: Weight::default(),
+            changed: Vec::new(),
+            forecast: Vec::new(),
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::task::{
-    Block, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -50,6 +50,8 @@ mirror! {
     optional { is_landing: bool }
 }
 
+mirror! { struct Clash { with: Option<TaskId>, paths: Vec<String> } }
+
 mirror! { struct Weight { own_ms: u64, tail_ms: u64 } }
 
 mirror! { struct Tally { attempts: u32, stage_failures: u32, infrastructure: u32, send_backs: u32 } }
@@ -84,5 +86,7 @@ mirror! {
         is_announced: bool,
         unserved: Option<String>,
         weight: Weight,
+        changed: Vec<String>,
+        forecast: Vec<Clash>,
     }
 }

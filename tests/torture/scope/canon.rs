@@ -35,6 +35,7 @@ fn write_state(to: &mut impl Write, state: &State) -> fmt::Result {
         let stand = (&task.phase, task.is_held, task.backoff_until, task.tally, &task.numbers);
         let work = (&task.tip, &task.merge_owed, &task.resume_from, &task.avoid, &task.hint);
         let rest = (&task.approved, &task.approval, &task.spec.depends_on, task.is_announced);
+        let rest = (rest, &task.changed);
         write!(to, "{stand:?}{work:?}{rest:?}")?;
     }
     for agent in state.agents.values() {

@@ -554,7 +554,10 @@ impl Answer {
                 let has_changed = commit.is_some();
                 Observation::Saved { attempt, commit, has_changed, markers: Vec::new() }
             }
-            Self::Advanced { attempt } => Observation::Advanced { attempt },
+            Self::Advanced { attempt } => {
+                let file = attempt.as_str().split('.').next().unwrap_or_default().to_owned();
+                Observation::Advanced { attempt, changed: Some(vec![file]) }
+            }
             Self::Taken { base, landed } => Observation::BaseTaken { base, landed },
             Self::Merged { task, number, commit, onto } => {
                 Observation::Merged { task, number, commit, onto, protected: Vec::new() }

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pipeline::machine::attempt::{Attempt, AttemptPhase};
+use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::StopKind;
+use pipeline::machine::forecast::trial;
 use pipeline::machine::id::{AgentName, AttemptId};
 use pipeline::machine::mode::{Isolation, Rollout};
 use pipeline::machine::time::Time;
@@ -103,8 +105,14 @@ impl Port for Door {
         }
     }
 
-    fn tell(&mut self, changes: &[Change], _: &State, _: u64, _: Time) {
+    fn tell(&mut self, changes: &[Change], state: &State, _: u64, _: Time) {
         self.told = changes.to_vec();
+        for change in changes {
+            if let Change::Task(id, TaskChange::TipMoved { .. }) = change {
+                let trial = trial(state, id).map(|trial| What::Try(Box::new(trial)));
+                self.asked.extend(trial.map(Asked::Git));
+            }
+        }
     }
 
     fn heed(&mut self, _: &State) {}

@@ -34,6 +34,11 @@ fn amounts(state: &State, task: &Task, stage: &StageName) -> BTreeMap<String, u6
     all
 }
 
+/// Returns the paths a task is judged by: those it names, else what its branch changed so far.
+fn paths(task: &Task) -> &[String] {
+    if task.spec.touches.is_empty() { &task.changed } else { &task.spec.touches }
+}
+
 type Placed<'a> = (&'a Task, &'a StageName);
 
 fn clash(state: &State, one: Placed<'_>, other: Placed<'_>) -> bool {
@@ -41,7 +46,7 @@ fn clash(state: &State, one: Placed<'_>, other: Placed<'_>) -> bool {
         || is_alone(state, other.0, other.1)
         || (is_changing(state, one.1)
             && is_changing(state, other.1)
-            && any_overlap(&one.0.spec.touches, &other.0.spec.touches))
+            && any_overlap(paths(one.0), paths(other.0)))
 }
 
 fn running(state: &State) -> Vec<Placed<'_>> {

@@ -4,8 +4,10 @@
 //! The steps are those of `monitor::prepare`, `monitor::work` and `monitor::lane`.
 
 use pipeline::machine::attempt::Attempt;
+use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
 use pipeline::machine::lane::LandingPhase;
+use pipeline::machine::task::Clash;
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
@@ -63,6 +65,8 @@ pub enum What {
         behind: u64,
     },
     Look,
+    /// Tries a branch against others.
+    Try(Box<Trial>),
     /// Ends what a dead keeper left.
     EndStrays {
         attempt: AttemptId,
@@ -184,7 +188,13 @@ impl Job {
     /// Returns true when its next step writes.
     pub fn is_writing(&self) -> bool {
         self.fate != Fate::Hangs
-            && !matches!(self.what, What::Look | What::EndStrays { .. } | What::SayLost { .. })
+            && !self.is_for_show()
+            && !matches!(self.what, What::EndStrays { .. } | What::SayLost { .. })
+    }
+
+    /// Returns true for a look or a trial: of one that fails nothing is told.
+    fn is_for_show(&self) -> bool {
+        matches!(self.what, What::Look | What::Try(_))
     }
 
     /// Returns the worktree or the refs it works on: one git at a time may write there.
@@ -197,6 +207,7 @@ impl Job {
             | What::Land { .. }
             | What::Follow { .. }
             | What::Look
+            | What::Try(_)
             | What::EndStrays { .. }
             | What::SayLost { .. } => None,
         }
@@ -214,15 +225,37 @@ impl Job {
             | What::Advance { attempt, .. } => {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
-            What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } | What::Look => {
-                lane_fault()
-            }
+            What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } => lane_fault(),
+            What::Look | What::Try(_) => unreachable!("nothing is told of it"),
             What::Follow { to, behind, .. } => {
                 let (to, behind) = (oid(*to), *behind);
                 Observation::FollowRefused { to, why, behind, is_passing: true }
             }
         })
     }
+}
+
+/// Returns what a trial tells: some branches conflict.
+fn tried(trial: &Trial) -> Observation {
+    let tip = commit_of(&trial.tip);
+    let is_clash = |other: &Oid| (commit_of(other) + tip).is_multiple_of(3);
+    let paths = vec!["src/0".to_owned()];
+    let landed = trial.onto.iter().filter(|onto| is_clash(onto)).map(|_| None);
+    let others = trial.others.iter().filter(|(_, other)| is_clash(other));
+    let with = landed.chain(others.map(|(id, _)| Some(id.clone())));
+    Observation::Forecast {
+        task: trial.task.clone(),
+        tip: trial.tip.clone(),
+        tried: trial.others.iter().map(|(id, _)| id.clone()).collect(),
+        clashes: with.map(|with| Clash { with, paths: paths.clone() }).collect(),
+    }
+}
+
+/// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
+fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
+    let tip = tip.filter(|tip| tip % 11 != 0)?;
+    let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
+    Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
 }
 
 fn lane_fault() -> Observation {
@@ -269,8 +302,7 @@ impl World {
         let Some(at) = dice.pick(&able) else { return !self.orphans.is_empty() };
         let mut job = self.jobs.swap_remove(at);
         if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
-            // Of a look that fails nothing is told: the next one looks again.
-            if job.what != What::Look {
+            if !job.is_for_show() {
                 self.mail.push((job.monitor, job.fault()));
             }
             return true;
@@ -280,10 +312,11 @@ impl World {
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
             Some(seen) => {
                 let is_wrong = job.fate == Fate::Misreported;
-                let told = if is_wrong { job.fault() } else { Report::Seen(seen) };
-                if job.what == What::Look && (is_wrong || job.found.is_none()) {
+                let is_blind = job.what == What::Look && job.found.is_none();
+                if is_blind || is_wrong && job.is_for_show() {
                     return true;
                 }
+                let told = if is_wrong { job.fault() } else { Report::Seen(seen) };
                 let repeat = self.mix.repeat;
                 if self.fails(dice, repeat, "an answer comes twice") {
                     self.mail.push((job.monitor, told.clone()));
@@ -336,7 +369,7 @@ impl World {
                 }
                 let pin = salvage_ref(attempt.as_str());
                 let _ = self.repo.swap(&pin, None, to);
-                Some(Observation::Advanced { attempt })
+                Some(Observation::Advanced { attempt, changed: changed(&task, to) })
             }
             What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
             What::Merge { task, number, tip, onto, date } => {
@@ -347,6 +380,7 @@ impl World {
             }
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
             What::Look => self.look(job, step),
+            What::Try(trial) => Some(tried(&trial)),
             What::EndStrays { attempt } => {
                 if step == 0 {
                     self.strays.retain(|stray| stray.order.attempt != attempt);
@@ -543,7 +577,9 @@ impl World {
             job.found = None;
             if self.repo.swap(LANDED, Some(commit), Some(onto)).is_err() {
                 let found = self.standing(onto);
-                if !self.repo.holds(found, commit) {
+                let is_moved =
+                    found == onto && self.repo.swap(LANDED, Some(commit), Some(onto)).is_ok();
+                if !is_moved && !self.repo.holds(found, commit) {
                     self.marks.hit("a landing is raced");
                     let found = Some(oid(found));
                     return Some(Observation::LandingRaced { task: id, number, found });

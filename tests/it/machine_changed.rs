@@ -1,0 +1,173 @@
+//! What a branch has changed so far, and what the scheduler makes of it.
+
+use pipeline::machine::change::TaskChange;
+use pipeline::machine::event::{Dependents, RetryTarget};
+use pipeline::machine::forecast::{CLASH_PATHS_MAX, CLASHES_MAX, Trial, trial};
+use pipeline::machine::mode::Orchestration;
+use pipeline::machine::settings::Settings;
+use pipeline::machine::task::Clash;
+use pipeline::machine::{Answer, Change, Command, Observation};
+
+use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
+
+/// Stages test and implementation, two agents for each.
+fn machine_with(change: impl FnOnce(&mut Settings)) -> Machine {
+    let mut settings = settings();
+    settings.stages = settings.stages[1..3].to_vec();
+    settings.agents = ["test", "implementation"].map(|name| group(name, &[name], 2)).to_vec();
+    change(&mut settings);
+    let mut machine = Machine::new(settings);
+    machine.begin();
+    machine
+}
+
+/// Lets the task's attempt complete, its branch having changed these paths; no turn comes after.
+fn complete(m: &mut Machine, task: &str, changed: Option<&[&str]>) {
+    let attempt = m.start(task);
+    let exit = Box::new(exit(End::Done, m.now));
+    m.see(Observation::Exited { attempt: attempt.clone(), exit });
+    m.save(&attempt, true, &[]);
+    let changed = changed.map(|paths| paths.iter().map(|path| (*path).to_owned()).collect());
+    m.see(Observation::Advanced { attempt, changed });
+}
+
+fn stands(m: &Machine, expected: &[(&str, &str)]) {
+    for (task, stand) in expected {
+        assert_eq!(m.stand(task), *stand, "{task}");
+    }
+    m.state.check();
+}
+
+#[test]
+fn without_touches_a_task_is_judged_by_what_its_branch_changed() {
+    let mut m = machine_with(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    stands(&m, &[("A", "working A.test.1"), ("B", "working B.test.1")]);
+    complete(&mut m, "A", Some(&["src/a[b", "README"]));
+    complete(&mut m, "B", Some(&["src/a[b"]));
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready impl")]);
+    // Git could not tell: what was known still counts.
+    complete(&mut m, "A", None);
+    m.turns();
+    assert_eq!(m.state.tasks[&id("A")].changed, ["README", "src/a\\[b"]);
+    stands(&m, &[("A", "landing"), ("B", "working B.impl.1")]);
+}
+
+#[test]
+fn other_paths_and_given_touches_hold_up_nothing() {
+    let mut m = machine_with(|_| {});
+    let mut given = new_task("C", &[]);
+    given.spec.touches = vec!["docs".into()];
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    complete(&mut m, "A", Some(&["src/a"]));
+    complete(&mut m, "B", Some(&["src/ab"]));
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1"), ("B", "working B.impl.1")]);
+    m.add(&[given]);
+    complete(&mut m, "B", Some(&["src/ab"]));
+    m.turns();
+    complete(&mut m, "C", Some(&["src/a"]));
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1"), ("C", "working C.impl.1")]);
+}
+
+#[test]
+fn a_fresh_start_and_an_end_forget_what_was_changed() {
+    let mut m = machine_with(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    complete(&mut m, "A", Some(&["a"]));
+    complete(&mut m, "B", Some(&["b"]));
+    m.turns();
+    let attempt = m.start("A");
+    m.exit(&attempt, End::Blocked);
+    assert_eq!(m.state.tasks[&id("A")].changed, ["a"]);
+    let target = RetryTarget::Tasks(vec![id("A")]);
+    m.must(Command::RetryTasks { target, stage: None, note: None, is_fresh: true });
+    assert!(m.state.tasks[&id("A")].changed.is_empty());
+    complete(&mut m, "B", Some(&["b", "c"]));
+    assert_eq!(m.state.tasks[&id("B")].changed, ["b", "c"]);
+    m.turns();
+    m.land("B");
+    assert!(m.state.tasks[&id("B")].changed.is_empty());
+    m.state.check();
+}
+
+#[test]
+fn in_hybrid_mode_what_was_changed_so_far_does_not_tell_all() {
+    let mut m = machine_with(|settings| settings.project.orchestration = Orchestration::Hybrid);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    stands(&m, &[("A", "working A.test.1"), ("B", "ready test")]);
+    complete(&mut m, "A", Some(&["a"]));
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready test")]);
+}
+
+fn clash(with: &str, paths: &[&str]) -> Clash {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    Clash { with: Some(id(with)), paths }
+}
+
+/// Tells what the trial of a task's branch found, which must be one that is due.
+fn tell(m: &mut Machine, task: &str, clashes: Vec<Clash>) -> Answer {
+    let Trial { task, tip, others, .. } = trial(&m.state, &id(task)).expect("it is to be tried");
+    let tried = others.into_iter().map(|(id, _)| id).collect();
+    m.see(Observation::Forecast { task, tip, tried, clashes })
+}
+
+#[test]
+fn a_branch_is_tried_against_those_with_most_paths_in_common() {
+    let mut m = machine_with(|settings| settings.agents[0].count = 12);
+    let names: Vec<String> = (0..12).map(|n| format!("T{n}")).collect();
+    m.add(&names.iter().map(|name| new_task(name, &[])).collect::<Vec<_>>());
+    let paths: Vec<String> = (0..12).map(|n| format!("src/{n:02}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        let changed: Vec<&str> = paths[n..].iter().map(String::as_str).collect();
+        complete(&mut m, name, Some(&changed));
+    }
+    let Trial { onto, others, .. } = trial(&m.state, &id("T3")).expect("others are open");
+    // Its worktree was made where the landing branch stands on no record.
+    assert_eq!(onto, m.state.base.landed);
+    let others: Vec<&str> = others.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(others, ["T0", "T1", "T2", "T4", "T5", "T6", "T7", "T8"]);
+    m.must(Command::CancelTasks { ids: vec![id("T0")], dependents: Dependents::Refuse });
+    let Trial { others, .. } = trial(&m.state, &id("T3")).expect("others are open");
+    assert!(others.iter().all(|(other, _)| *other != id("T0")));
+}
+
+#[test]
+fn each_conflict_foreseen_is_kept_once_and_until_it_is_over() {
+    let mut m = machine_with(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    complete(&mut m, "A", Some(&["a"]));
+    complete(&mut m, "B", Some(&["a", "b"]));
+    m.turns();
+    tell(&mut m, "A", vec![clash("B", &["a"])]);
+    tell(&mut m, "A", vec![clash("B", &["a"])]);
+    let told = |change: &&Change| matches!(change, Change::Task(_, TaskChange::Forecast { .. }));
+    assert_eq!(m.log.iter().filter(told).count(), 1);
+    tell(&mut m, "B", vec![clash("A", &["a"])]);
+    assert_eq!(m.state.tasks[&id("A")].forecast, []);
+    assert_eq!(m.state.tasks[&id("B")].forecast, [clash("A", &["a"])]);
+    // It was tried where the branch no longer stands.
+    let Trial { task, tip, .. } = trial(&m.state, &id("A")).expect("B is open");
+    complete(&mut m, "A", Some(&["a"]));
+    let late = Observation::Forecast { task, tip, tried: vec![id("B")], clashes: Vec::new() };
+    assert!(matches!(m.see(late), Answer::Note(_)));
+    assert_eq!(m.state.tasks[&id("B")].forecast.len(), 1);
+    tell(&mut m, "A", Vec::new());
+    assert_eq!(m.state.tasks[&id("B")].forecast, []);
+    m.state.check();
+}
+
+#[test]
+fn a_long_forecast_is_cut() {
+    let mut m = machine_with(|_| {});
+    m.add(&[new_task("A", &[])]);
+    complete(&mut m, "A", Some(&["a"]));
+    let paths: Vec<String> = (0..100).map(|n| format!("{n}")).collect();
+    let many = (0..100).map(|_| Clash { with: None, paths: paths.clone() }).collect();
+    tell(&mut m, "A", many);
+    let forecast = &m.state.tasks[&id("A")].forecast;
+    assert_eq!((forecast.len(), forecast[0].paths.len()), (CLASHES_MAX, CLASH_PATHS_MAX));
+}
