@@ -517,7 +517,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_unknown() {
-        for line in ["deinit", "plan", "report", "task take A", "task reopen A", "salvage list"] {
+        for line in ["deinit", "report", "task take A", "task reopen A", "salvage list"] {
             bad(line);
         }
         let help = Args::command().render_long_help().to_string();

@@ -350,7 +350,8 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
             let tries = paused(state, event, counted(state, found.tries.failed), why);
             vec![of_attempt(&found.id, AttemptChange::Stalled { tries })]
         }
-        AttemptPhase::Running => Vec::new(),
+        // Told late: while its checks run nothing is owed of it.
+        AttemptPhase::Running | AttemptPhase::Checking => Vec::new(),
         AttemptPhase::Preparing | AttemptPhase::Starting => {
             if found.is_work() {
                 end(state, event, found, &outcome)
@@ -358,9 +359,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
                 end_check(state, event, found, &outcome)
             }
         }
-        AttemptPhase::Saving | AttemptPhase::Checking | AttemptPhase::Advancing => {
-            stall(state, event, found, why)
-        }
+        AttemptPhase::Saving | AttemptPhase::Advancing => stall(state, event, found, why),
     }
 }
 

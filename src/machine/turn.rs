@@ -211,6 +211,11 @@ fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
         && !state.monitor.allows_red_base;
     let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken() && !is_shut;
     let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
+    // The check of a landing that was given up may still run, in the same worktree.
+    let is_check = |attempt: &Attempt| matches!(attempt.kind, AttemptKind::LandingCheck { .. });
+    if state.attempts.values().any(is_check) {
+        return;
+    }
     let number = state.tasks[id].numbers.get("landing").copied().unwrap_or(0) + 1;
     let landing = Landing {
         task: id.clone(),

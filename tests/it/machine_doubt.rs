@@ -7,7 +7,7 @@ use pipeline::machine::mode::Rollout;
 use pipeline::machine::{Command, Effect, Observation};
 
 use crate::machine_cases::{short_machine, stands};
-use crate::machine_support::{End, Machine, id, new_task};
+use crate::machine_support::{End, Machine, exit, id, new_task};
 
 #[test]
 fn a_late_answer_about_an_older_base_does_not_undo_what_has_landed() {
@@ -97,6 +97,44 @@ fn a_landing_whose_branch_was_put_back_is_moved_again_and_not_given_up() {
     assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(1));
     m.see(Observation::Landed { task: task.clone(), number, commit });
     stands(&m, &[("A", "completed")]);
+}
+
+#[test]
+fn a_landing_waits_for_the_check_of_one_that_was_given_up() {
+    let mut m = short_machine(|s| s.landing.checks = vec!["check".into()]);
+    m.add(&[new_task("A", &[])]);
+    judge(&mut m, "base.check.1", End::Done);
+    m.complete_stages("A");
+    let (task, number, protected) = (id("A"), 1, Vec::new());
+    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
+    m.see(Observation::Merged { task, number, commit, onto, protected });
+    let check = AttemptId::new("A.land.1");
+    assert!(m.state.attempts.contains_key(&check));
+    let rollout = |to| Command::SetRollout { to, is_forced: true };
+    m.must(rollout(Rollout::Shadow));
+    m.must(rollout(Rollout::Production));
+    m.turns();
+    assert!(m.state.landing.is_none() && m.state.attempts.contains_key(&check));
+    m.start_attempt(&check);
+    judge(&mut m, check.as_str(), End::Done);
+    m.turns();
+    assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(2));
+}
+
+#[test]
+fn a_failure_told_late_does_not_end_an_attempt_whose_checks_run() {
+    let mut m = short_machine(|settings| {
+        settings.limits.infrastructure_retries = 0;
+        settings.stages[0].checks = vec!["check".into()];
+    });
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    let exit = Box::new(exit(End::Done, m.now));
+    m.see(Observation::Exited { attempt: attempt.clone(), exit });
+    m.save(&attempt, true, &[]);
+    m.see(Observation::AttemptFaulted { attempt: attempt.clone(), why: "not stopped".into() });
+    assert!(m.state.attempts.contains_key(&attempt), "its check goes on");
+    m.state.check();
 }
 
 #[test]
