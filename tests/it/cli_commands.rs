@@ -319,7 +319,7 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("mode switch sequential", 0, Nothing, ""),
         ("mode show --json", 0, Has("\"orchestration_mode\":\"sequential\""), ""),
         ("mode switch hybrid", 0, Nothing, ""),
-        ("mode switch fast", 2, Nothing, "the modes are sequential and parallel"),
+        ("mode switch fast", 2, Nothing, "the modes are sequential, parallel and hybrid"),
         ("mode switch pilot", 2, Nothing, "pipeline rollout set pilot"),
         ("mode shadow", 2, Nothing, "pipeline rollout set shadow"),
         ("mode switch parallel --wait x", 2, Nothing, "expected a duration"),
@@ -401,7 +401,7 @@ fn backlogs_are_imported_whole_or_not_at_all() {
         ("task import b.json --all --on-missing ignore", 0, Has("imported 2 tasks"), "ignored"),
         ("plan", 0, Has("2 tasks in 8 attempts by 4 agents: 1 h 20 min, until "), ""),
         ("plan", 0, Has("critical path, 1 h 20 min\n  A > B\n"), ""),
-        ("plan --workers 2", 0, Has("worker-1  8         1 h 20 min  100 %"), ""),
+        ("plan --workers 2", 0, Has("worker-1  4         40 min 0 s  50 %"), ""),
         ("plan --json", 0, Has("\"makespan_s\":4800.0,\"lower_bound_s\":4800.0"), ""),
         ("-q task import b.json --on-missing ignore", 2, Nothing, "exists"),
     ]);
