@@ -5,7 +5,7 @@
 //! stepped and applied; journal and world are not in it.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pipeline::config;
 use pipeline::machine::attempt::{EndedBy, Exit};
@@ -14,6 +14,7 @@ use pipeline::machine::id::{AttemptId, TaskId};
 use pipeline::machine::task::{Priority, Spec};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Command, Event, EventBody, Observation, State, apply, step};
+use pipeline::sys::clock;
 
 const AGENTS: usize = 1000;
 const DECISIONS: usize = 2000;
@@ -122,7 +123,7 @@ fn main() {
         while took.len() < DECISIONS {
             let Some(attempt) = machine.state.attempts.keys().next().cloned() else { break };
             machine.now = machine.now.plus_ms(20);
-            let begun = Instant::now();
+            let begun = clock::monotonic();
             machine.end(&attempt);
             took.push(begun.elapsed());
         }

@@ -148,6 +148,7 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
             task.approval = None;
             task.approved.clone_from(tip);
         }
+        TaskChange::Unserved { what } => task.unserved.clone_from(what),
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
         TaskChange::BranchChanged { paths } => task.changed.clone_from(paths),
         TaskChange::Forecast { clashes, .. } => task.forecast.clone_from(clashes),
@@ -469,6 +470,12 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
         state.base.red = None;
     }
     let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
+    for agent in state.agents.values_mut().filter(|agent| agent.breaker != Breaker::default()) {
+        // What was mended in its settings is worth a new start.
+        if old.agents.get(agent.group) != settings.group_of(&agent.name) {
+            agent.breaker = Breaker::default();
+        }
+    }
     state.pinned.push(old);
     unpin(state);
     hire(state, at);

@@ -35,6 +35,13 @@ impl Breaker {
     pub const fn is_on_trial(&self) -> bool {
         self.pauses > 0
     }
+
+    /// Returns how long its last pause is or was, in milliseconds.
+    #[must_use]
+    pub fn pause_ms(&self) -> u64 {
+        let doubled = self.pauses.saturating_sub(1).min(16);
+        (PAUSE_MS_FIRST << doubled).min(PAUSE_MS_MAX)
+    }
 }
 
 /// What the end of an attempt says of the agent.
@@ -65,9 +72,8 @@ pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) ->
         }
     }
     if new.failures > old.failures && (new.failures >= FAILURES_MAX || new.is_on_trial()) {
-        let pause = PAUSE_MS_FIRST.saturating_mul(1 << new.pauses.min(16)).min(PAUSE_MS_MAX);
-        new.until = Some(at.plus_ms(pause));
         new.pauses += 1;
+        new.until = Some(at.plus_ms(new.pause_ms()));
         new.tasks.clear();
     }
     (new != *old).then_some(new)

@@ -125,6 +125,10 @@ pub enum TaskChange {
     Approved {
         tip: Option<Oid>,
     },
+    /// What no agent has that the task needs at its stage; `None`: one has it all.
+    Unserved {
+        what: Option<String>,
+    },
     /// The task branch stands at `tip`.
     TipMoved {
         tip: Oid,

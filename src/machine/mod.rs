@@ -48,6 +48,7 @@ mod judge;
 mod landing;
 mod names;
 mod observe;
+mod unserved;
 pub use apply::apply;
 pub use change::Change;
 pub use effect::{Begun, Effect, apply_settling, next_deadline, pending_effects};

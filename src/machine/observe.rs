@@ -71,11 +71,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::ShortageSeen { what } => Step::accept(shortage_seen(state, what.as_ref())),
+        Observation::ShortageSeen { what } => {
+            strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
+        }
         Observation::OverloadSeen { what } => {
-            let is_same = state.overload.is_some() == what.is_some();
-            let change = ProjectChange::OverloadSet { what: what.clone() };
-            Step::accept(if is_same { Vec::new() } else { vec![project(change)] })
+            strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
@@ -89,6 +89,16 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Followed { .. }
         | Observation::FollowRefused { .. } => landing::decide(state, event, seen),
     }
+}
+
+/// Only whether there is one counts, not how much is left.
+fn strain_seen(
+    old: Option<&String>,
+    new: &Option<String>,
+    change: impl FnOnce(Option<String>) -> ProjectChange,
+) -> Step {
+    let is_same = old.is_some() == new.is_some();
+    Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
@@ -270,13 +280,6 @@ fn after_saving(
         Some(_) => vec![of_attempt(&found.id, AttemptChange::Advancing)],
         None => end(state, event, found, verdict),
     }
-}
-
-fn shortage_seen(state: &State, what: Option<&String>) -> Vec<Change> {
-    // Only whether there is one counts, not how much is left.
-    let is_same = state.shortage.is_some() == what.is_some();
-    let change = ProjectChange::ShortageSet { what: what.cloned() };
-    if is_same { Vec::new() } else { vec![project(change)] }
 }
 
 fn advanced(

@@ -4,7 +4,7 @@ use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange
 use super::event::{Event, EventBody};
 use super::id::{AttemptId, TaskId};
 use super::state::State;
-use super::{command, observe, turn};
+use super::{command, observe, turn, unserved};
 
 /// The outcome of one event.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +60,7 @@ impl Refusal {
 /// Decides. Cannot fail: odd events are noted, forbidden commands refused.
 #[must_use]
 pub fn step(state: &State, event: &Event) -> Step {
-    match &event.body {
+    let mut decided = match &event.body {
         EventBody::Command(asked) => match command::decide(state, event, asked) {
             Ok(decided) => decided,
             Err(refusal) => Step { changes: Vec::new(), answer: Answer::Refuse(refusal) },
@@ -69,7 +69,10 @@ pub fn step(state: &State, event: &Event) -> Step {
         EventBody::Turn { nonces } => {
             Step { changes: turn::decide(state, event.at, nonces), answer: Answer::Accept }
         }
-    }
+    };
+    let told = unserved::told(state, &decided.changes);
+    decided.changes.extend(told);
+    decided
 }
 
 impl Step {

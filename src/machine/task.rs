@@ -176,6 +176,8 @@ pub struct Task {
     pub numbers: BTreeMap<String, u32>,
     /// Shadow mode has said that this task would start.
     pub is_announced: bool,
+    /// What was told to be missing for it, of agents or of what is shared.
+    pub unserved: Option<String>,
     pub weight: Weight,
     /// Path globs of what its branch has changed so far against where it left the landing branch,
     /// sorted; empty: nothing, or not known. See `changed.rs`.

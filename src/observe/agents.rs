@@ -54,6 +54,9 @@ pub struct AgentEntry<'a> {
     /// How long it has had the attempt, in milliseconds.
     #[serde(skip)]
     pub at_it_ms: Option<u64>,
+    /// How much of the status is left, in milliseconds, where it ends by itself.
+    #[serde(skip)]
+    pub left_ms: Option<u64>,
     /// No longer in the settings.
     #[serde(skip)]
     pub is_retired: bool,
@@ -87,6 +90,7 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         failed: agent.failed,
         busy_s: (agent.busy_ms + at_it_ms.unwrap_or(0)) as f64 / 1000.0,
         at_it_ms,
+        left_ms: until.map(|until| until.ms_since(at)),
         is_retired: agent.is_retired,
     }
 }
@@ -133,5 +137,9 @@ mod tests {
         let shown = entry(&pipeline.state, agent, pipeline.now);
         let until = shown.until.map(|until| until.0);
         assert_eq!((shown.status.word(), until), ("cooling", Some(pipeline.now.plus_ms(60_000))));
+        assert_eq!(
+            entry(&pipeline.state, agent, pipeline.now.plus_ms(1_000)).left_ms,
+            Some(59_000)
+        );
     }
 }

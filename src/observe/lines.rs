@@ -134,9 +134,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
         ProjectChange::BreakerSet { name, breaker } => match breaker.until {
-            Some(until) => {
-                let (failures, until) = (breaker.failures, Stamp(until));
-                format!("agent {name} failed {failures} times in a row: gets nothing until {until}")
+            Some(_) => {
+                let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
+                format!("agent {name} failed {failures} times in a row: gets nothing for {pause}")
             }
             None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
             None => return None,
@@ -210,6 +210,10 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
+        TaskChange::Unserved { what: Some(what) } => {
+            Some(format!("{id} can be taken by nobody: {}", first_line(what)))
+        }
+        TaskChange::Unserved { what: None } => Some(format!("{id} can be taken again")),
         TaskChange::Forecast { clashes, .. } => {
             let each = clashes.iter().map(|clash| ForecastEntry::new(id.as_str(), clash));
             let each: Vec<String> = each.map(|entry| forecast::words(&entry)).collect();
@@ -491,6 +495,36 @@ mod tests {
         pipeline.see(Observation::BaseConflicts { base: oid('d'), paths: vec!["x".into()] });
         let conflict = "main conflicts with pipeline/landed in x: git merge pipeline/landed";
         assert_eq!(last(&pipeline), [conflict]);
+    }
+
+    #[test]
+    fn an_agent_that_fails_again_and_again_is_told_once_with_its_pause() {
+        let mut patient = settings();
+        patient.retry.first_ms = 600_000;
+        patient.retry.max_ms = 600_000;
+        let tasks = vec![task("A", &[]), task("B", &[]), task("C", &[])];
+        let mut pipeline = Pipeline::started(patient, tasks);
+        for attempt in ["A.arch.1", "B.arch.1"] {
+            pipeline.run(attempt, End::Status(1));
+            assert!(!last(&pipeline).join("; ").contains("agent"), "{:?}", last(&pipeline));
+            pipeline.turn();
+        }
+        pipeline.run("C.arch.1", End::Status(1));
+        let told = "agent architect failed 3 times in a row: gets nothing for 1 min 0 s";
+        assert!(last(&pipeline).iter().any(|line| line == told), "{:?}", last(&pipeline));
+        pipeline.pass(60_000);
+        let lines = turns(&mut pipeline);
+        assert_eq!(lines[0], "agent architect is given another trial");
+    }
+
+    #[test]
+    fn what_nobody_can_take_is_told() {
+        let mut needy = task("A", &[]);
+        needy.spec.needs = vec!["gpu".into()];
+        let mut pipeline = Pipeline::started(settings(), Vec::new());
+        pipeline.send(Command::AddTasks { tasks: vec![needy] });
+        let told = "A can be taken by nobody: no agent of stage `architect` has `gpu`";
+        assert_eq!(turns(&mut pipeline), [told]);
     }
 
     #[test]

@@ -174,6 +174,7 @@ fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
         TaskChange::Approved { tip } => {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
         }
+        TaskChange::Unserved { what } => Entry { reason: what.as_deref(), ..kind("task_unserved") },
         TaskChange::Forecast { clashes, .. } => {
             let entries = clashes.iter().map(|clash| ForecastEntry::new(id, clash)).collect();
             Entry { forecast: Some(entries), ..kind("task_forecast") }

@@ -8,6 +8,7 @@ pub mod blocked;
 pub mod document;
 pub mod epics;
 pub mod figures;
+pub mod flow;
 pub mod forecast;
 pub mod lines;
 pub mod log_json;

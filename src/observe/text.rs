@@ -188,9 +188,9 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
         (Some(task), _, _) => task.to_owned(),
         (None, _, _) => String::new(),
     };
-    if let Some(until) = entry.until {
+    if let Some(left) = entry.left_ms {
         let gap = if at_it.is_empty() { "" } else { " " };
-        at_it.push_str(&format!("{gap}until {until}"));
+        at_it.push_str(&format!("{gap}for another {}", span(left)));
     }
     if entry.is_retired {
         at_it.push_str(" (its last: no longer in the settings)");

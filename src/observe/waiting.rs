@@ -330,11 +330,11 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     match (busy.is_empty(), cooled.is_empty()) {
         (_, true) => Reason::new(On::Agent, format!("{who}: {busy} busy")),
         (false, false) => {
-            let what = format!("{who}: {busy} busy, {cooled} cooling down after failures");
+            let what = format!("{who}: {busy} busy, {cooled} cools down");
             Reason::new(On::Agent, what)
         }
         (true, false) => {
-            let what = format!("{who}: {cooled} cooling down after failures");
+            let what = format!("{who}: {cooled} cools down");
             Reason::new(On::Agent, what).until(first)
         }
     }
@@ -431,7 +431,7 @@ mod tests {
             pipeline.run(attempt, End::Status(1));
             pipeline.turn();
         }
-        check(&pipeline, "D", On::Agent, "architect cooling down after failures");
+        check(&pipeline, "D", On::Agent, "architect cools down");
         let mut waits = Waits::new(&pipeline.state);
         let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("D")]).expect("it waits");
         assert_eq!(reason.until.map(|until| until.0), Some(pipeline.now.plus_ms(60_000)));

@@ -171,7 +171,7 @@ fn init_refuses_what_will_not_do_and_says_what_to_run() {
     repository.check(&[("init --force", 4, Nothing, "--base BRANCH")]);
     write(&repository.work().join("pipeline.toml"), "foo = 1\n");
     repository.check(&[("init --force", 2, Nothing, "unknown key `foo`")]);
-    write(&repository.work().join("pipeline.toml"), "[landing]\nstyle = \"squash\"\n");
+    write(&repository.work().join("pipeline.toml"), "[scheduler]\nprefetch = 3\n");
     repository.check(&[("init --force", 2, Nothing, "not yet")]);
     assert!(!repository.work().join(".git/pipeline").exists(), "a refusal leaves nothing");
     fs::remove_file(repository.work().join("pipeline.toml")).expect("it is there");
@@ -401,7 +401,7 @@ fn backlogs_are_imported_whole_or_not_at_all() {
         ("task import b.json --all --on-missing ignore", 0, Has("imported 2 tasks"), "ignored"),
         ("plan", 0, Has("2 tasks in 8 attempts by 4 agents: 1 h 20 min, until "), ""),
         ("plan", 0, Has("critical path, 1 h 20 min\n  A > B\n"), ""),
-        ("plan --workers 2", 0, Has("worker-2  4         40 min 0 s  50 %"), ""),
+        ("plan --workers 2", 0, Has("worker-1  4         40 min 0 s  50 %"), ""),
         ("plan --json", 0, Has("\"makespan_s\":4800.0,\"lower_bound_s\":4800.0"), ""),
         ("-q task import b.json --on-missing ignore", 2, Nothing, "exists"),
     ]);

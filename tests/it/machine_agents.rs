@@ -2,12 +2,13 @@
 
 use pipeline::machine::agent::Agent;
 use pipeline::machine::breaker::Breaker;
+use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::{NewTask, RetryTarget};
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::settings::{AgentCommand, AgentGroup, Settings};
 use pipeline::machine::task::TaskKind;
-use pipeline::machine::{Answer, Command, Observation, next_deadline};
+use pipeline::machine::{Answer, Change, Command, Observation, next_deadline};
 
 use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
 
@@ -462,4 +463,98 @@ fn want_of_room_is_not_held_against_agents() {
     m.see(Observation::AttemptFaulted { attempt, why: "no space".into() });
     m.turns();
     assert_eq!(agent(&m, "w").breaker, Breaker::default());
+}
+
+/// What was told to be missing, in order.
+fn told(m: &Machine) -> Vec<(String, Option<String>)> {
+    let found = m.log.iter().filter_map(|change| match change {
+        Change::Task(id, TaskChange::Unserved { what }) => Some((id.to_string(), what.clone())),
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => None,
+    });
+    found.collect()
+}
+
+fn some(id: &str, what: &str) -> (String, Option<String>) {
+    (id.into(), Some(what.into()))
+}
+
+#[test]
+fn what_no_agent_can_take_is_told_once_when_it_becomes_ready() {
+    let mut able = serving("w", 1);
+    able.capabilities = vec!["rust".into()];
+    let mut m = machine(vec![able], |settings| {
+        settings.scheduler.resources.insert("db".into(), 2000);
+    });
+    let needy = |name: &str, needs: &[&str], deps: &[&str]| {
+        let mut task = new_task(name, deps);
+        task.spec.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+        task
+    };
+    let wide = task("W", |task| {
+        task.spec.resources.insert("db".into(), "3".into());
+    });
+    m.add(&[new_task("A", &[]), needy("B", &["gpu", "rust"], &[]), needy("C", &["tpu"], &["A"])]);
+    m.add(&[wide]);
+    let (b, w) = (
+        some("B", "no agent of stage `implementation` has `gpu`"),
+        some("W", "`db`: needs 3, there is 2 in all (`scheduler.resources`)"),
+    );
+    assert_eq!(told(&m), [b.clone(), w.clone()]);
+    m.run("A", End::Done);
+    m.land("A");
+    m.must(Command::HoldTasks { ids: vec![id("B")] });
+    m.must(Command::ReleaseTasks { ids: vec![id("B")] });
+    let c = some("C", "no agent of stage `implementation` has `tpu`");
+    assert_eq!(told(&m), [b, w, c]);
+    m.state.check();
+}
+
+#[test]
+fn agents_that_are_busy_paused_or_cool_down_are_there() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    assert_eq!(m.stand("B"), "ready impl");
+    pause(&mut m, "w");
+    m.add(&[new_task("C", &[])]);
+    resume(&mut m, "w");
+    m.run("A", End::Fail);
+    m.run("B", End::Fail);
+    m.run("C", End::Fail);
+    assert!(cools_s(&m, "w").is_some());
+    m.add(&[new_task("D", &[])]);
+    assert_eq!(m.stand("D"), "ready impl");
+    assert_eq!(told(&m), []);
+}
+
+#[test]
+fn settings_that_take_the_last_agent_away_or_bring_it_back_are_told() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    pause(&mut m, "w");
+    m.add(&[new_task("A", &[])]);
+    let adopt = |m: &mut Machine, hash: &str, agents: Vec<AgentGroup>| {
+        let mut settings = (*m.state.settings).clone();
+        (settings.hash, settings.agents) = (hash.repeat(16), agents);
+        m.must(Command::AdoptSettings { settings: Box::new(settings) });
+    };
+    adopt(&mut m, "1", Vec::new());
+    assert_eq!(told(&m), [some("A", "no agent serves stage `implementation`")]);
+    adopt(&mut m, "2", vec![serving("new", 1)]);
+    assert_eq!(told(&m)[1..], [("A".to_owned(), None)]);
+    assert_eq!(m.stand("A"), "working A.impl.1");
+}
+
+#[test]
+fn new_settings_of_an_agent_end_its_cooling_and_other_changes_do_not() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B", "C"], End::Fail);
+    let mut settings = (*m.state.settings).clone();
+    settings.hash = "1".repeat(16);
+    settings.limits.send_backs = 7;
+    m.must(Command::AdoptSettings { settings: Box::new(settings.clone()) });
+    assert_eq!(cools_s(&m, "w"), Some(60));
+    settings.hash = "2".repeat(16);
+    settings.agents[0].command = AgentCommand::Shell("mended".into());
+    m.must(Command::AdoptSettings { settings: Box::new(settings) });
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+    m.state.check();
 }

@@ -79,6 +79,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         history: Vec::new(),
         numbers: BTreeMap::new(),
         is_announced: false,
+        unserved: None,
         weight: Weight::default(),
         changed: Vec::new(),
         forecast: Vec::new(),

@@ -64,6 +64,12 @@ impl Queues {
         self.by_demand.is_empty()
     }
 
+    /// Returns how many tasks are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_age.len()
+    }
+
     /// Returns the demands.
     pub fn demands(&self) -> impl Iterator<Item = (&Demand, &BTreeSet<Place>)> {
         self.by_demand.iter().map(|(demand, queue)| (&**demand, queue))

@@ -210,6 +210,9 @@ kinds! {
     "task_approved" { id: TaskId, tip: Option<Oid> } => {
         Change::Task(id, TaskChange::Approved { tip })
     }
+    "task_unserved" { id: TaskId, what: Option<String> } => {
+        Change::Task(id, TaskChange::Unserved { what })
+    }
     "task_branch_changed" { id: TaskId, paths: Vec<String> } => {
         Change::Task(id, TaskChange::BranchChanged { paths })
     }

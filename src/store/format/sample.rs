@@ -232,6 +232,7 @@ pub(super) fn full_task() -> Task {
         history: vec![full_attempt(work, AttemptPhase::Saving)],
         numbers: BTreeMap::from([("impl".into(), 7), ("land".into(), 1)]),
         is_announced: true,
+        unserved: Some("no agent serves stage `docs`".into()),
         weight: Weight { own_ms: 1, tail_ms: 2 },
         changed: vec!["a\\*b".into(), "src/**".into()],
         forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
@@ -349,6 +350,8 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::ApprovalAsked { what: "pipeline.toml".into() },
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
+        TaskChange::Unserved { what: Some("no agent serves stage `docs`".into()) },
+        TaskChange::Unserved { what: None },
         TaskChange::TipMoved { tip: oid('f') },
         TaskChange::Forecast {
             clashes: vec![Clash {

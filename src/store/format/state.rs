@@ -285,6 +285,7 @@ mod tests {
             history: Vec::new(),
             numbers: BTreeMap::new(),
             is_announced: false,
+            unserved: None,
             weight: Weight::default(),
             changed: Vec::new(),
             forecast: Vec::new(),

@@ -84,6 +84,7 @@ mirror! {
         history: Vec<Attempt>,
         numbers: BTreeMap<String, u32>,
         is_announced: bool,
+        unserved: Option<String>,
         weight: Weight,
         changed: Vec<String>,
         forecast: Vec<Clash>,

@@ -61,7 +61,7 @@ use seed::Canary;
 use shrink::{Outcome, Trace};
 
 /// Seeds of the fixed part.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 400;
 /// Failures told of one run.
 const FAILURES_MAX: usize = 5;
 

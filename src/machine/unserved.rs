@@ -1,0 +1,61 @@
+//! Ready tasks that no agent there is can ever take: told at once, and once.
+
+use super::apply::apply;
+use super::change::{Change, ProjectChange, TaskChange};
+use super::id::{StageName, TaskId};
+use super::schedule::demand::Demand;
+use super::schedule::load::Obstacle;
+use super::schedule::pool::lacking;
+use super::state::State;
+use super::step::task as of_task;
+use super::task::{Task, TaskPhase};
+use super::turn::TURN_ITEMS_MAX;
+
+/// Returns what is to be told about the tasks that the changes make ready, and after a change of
+/// settings about all that are. Cost: after a change of settings, the state.
+pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
+    let adopts =
+        |change: &&Change| matches!(change, Change::Project(ProjectChange::SettingsAdopted { .. }));
+    if let Some(adoption) = changes.iter().find(adopts) {
+        let mut later = state.clone();
+        apply(&mut later, adoption);
+        let ready = later.tasks.values().filter_map(|task| match &task.phase {
+            TaskPhase::Ready { stage } => told_of(&later, task, stage),
+            TaskPhase::Waiting
+            | TaskPhase::Working { .. }
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Blocked(_)
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => None,
+        });
+        return ready.take(TURN_ITEMS_MAX).collect();
+    }
+    let told = changes.iter().filter_map(|change| {
+        let (id, stage) = made_ready(change)?;
+        told_of(state, state.tasks.get(id)?, stage)
+    });
+    told.collect()
+}
+
+fn made_ready(change: &Change) -> Option<(&TaskId, &StageName)> {
+    match change {
+        Change::Task(id, TaskChange::Moved { to: TaskPhase::Ready { stage }, .. }) => {
+            Some((id, stage))
+        }
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => None,
+    }
+}
+
+fn told_of(state: &State, task: &Task, stage: &StageName) -> Option<Change> {
+    let what = missing(state, task, stage);
+    (what != task.unserved).then(|| of_task(&task.id, TaskChange::Unserved { what }))
+}
+
+/// Returns what there never is for the task's stage, in words; `None`: nothing is missing. Agents
+/// that are paused, busy or cool down are there.
+fn missing(state: &State, task: &Task, stage: &StageName) -> Option<String> {
+    lacking(state, stage, &task.spec.needs).or_else(|| {
+        let demand = Demand::of(&state.settings, task, stage);
+        Obstacle::beyond(&state.settings, &demand).map(|beyond| beyond.words())
+    })
+}
