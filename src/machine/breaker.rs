@@ -1,5 +1,7 @@
-//! An agent that fails again and again gets nothing for a while, so that it does not use up the
-//! attempts of one task after the other.
+//! An agent that fails again and again gets nothing for a while, and others do its work.
+//!
+//! It pauses only where there are such others: whether an agent or the tasks are at fault is seen by
+//! comparison, and where nobody else is there its pause would hold up the work and save nothing.
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Class};
@@ -71,12 +73,25 @@ pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) ->
             }
         }
     }
-    if new.failures > old.failures && (new.failures >= FAILURES_MAX || new.is_on_trial()) {
+    let is_over = new.failures >= FAILURES_MAX || new.is_on_trial();
+    if new.failures > old.failures && is_over && has_others(state, agent, attempt) {
         new.pauses += 1;
         new.until = Some(at.plus_ms(new.pause_ms()));
         new.tasks.clear();
     }
     (new != *old).then_some(new)
+}
+
+/// Returns true when another agent of the stage is there that did not fail of late.
+fn has_others(state: &State, agent: &Agent, attempt: &Attempt) -> bool {
+    let Some(stage) = attempt.stage() else { return false };
+    state.agents.values().any(|other| {
+        other.name != agent.name
+            && other.may_work()
+            && other.stages.contains(stage)
+            && other.breaker.until.is_none()
+            && !other.breaker.is_on_trial()
+    })
 }
 
 fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {

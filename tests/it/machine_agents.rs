@@ -284,6 +284,21 @@ fn cools_s(m: &Machine, name: &str) -> Option<u64> {
     agent(m, name).breaker.until.map(|until| until.ms_since(m.now) / 1000)
 }
 
+/// One stage with `w` and with `busy`, which works on `Z` meanwhile.
+fn with_another(change: impl FnOnce(&mut Settings)) -> Machine {
+    let mut m = machine(vec![serving("w", 1), serving("busy", 1)], change);
+    m.add(&[task("Z", |task| task.spec.needs = vec!["busy".into()])]);
+    m.turns();
+    assert_eq!(m.work("Z").agent.as_str(), "busy");
+    m
+}
+
+/// Returns whom `w` works for.
+fn task_of_w(m: &Machine) -> String {
+    let attempt = agent(m, "w").attempt.clone().expect("it works");
+    m.state.attempts[&attempt].task.clone().expect("a task").to_string()
+}
+
 /// Lets new tasks fail, one after the other, all with the same agent.
 fn fail_all(m: &mut Machine, names: &[&str], end: End) {
     for name in names {
@@ -294,7 +309,7 @@ fn fail_all(m: &mut Machine, names: &[&str], end: End) {
 
 #[test]
 fn an_agent_that_fails_task_after_task_gets_nothing_for_a_minute() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     fail_all(&mut m, &["A", "B"], End::Fail);
     assert_eq!(cools_s(&m, "w"), None);
     fail_all(&mut m, &["C"], End::Fail);
@@ -307,8 +322,15 @@ fn an_agent_that_fails_task_after_task_gets_nothing_for_a_minute() {
 }
 
 #[test]
+fn an_agent_that_nobody_stands_in_for_goes_on() {
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    fail_all(&mut m, &["A", "B", "C", "D"], End::Fail);
+    assert_eq!(cools_s(&m, "w"), None);
+}
+
+#[test]
 fn failures_of_one_task_are_held_against_the_task() {
-    let mut m = machine(vec![serving("w", 1)], |settings| {
+    let mut m = with_another(|settings| {
         settings.limits.attempts_per_stage = 9;
     });
     m.add(&[new_task("A", &[])]);
@@ -321,7 +343,7 @@ fn failures_of_one_task_are_held_against_the_task() {
 
 #[test]
 fn what_is_no_tasks_fault_counts_whatever_the_task() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     m.add(&[new_task("A", &[])]);
     fail(&mut m, "A", End::Crash);
     let attempt = m.work("A").id;
@@ -334,7 +356,7 @@ fn what_is_no_tasks_fault_counts_whatever_the_task() {
 
 #[test]
 fn a_success_between_failures_starts_the_count_anew() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     fail_all(&mut m, &["A", "B"], End::Fail);
     fail_all(&mut m, &["C"], End::Done);
     fail_all(&mut m, &["D", "E"], End::Fail);
@@ -344,7 +366,7 @@ fn a_success_between_failures_starts_the_count_anew() {
 
 #[test]
 fn after_its_pause_one_attempt_decides_and_pauses_double_up_to_half_an_hour() {
-    let mut m = machine(vec![serving("w", 1)], |settings| {
+    let mut m = with_another(|settings| {
         settings.limits.attempts_per_stage = 99;
         settings.limits.attempts_per_task = 99;
     });
@@ -353,23 +375,24 @@ fn after_its_pause_one_attempt_decides_and_pauses_double_up_to_half_an_hour() {
     while pauses.last() != Some(&1800) || pauses.len() < 7 {
         pauses.push(cools_s(&m, "w").expect("one failure is enough"));
         m.pass_ms(pauses.last().expect("there is one") * 1000);
-        let task = m.state.attempts.values().next().and_then(|attempt| attempt.task.clone());
-        m.run(task.expect("it is tried again").as_str(), End::Fail);
+        let task = task_of_w(&m);
+        m.run(&task, End::Fail);
     }
     assert_eq!(pauses, [60, 120, 240, 480, 960, 1800, 1800]);
     m.pass_ms(1_800_000);
-    let task = m.state.attempts.values().next().and_then(|attempt| attempt.task.clone());
-    m.run(task.expect("it is tried again").as_str(), End::Done);
+    let task = task_of_w(&m);
+    m.run(&task, End::Done);
     assert_eq!(agent(&m, "w").breaker, Breaker::default());
-    assert_eq!(m.state.attempts.len(), 1, "it goes on");
+    assert_eq!(m.state.attempts.len(), 2, "it goes on");
 }
 
 #[test]
 fn while_an_agent_cools_down_others_get_its_work() {
     let mut m = machine(vec![serving("a", 1), serving("b", 1)], |_| {});
-    pause(&mut m, "b");
+    m.add(&[task("Z", |task| task.spec.needs = vec!["b".into()])]);
+    m.turns();
     fail_all(&mut m, &["A", "B", "C"], End::Fail);
-    resume(&mut m, "b");
+    m.run("Z", End::Done);
     assert_eq!(goes_to(&mut m, new_task("D", &[])), "b");
     m.run("D", End::Done);
     m.pass_ms(60_000);
@@ -387,9 +410,10 @@ fn an_agent_on_trial_comes_after_those_that_do_well() {
         settings.retry.first_ms = 600_000;
         settings.retry.max_ms = 600_000;
     });
-    pause(&mut m, "b");
+    m.add(&[task("Z", |task| task.spec.needs = vec!["b".into()])]);
+    m.turns();
     fail_all(&mut m, &["A", "B", "C"], End::Fail);
-    resume(&mut m, "b");
+    m.run("Z", End::Done);
     for name in ["D", "E"] {
         m.add(&[new_task(name, &[])]);
         m.run(name, End::Done);
@@ -403,12 +427,16 @@ fn an_agent_on_trial_comes_after_those_that_do_well() {
 #[test]
 fn where_all_agents_cool_down_the_run_waits_and_is_not_idle() {
     for mode in [Orchestration::Parallel, Orchestration::Sequential] {
-        let mut m = machine(vec![serving("w", 1)], |settings| {
+        let mut m = machine(vec![serving("w", 1), serving("x", 1)], |settings| {
             settings.project.orchestration = mode;
             settings.limits.attempts_per_stage = 1;
             settings.limits.attempts_per_task = 1;
         });
-        fail_all(&mut m, &["A", "B", "C"], End::Fail);
+        for name in ["A", "B", "C"] {
+            m.add(&[task(name, |task| task.spec.needs = vec!["w".into()])]);
+            m.run(name, End::Fail);
+        }
+        pause(&mut m, "x");
         assert!(m.state.is_idle(), "nothing is left for it to do");
         m.add(&[new_task("D", &[])]);
         m.turns();
@@ -426,7 +454,7 @@ fn where_all_agents_cool_down_the_run_waits_and_is_not_idle() {
 
 #[test]
 fn a_person_ends_the_cooling() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     fail_all(&mut m, &["A", "B", "C"], End::Fail);
     m.pass_ms(30_000);
     assert_eq!(m.stand("A"), "ready impl");
@@ -511,7 +539,7 @@ fn what_no_agent_can_take_is_told_once_when_it_becomes_ready() {
 
 #[test]
 fn agents_that_are_busy_paused_or_cool_down_are_there() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     m.add(&[new_task("A", &[]), new_task("B", &[])]);
     assert_eq!(m.stand("B"), "ready impl");
     pause(&mut m, "w");
@@ -545,7 +573,7 @@ fn settings_that_take_the_last_agent_away_or_bring_it_back_are_told() {
 
 #[test]
 fn new_settings_of_an_agent_end_its_cooling_and_other_changes_do_not() {
-    let mut m = machine(vec![serving("w", 1)], |_| {});
+    let mut m = with_another(|_| {});
     fail_all(&mut m, &["A", "B", "C"], End::Fail);
     let mut settings = (*m.state.settings).clone();
     settings.hash = "1".repeat(16);
