@@ -100,7 +100,7 @@ mod tests {
     use super::{AgentStatus, entry};
     use crate::machine::id::AgentName;
     use crate::machine::mode::Orchestration;
-    use crate::observe::support::{End, Pipeline, settings, task};
+    use crate::observe::support::{End, Pipeline, settings, task, with_second};
 
     #[test]
     fn in_sequential_mode_all_show_the_current_task_and_one_works() {
@@ -124,11 +124,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_cools_down_says_until_when() {
-        let tasks = vec![task("A", &[]), task("B", &[]), task("C", &[])];
-        let mut patient = settings();
-        patient.retry.first_ms = 600_000;
-        patient.retry.max_ms = 600_000;
-        let mut pipeline = Pipeline::started(patient, tasks);
+        let mut pipeline = with_second(&["A", "B", "C"]);
         for attempt in ["A.arch.1", "B.arch.1", "C.arch.1"] {
             pipeline.run(attempt, End::Status(1));
             pipeline.turn();

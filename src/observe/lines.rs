@@ -385,7 +385,7 @@ mod tests {
     use crate::machine::id::TaskId;
     use crate::machine::mode::Rollout;
     use crate::machine::{Command, Event, EventBody, Observation, apply, step};
-    use crate::observe::support::{End, Pipeline, oid, settings, task};
+    use crate::observe::support::{End, Pipeline, oid, settings, task, with_second};
 
     /// Lines of the turns that follow.
     fn turns(pipeline: &mut Pipeline) -> Vec<String> {
@@ -499,11 +499,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_fails_again_and_again_is_told_once_with_its_pause() {
-        let mut patient = settings();
-        patient.retry.first_ms = 600_000;
-        patient.retry.max_ms = 600_000;
-        let tasks = vec![task("A", &[]), task("B", &[]), task("C", &[])];
-        let mut pipeline = Pipeline::started(patient, tasks);
+        let mut pipeline = with_second(&["A", "B", "C"]);
         for attempt in ["A.arch.1", "B.arch.1"] {
             pipeline.run(attempt, End::Status(1));
             assert!(!last(&pipeline).join("; ").contains("agent"), "{:?}", last(&pipeline));

@@ -120,6 +120,19 @@ pub(crate) fn task(id: &str, depends_on: &[&str]) -> NewTask {
     }
 }
 
+/// A pipeline in which `architect` works beside `second`, which is busy with `Z`; what fails is tried
+/// again after ten minutes.
+pub(crate) fn with_second(names: &[&str]) -> Pipeline {
+    let mut settings = settings();
+    settings.retry.first_ms = 600_000;
+    settings.retry.max_ms = 600_000;
+    settings.agents.push(AgentGroup { name: "second".into(), ..settings.agents[0].clone() });
+    let mut busy = task("Z", &[]);
+    busy.spec.needs = vec!["second".into()];
+    let tasks = std::iter::once(busy).chain(names.iter().map(|name| task(name, &[])));
+    Pipeline::started(settings, tasks.collect())
+}
+
 /// A commit id of 40 times the same character.
 pub(crate) fn oid(digit: char) -> Oid {
     Oid::new(digit.to_string().repeat(40))

@@ -349,7 +349,7 @@ mod tests {
     use crate::machine::mode::{Orchestration, Rollout};
     use crate::machine::settings::{Settings, Slice};
     use crate::machine::{Command, Observation};
-    use crate::observe::support::{End, Pipeline, oid, settings, task};
+    use crate::observe::support::{End, Pipeline, oid, settings, task, with_second};
 
     fn check(pipeline: &Pipeline, id: &str, on: On, what: &str) {
         let mut waits = Waits::new(&pipeline.state);
@@ -421,22 +421,20 @@ mod tests {
 
     #[test]
     fn agents_that_cool_down_are_named_with_the_end_of_it() {
-        let failing = || vec![task("A", &[]), task("B", &[]), task("C", &[]), task("D", &[])];
-        let patient = with(|settings| {
-            settings.retry.first_ms = 600_000;
-            settings.retry.max_ms = 600_000;
-        });
-        let mut pipeline = Pipeline::started(patient, failing());
+        let mut pipeline = with_second(&["A", "B", "C", "D"]);
         for attempt in ["A.arch.1", "B.arch.1", "C.arch.1"] {
             pipeline.run(attempt, End::Status(1));
             pipeline.turn();
         }
-        check(&pipeline, "D", On::Agent, "architect cools down");
+        check(&pipeline, "D", On::Agent, "second busy, architect cools down");
+        pipeline.pause_agent("second");
+        pipeline.run("Z.arch.1", End::Done);
+        check(&pipeline, "D", On::Agent, "stage `architect`: architect cools down");
         let mut waits = Waits::new(&pipeline.state);
         let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("D")]).expect("it waits");
         assert_eq!(reason.until.map(|until| until.0), Some(pipeline.now.plus_ms(60_000)));
         pipeline.pause_agent("architect");
-        check(&pipeline, "D", On::Agent, "architect paused");
+        check(&pipeline, "D", On::Agent, "architect, second paused");
     }
 
     #[test]
