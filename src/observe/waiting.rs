@@ -427,12 +427,13 @@ mod tests {
             pipeline.turn();
         }
         check(&pipeline, "D", On::Agent, "second busy, architect cools down");
+        let end = pipeline.now.plus_ms(60_000);
         pipeline.pause_agent("second");
         pipeline.run("Z.arch.1", End::Done);
         check(&pipeline, "D", On::Agent, "stage `architect`: architect cools down");
         let mut waits = Waits::new(&pipeline.state);
         let reason = waits.reason(&pipeline.state.tasks[&TaskId::new("D")]).expect("it waits");
-        assert_eq!(reason.until.map(|until| until.0), Some(pipeline.now.plus_ms(60_000)));
+        assert_eq!(reason.until.map(|until| until.0), Some(end));
         pipeline.pause_agent("architect");
         check(&pipeline, "D", On::Agent, "architect, second paused");
     }
