@@ -42,6 +42,7 @@ pub fn nobody_waits(state: &State, now: Time) {
     }
     let is_sequential = state.orchestration == Orchestration::Sequential;
     let is_busy = state.has_work() || state.landing.is_some();
+    let kept = together::kept(state);
     for task in state.tasks.values() {
         let TaskPhase::Ready { stage } = &task.phase else { continue };
         let may_start = !task.is_held
@@ -49,7 +50,7 @@ pub fn nobody_waits(state: &State, now: Time) {
             && gate::may_act(state, &task.id)
             && is_met(state, task);
         let mut agents = state.agents.values().filter(|agent| agent.is_free());
-        if together::is_kept(state, task, stage) {
+        if kept.contains(&task.id) {
             continue;
         }
         let able = agents.find(|agent| may_take(state, agent, task, stage));
@@ -59,7 +60,13 @@ pub fn nobody_waits(state: &State, now: Time) {
         let is_patient = is_busy
             || current.is_some_and(|id| {
                 let is_in_lane = state.index.lane.values().any(|other| other == id);
-                state.tasks[id].backoff_until.is_some() || is_in_lane
+                let current = &state.tasks[id];
+                // All who could take it cool down.
+                let is_cooling = matches!(&current.phase, TaskPhase::Ready { stage } if {
+                    let mut free = state.agents.values().filter(|agent| agent.is_free());
+                    !free.any(|agent| may_take(state, agent, current, stage))
+                });
+                current.backoff_until.is_some() || is_in_lane || is_cooling
             });
         assert!(
             is_sequential && is_patient,

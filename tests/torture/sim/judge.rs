@@ -164,7 +164,7 @@ impl Judge {
             assert_ne!(other.agent, new.agent, "I15: two attempts of `{}` live", new.agent);
             assert_ne!(state.orchestration, Orchestration::Sequential, "I15: two in sequential");
         }
-        together::may_run(state, id, stage);
+        together::may_run(state, new, id, stage);
         let limits = &state.settings.limits;
         let tally = &task.tally;
         assert!(tally.attempts < limits.attempts_per_task, "I13: `{id}` {tally:?}");

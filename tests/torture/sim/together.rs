@@ -1,10 +1,11 @@
 //! What may run beside what, judged apart from the scheduler: paths, shared resources, tasks that
 //! must be alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::machine::State;
 use pipeline::machine::amount;
+use pipeline::machine::attempt::Attempt;
 use pipeline::machine::gate;
 use pipeline::machine::id::{StageName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration};
@@ -18,59 +19,70 @@ fn is_changing(state: &State, stage: &StageName) -> bool {
     is_bare || state.settings.stage(stage.as_str()).is_none_or(|(_, stage)| stage.must_change)
 }
 
-fn is_alone(state: &State, task: &Task, stage: &StageName) -> bool {
-    let is_unknown = task.spec.touches.is_empty() && is_changing(state, stage);
-    task.spec.is_exclusive || (state.orchestration == Orchestration::Hybrid && is_unknown)
+/// What a task asks for, or what a running one took when it began.
+struct Asked {
+    id: TaskId,
+    paths: Vec<String>,
+    amounts: BTreeMap<String, u64>,
+    is_alone: bool,
 }
 
-fn amounts(state: &State, task: &Task, stage: &StageName) -> BTreeMap<String, u64> {
+/// Returns what a task asks for as things are: the paths it names, else what its branch changed.
+fn asked(state: &State, task: &Task, stage: &StageName) -> Asked {
     let config = state.settings.stage(stage.as_str());
-    let mut all = config.map(|(_, config)| config.resources.clone()).unwrap_or_default();
+    let mut amounts = config.map(|(_, config)| config.resources.clone()).unwrap_or_default();
     for (name, text) in &task.spec.resources {
         let own = amount::parse(name, text).expect("it was looked at when it was given");
-        let most = all.entry(name.clone()).or_default();
+        let most = amounts.entry(name.clone()).or_default();
         *most = own.max(*most);
     }
-    all
+    let is_unknown = task.spec.touches.is_empty();
+    let paths = if is_unknown { &task.changed } else { &task.spec.touches };
+    let is_changing = is_changing(state, stage);
+    let is_hybrid = state.orchestration == Orchestration::Hybrid;
+    Asked {
+        id: task.id.clone(),
+        paths: if is_changing { paths.clone() } else { Vec::new() },
+        amounts,
+        is_alone: task.spec.is_exclusive || (is_hybrid && is_changing && is_unknown),
+    }
 }
 
-/// Returns the paths a task is judged by: those it names, else what its branch changed so far.
-fn paths(task: &Task) -> &[String] {
-    if task.spec.touches.is_empty() { &task.changed } else { &task.spec.touches }
-}
-
-type Placed<'a> = (&'a Task, &'a StageName);
-
-fn clash(state: &State, one: Placed<'_>, other: Placed<'_>) -> bool {
-    is_alone(state, one.0, one.1)
-        || is_alone(state, other.0, other.1)
-        || (is_changing(state, one.1)
-            && is_changing(state, other.1)
-            && any_overlap(paths(one.0), paths(other.0)))
-}
-
-fn running(state: &State) -> Vec<Placed<'_>> {
+/// Returns what those that run took.
+fn running(state: &State) -> Vec<Asked> {
+    let is_hybrid = state.orchestration == Orchestration::Hybrid;
     let works = state.attempts.values().filter(|attempt| attempt.is_work());
-    works.filter_map(|a| Some((state.tasks.get(a.task.as_ref()?)?, a.stage()?))).collect()
+    works
+        .filter_map(|attempt| {
+            let (demand, stage) = (&attempt.demand, attempt.stage()?);
+            let is_unknown = demand.touches.is_empty() || demand.is_so_far;
+            Some(Asked {
+                id: attempt.task.clone()?,
+                paths: demand.touches.clone(),
+                amounts: demand.resources.clone(),
+                is_alone: demand.is_exclusive
+                    || (is_hybrid && is_unknown && is_changing(state, stage)),
+            })
+        })
+        .collect()
+}
+
+fn clash(one: &Asked, other: &Asked) -> bool {
+    one.is_alone || other.is_alone || any_overlap(&one.paths, &other.paths)
 }
 
 /// Returns why the task cannot run beside what runs; `None`: it can.
-fn obstacle(state: &State, task: Placed<'_>) -> Option<String> {
-    let running: Vec<Placed<'_>> =
-        running(state).into_iter().filter(|other| other.0.id != task.0.id).collect();
-    if let Some(other) = running.iter().find(|other| clash(state, task, **other)) {
-        return Some(format!("`{}` runs", other.0.id));
+fn obstacle(state: &State, task: &Asked) -> Option<String> {
+    let mut running = running(state);
+    running.retain(|other| other.id != task.id);
+    if let Some(other) = running.iter().find(|other| clash(task, other)) {
+        return Some(format!("`{}` runs", other.id));
     }
-    amounts(state, task.0, task.1).into_iter().filter(|(_, wanted)| *wanted > 0).find_map(
-        |(name, wanted)| {
-            let taken = running
-                .iter()
-                .filter_map(|(task, stage)| amounts(state, task, stage).get(&name).copied());
-            let taken: u64 = taken.sum();
-            let all = state.settings.scheduler.resources.get(&name).copied().unwrap_or(0);
-            (taken + wanted > all).then(|| format!("{taken} of {all} `{name}` are taken"))
-        },
-    )
+    task.amounts.iter().filter(|(_, wanted)| **wanted > 0).find_map(|(name, wanted)| {
+        let taken: u64 = running.iter().filter_map(|other| other.amounts.get(name)).sum();
+        let all = state.settings.scheduler.resources.get(name).copied().unwrap_or(0);
+        (taken + wanted > all).then(|| format!("{taken} of {all} `{name}` are taken"))
+    })
 }
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
@@ -78,35 +90,54 @@ fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
     there.any(|agent| may_take(state, agent, task, stage))
 }
 
-/// Asserts that a task may start beside what runs.
-pub fn may_run(state: &State, id: &TaskId, stage: &StageName) {
-    let found = obstacle(state, (&state.tasks[id], stage));
+/// Asserts that an attempt may start beside what runs, and says what it takes.
+pub fn may_run(state: &State, new: &Attempt, id: &TaskId, stage: &StageName) {
+    let asked = asked(state, &state.tasks[id], stage);
+    let found = obstacle(state, &asked);
     assert_eq!(found, None, "`{id}` starts in {stage}");
+    assert_eq!(new.demand.resources, asked.amounts, "`{id}` in {stage}");
+    assert_eq!(new.demand.touches, asked.paths, "`{id}` in {stage}");
 }
 
 /// Returns true when there is never enough for the task.
 pub fn is_beyond(state: &State, task: &Task, stage: &StageName) -> bool {
     let all = &state.settings.scheduler.resources;
-    let wanted = amounts(state, task, stage);
+    let wanted = asked(state, task, stage).amounts;
     wanted.into_iter().any(|(name, wanted)| wanted > all.get(&name).copied().unwrap_or(0))
 }
 
-/// Returns true when something keeps the task from starting: what runs, or what waits for that and
-/// comes first.
-pub fn is_kept(state: &State, task: &Task, stage: &StageName) -> bool {
-    if obstacle(state, (task, stage)).is_some() {
-        return true;
+/// Returns the ready tasks that something keeps from starting: what runs, or what waits itself and
+/// may come first.
+pub fn kept(state: &State) -> BTreeSet<TaskId> {
+    let mut kept = BTreeSet::new();
+    let mut waiting: Vec<Asked> = Vec::new();
+    let mut open: Vec<(Asked, bool)> = Vec::new();
+    for task in state.tasks.values() {
+        let TaskPhase::Ready { stage } = &task.phase else { continue };
+        let may_come = !task.is_held
+            && task.backoff_until.is_none()
+            && gate::may_act(state, &task.id)
+            && has_agent(state, task, stage)
+            && !is_beyond(state, task, stage);
+        let asked = asked(state, task, stage);
+        if obstacle(state, &asked).is_none() {
+            open.push((asked, may_come));
+        } else {
+            kept.insert(task.id.clone());
+            waiting.extend(Some(asked).filter(|_| may_come));
+        }
     }
-    let own = amounts(state, task, stage);
-    state.tasks.values().filter(|other| other.id != task.id).any(|other| {
-        let TaskPhase::Ready { stage: at } = &other.phase else { return false };
-        let is_waiting = !other.is_held
-            && other.backoff_until.is_none()
-            && gate::may_act(state, &other.id)
-            && has_agent(state, other, at)
-            && !is_beyond(state, other, at)
-            && obstacle(state, (other, at)).is_some();
-        let shares = amounts(state, other, at).keys().any(|name| own.contains_key(name));
-        is_waiting && (shares || clash(state, (task, stage), (other, at)))
-    })
+    while let Some(first) = waiting.pop() {
+        let shares =
+            |task: &Asked| task.amounts.keys().any(|name| first.amounts.contains_key(name));
+        let (behind, rest) =
+            open.into_iter().partition(|(task, _)| shares(task) || clash(task, &first));
+        open = rest;
+        let behind: Vec<(Asked, bool)> = behind;
+        for (task, may_come) in behind {
+            kept.insert(task.id.clone());
+            waiting.extend(Some(task).filter(|_| may_come));
+        }
+    }
+    kept
 }
