@@ -228,3 +228,16 @@ fn hundreds_of_drawn_backlogs_run_to_their_end_and_never_too_much_at_once() {
         m.state.check();
     }
 }
+
+#[test]
+fn nothing_starts_while_a_switch_of_mode_is_waited_for() {
+    let mut m = machine(2, |_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[]), new_task("C", &[])]);
+    m.turns();
+    let (to, wait_ms) = (Orchestration::Sequential, Some(60_000));
+    m.must(Command::SwitchMode { to, wait_ms, is_forced: false });
+    m.run("A", End::Done);
+    stands(&m, &[("A", "ready impl"), ("B", "working B.test.1"), ("C", "ready test")]);
+    m.run("B", End::Done);
+    assert_eq!(m.state.orchestration, to);
+}
