@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::terminal::Terminal;
 use crate::sys::file::{self, Spare};
 
 /// The version of [`Job`], [`StartedRecord`] and [`ExitRecord`].
@@ -65,6 +66,9 @@ pub struct Job {
     pub marker_grace_ms: u64,
     /// From the polite signal to the forced end.
     pub grace_ms: u64,
+    /// Where people can watch; `None`: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
 }
 
 impl Job {
@@ -107,6 +111,18 @@ pub struct StartedRecord {
     pub boot_id: String,
     /// Wall time in milliseconds since 1970-01-01 UTC.
     pub started_ms: u64,
+    /// Leaders of the sessions that a job in a terminal has beside the keeper's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaders: Vec<Leader>,
+}
+
+/// The leader of a session, as long as it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Process id, also the session's.
+    pub pid: i32,
+    /// Start time in clock ticks since boot.
+    pub start_ticks: u64,
 }
 
 /// What ended a job.
@@ -125,6 +141,8 @@ pub enum EndedBy {
     MarkerGrace,
     /// A command could not be started; `reason` says why.
     SpawnFailed,
+    /// Its window went away, or there was none to be had; `reason` says how.
+    Lost,
 }
 
 /// Written after the last process of the job is gone.
@@ -180,6 +198,7 @@ impl StartedRecord {
             keeper_start_ticks: 0,
             boot_id: crate::sys::proc::boot_id()?,
             started_ms: 0,
+            leaders: Vec::new(),
         })
     }
 
@@ -198,6 +217,32 @@ impl StartedRecord {
     /// Any of create, write and rename.
     pub fn write(&self, attempt_dir: &Path, spare: Option<Spare>) -> io::Result<()> {
         Spare::put(spare, &attempt_dir.join(STARTED_FILE), &serde_json::to_vec(self)?)
+    }
+}
+
+impl StartedRecord {
+    /// Returns the record of an attempt of which nothing ran, or nothing is known.
+    #[must_use]
+    pub fn ended_without_status(&self, ended_by: EndedBy, reason: String) -> ExitRecord {
+        ExitRecord {
+            v: JOB_VERSION,
+            attempt: self.attempt.clone(),
+            nonce: self.nonce.clone(),
+            started_ms: self.started_ms,
+            ended_ms: self.started_ms,
+            code: None,
+            signal: None,
+            command_index: 0,
+            ended_by,
+            reason,
+            leaked: 0,
+            left: 0,
+            cpu_user_ms: 0,
+            cpu_sys_ms: 0,
+            max_rss_kib: 0,
+            log_bytes: 0,
+            log_dropped_bytes: 0,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use super::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, StartedRecor
 use super::process::{MarkerSeen, Run};
 use super::protocol::{Connection, Flow, KeeperReport, Order, decode};
 use super::rendezvous::KeeperInfo;
+use super::terminal::pane::{Link, PaneRun, Place};
+use super::terminal::tmux::{Tmux, server_socket};
 use crate::sys::clock::{self, Clock, SystemClock};
 use crate::sys::file::Spare;
 use crate::sys::{fail, proc};
@@ -47,7 +49,10 @@ struct Keeper {
     info: KeeperInfo,
     listener: UnixListener,
     monitor: Option<Connection>,
-    run: Option<Run>,
+    run: Option<Work>,
+    place: Place,
+    /// The agent's window, between two attempts in it.
+    window: Option<Link>,
     /// For the next record: of its start while nothing runs, then of its end.
     spare: Option<Spare>,
     is_quitting: bool,
@@ -83,6 +88,8 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     // Nobody may be reading, which only means that the monitor is gone already.
     let _ = io::stdout().write_all(READY).and_then(|()| io::stdout().flush());
     let mut keeper = Keeper {
+        place: place(&options),
+        window: None,
         agent: options.agent,
         dir: options.dir,
         marker_seen: options.marker_seen,
@@ -97,6 +104,9 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     let served = keeper.serve();
     // The next keeper makes its own; a left-over file would only be replaced.
     let _ = std::fs::remove_file(&options.socket);
+    if let Some(window) = keeper.window.take() {
+        window.close();
+    }
     drop(keeper);
     drop(lock);
     served
@@ -179,10 +189,13 @@ impl Keeper {
 
     fn start(&mut self, job: Job) {
         let attempt = job.attempt_ref();
-        let is_under_way = |run: &Run| run.job().attempt_ref() == attempt;
-        if self.run.as_ref().is_some_and(is_under_way) {
+        let is_under_way = |run: &&Work| run.job().attempt_ref() == attempt;
+        if let Some(run) = self.run.as_ref().filter(is_under_way) {
             // Ordered twice: by a monitor that could not know that the first order had arrived.
-            return self.report(&KeeperReport::Started { attempt: attempt.attempt });
+            if run.has_started() {
+                self.report_start(attempt.attempt);
+            }
+            return;
         }
         match self.refusal(&job, &attempt) {
             Ok(None) => {}
@@ -203,22 +216,36 @@ impl Keeper {
             keeper_start_ticks: self.info.start_ticks,
             boot_id: self.info.boot_id.clone(),
             started_ms: SystemClock::start().now().as_ms(),
+            leaders: Vec::new(),
         };
         let begun = fail::point("keeper.started")
             .and_then(|()| started.write(&job.attempt_dir, self.spare.take()))
-            .and_then(|()| Run::start(job, self.marker_seen));
+            .and_then(|()| self.begin(job, &started));
         match begun {
             Ok(run) => {
                 let has_started = run.has_started();
                 self.run = Some(run);
                 if has_started {
-                    self.report(&KeeperReport::Started { attempt: attempt.attempt });
+                    self.report_start(attempt.attempt);
                 }
             }
             Err(error) => {
-                self.conclude(&attempt, not_started(&started, format!("cannot begin: {error}")));
+                let why = format!("cannot begin: {error}");
+                self.conclude(&attempt, started.ended_without_status(EndedBy::SpawnFailed, why));
             }
         }
+    }
+
+    fn begin(&mut self, job: Job, started: &StartedRecord) -> io::Result<Work> {
+        if job.terminal.is_none() {
+            return Run::start(job, self.marker_seen).map(Work::Own);
+        }
+        let (place, window) = (self.place.clone(), self.window.take());
+        Ok(Work::InWindow(PaneRun::start(job, place, started.clone(), window)))
+    }
+
+    fn report_start(&mut self, attempt: String) {
+        self.report(&KeeperReport::Started { attempt, leader: None });
     }
 
     /// Returns why the job may not be started now.
@@ -251,9 +278,18 @@ impl Keeper {
 
     fn advance(&mut self) -> io::Result<()> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        if let Some(record) = run.advance(clock::monotonic())? {
-            let attempt = run.job().attempt_ref();
+        let had_started = run.has_started();
+        let (attempt, now) = (run.job().attempt_ref(), clock::monotonic());
+        let ended = match run {
+            Work::Own(run) => run.advance(now)?.map(|record| (record, None)),
+            Work::InWindow(run) => run.advance(now)?,
+        };
+        if !had_started && run.has_started() {
+            self.report_start(attempt.attempt.clone());
+        }
+        if let Some((record, window)) = ended {
             self.run = None;
+            self.window = window.or(self.window.take());
             self.conclude(&attempt, record);
         }
         Ok(())
@@ -285,32 +321,67 @@ impl Keeper {
     }
 }
 
+/// A job under way.
+#[derive(Debug)]
+enum Work {
+    /// Of our own children.
+    Own(Run),
+    /// In the agent's window, by its shim.
+    InWindow(PaneRun),
+}
+
+impl Work {
+    fn job(&self) -> &Job {
+        match self {
+            Self::Own(run) => run.job(),
+            Self::InWindow(run) => run.job(),
+        }
+    }
+
+    fn has_started(&self) -> bool {
+        match self {
+            Self::Own(run) => run.has_started(),
+            Self::InWindow(run) => run.has_started(),
+        }
+    }
+
+    fn fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) {
+        match self {
+            Self::Own(run) => run.fds(fds),
+            Self::InWindow(run) => run.fds(fds),
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Own(run) => run.deadline(),
+            Self::InWindow(run) => run.deadline(),
+        }
+    }
+
+    fn stop(&mut self, grace: Duration, now: Instant) {
+        match self {
+            Self::Own(run) => run.stop(grace, now),
+            Self::InWindow(run) => run.stop(grace, now),
+        }
+    }
+}
+
+/// Returns where the agent's window is opened.
+fn place(options: &KeeperOptions) -> Place {
+    let (runtime, keepers) = (options.socket.parent(), options.dir.parent());
+    let server = runtime.zip(keepers).map(|(runtime, keepers)| server_socket(runtime, keepers));
+    Place {
+        tmux: Tmux::at(server.unwrap_or_else(|| options.dir.join("tmux"))),
+        socket: options.socket.with_extension("pane"),
+        agent: options.agent.clone(),
+    }
+}
+
 /// Why a job is not started.
 enum Refusal {
     /// It has run already, and this came of it.
     Done(Box<ExitRecord>),
     /// For a reason.
     No(String),
-}
-
-fn not_started(started: &StartedRecord, reason: String) -> ExitRecord {
-    ExitRecord {
-        v: JOB_VERSION,
-        attempt: started.attempt.clone(),
-        nonce: started.nonce.clone(),
-        started_ms: started.started_ms,
-        ended_ms: started.started_ms,
-        code: None,
-        signal: None,
-        command_index: 0,
-        ended_by: EndedBy::SpawnFailed,
-        reason,
-        leaked: 0,
-        left: 0,
-        cpu_user_ms: 0,
-        cpu_sys_ms: 0,
-        max_rss_kib: 0,
-        log_bytes: 0,
-        log_dropped_bytes: 0,
-    }
 }

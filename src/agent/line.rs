@@ -284,7 +284,7 @@ impl Worker {
         let agent = self.agent().to_owned();
         let report = match report {
             KeeperReport::Hello { pid, running, .. } => Report::Connected { agent, pid, running },
-            KeeperReport::Started { attempt } => {
+            KeeperReport::Started { attempt, .. } => {
                 self.note_running(Some(attempt.clone()));
                 Report::Started { agent, attempt }
             }

@@ -19,9 +19,10 @@ pub mod prompt;
 pub mod protocol;
 pub mod rendezvous;
 pub mod reply;
-pub(crate) mod spawn;
+pub mod spawn;
 pub mod status_line;
 pub mod task_file;
+pub mod terminal;
 pub mod tree;
 
 use std::io;

@@ -93,6 +93,7 @@ mod tests {
             keeper_start_ticks: 1,
             boot_id: proc::boot_id().expect("readable"),
             started_ms: 0,
+            leaders: Vec::new(),
         };
         started.write(dir.path(), None).expect("writes");
         assert_eq!(check(|_| false), Probe::Started(started));

@@ -18,7 +18,8 @@ use wait4::Wait4;
 
 use super::job::{EndedBy, ExitRecord, JOB_VERSION, Job};
 use super::log::CappedLog;
-use super::spawn::{Main, spawn};
+use super::spawn::{Main, Mouth, spawn};
+use super::terminal::face::{Face, Pty};
 use super::tree::{KILL_WAIT_MAX, RESCAN, Strays};
 use crate::machine::time::Time;
 use crate::sys::clock;
@@ -89,6 +90,18 @@ struct Output {
     reader: File,
     writer: OwnedFd,
     is_open: bool,
+    /// The window in which it is shown, for a job in a terminal.
+    face: Option<Face>,
+}
+
+/// How often a window that does not take what is written is tried again.
+const SHOW_AGAIN: Duration = Duration::from_millis(20);
+
+impl Output {
+    /// Returns true while the window has to take what was written before.
+    fn is_held_up(&self) -> bool {
+        self.face.as_ref().is_some_and(Face::is_full)
+    }
 }
 
 /// What a look for strays has found.
@@ -122,17 +135,30 @@ impl Run {
     /// # Errors
     /// When there is no pipe to be had; nothing was started then.
     pub fn start(job: Job, marker_seen: MarkerSeen) -> io::Result<Self> {
-        let wall = SystemClock::start();
-        let now = clock::monotonic();
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&reader, true)?;
+        let output = Output { reader: reader.into(), writer, is_open: true, face: None };
+        Ok(Self::begin(job, marker_seen, output))
+    }
+
+    /// Starts the command of `job` on a terminal, all three of its standard files.
+    #[must_use]
+    pub fn start_on(pty: Pty, job: Job, marker_seen: MarkerSeen) -> Self {
+        let Pty { master, slave, face } = pty;
+        let output = Output { reader: master, writer: slave, is_open: true, face: Some(face) };
+        Self::begin(job, marker_seen, output)
+    }
+
+    fn begin(job: Job, marker_seen: MarkerSeen, output: Output) -> Self {
+        let wall = SystemClock::start();
+        let now = clock::monotonic();
         let mut run = Self {
             marker_seen,
             wall,
             started_at: now,
             started: wall.now(),
             log: None,
-            output: Output { reader: reader.into(), writer, is_open: true },
+            output,
             phase: Phase::Over,
             ending: None,
             index: 0,
@@ -157,7 +183,7 @@ impl Run {
                 format!("cannot create log `{}`: {error}", run.job.log.display()),
             ),
         }
-        Ok(run)
+        run
     }
 
     /// Returns the job.
@@ -172,9 +198,23 @@ impl Run {
         self.status.is_some() || !matches!(self.phase, Phase::Over)
     }
 
+    /// Returns the process that leads the running command's group, and on a terminal its session.
+    #[must_use]
+    pub fn leader(&self) -> Option<i32> {
+        match &self.phase {
+            Phase::Running(main) => Some(main.pid.as_raw_nonzero().get()),
+            Phase::Ending(..)
+            | Phase::Killing(..)
+            | Phase::Settling(..)
+            | Phase::Terminating(..)
+            | Phase::Clearing(..)
+            | Phase::Over => None,
+        }
+    }
+
     /// Adds the descriptors of which one becomes readable when there is something to do.
     pub fn fds<'a>(&'a self, fds: &mut Vec<BorrowedFd<'a>>) {
-        if self.output.is_open {
+        if self.output.is_open && !self.output.is_held_up() {
             fds.push(self.output.reader.as_fd());
         }
         match &self.phase {
@@ -191,6 +231,12 @@ impl Run {
     /// Returns when to call [`Self::advance`] if no descriptor becomes readable.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        let is_behind = self.output.face.as_ref().is_some_and(Face::is_behind);
+        let show_at = is_behind.then(|| clock::monotonic() + SHOW_AGAIN);
+        self.phase_deadline().into_iter().chain(show_at).min()
+    }
+
+    fn phase_deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Running(_) => {
                 let marker = self.job.marker_file.as_ref().map(|_| self.marker.look_at);
@@ -420,7 +466,11 @@ impl Run {
 
     /// Starts the command at `index`; a failure is noted and leaves the phase `Over`.
     fn spawn(&mut self) {
-        match spawn(&self.job, self.index, &self.output.writer) {
+        let mouth = match self.output.face {
+            Some(_) => Mouth::Terminal(&self.output.writer),
+            None => Mouth::Pipe(&self.output.writer),
+        };
+        match spawn(&self.job, self.index, mouth) {
             Ok(main) => {
                 self.status = None;
                 self.phase = Phase::Running(main);
@@ -445,13 +495,19 @@ impl Run {
     fn drain(&mut self, now: Instant) {
         let mut buffer = [0_u8; READ_BYTES];
         let mut taken = 0;
-        while self.output.is_open && taken < DRAIN_BYTES_MAX {
+        if let Some(face) = &mut self.output.face {
+            face.write(&[]);
+        }
+        while self.output.is_open && !self.output.is_held_up() && taken < DRAIN_BYTES_MAX {
             match self.output.reader.read(&mut buffer) {
                 Ok(count) if count > 0 => {
                     taken += count;
                     self.silent_since = now;
                     if let Some(log) = &mut self.log {
                         log.write(&buffer[..count]);
+                    }
+                    if let Some(face) = &mut self.output.face {
+                        face.write(&buffer[..count]);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -58,6 +58,9 @@ pub enum KeeperReport {
     Started {
         /// Attempt id.
         attempt: String,
+        /// The process that leads its session, where it has one of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leader: Option<i32>,
     },
     /// The attempt is over and its `exit.json` stands.
     Exited {
@@ -239,6 +242,6 @@ mod tests {
     fn unknown_fields_are_ignored() {
         let text = br#"{"v":1,"report":"started","attempt":"a","colour":"red"}"#;
         let report: KeeperReport = decode(text).expect("decodes");
-        assert_eq!(report, KeeperReport::Started { attempt: "a".into() });
+        assert_eq!(report, KeeperReport::Started { attempt: "a".into(), leader: None });
     }
 }

@@ -1,5 +1,6 @@
 //! Starting one command of a job: the only place in which an agent's program is executed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,20 +24,30 @@ pub(super) struct Main {
     pub(super) fd: OwnedFd,
 }
 
-/// Starts the command of `job` at `index`, both its outputs going to `output`.
+/// Where the standard files of a command lead.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mouth<'a> {
+    /// Both outputs go to a pipe, the input is the job's.
+    Pipe(&'a OwnedFd),
+    /// All three are a terminal, which becomes the command's own.
+    Terminal(&'a OwnedFd),
+}
+
+/// Starts the command of `job` at `index`, its standard files being those of `mouth`.
 ///
 /// # Errors
 /// What was tried and why it failed, as a fragment for people; nothing runs then.
-pub(super) fn spawn(job: &Job, index: usize, output: &OwnedFd) -> Result<Main, String> {
+pub(super) fn spawn(job: &Job, index: usize, mouth: Mouth<'_>) -> Result<Main, String> {
     let start_by_name = |words: &[&str]| {
         find_program(words[0], &job.dir, &job.env)
-            .and_then(|program| start(job, &program, words, output))
+            .and_then(|program| start(job, &program, words, mouth))
     };
     let (words, started) = match job.commands.get(index) {
         Some(JobCommand::Shell(line)) => {
-            let plain = plain_words(line).map(|words| {
+            let is_piped = matches!(mouth, Mouth::Pipe(_));
+            let plain = plain_words(line).filter(|_| is_piped).map(|words| {
                 // As a shell takes it, which a script sees in `$0`.
-                let started = start(job, Path::new(words[0]), &words, output);
+                let started = start(job, Path::new(words[0]), &words, mouth);
                 (words, started)
             });
             match plain {
@@ -67,20 +78,31 @@ fn is_for_a_shell(started: &io::Result<Main>) -> bool {
 }
 
 /// Starts `program`; the first of `words` is the name that it is given.
-fn start(job: &Job, program: &Path, words: &[&str], output: &OwnedFd) -> io::Result<Main> {
-    let mut command = child::command(program, &job.dir);
-    command.arg0(words[0]).args(&words[1..]).env_clear();
-    command.envs(job.env.iter().map(|(name, value)| (name, value)));
-    if let Some(stdin) = &job.stdin {
-        let file = File::open(stdin).map_err(|error| {
-            io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
-        })?;
-        command.stdin(Stdio::from(file));
-    }
+fn start(job: &Job, program: &Path, words: &[&str], mouth: Mouth<'_>) -> io::Result<Main> {
+    let (mut command, output) = match mouth {
+        Mouth::Pipe(output) => {
+            let mut command = child::command(program, &job.dir);
+            command.arg0(words[0]).args(&words[1..]).process_group(0);
+            if let Some(stdin) = &job.stdin {
+                let file = File::open(stdin).map_err(|error| {
+                    io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
+                })?;
+                command.stdin(Stdio::from(file));
+            }
+            (command, output)
+        }
+        Mouth::Terminal(terminal) => {
+            // By way of this program, which makes the terminal the command's own.
+            let mut command = child::command("/proc/self/exe", &job.dir);
+            command.arg(EXEC_WORD).arg(program).args(words).stdin(terminal.try_clone()?);
+            (command, terminal)
+        }
+    };
+    command.env_clear().envs(job.env.iter().map(|(name, value)| (name, value)));
     command.stdout(Stdio::from(output.try_clone()?));
     command.stderr(Stdio::from(output.try_clone()?));
     fail::point("keeper.spawn")?;
-    let mut child = command.process_group(0).spawn()?;
+    let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(fd) => Ok(Main { child, pid, fd }),
@@ -91,6 +113,28 @@ fn start(job: &Job, program: &Path, words: &[&str], output: &OwnedFd) -> io::Res
             Err(error.into())
         }
     }
+}
+
+/// The hidden command that makes its standard input its terminal and becomes the program named.
+pub const EXEC_WORD: &str = "__exec";
+
+/// Becomes the program that `words` begin with, given the others: its name, then its arguments. It
+/// leads a session whose terminal is the standard input.
+///
+/// # Errors
+/// Always: what is returned is why it did not become the program.
+pub fn exec_on_terminal(words: &[OsString]) -> io::Error {
+    let [program, name, args @ ..] = words else {
+        return io::Error::other("no program is named");
+    };
+    let prepared = rustix::process::setsid()
+        .and_then(|_| rustix::process::ioctl_tiocsctty(io::stdin()))
+        .map_err(io::Error::from);
+    if let Err(error) = prepared {
+        return error;
+    }
+    let mut command = child::command(program, Path::new("."));
+    command.arg0(name).args(args).stdin(Stdio::inherit()).exec()
 }
 
 /// Returns the words of a shell line that is nothing but a program's path and plain arguments, which

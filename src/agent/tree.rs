@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::job::StartedRecord;
+use super::job::{Leader, StartedRecord};
 use crate::sys::proc::{self, Process, ProcessStat};
 use crate::sys::{clock, fail};
 
@@ -64,6 +64,9 @@ impl Strays {
                     && stat.start_ticks >= started.keeper_start_ticks;
                 is_member.then_some(stat.pid)
             }));
+        }
+        for leader in &started.leaders {
+            roots.extend(led_by(&all, leader));
         }
         Self::open(&all, &with_descendants(&all, roots))
     }
@@ -171,6 +174,16 @@ pub fn end_orphans(started: &StartedRecord, grace: Duration) -> io::Result<Ended
     Ok(ended)
 }
 
+/// Returns the leader and its session's members; nobody once another process has its id.
+fn led_by(all: &[ProcessStat], leader: &Leader) -> Vec<i32> {
+    let is_reused =
+        all.iter().any(|stat| stat.pid == leader.pid && stat.start_ticks != leader.start_ticks);
+    let is_member = |stat: &&ProcessStat| {
+        stat.session == leader.pid && stat.start_ticks >= leader.start_ticks && !is_reused
+    };
+    all.iter().filter(is_member).map(|stat| stat.pid).collect()
+}
+
 fn count(strays: &Strays) -> u32 {
     u32::try_from(strays.len()).unwrap_or(u32::MAX)
 }
@@ -233,6 +246,7 @@ mod tests {
             keeper_start_ticks: 1,
             boot_id: proc::boot_id().expect("readable"),
             started_ms: 0,
+            leaders: Vec::new(),
         }
     }
 

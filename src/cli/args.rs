@@ -121,6 +121,18 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Hold an agent's window.
+    #[command(name = "__pane", hide = true)]
+    Pane {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Become a program on this terminal.
+    #[command(name = "__exec", hide = true)]
+    Exec {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -304,6 +316,11 @@ pub enum AgentCommand {
     },
     /// Give the agent work again.
     Resume {
+        /// Name the agent.
+        name: String,
+    },
+    /// Look at the agent's window and help it there; Ctrl-b d leaves it.
+    Attach {
         /// Name the agent.
         name: String,
     },
@@ -500,6 +517,7 @@ mod tests {
             "agent list",
             "agent pause a",
             "agent resume a",
+            "agent attach a",
             "agent logs a -f",
             "done",
             "blocked no key",
@@ -508,6 +526,8 @@ mod tests {
             "doctor",
             "completions bash",
             "__keeper --any thing",
+            "__exec /bin/sh sh -c --help",
+            "__pane /run/s a",
             "-C a -C b --color never -vv --lock-timeout 1s status",
             "status -q",
         ] {

@@ -85,8 +85,8 @@ pub(super) mod memory {
 
     use crate::machine::mode::{Isolation, Orchestration, Rollout};
     use crate::machine::settings::{
-        AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-        RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+        AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit,
+        Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
     };
     use crate::machine::time::Time;
     use crate::machine::{Answer, Command, Event, EventBody, State, apply, step};
@@ -190,6 +190,7 @@ pub(super) mod memory {
             stages: owned(stages),
             count: 1,
             command: AgentCommand::Task,
+            launcher: LauncherKind::Process,
             completion: Completion::Exit,
             env: BTreeMap::new(),
             env_allow: Vec::new(),

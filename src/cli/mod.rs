@@ -19,6 +19,7 @@ pub mod value;
 pub mod when;
 
 mod add;
+mod attach;
 mod attempt_log;
 mod control;
 mod demo;
@@ -133,6 +134,8 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Doctor(args) => rim::doctor(context, console, args),
         Command::Completions { shell } => completions(console, *shell),
         Command::Keeper { args } => rim::keeper(args),
+        Command::Pane { args } => rim::pane(args),
+        Command::Exec { args } => rim::exec(args),
     }
 }
 
@@ -176,6 +179,7 @@ fn agent(
         AgentCommand::Resume { name } => {
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
+        AgentCommand::Attach { name } => return rim::agent_attach(context, console, name),
         AgentCommand::Logs { name, follow } => {
             return rim::agent_logs(context, console, name, *follow);
         }

@@ -281,3 +281,31 @@ pub fn print(
 pub fn keeper(args: &[OsString]) -> Result<Exit, Error> {
     super::keeper::run(args).map(|()| Exit::Done)
 }
+
+/// `pipeline __pane`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn pane(args: &[OsString]) -> Result<Exit, Error> {
+    super::keeper::hold_window(args).map(|()| Exit::Done)
+}
+
+/// `pipeline __exec`.
+///
+/// # Errors
+/// Whatever stops it; else it does not return.
+pub fn exec(args: &[OsString]) -> Result<Exit, Error> {
+    Err(super::keeper::exec(args))
+}
+
+/// `pipeline agent attach`.
+///
+/// # Errors
+/// Whatever stops it; else it does not return.
+pub fn agent_attach(
+    context: &Context,
+    console: &mut Console<'_>,
+    name: &str,
+) -> Result<Exit, Error> {
+    Err(super::attach::run(&project(context, console)?, name))
+}

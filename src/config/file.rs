@@ -5,8 +5,8 @@
 use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Policy,
+    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use crate::sys::machine;
@@ -259,7 +259,6 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         at.missing("stages", "the stages that the agent serves");
         Vec::new()
     });
-    at.word("launcher", (), &[("process", Some(())), ("tmux", None)]);
     at.word("sandbox", (), &[("none", Some(())), ("landlock", None), ("bwrap", None)]);
     for key in ["preset", "model"] {
         if at.has(key) {
@@ -269,14 +268,22 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     if at.has("scale") {
         at.not_yet("scale", "use `count`");
     }
+    let command = command(&mut at);
+    let launcher = launcher(&mut at, &command);
+    let completion = match launcher {
+        LauncherKind::Process => Completion::Exit,
+        // A program with an input line is left by people, which says nothing of its work.
+        LauncherKind::Tmux => Completion::Marker,
+    };
     let group = AgentGroup {
         name,
         stages,
         count: at.integer("count", 1, 1..=10_000),
-        command: command(&mut at),
+        command,
+        launcher,
         completion: at.word(
             "completion",
-            Completion::Exit,
+            completion,
             &[("marker", Some(Completion::Marker)), ("exit", Some(Completion::Exit))],
         ),
         env: at.section("env").all_strings().into_iter().collect(),
@@ -289,9 +296,21 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     (group, at)
 }
 
+/// Reads `launcher`; a person has a window in any case.
+fn launcher(at: &mut Section<'_>, command: &AgentCommand) -> LauncherKind {
+    let words = [("process", Some(LauncherKind::Process)), ("tmux", Some(LauncherKind::Tmux))];
+    let is_person = *command == AgentCommand::Person;
+    let default = if is_person { LauncherKind::Tmux } else { LauncherKind::Process };
+    let launcher = at.word("launcher", default, &words);
+    if is_person && launcher == LauncherKind::Process {
+        at.wrong_value("launcher", "process", "\"tmux\" for a person, who works in a window");
+    }
+    launcher
+}
+
 /// Reads `command`; where it is wrong the value returned is of no use, the report says so.
 fn command(at: &mut Section<'_>) -> AgentCommand {
-    const EXPECTED: &str = "a program with arguments, a shell line, or \"task\"";
+    const EXPECTED: &str = "a program with arguments, a shell line, \"task\" or \"person\"";
     if !at.has("command") {
         if !at.has("preset") {
             at.missing("command", EXPECTED);
@@ -307,6 +326,7 @@ fn command(at: &mut Section<'_>) -> AgentCommand {
     }
     match at.string("command") {
         Some(text) if text == "task" => AgentCommand::Task,
+        Some(text) if text == "person" => AgentCommand::Person,
         Some(text) => {
             if text.trim().is_empty() {
                 at.wrong_value("command", &text, EXPECTED);

@@ -324,7 +324,7 @@ pilot = { labels = ["pilot"] }
             &format!("{agent}preset = \"claude\""),
             &["`agent.preset = \"claude\"` is not yet"],
         );
-        let lines = ["launcher = \"tmux\"", "scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
+        let lines = ["scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
         for line in lines {
             refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
         }

@@ -98,8 +98,8 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
     let command = state.group_of(agent).map(|group| &group.command);
     let runs_own_command = match command {
         Some(AgentCommand::Argv(_) | AgentCommand::Shell(_)) => true,
-        // What a task brings along fails by itself.
-        Some(AgentCommand::Task) | None => false,
+        // What a task brings along fails by itself; a person cannot fail.
+        Some(AgentCommand::Task | AgentCommand::Person) | None => false,
     };
     match class {
         Class::Completed | Class::Blocked | Class::ChangesRequested => Mark::Good,

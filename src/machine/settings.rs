@@ -162,6 +162,8 @@ pub struct AgentGroup {
     pub count: u32,
     /// What is run.
     pub command: AgentCommand,
+    /// In what it is run.
+    pub launcher: LauncherKind,
     /// How it says that it is done.
     pub completion: Completion,
     /// Added to the environment; never `PIPELINE_*`.
@@ -203,6 +205,18 @@ pub enum AgentCommand {
     Shell(String),
     /// The task's own command, by `sh -c`.
     Task,
+    /// Nothing: a person works there, with a shell.
+    Person,
+}
+
+/// In what an agent's program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LauncherKind {
+    /// A plain process.
+    #[default]
+    Process,
+    /// A window of tmux, in which people can watch and help.
+    Tmux,
 }
 
 /// How an attempt says that it is done.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::agent::environment::agent_env;
 use crate::agent::job::{AttemptRef, GRACE_MS, JOB_VERSION, Job, JobCommand, MARKER_GRACE_MS};
-use crate::agent::task_file;
+use crate::agent::terminal::typing::Typing;
+use crate::agent::terminal::{Terminal, session_name};
+use crate::agent::{passage, task_file};
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::State;
@@ -12,7 +14,8 @@ use crate::machine::attempt::{Attempt, AttemptKind};
 use crate::machine::estimate;
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentCommand, AgentGroup, Completion, Settings};
+use crate::machine::settings::{AgentCommand, AgentGroup, Completion, LauncherKind, Settings};
+use crate::machine::task::Task;
 
 /// The paths of one attempt.
 #[derive(Debug, Clone)]
@@ -127,8 +130,58 @@ fn work(
     }
     job.timeout_ms = timeout;
     job.marker_file = marker_file;
+    if group.launcher == LauncherKind::Tmux {
+        in_window(around.layout, &mut job, group, task);
+    }
     Ok(job)
 }
+
+/// Moves a job into the agent's window. It is over when its marker has stood for a moment, since a
+/// program with an input line does not leave by itself; a person is not hurried.
+fn in_window(layout: &Layout, job: &mut Job, group: &AgentGroup, task: Option<&Task>) {
+    let is_person = group.command == AgentCommand::Person;
+    let named = |name: &str| {
+        let found = job.env.iter().find(|(found, _)| found == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let file = named("PIPELINE_TASK_FILE").unwrap_or_default();
+    let file = file.strip_prefix(&format!("{}/", job.dir.display())).unwrap_or(&file);
+    let project = layout.root.file_name().map(|name| name.to_string_lossy());
+    job.terminal = Some(Terminal {
+        session: session_name(&project.unwrap_or_default()),
+        typing: (!is_person).then(|| Typing::line(file, named("PIPELINE_PROMPT_FILE").as_deref())),
+        notice: is_person.then(|| notice(file, task)),
+    });
+    job.marker_file = named("PIPELINE_TASK_FILE").map(PathBuf::from);
+    job.marker_grace_ms = MARKER_STABLE_MS;
+    job.stdin = None;
+    if is_person {
+        job.timeout_ms = None;
+    }
+}
+
+/// Returns what a person finds above the shell.
+fn notice(file: &str, task: Option<&Task>) -> String {
+    let title = task.map_or("", |task| task.spec.title.as_str());
+    let title = passage::single_line(title, passage::TITLE_CHARS_MAX);
+    let file = passage::single_line(file, passage::TITLE_CHARS_MAX);
+    format!(
+        "[pipeline] This is yours: {title}\n\
+         Do what {file} says, in this folder. Then type one of these:\n  \
+         pipeline done                    your stage is done\n  \
+         pipeline request-changes \"WHAT\"  an earlier stage must do more\n  \
+         pipeline block \"WHY\"            nobody can go on here\n  \
+         pipeline fail \"WHY\"             it did not work, try again\n\
+         Nothing is typed for you, and there is no time limit.\n"
+    )
+}
+
+/// How long a marker stands before an attempt in a window is over.
+const MARKER_STABLE_MS: u64 = 2_000;
+
+/// A shell, and another one when it is left: only `pipeline done` and its sisters end the attempt.
+const PERSON: &str = "while :; do \"${SHELL:-sh}\"; printf '%s\\n' \
+                      '[pipeline] Still yours: type \"pipeline done\" when it is done.'; sleep 1; done";
 
 /// Returns whether the attempt is given a prompt. Without git a task's own command is no agent but a
 /// plain job: it reads none, and a file less is made for it.
@@ -164,6 +217,7 @@ fn command(
             Ok(JobCommand::Argv(words))
         }
         AgentCommand::Task => own.map(JobCommand::Shell).ok_or(NoOrder::NoCommand),
+        AgentCommand::Person => Ok(JobCommand::Shell(PERSON.into())),
     }
 }
 
@@ -234,5 +288,6 @@ fn base(
         marker_file: None,
         marker_grace_ms: MARKER_GRACE_MS,
         grace_ms: GRACE_MS,
+        terminal: None,
     }
 }

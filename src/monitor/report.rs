@@ -163,6 +163,9 @@ pub fn ended(record: &ExitRecord, watched: Option<&Watched>) -> Observation {
             _ => Observation::Lost { attempt, why },
         };
     }
+    if record.ended_by == Ended::Lost {
+        return Observation::Lost { attempt, why: record.reason.clone() };
+    }
     if is_gone && is_by_itself && record.code != Some(0) {
         return Observation::Lost { attempt, why: "its worktree is gone".into() };
     }
@@ -197,7 +200,8 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
         code: record.code,
         signal: record.signal,
         ended_by: match record.ended_by {
-            Ended::Exit => EndedBy::Exit,
+            // One that is lost is told as such, above.
+            Ended::Exit | Ended::Lost => EndedBy::Exit,
             Ended::Timeout => EndedBy::Timeout,
             Ended::Silence => EndedBy::Silence,
             Ended::Stop => EndedBy::Stop,

@@ -8,8 +8,8 @@ use crate::machine::event::NewTask;
 use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
+    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::task::Spec;
 use crate::machine::time::Time;
@@ -39,6 +39,7 @@ fn agent(stage: &str, count: u32) -> AgentGroup {
         stages: vec![stage.into()],
         count,
         command: AgentCommand::Shell("true".into()),
+        launcher: LauncherKind::Process,
         completion: Completion::Exit,
         env: BTreeMap::new(),
         env_allow: vec!["*".into()],

@@ -91,6 +91,7 @@ impl World {
             marker_file: None,
             marker_grace_ms: 300,
             grace_ms: 300,
+            terminal: None,
         }
     }
 

@@ -10,8 +10,8 @@ use pipeline::machine::id::{AttemptId, Oid, StageName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::phase::{Move, TaskStand, TaskTrigger, task_move};
 use pipeline::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
+    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use pipeline::machine::task::{Spec, TaskPhase};
 use pipeline::machine::time::Time;
@@ -46,6 +46,7 @@ pub fn group(name: &str, stages: &[&str], count: u32) -> AgentGroup {
         stages: stages.iter().map(|name| (*name).to_owned()).collect(),
         count,
         command: AgentCommand::Shell("true".into()),
+        launcher: LauncherKind::Process,
         completion: Completion::Marker,
         env: BTreeMap::new(),
         env_allow: Vec::new(),

@@ -9,7 +9,7 @@ mod forecast;
 use std::collections::BTreeMap;
 
 use super::id::{AgentName, StageName, TaskId};
-use super::settings::{AgentCommand, AgentGroup, Completion, Settings};
+use super::settings::{AgentCommand, AgentGroup, Completion, LauncherKind, Settings};
 use super::state::State;
 use super::task::{Task, TaskKind};
 use super::time::Time;
@@ -184,6 +184,7 @@ fn group(name: &str, stages: Vec<String>, count: u32) -> AgentGroup {
         stages,
         count,
         command: AgentCommand::Task,
+        launcher: LauncherKind::Process,
         completion: Completion::Exit,
         env: BTreeMap::new(),
         env_allow: Vec::new(),

@@ -14,8 +14,8 @@ use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
-    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing as LandingRules, LauncherKind, Limits, Monitor,
+    OnExit, Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
@@ -64,6 +64,11 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         name: name.into(),
         stages: strings(&[name]),
         count,
+        launcher: if command == AgentCommand::Person {
+            LauncherKind::Tmux
+        } else {
+            LauncherKind::Process
+        },
         command,
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
@@ -112,6 +117,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             group("implementation", 2, AgentCommand::Argv(strings(&["sh", "impl.sh"]))),
             group("supervisor", 1, AgentCommand::Shell("true && true".into())),
             group("script", 1, AgentCommand::Task),
+            group("person", 1, AgentCommand::Person),
         ],
         landing: LandingRules {
             branch: "pipeline/landed".into(),

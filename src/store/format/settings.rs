@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Policy,
+    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use super::mirror::mirror;
@@ -100,9 +100,10 @@ mirror! { struct AgentGroup {
     capabilities: Vec<String>,
     tier: u32,
     complexity: Vec<String>,
-} }
+} optional { launcher: LauncherKind } }
 
-mirror! { enum AgentCommand { Argv(words: Vec<String>), Shell(line: String), Task } }
+mirror! { enum AgentCommand { Argv(words: Vec<String>), Shell(line: String), Task, Person } }
+mirror! { words LauncherKind { Process, Tmux } }
 mirror! { words Completion { Marker, Exit } }
 
 mirror! { struct Landing {

@@ -6,8 +6,8 @@ use pipeline::machine::event::{Dependents, NewTask, RetryTarget};
 use pipeline::machine::id::TaskId;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
+    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 use pipeline::machine::task::Spec;
 use pipeline::machine::time::Time;
@@ -150,6 +150,7 @@ pub fn settings() -> Settings {
         stages: stages.iter().map(|stage| stage.name.clone()).collect(),
         count: 1,
         command: AgentCommand::Shell("true".into()),
+        launcher: LauncherKind::Process,
         completion: Completion::Exit,
         env: BTreeMap::new(),
         env_allow: Vec::new(),

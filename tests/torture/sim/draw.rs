@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Policy,
+    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use super::dice::Dice;
@@ -82,6 +82,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         stages,
         count: count as u32,
         command: AgentCommand::Shell("true".into()),
+        launcher: LauncherKind::Process,
         completion,
         env: BTreeMap::new(),
         env_allow: Vec::new(),

@@ -1,0 +1,279 @@
+//! The one way to call tmux: its own server on our socket, without anybody's settings.
+//!
+//! Windows and panes are named by the ids that tmux gives them, so nothing has to be quoted. What
+//! tmux says is matched by status alone: a call that fails is tried in another way or given up.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::sys::child::{self, Heard};
+use crate::sys::fail;
+
+/// The oldest version that was thought through; 3.3 is what the tests run with.
+pub const VERSION_MIN: (u32, u32) = (3, 0);
+
+/// How long tmux may take to answer.
+const CALL_MAX: Duration = Duration::from_secs(5);
+/// How often a window is tried: other keepers open and close windows at the same time, the last of
+/// which ends the server.
+const OPEN_TRIES: usize = 10;
+/// Size of a window that nobody looks at.
+const SIZE: (&str, &str) = ("120", "40");
+/// What of our environment tmux is given, and with it what has no environment of its own.
+const ENVIRONMENT: [&str; 9] =
+    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"];
+/// The window's option that says whose it is; people may rename windows.
+const AGENT_OPTION: &str = "@agent";
+
+/// A server of ours, running or not.
+#[derive(Debug, Clone)]
+pub struct Tmux {
+    socket: PathBuf,
+}
+
+/// A window just opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// tmux's id of the pane, such as `%3`.
+    pub pane: String,
+    /// The process in it.
+    pub pid: i32,
+}
+
+/// How text is put into a pane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paste {
+    /// As a paste, where the program has asked to be told of pastes.
+    Bracketed,
+    /// As if typed.
+    Raw,
+}
+
+/// Returns where the server of a project listens: beside the keepers' sockets, one for each folder
+/// of keepers, and as long a path as theirs.
+#[must_use]
+pub fn server_socket(runtime_dir: &Path, keepers_dir: &Path) -> PathBuf {
+    let hash = xxh3_64(keepers_dir.as_os_str().as_bytes());
+    runtime_dir.join(format!("{hash:016x}.tmux"))
+}
+
+/// Returns the version of the tmux in `PATH`, as it says it and as numbers.
+///
+/// # Errors
+/// When there is none, or it does not answer.
+pub fn version() -> io::Result<(String, (u32, u32))> {
+    let mut command = child::command("tmux", Path::new("/"));
+    let said = run(command.arg("-V"), "-V")?;
+    let text = said.strip_prefix("tmux ").unwrap_or(&said).to_owned();
+    let digits: String =
+        text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(|c| *c != '-').collect();
+    let mut parts = digits.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || parts.next().and_then(Result::ok).unwrap_or(0);
+    let numbers = (next(), next());
+    Ok((text, numbers))
+}
+
+/// Returns why agents in tmux cannot be started on this machine; `None`: they can.
+#[must_use]
+pub fn lacking() -> Option<String> {
+    let (major, minor) = VERSION_MIN;
+    match version() {
+        Ok((_, numbers)) if numbers >= VERSION_MIN => None,
+        Ok((text, _)) => Some(format!("tmux is {text}, {major}.{minor} or newer is needed")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("tmux is not there".into()),
+        Err(error) => Some(format!("tmux does not work: {error}")),
+    }
+}
+
+impl Tmux {
+    /// Names the server at `socket`; starts nothing.
+    #[must_use]
+    pub fn at(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Opens a window for `agent` in `session`, in which `words` run; starts server and session
+    /// where they are missing.
+    ///
+    /// # Errors
+    /// When tmux refuses for long.
+    pub fn open(&self, session: &str, agent: &str, words: &[OsString]) -> io::Result<Window> {
+        let format = "#{pane_id} #{pane_pid}";
+        let target = format!("={session}:");
+        let shared: [&str; 6] = ["-d", "-P", "-F", format, "-n", agent];
+        let size = ["-s", session, "-x", SIZE.0, "-y", SIZE.1];
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let beside = ["new-window"].into_iter().chain(shared).chain(["-t", &target]);
+            let first = ["start-server", ";"]
+                .into_iter()
+                .chain(["set-option", "-g", "default-terminal", "screen-256color", ";"])
+                .chain(["set-option", "-g", "history-limit", "20000", ";", "new-session"])
+                .chain(shared)
+                .chain(size);
+            fail::point("tmux.open")?;
+            let opened = self.call(beside, words).or_else(|_| self.call(first, words));
+            match opened {
+                Ok(said) => {
+                    let window = window(&said)?;
+                    let mark = ["set-option", "-w", "-t", &window.pane, AGENT_OPTION, agent];
+                    // A window without the mark only cannot be found by `agent attach`.
+                    let _ = self.call(mark, &[]);
+                    return Ok(window);
+                }
+                Err(error) if tries >= OPEN_TRIES => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Returns what the pane shows, lines that were wrapped put together; whatever a person looks at
+    /// there in copy mode.
+    ///
+    /// # Errors
+    /// When there is no such pane.
+    pub fn text(&self, pane: &str) -> io::Result<String> {
+        self.call(["capture-pane", "-p", "-J", "-t", pane], &[])
+    }
+
+    /// Puts `text` into the pane's program; arrives in copy mode too.
+    ///
+    /// # Errors
+    /// When there is no such pane.
+    pub fn paste(&self, pane: &str, text: &str, how: Paste) -> io::Result<()> {
+        fail::point("tmux.paste")?;
+        let buffer = format!("pipeline-{}", pane.trim_start_matches('%'));
+        let text = escaped(OsStr::new(text));
+        let set = [OsString::from("set-buffer"), "-b".into(), buffer.clone().into(), "--".into()];
+        let paste = match how {
+            Paste::Bracketed => [";", "paste-buffer", "-d", "-r", "-p"].as_slice(),
+            Paste::Raw => [";", "paste-buffer", "-d", "-r"].as_slice(),
+        };
+        let mut command = self.command();
+        command.args(set).arg(text).args(paste).args(["-b", &buffer, "-t", pane]);
+        run(&mut command, "paste-buffer").map(|_| ())
+    }
+
+    /// Returns session and window of an agent; `None`: it has none now.
+    #[must_use]
+    pub fn window_of(&self, agent: &str) -> Option<(String, String)> {
+        let format = "#{session_group} #{session_name} #{window_id} #{@agent}";
+        let said = self.call(["list-windows", "-a", "-F", format], &[]).ok()?;
+        said.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let (group, session, window) = (words.next()?, words.next()?, words.next()?);
+            let session = if group.is_empty() { session } else { group };
+            (words.next() == Some(agent)).then(|| (session.to_owned(), window.to_owned()))
+        })
+    }
+
+    /// Returns the command that shows the window in this terminal, in a view of its own: several
+    /// people may look at several windows. It is to be executed; the view goes when it is left.
+    #[must_use]
+    pub fn attach(&self, session: &str, window: &str) -> Command {
+        let view = format!("{session}-view-{}", std::process::id());
+        let mut command = child::command("tmux", Path::new("/"));
+        command.env_remove("TMUX").env_remove("TMUX_PANE").stdin(std::process::Stdio::inherit());
+        self.server(&mut command);
+        command.args(["new-session", "-t", session, "-s", &view, ";"]);
+        command.args(["set-option", "-t", &view, "destroy-unattached", "on", ";"]);
+        command.args(["select-window", "-t", &format!("{view}:{window}")]);
+        command
+    }
+
+    fn server(&self, command: &mut Command) {
+        command.args(["-u", "-f", "/dev/null", "-S"]).arg(escaped(self.socket.as_os_str()));
+    }
+
+    fn command(&self) -> Command {
+        let mut command = child::command("tmux", Path::new("/"));
+        command.env_clear().process_group(0);
+        command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        self.server(&mut command);
+        command
+    }
+
+    fn call<'a>(
+        &self,
+        args: impl IntoIterator<Item = &'a str>,
+        words: &[OsString],
+    ) -> io::Result<String> {
+        let args: Vec<&str> = args.into_iter().collect();
+        let mut command = self.command();
+        command.args(&args).args(words.iter().map(|word| escaped(word)));
+        run(&mut command, args.first().copied().unwrap_or_default())
+    }
+}
+
+fn window(said: &str) -> io::Result<Window> {
+    let parsed = said.trim().split_once(' ').and_then(|(pane, pid)| {
+        Some(Window { pane: pane.to_owned(), pid: pid.parse().ok().filter(|pid| *pid > 0)? })
+    });
+    parsed.ok_or_else(|| io::Error::other(format!("tmux opened a window and said `{said}`")))
+}
+
+/// tmux takes a word that ends in `;` as the end of a command.
+fn escaped(word: &OsStr) -> OsString {
+    match word.as_bytes().strip_suffix(b";") {
+        Some(rest) => OsString::from_vec([rest, b"\\;"].concat()),
+        None => word.to_owned(),
+    }
+}
+
+fn run(command: &mut Command, what: &str) -> io::Result<String> {
+    match child::output_within(command.process_group(0), CALL_MAX)? {
+        Heard::Ended(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
+        }
+        Heard::Ended(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.trim();
+            Err(io::Error::other(format!("`tmux {what}` failed ({}): {said}", output.status)))
+        }
+        Heard::Late(_) => {
+            Err(io::Error::other(format!("`tmux {what}` did not answer within {CALL_MAX:?}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::path::Path;
+
+    use super::{escaped, server_socket, window};
+
+    #[test]
+    fn word_that_ends_a_command_is_escaped() {
+        assert_eq!(escaped(OsStr::new("a;")), "a\\;");
+        assert_eq!(escaped(OsStr::new("a;b 'c' \"d\"")), "a;b 'c' \"d\"");
+        assert_eq!(escaped(OsStr::new("")), "");
+    }
+
+    #[test]
+    fn servers_socket_is_as_long_as_a_keepers() {
+        let deep = Path::new("/").join("x".repeat(200));
+        let socket = server_socket(Path::new("/run/user/1000/pipeline"), &deep);
+        assert!(socket.as_os_str().len() < 108);
+        assert_ne!(socket, server_socket(Path::new("/run/user/1000/pipeline"), Path::new("/y")));
+    }
+
+    #[test]
+    fn window_without_a_process_is_none() {
+        assert_eq!(
+            window("%3 41\n").map(|window| (window.pane, window.pid)).ok(),
+            Some(("%3".into(), 41))
+        );
+        for said in ["", "%3", "%3 x", "%3 0"] {
+            assert!(window(said).is_err(), "{said}");
+        }
+    }
+}
