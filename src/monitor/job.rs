@@ -162,16 +162,16 @@ fn in_window(layout: &Layout, job: &mut Job, group: &AgentGroup, task: Option<&T
 
 /// Returns what a person finds above the shell.
 fn notice(file: &str, task: Option<&Task>) -> String {
-    let title = task.map_or("", |task| task.spec.title.as_str());
-    let title = passage::single_line(title, passage::TITLE_CHARS_MAX);
+    let title = task.map(|task| format!("{}: {}", task.id, task.spec.title)).unwrap_or_default();
+    let title = passage::single_line(&title, passage::TITLE_CHARS_MAX);
     let file = passage::single_line(file, passage::TITLE_CHARS_MAX);
     format!(
         "[pipeline] This is yours: {title}\n\
          Do what {file} says, in this folder. Then type one of these:\n  \
          pipeline done                    your stage is done\n  \
          pipeline request-changes \"WHAT\"  an earlier stage must do more\n  \
-         pipeline block \"WHY\"            nobody can go on here\n  \
-         pipeline fail \"WHY\"             it did not work, try again\n\
+         pipeline block \"WHY\"             nobody can go on here\n  \
+         pipeline fail \"WHY\"              it did not work, try again\n\
          Nothing is typed for you, and there is no time limit.\n"
     )
 }

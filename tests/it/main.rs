@@ -27,3 +27,4 @@ mod plan_cases;
 mod plan_oracle;
 mod support;
 mod tidy;
+mod tmux;

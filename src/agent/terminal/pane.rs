@@ -5,15 +5,15 @@
 //! end is the shim's record; a connection that ends without one says that the attempt is lost.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::tmux::{Paste, Tmux, Window};
-use super::typing::{Screen, Typist};
+use super::tmux::{Tmux, Window};
+use super::typing::{Paste, Screen, Typist};
 use crate::agent::job::{EndedBy, ExitRecord, Job, Leader, StartedRecord};
 use crate::agent::process::STRAY_GRACE;
 use crate::agent::protocol::{Connection, Flow, KeeperReport, Order, decode};
@@ -366,13 +366,27 @@ impl Screen for Shown<'_> {
     }
 
     fn paste(&self, text: &str, how: Paste) -> io::Result<()> {
-        self.tmux.paste(self.pane, text, how)
+        if how == Paste::Bracketed && asks_for_brackets(&self.job.log) {
+            return self.tmux.paste(self.pane, &format!("\x1b[200~{text}\x1b[201~"));
+        }
+        self.tmux.paste(self.pane, text)
     }
 
     fn has_output(&self) -> bool {
         // Made with the first byte that the command writes.
         self.job.log.exists()
     }
+}
+
+/// Most of a log that is looked through: a program says early what it wants.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// Returns true when the program that wrote `log` wants pastes marked (DECSET 2004).
+fn asks_for_brackets(log: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let read = File::open(log).and_then(|file| file.take(LOG_BYTES_MAX).read_to_end(&mut bytes));
+    let last = |word: &[u8]| bytes.windows(word.len()).rposition(|found| found == word);
+    read.is_ok() && last(b"\x1b[?2004h") > last(b"\x1b[?2004l")
 }
 
 /// Returns this program's file; by way of /proc when it has been replaced since we started.
@@ -382,4 +396,25 @@ fn program() -> io::Result<OsString> {
         return Ok(path.into());
     }
     Ok(format!("/proc/{}/exe", proc::own_pid()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asks_for_brackets;
+
+    #[test]
+    fn pastes_are_marked_for_a_program_that_asks_last() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let log = dir.path().join("log");
+        assert!(!asks_for_brackets(&log));
+        for (text, is_asked) in [
+            ("plain", false),
+            ("a\x1b[?2004hb", true),
+            ("\x1b[?2004h x \x1b[?2004l", false),
+            ("\x1b[?2004l\x1b[?2004h", true),
+        ] {
+            std::fs::write(&log, text).expect("writes");
+            assert_eq!(asks_for_brackets(&log), is_asked, "{text:?}");
+        }
+    }
 }

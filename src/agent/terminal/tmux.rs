@@ -47,15 +47,6 @@ pub struct Window {
     pub pid: i32,
 }
 
-/// How text is put into a pane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paste {
-    /// As a paste, where the program has asked to be told of pastes.
-    Bracketed,
-    /// As if typed.
-    Raw,
-}
-
 /// Returns where the server of a project listens: beside the keepers' sockets, one for each folder
 /// of keepers, and as long a path as theirs.
 #[must_use]
@@ -116,7 +107,8 @@ impl Tmux {
             let first = ["start-server", ";"]
                 .into_iter()
                 .chain(["set-option", "-g", "default-terminal", "screen-256color", ";"])
-                .chain(["set-option", "-g", "history-limit", "20000", ";", "new-session"])
+                .chain(["set-option", "-g", "history-limit", "20000", ";"])
+                .chain(["set-option", "-g", "status-left-length", "42", ";", "new-session"])
                 .chain(shared)
                 .chain(size);
             fail::point("tmux.open")?;
@@ -144,21 +136,18 @@ impl Tmux {
         self.call(["capture-pane", "-p", "-J", "-t", pane], &[])
     }
 
-    /// Puts `text` into the pane's program; arrives in copy mode too.
+    /// Puts `text` into the pane's program as it is; arrives in copy mode too.
+    ///
+    /// Not with `-p`, by which tmux marks a paste: in copy mode it does not (seen with 3.3a).
     ///
     /// # Errors
     /// When there is no such pane.
-    pub fn paste(&self, pane: &str, text: &str, how: Paste) -> io::Result<()> {
+    pub fn paste(&self, pane: &str, text: &str) -> io::Result<()> {
         fail::point("tmux.paste")?;
         let buffer = format!("pipeline-{}", pane.trim_start_matches('%'));
-        let text = escaped(OsStr::new(text));
-        let set = [OsString::from("set-buffer"), "-b".into(), buffer.clone().into(), "--".into()];
-        let paste = match how {
-            Paste::Bracketed => [";", "paste-buffer", "-d", "-r", "-p"].as_slice(),
-            Paste::Raw => [";", "paste-buffer", "-d", "-r"].as_slice(),
-        };
         let mut command = self.command();
-        command.args(set).arg(text).args(paste).args(["-b", &buffer, "-t", pane]);
+        command.args(["set-buffer", "-b", &buffer, "--"]).arg(escaped(OsStr::new(text)));
+        command.args([";", "paste-buffer", "-d", "-r", "-b", &buffer, "-t", pane]);
         run(&mut command, "paste-buffer").map(|_| ())
     }
 

@@ -11,7 +11,14 @@ use std::time::{Duration, Instant};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::tmux::Paste;
+/// How text is put into a pane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paste {
+    /// As a paste, where the program has asked to be told of pastes.
+    Bracketed,
+    /// As if typed.
+    Raw,
+}
 
 /// How often the pane is looked at.
 const LOOK: Duration = Duration::from_millis(200);
