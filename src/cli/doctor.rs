@@ -14,10 +14,11 @@ use super::project::{CONFIG_BYTES_MAX, Project};
 use super::repair;
 use super::show;
 use crate::agent::rendezvous;
+use crate::agent::terminal::tmux;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::Settings;
+use crate::machine::settings::{LauncherKind, Settings};
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
 use crate::store::lock::{FileLock, is_held};
@@ -183,6 +184,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
     let mut findings = vec![journal(project)];
     findings.extend(tools(project));
     findings.push(settings(project));
+    findings.extend(windows(project));
     findings.push(locks(project));
     findings.extend(left_by_git(project));
     findings.extend(space(project));
@@ -280,6 +282,25 @@ fn settings(project: &Project) -> Finding {
             Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
         },
     }
+}
+
+/// Looks whether there is a tmux for the agents that are to run in it.
+fn windows(project: &Project) -> Option<Finding> {
+    let bytes = read_bounded(&project.layout.config(), CONFIG_BYTES_MAX).ok()??;
+    let settings = config::load(&String::from_utf8_lossy(&bytes)).ok()?.settings;
+    let groups = settings.agents.iter().filter(|group| group.launcher == LauncherKind::Tmux);
+    let names: Vec<&str> = groups.map(|group| group.name.as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    Some(match tmux::lacking() {
+        None => Finding::good("tmux", tmux::version().map_or_else(|_| String::new(), |it| it.0)),
+        Some(lacking) => {
+            let (major, minor) = tmux::VERSION_MIN;
+            let found = format!("{lacking}; no work for {}", names.join(", "));
+            Finding::bad("tmux", found, format!("install tmux {major}.{minor} or newer"))
+        }
+    })
 }
 
 /// Returns a finding about a stage's prompt file that is not there; `None` when all are.

@@ -100,7 +100,8 @@ pub fn run(
 /// As `run`.
 pub fn init(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error> {
     if args.launcher == Some(LauncherArg::Tmux) {
-        return Err(Error::usage("`--launcher tmux` is not built yet").hint("use `process`"));
+        return Err(Error::usage("`init` writes no agents in tmux yet")
+            .hint("add `launcher = \"tmux\"` to an `[[agent]]` in pipeline.toml"));
     }
     let given = existing_config(dir)?;
     let is_bare = match (&given, args.isolation) {

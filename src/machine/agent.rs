@@ -16,6 +16,8 @@ pub struct Agent {
     pub is_paused: bool,
     /// No longer in the settings: ends what it has, gets nothing new.
     pub is_retired: bool,
+    /// Why it cannot be started on this machine, in words.
+    pub unable: Option<String>,
     pub attempt: Option<AttemptId>,
     /// The worktree slot for its next attempt.
     pub slot: u32,
@@ -35,10 +37,11 @@ impl Agent {
         self.attempt.is_none() && self.may_work() && self.breaker.until.is_none()
     }
 
-    /// Returns true when it is neither paused nor about to leave; it may be busy or cool down.
+    /// Returns true when it can be started and is neither paused nor about to leave; it may be busy
+    /// or cool down.
     #[must_use]
     pub fn may_work(&self) -> bool {
-        !self.is_paused && !self.is_retired
+        !self.is_paused && !self.is_retired && self.unable.is_none()
     }
 
     /// Returns true when it has all of `needs`.

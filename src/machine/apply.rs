@@ -58,6 +58,11 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             }
         }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
+        ProjectChange::AbilitySet { name, unable } => {
+            if let Some(agent) = state.agents.get_mut(name) {
+                agent.unable.clone_from(unable);
+            }
+        }
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -515,6 +520,7 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 capabilities: Vec::new(),
                 is_paused: false,
                 is_retired: false,
+                unable: None,
                 attempt: None,
                 slot,
                 completed: 0,

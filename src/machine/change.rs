@@ -57,6 +57,11 @@ pub enum ProjectChange {
     DrainSet {
         drain: Option<Drain>,
     },
+    /// Why an agent cannot be started on this machine; `None`: it can.
+    AbilitySet {
+        name: AgentName,
+        unable: Option<String>,
+    },
     RolloutSet {
         to: Rollout,
     },

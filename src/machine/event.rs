@@ -233,6 +233,10 @@ pub enum Observation {
     OverloadSeen {
         what: Option<String>,
     },
+    /// What tmux lacks for agents to be started in it, in words; `None`: nothing.
+    TmuxSeen {
+        lacking: Option<String>,
+    },
     BaseSeen {
         tip: Oid,
         landed: Option<Oid>,

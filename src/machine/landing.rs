@@ -83,7 +83,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
-        | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
+        | Observation::OverloadSeen { .. }
+        | Observation::TmuxSeen { .. } => Step::note("not of the lane"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
 use super::retry::delay_ms;
-use super::settings::{Completion, Settings};
+use super::settings::{Completion, LauncherKind, Settings};
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
@@ -77,6 +77,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::OverloadSeen { what } => {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
+        Observation::TmuxSeen { lacking } => tmux_seen(state, lacking.as_deref()),
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -99,6 +100,18 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+/// Agents whose launcher is tmux get no work without one. Here too only whether counts.
+fn tmux_seen(state: &State, lacking: Option<&str>) -> Step {
+    let changes = state.agents.values().filter_map(|agent| {
+        let launcher = state.group_of(agent).map(|group| group.launcher);
+        let unable = lacking.filter(|_| launcher == Some(LauncherKind::Tmux));
+        let is_news = agent.unable.is_some() != unable.is_some();
+        let (name, unable) = (agent.name.clone(), unable.map(str::to_owned));
+        is_news.then(|| project(ProjectChange::AbilitySet { name, unable }))
+    });
+    Step::accept(changes.collect())
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];

@@ -7,6 +7,7 @@ pub mod cycle;
 pub mod progress;
 pub mod run;
 pub mod view;
+mod windows;
 pub mod world;
 
 mod brief;

@@ -18,6 +18,8 @@ pub enum AgentStatus {
     Paused,
     /// Failed again and again: gets nothing for a while.
     Cooling,
+    /// It cannot be started on this machine.
+    Unable,
 }
 
 impl AgentStatus {
@@ -29,6 +31,7 @@ impl AgentStatus {
             Self::Working => "working",
             Self::Paused => "paused",
             Self::Cooling => "cooling",
+            Self::Unable => "unable",
         }
     }
 }
@@ -72,6 +75,7 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
     let status = match (attempt, agent.is_paused, agent.breaker.until) {
+        (None, false, _) if agent.unable.is_some() => AgentStatus::Unable,
         (Some(_), _, _) => AgentStatus::Working,
         (None, true, _) => AgentStatus::Paused,
         (None, false, Some(_)) => AgentStatus::Cooling,

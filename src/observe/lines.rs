@@ -99,6 +99,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::AbilitySet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
@@ -141,6 +142,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
             None => return None,
         },
+        ProjectChange::AbilitySet { name, unable: Some(why) } => {
+            format!("agent {name} gets no work: {}", first_line(why))
+        }
+        ProjectChange::AbilitySet { name, unable: None } => format!("agent {name} can work again"),
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));

@@ -111,6 +111,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             until: breaker.until.map(Stamp),
             ..kind("agent_breaker_set")
         },
+        ProjectChange::AbilitySet { name, unable } => {
+            let entry = kind(yes_or_no(unable.is_none(), "agent_able", "agent_unable"));
+            Entry { agent: Some(name.as_str()), reason: unable.as_deref(), ..entry }
+        }
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }

@@ -181,7 +181,7 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     let ink = match entry.status {
         AgentStatus::Idle => Ink::Faint,
         AgentStatus::Working => Ink::Busy,
-        AgentStatus::Paused | AgentStatus::Cooling => Ink::Bad,
+        AgentStatus::Paused | AgentStatus::Cooling | AgentStatus::Unable => Ink::Bad,
     };
     let mut at_it = match (entry.current_task, entry.stage, entry.at_it_ms) {
         (Some(task), Some(stage), Some(ms)) => format!("{task} {stage} for {}", span(ms)),

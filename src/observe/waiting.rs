@@ -319,6 +319,12 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
+    if let Some(why) = able().find_map(|agent| agent.unable.as_deref())
+        && able().all(|agent| agent.unable.is_some() || agent.is_paused)
+    {
+        let what = format!("{who}: {} cannot work: {}", names(&mut able()), first_line(why));
+        return Reason::new(On::Agent, what);
+    }
     if able().all(|agent| agent.is_paused) {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
         return Reason::new(On::Agent, what);

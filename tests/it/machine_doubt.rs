@@ -4,6 +4,7 @@ use pipeline::machine::attempt::Class;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId, Oid};
 use pipeline::machine::mode::Rollout;
+use pipeline::machine::settings::LauncherKind;
 use pipeline::machine::{Command, Effect, Observation};
 
 use crate::machine_cases::{short_machine, stands};
@@ -183,6 +184,26 @@ fn an_overload_starts_no_attempt_but_failures_count_and_landings_go_on() {
     m.see(overload(None));
     m.turns();
     assert_eq!(m.state.attempts.len(), 1);
+    m.state.check();
+}
+
+#[test]
+fn agents_in_tmux_get_no_work_while_it_is_missing() {
+    let mut m = short_machine(|settings| settings.agents[0].launcher = LauncherKind::Tmux);
+    let see = |m: &mut Machine, lacking: Option<&str>| {
+        m.see(Observation::TmuxSeen { lacking: lacking.map(str::to_owned) });
+    };
+    see(&mut m, Some("tmux is not there"));
+    let unable = m.state.agents.values().filter(|agent| agent.unable.is_some()).count();
+    assert_eq!(unable as u32, m.state.settings.agents[0].count);
+    m.add(&[new_task("A", &[])]);
+    stands(&m, &[("A", "ready impl")]);
+    assert!(m.state.is_idle(), "only a person can help");
+    see(&mut m, Some("tmux is 1.0"));
+    m.state.check();
+    see(&mut m, None);
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1")]);
     m.state.check();
 }
 

@@ -189,7 +189,7 @@ fn leaving_the_window_disturbs_nobody() {
     project.release("hold");
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
     assert_done(&project, ONE);
-    assert_eq!(project.runs(), ["A.work.1"]);
+    assert_eq!(project.runs(), ["A.work.1"], "{}", project.story());
 }
 
 /// Something is killed while the agent works: the attempt is lost, and done again.
@@ -295,6 +295,34 @@ fn person_is_told_and_never_typed_for() {
     assert_done(&project, ONE);
     assert!(!log(&project, "A.work.1").contains("Read TASK"));
     assert_eq!(project.git(&["show", "main:made"]), "x");
+}
+
+#[test]
+fn without_tmux_its_agents_get_no_work_and_it_is_said_why() {
+    let project = listener();
+    project.import(ONE);
+    let bin = project.dir().join("bin");
+    fs::create_dir(&bin).expect("a folder of programs");
+    for name in ["git", "sh"] {
+        let paths = std::env::var_os("PATH").expect("a path");
+        let file = std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|it| it.exists());
+        std::os::unix::fs::symlink(file.expect("it is there"), bin.join(name)).expect("a link");
+    }
+    let path = [("PATH", bin.to_str().expect("UTF-8"))];
+    let mut monitor = project.start_with(&["monitor", "--until-idle"], &path);
+    assert_eq!(monitor.end(&project), Some(1), "{}", project.story());
+    assert!(
+        monitor.said().contains("worker gets no work: tmux is not there"),
+        "{}",
+        monitor.said()
+    );
+    assert!(monitor.said().contains("worker cannot work: tmux is not there"), "{}", monitor.said());
+    assert_eq!(project.status()["agents"]["worker"]["status"], "unable");
+    let mut doctor = project.start_with(&["doctor"], &path);
+    assert_eq!(doctor.end(&project), Some(1));
+    assert!(doctor.said().contains("install tmux"), "{}", doctor.said());
+    run_to_the_end(&project, ONE);
+    assert!(project.ok(&["doctor"]).contains("ok       tmux: 3."));
 }
 
 #[test]

@@ -272,7 +272,9 @@ impl PaneRun {
         let is_ours =
             matches!(&hello, Some(Ok(KeeperReport::Hello { pid, .. })) if *pid == window.pid);
         let stat = if is_ours { proc::read_stat(window.pid)? } else { None };
-        if let (Some(stat), Some(connection)) = (stat, connection.take_if(|_| !is_gone)) {
+        if let Some(stat) = stat.filter(|_| !is_gone)
+            && let Some(connection) = connection.take()
+        {
             let _ = fs::remove_file(&self.place.socket);
             let shim = Leader { pid: stat.pid, start_ticks: stat.start_ticks };
             self.order(Link { connection, pane: window.pane, shim });

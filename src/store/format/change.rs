@@ -154,6 +154,9 @@ kinds! {
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
+    "ability_set" { name: AgentName, unable: Option<String> } => {
+        Change::Project(ProjectChange::AbilitySet { name, unable })
+    }
     "mode_switched" { to: Orchestration } => {
         Change::Project(ProjectChange::ModeSwitched { to })
     }

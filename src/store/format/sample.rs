@@ -321,6 +321,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
+        ability_set(),
+        ProjectChange::AbilitySet { name: AgentName::new("script"), unable: None },
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },
@@ -460,6 +462,11 @@ pub(super) fn breaker_set() -> ProjectChange {
     let (tasks, until) = (vec![TaskId::new("TASK-001")], Some(at(120_000)));
     let breaker = Box::new(Breaker { failures: 3, tasks, pauses: 1, until });
     ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
+}
+
+pub(super) fn ability_set() -> ProjectChange {
+    let unable = Some("tmux is not there".into());
+    ProjectChange::AbilitySet { name: AgentName::new("script"), unable }
 }
 
 pub(super) fn follow_set() -> LaneChange {
