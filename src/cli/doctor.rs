@@ -17,7 +17,6 @@ use crate::agent::rendezvous;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::Settings;
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
 use crate::store::lock::{FileLock, is_held};
@@ -271,24 +270,16 @@ fn settings(project: &Project) -> Finding {
             "pipeline.toml is gone; the adopted settings count",
             "write it anew or take it from git",
         ),
-        Ok(Some(bytes)) => match config::load(&String::from_utf8_lossy(&bytes)) {
-            Ok(loaded) if loaded.settings.agents.is_empty() => {
-                Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+        Ok(Some(bytes)) => {
+            match config::load_in(&project.layout.root, &String::from_utf8_lossy(&bytes)) {
+                Ok(loaded) if loaded.settings.agents.is_empty() => {
+                    Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+                }
+                Ok(_) => Finding::good("settings", "pipeline.toml is valid"),
+                Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
             }
-            Ok(loaded) => prompt_gone(project, &loaded.settings)
-                .unwrap_or_else(|| Finding::good("settings", "pipeline.toml is valid")),
-            Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
-        },
+        }
     }
-}
-
-/// Returns a finding about a stage's prompt file that is not there; `None` when all are.
-fn prompt_gone(project: &Project, settings: &Settings) -> Option<Finding> {
-    let is_gone = |name: &&String| !project.layout.root.join(name).is_file();
-    let mut prompts = settings.stages.iter().filter_map(|stage| stage.prompt.as_ref());
-    let gone = prompts.find(is_gone)?;
-    let remedy = "write it, or leave `prompt` out to use the built-in one";
-    Some(Finding::bad("settings", format!("there is no prompt `{gone}`"), remedy))
 }
 
 /// Tries a lock of our own on this very file system.

@@ -29,6 +29,7 @@ mod init;
 mod journal;
 mod keeper;
 mod monitor;
+mod prompt;
 mod serve;
 mod steer;
 mod views;
@@ -159,6 +160,7 @@ fn task(
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),
         TaskCommand::Diff(args) => return rim::task_diff(context, console, args),
+        TaskCommand::Prompt(args) => return rim::task_prompt(context, console, args),
     }
     Ok(Exit::Done)
 }

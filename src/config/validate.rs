@@ -1,6 +1,7 @@
 //! What names, paths and patterns must look like, and what several keys must agree on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use globset::GlobBuilder;
 
@@ -8,6 +9,7 @@ use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentGroup, Settings, Slice, Stage};
 
 use super::file::Read;
+use super::prompt_file;
 use super::reader::Section;
 
 /// Words that statuses, queues and worktree folders already use.
@@ -45,6 +47,16 @@ pub fn check(read: &mut Read<'_>) -> Vec<String> {
     check_protect(read);
     check_slice(read);
     warnings(&read.settings)
+}
+
+/// Looks at the prompt files of the project at `root`.
+pub fn check_prompts(read: &Read<'_>, root: &Path) {
+    for (stage, at) in read.settings.stages.iter().zip(&read.stages) {
+        let Some(name) = &stage.prompt else { continue };
+        if let Err(unusable) = prompt_file::read(root, name) {
+            at.wrong_file("prompt", name, &unusable.why);
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {

@@ -200,6 +200,7 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
         }
         AttemptChange::Started { at } => note_handoff(state, id, *at),
         AttemptChange::Prepared { tip: None, .. }
+        | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
         | AttemptChange::Exited { .. }
         | AttemptChange::Saved { .. }
@@ -224,6 +225,7 @@ fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
             attempt.started_at = Some(*at);
             attempt.tries = Tries::default();
         }
+        AttemptChange::Briefed { prompt } => attempt.prompt = Some(prompt.clone()),
         AttemptChange::StopRequested => attempt.is_stopping = true,
         AttemptChange::Exited { exit, verdict } => {
             attempt.exit = exit.as_deref().cloned();

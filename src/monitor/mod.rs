@@ -3,13 +3,13 @@
 //! [`cycle`] is the loop over any store, world and clock; [`world`] the real world: git, keepers,
 //! files. Nothing here decides what happens next; that is the machine's.
 
+pub mod brief;
 pub mod cycle;
 pub mod progress;
 pub mod run;
 pub mod view;
 pub mod world;
 
-mod brief;
 mod current;
 mod error;
 mod forecast;
@@ -20,6 +20,7 @@ mod overload;
 mod prepare;
 pub mod report;
 mod room;
+mod settings_file;
 mod sources;
 pub mod sweep;
 mod work;

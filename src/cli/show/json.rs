@@ -139,6 +139,8 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) leaked: u32,
     /// What it left.
     pub(super) commit: Option<&'a str>,
+    /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
+    pub(super) prompt: Option<&'a str>,
 }
 
 impl<'a> AttemptEntry<'a> {
@@ -161,6 +163,7 @@ impl<'a> AttemptEntry<'a> {
             rss_kib_max: exit.map(|exit| exit.rss_kib_max),
             leaked: exit.map_or(0, |exit| exit.leaked),
             commit: attempt.saved.as_ref().map(|commit| commit.as_str()),
+            prompt: attempt.prompt.as_deref(),
         }
     }
 }

@@ -92,6 +92,7 @@ mirror! {
         tries: Tries,
         outcome: Option<Outcome>,
         demand: Demand,
+        prompt: Option<String>,
     }
 }
 
