@@ -73,6 +73,10 @@ pub struct Context<'a> {
     pub file: &'a TaskFile,
     /// Where the agent finds its task file, as it would open it.
     pub path: &'a str,
+    /// Long names of all stages of the task, in order.
+    pub stages: &'a [&'a str],
+    /// The branch that holds what has landed; `None` without git.
+    pub landed: Option<&'a str>,
     /// Long name of the stage that CHANGES REQUESTED goes to; `None` where there is none.
     pub returns_to: Option<&'a str>,
     /// Commands that must pass in the worktree when it says that it is done.
@@ -123,7 +127,14 @@ pub fn render(role: &str, context: &Context<'_>) -> Prompt {
     let (task, title, stage) = (line(&file.task), line(&file.title), line(&file.stage));
     // Longer by what quotes it, and no more.
     let role = passage::markdown(role, 2 * ROLE_BYTES_MAX).text;
-    let mut text = format!("{role}\n# {task}: {title}\n\nStage: {stage}.\n");
+    let mut text = format!("{role}\n# {task}: {title}\n\nStage: {stage}.");
+    if context.stages.len() > 1 {
+        text.push_str(&format!(" All stages: {}.", line(&context.stages.join(", "))));
+    }
+    text.push('\n');
+    if let Some(landed) = context.landed {
+        text.push_str(&format!("What was done so far: `git diff {}...HEAD`\n", line(landed)));
+    }
     if file.is_resumed {
         section(&mut text, task_file::RESUMED, task_file::resumed(file));
     }
@@ -285,6 +296,8 @@ mod tests {
         let context = Context {
             file,
             path: "TASK-001.md",
+            stages: &["test", "supervisor"],
+            landed: Some("pipeline/landed"),
             returns_to: Some("test"),
             checks: &checks,
             landing_checks: &checks,
@@ -297,6 +310,8 @@ mod tests {
         Context {
             file,
             path: "TASK-A.md",
+            stages: &["test"],
+            landed: None,
             returns_to: None,
             checks: &[],
             landing_checks: &[],
@@ -312,7 +327,8 @@ mod tests {
         let Prompt { text, cut } = prompt(&file, built_in("supervisor"));
         let parts = [
             "You are the supervisor.",
-            "\n# TASK-001: words\n\nStage: supervisor.\n",
+            "\n# TASK-001: words\n\nStage: supervisor. All stages: test, supervisor.\n",
+            "`git diff pipeline/landed...HEAD`\n",
             "was cut short",
             "\n## The task\n\nwords\n",
             "### test\n\nwords\n",
@@ -342,7 +358,7 @@ mod tests {
         let file = TaskFile { task: "A".into(), ..TaskFile::default() };
         let text = render("Role.", &bare(&file)).text;
         let absent = ["From a person", "Blocked tasks", "request-changes", "Left out", "must pass"];
-        for part in absent.into_iter().chain(["cut short", "changed file", "Merge to"]) {
+        for part in absent.into_iter().chain(["cut short", "changed file", "git diff"]) {
             assert!(!text.contains(part), "{part} in {text}");
         }
     }
@@ -354,7 +370,7 @@ mod tests {
         assert!(text.len() <= PROMPT_BYTES_MAX, "{}", text.len());
         assert_eq!(status_line::last(text.as_bytes()), None, "{text}");
         let title = passage::single_line(&file.title, TITLE_CHARS_MAX);
-        assert!(text.contains(&format!("# TASK-001: {title}\n\nStage: supervisor.\n")), "{text}");
+        assert!(text.contains(&format!("# TASK-001: {title}\n\nStage: supervisor. ")), "{text}");
         let ends = ["`pipeline done`", "`pipeline block", "`pipeline fail", "`pipeline request-"];
         let rules = text.split_once("\n## How to finish\n").expect("the rules").1;
         assert!(ends.iter().all(|end| rules.contains(end)) && rules.ends_with("Then stop.\n"));

@@ -40,9 +40,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
         }
         Observation::Started { attempt, at } => {
-            with(state, attempt, &[AttemptPhase::Starting], |found| {
-                vec![of_attempt(&found.id, AttemptChange::Started { at: *at })]
-            })
+            with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
         }
         Observation::Exited { attempt, exit } => {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
@@ -168,6 +166,10 @@ fn prepared(
     }
     let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
     vec![of_attempt(&found.id, change)]
+}
+
+fn started(found: &Attempt, at: Time) -> Vec<Change> {
+    vec![of_attempt(&found.id, AttemptChange::Started { at })]
 }
 
 fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {

@@ -20,6 +20,8 @@ const BLOCKED_MAX: usize = 50;
 #[derive(Debug, Clone)]
 pub struct Brief {
     file: TaskFile,
+    stages: Vec<String>,
+    landed: String,
     returns_to: Option<String>,
     checks: Vec<String>,
     landing_checks: Vec<String>,
@@ -77,8 +79,11 @@ pub fn of_next(state: &State, settings: &Settings, task: &Task, stage: &Stage) -
     };
     let is_bare = settings.project.isolation == Isolation::None;
     let returns_to = stage::back_from(settings, task, Some(&stage.id()));
+    let passes = settings.stages.iter().filter(|stage| stage::applies(stage, task));
     Brief {
         file,
+        stages: passes.map(|stage| stage.name.clone()).collect(),
+        landed: settings.landing.branch.clone(),
         returns_to: returns_to.map(|stage| stage.as_str().to_owned()),
         checks: stage.checks.clone(),
         landing_checks: if is_bare { Vec::new() } else { settings.landing.checks.clone() },
@@ -135,8 +140,11 @@ impl Brief {
     #[must_use]
     pub fn prompt(&self, role: &Role) -> Prompt {
         let name = task_file::file_name(&self.file.task);
+        let stages: Vec<&str> = self.stages.iter().map(String::as_str).collect();
         let context = Context {
             file: &self.file,
+            stages: &stages,
+            landed: Some(&*self.landed).filter(|_| !self.is_bare),
             path: if self.is_bare { "$PIPELINE_TASK_FILE" } else { &name },
             returns_to: self.returns_to.as_deref(),
             checks: &self.checks,
