@@ -11,6 +11,7 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::proposal;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -76,6 +77,12 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         }
         Observation::OverloadSeen { what } => {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
+        }
+        Observation::Proposed { number, pairs } => {
+            proposal::answered(state, event.at, *number, pairs)
+        }
+        Observation::NotProposed { number, fault, why } => {
+            proposal::not_answered(state, event.at, *number, *fault, why)
         }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }

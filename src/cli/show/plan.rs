@@ -83,6 +83,7 @@ const fn as_if(assumed: Assumed) -> &'static str {
         Assumed::GoodBase => "the base were in order",
         Assumed::Room => "nothing were short on this machine",
         Assumed::Calm => "the load of this machine were within its limit",
+        Assumed::BuiltIn => "the built-in scheduler decided, not `scheduler.command`",
     }
 }
 

@@ -67,6 +67,8 @@ pub enum Assumed {
     Room,
     /// The machine is busier than it may be for a start; it was taken for calm.
     Calm,
+    /// An external scheduler decides; the built-in one stood in for it.
+    BuiltIn,
 }
 
 /// What the run would be.
@@ -165,6 +167,7 @@ fn is_left_out(state: &State, task: &Task) -> bool {
 fn alike(settings: &Settings, count: u32) -> Settings {
     let mut changed = settings.clone();
     changed.hash = format!("plan, {count} workers");
+    changed.scheduler.command.clear();
     // Names of agents and groups count as capabilities.
     let names = settings.agents.iter().flat_map(AgentGroup::names);
     let mut capabilities: Vec<String> = names.map(|name| name.as_str().to_owned()).collect();
@@ -231,5 +234,6 @@ fn one_more(settings: &Settings, place: usize) -> Settings {
     group.name.push_str(ONE_MORE);
     group.count = 1;
     changed.agents.push(group);
+    changed.scheduler.command.clear();
     changed
 }

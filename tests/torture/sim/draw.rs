@@ -200,6 +200,9 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
         group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
     }
     new.scheduler.escalate_after = 1 + more.below(2) as u32;
+    if more.permille(250) {
+        new.scheduler.command = vec!["scheduler".into()];
+    }
     let wide = Rollout::Production;
     project.rollout = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide][dice.below(6)];
     if dice.permille(100) {

@@ -20,6 +20,7 @@ use pipeline::sys::clock::Clock;
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::propose;
 use super::work::{What, of_effect};
 use super::world::{Order, Probe, Report, World};
 
@@ -86,6 +87,10 @@ impl Port for Door {
             Effect::Prepare { attempt, .. } => {
                 self.inherited.remove(attempt);
                 self.asked.extend(of_effect(effect, state).map(Asked::Git));
+            }
+            Effect::Propose { number } => {
+                let answer = propose::answer(state, *number, &mut self.dice);
+                self.asked.push(Asked::Git(What::Propose(Box::new(answer))));
             }
             Effect::Save { .. }
             | Effect::Advance { .. }
