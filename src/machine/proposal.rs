@@ -147,11 +147,8 @@ fn ask(state: &State, at: Time, room: usize) -> Choice {
     if schedule::pick(state, room.min(1)).assignments.is_empty() {
         // The time in which it could have proposed something begins anew.
         let is_over = proposal.declined_since.is_some();
-        let rest = Proposal {
-            phase: ProposalPhase::Rest,
-            declined_since: None,
-            ..proposal.clone()
-        };
+        let rest =
+            Proposal { phase: ProposalPhase::Rest, declined_since: None, ..proposal.clone() };
         let changes = if is_over { vec![set(rest)] } else { Vec::new() };
         return Choice::Made(Vec::new(), changes);
     }
@@ -223,12 +220,22 @@ fn take(state: &State, at: Time, taking: &Taking<'_>) -> Choice {
     Choice::Made(picked, changes)
 }
 
-/// Decides what an answer leads to; it is examined by the turn that follows.
-pub(super) fn answered(state: &State, at: Time, number: u64, pairs: &[Pair]) -> Step {
+/// Decides what an answer, or what kept it from coming, leads to; pairs are examined by the turn that
+/// follows.
+pub(super) fn answered(
+    state: &State,
+    at: Time,
+    number: u64,
+    answer: Result<&[Pair], (ProposalFault, &str)>,
+) -> Step {
     if let Some(step) = past(state, number) {
         return step;
     }
     let old = &state.proposal;
+    let pairs = match answer {
+        Ok(pairs) => pairs,
+        Err((fault, why)) => return Step::accept(faulted(state, at, fault, why.to_owned())),
+    };
     let proposal = if pairs.is_empty() {
         let mut told = old.told.clone();
         told.retain(|fault| *fault == ProposalFault::Declined);
@@ -241,18 +248,6 @@ pub(super) fn answered(state: &State, at: Time, number: u64, pairs: &[Pair]) -> 
         Proposal { phase, ..old.clone() }
     };
     Step::accept(vec![set(proposal)])
-}
-
-/// Decides what it leads to that there is no answer.
-pub(super) fn not_answered(
-    state: &State,
-    at: Time,
-    number: u64,
-    fault: ProposalFault,
-    why: &str,
-) -> Step {
-    let faulted = || Step::accept(faulted(state, at, fault, why.to_owned()));
-    past(state, number).unwrap_or_else(faulted)
 }
 
 /// Returns what follows where nobody waits for an answer any more; `None`: somebody does.
@@ -303,9 +298,12 @@ pub(super) fn apply(state: &mut State, proposal: &Proposal) {
 }
 
 /// Heeds that something has changed: what counts for who starts what is worth another question, and
-/// new settings are worth a new start.
+/// new settings or a new monitor, before which something may have been mended, a new start.
 pub(super) fn heed(state: &mut State, change: &Change) {
-    if let Change::Project(ProjectChange::SettingsAdopted { .. }) = change {
+    if let Change::Project(
+        ProjectChange::SettingsAdopted { .. } | ProjectChange::MonitorStarted { .. },
+    ) = change
+    {
         let proposal = &mut state.proposal;
         (proposal.faults, proposal.until) = (0, None);
         proposal.told.clear();

@@ -40,6 +40,8 @@ const TASKS_MAX: usize = 1000;
 const LOOKED_MAX: usize = 10_000;
 /// Most tasks of the built-in choice that are offered whatever else is.
 const PICKED_MAX: usize = 64;
+/// Columns shown of the command.
+const COMMAND_COLUMNS_MAX: usize = 50;
 /// Columns shown of what the command said.
 const SAID_COLUMNS_MAX: usize = 160;
 
@@ -145,21 +147,24 @@ impl Question {
         let Some(program) = self.command.first() else {
             return Err((ProposalFault::Failed, "`scheduler.command` is empty".into()));
         };
-        let heard = self.run(program).map_err(|error| {
-            (ProposalFault::Failed, format!("`{program}` cannot be started: {error}"))
+        let heard = self.run(program);
+        let shown = self.command.join(" ");
+        let shown = cut(&first_line(&shown), COMMAND_COLUMNS_MAX).into_owned();
+        let heard = heard.map_err(|error| {
+            (ProposalFault::Failed, format!("`{shown}` cannot be started: {error}"))
         })?;
         match heard {
             Heard::Late(_) => {
                 let limit = LIMIT.as_secs();
-                let why = format!("`{program}` gave no answer within {limit} s and was ended");
+                let why = format!("`{shown}` gave no answer within {limit} s and was ended");
                 Err((ProposalFault::Late, why))
             }
             Heard::Ended(output) if !output.status.success() => {
                 let (how, said) = (ended(output.status), last_line(&output.stderr));
-                Err((ProposalFault::Failed, format!("`{program}` {how}{said}")))
+                Err((ProposalFault::Failed, format!("`{shown}` {how}{said}")))
             }
             Heard::Ended(output) => parse(&output.stdout).map_err(|why| {
-                (ProposalFault::Unreadable, format!("the answer of `{program}`: {why}"))
+                (ProposalFault::Unreadable, format!("the answer of `{shown}`: {why}"))
             }),
         }
     }
@@ -232,9 +237,8 @@ fn text(state: &State, number: u64) -> String {
         })
     });
     let (mode, ready) = (orchestration(state.orchestration), state.index.counts.ready);
-    let mut text = format!(
-        "{{\"format\":{FORMAT},\"number\":{number},\"mode\":\"{mode}\",\"ready\":{ready}"
-    );
+    let mut text =
+        format!("{{\"format\":{FORMAT},\"number\":{number},\"mode\":\"{mode}\",\"ready\":{ready}");
     list(&mut text, "tasks", tasks);
     list(&mut text, "agents", free.map(|agent| free_agent(state, agent)));
     list(&mut text, "running", running);
@@ -329,5 +333,103 @@ fn free_agent<'a>(state: &'a State, agent: &'a Agent) -> FreeAgent<'a> {
         failed: agent.failed,
         idle_since: Stamp(agent.idle_since),
         last_task: agent.last_task.as_ref().map(TaskId::as_str),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::machine::Command;
+    use crate::observe::support::{Pipeline, settings, task};
+    use crate::store::format::golden::fault;
+
+    fn schema() -> Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("state/schema/scheduler.schema.json");
+        serde_json::from_str(&fs::read_to_string(path).expect("the schema")).expect("JSON")
+    }
+
+    fn misfit(part: &str, text: &str) -> Option<String> {
+        let (schema, text) = (schema(), serde_json::from_str(text).expect("JSON"));
+        fault(&schema, &schema["$defs"][part], &text)
+    }
+
+    /// A pipeline that works on A, with B, C and D ready, of which C waits for what A changes.
+    fn pipeline() -> Pipeline {
+        let mut settings = settings();
+        settings.scheduler.resources.insert("db".into(), 1500);
+        settings.stages = settings.stages[2..].to_vec();
+        settings.agents = settings.agents[2..].to_vec();
+        let mut tasks = ["A", "B", "C", "D"].map(|id| task(id, &[])).to_vec();
+        for (at, path) in [(0, "src/**"), (1, "b"), (2, "src/c"), (3, "d")] {
+            tasks[at].spec.touches = vec![path.into()];
+        }
+        tasks[3].spec.title = "Line\n{\"id\":\"X\"".into();
+        tasks[3].spec.resources.insert("db".into(), "0.5".into());
+        tasks[3].is_front = true;
+        let rest = tasks.split_off(1);
+        let mut pipeline = Pipeline::started(settings, tasks);
+        pipeline.send(Command::Pause);
+        pipeline.send(Command::AddTasks { tasks: rest });
+        pipeline.turn();
+        pipeline
+    }
+
+    #[test]
+    fn the_question_is_of_its_schema_and_offers_what_can_start() {
+        let pipeline = pipeline();
+        let text = text(&pipeline.state, 7);
+        assert_eq!(misfit("question", &text), None, "{text}");
+        let question: Value = serde_json::from_str(&text).expect("JSON");
+        let names = |list: &str, name: &str| -> Vec<String> {
+            let items = question[list].as_array().expect("a list").iter();
+            items.map(|item| item[name].as_str().expect("text").to_owned()).collect()
+        };
+        assert_eq!(names("tasks", "id"), ["D", "B"], "in order, and not what cannot start");
+        assert_eq!(names("running", "task"), ["A"]);
+        assert_eq!(names("agents", "name"), ["implementation-2", "supervisor"]);
+        assert_eq!((&question["ready"], &question["number"]), (&3.into(), &7.into()));
+        assert_eq!(question["tasks"][0]["resources"]["db"], "0.5");
+        let lines = text.lines().filter(|line| line.starts_with("{\"id\":"));
+        assert_eq!(lines.count(), 2, "a line for each task, whatever its title: {text}");
+    }
+
+    #[test]
+    fn answers_are_read_as_their_schema_says() {
+        let pair = r#"{"task":"A","agent":"impl-1"}"#;
+        let whole = format!(r#"{{"format":1,"assignments":[{pair}]}}"#);
+        let read = parse(format!(" {whole}\n").as_bytes()).expect("an answer");
+        assert_eq!((read[0].task.as_str(), read[0].agent.as_str()), ("A", "impl-1"));
+        assert_eq!(misfit("answer", &whole), None);
+        assert_eq!(parse(br#"{"assignments":[],"format":1}"#), Ok(Vec::new()));
+        let wrong = [
+            ("{}".to_owned(), "missing field `format`"),
+            (whole.replace('1', "2"), "its `format` is 2, expected 1"),
+            (whole.replace("\"format\"", "\"more\":1,\"format\""), "unknown field `more`"),
+            (whole.replace("\"task\"", "\"id\""), "unknown field `id`"),
+            (format!("{whole}{whole}"), "trailing characters"),
+            (whole.replace("\"A\"", "7"), "invalid type"),
+        ];
+        for (text, expected) in wrong {
+            let why = parse(text.as_bytes()).expect_err(&text);
+            assert!(why.contains(expected), "{text}: {why}");
+            let fits = serde_json::from_str::<Value>(&text)
+                .is_ok_and(|_| misfit("answer", &text).is_none());
+            assert!(!fits, "{text}");
+        }
+        for (name, expected) in [("a b", "task id `a b`"), ("../x", "task id `../x`")] {
+            let why = parse(whole.replace("\"A\"", &format!("\"{name}\"")).as_bytes());
+            assert!(why.as_ref().is_err_and(|why| why.contains(expected)), "{why:?}");
+        }
+        let why = parse(whole.replace("impl-1", "im\\u001bpl").as_bytes());
+        assert!(why.as_ref().is_err_and(|why| why.contains("agent `im")), "{why:?}");
+        let many = vec![pair; PAIRS_MAX + 1].join(",");
+        let why = parse(format!(r#"{{"format":1,"assignments":[{many}]}}"#).as_bytes());
+        assert_eq!(why, Err("4097 assignments, at most 4096 are taken".into()));
+        assert!(parse(&vec![b' '; ANSWER_BYTES_MAX]).is_err_and(|why| why.contains("longer")));
     }
 }

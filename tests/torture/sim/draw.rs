@@ -200,6 +200,7 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
         group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
     }
     new.scheduler.escalate_after = 1 + more.below(2) as u32;
+    new.scheduler.load_limit = if more.permille(400) { 1.0 } else { 0.0 };
     if more.permille(250) {
         new.scheduler.command = vec!["scheduler".into()];
     }

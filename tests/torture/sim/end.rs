@@ -28,6 +28,7 @@ fn may_launch(state: &State, now: Option<Time>) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
+        && state.overload.is_none()
         && turn::is_base_good(state)
         && now.is_none_or(|now| turn::launch_room(state, now) != Some(0))
         && !is_used_up
@@ -191,6 +192,7 @@ impl Run {
     /// Every task is final, or what it waits for is true. `is_freed`: people hold nothing up.
     fn explain(&self, is_freed: bool) {
         let state = &self.judge.state;
+        assert_eq!(state.overload, None, "I21: the load has fallen, and nobody looks");
         for task in state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task) {
             let is_held = !is_freed && (task.is_held || !gate::may_act(state, &task.id));
             let is_explained = match &task.phase {

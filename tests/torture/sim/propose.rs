@@ -62,9 +62,8 @@ fn nonsense(state: &State, dice: &mut Dice) -> Vec<Pair> {
     tasks.push(TaskId::new("nobody"));
     let mut agents: Vec<AgentName> = state.agents.keys().cloned().collect();
     agents.push(AgentName::new("nobody"));
-    let pairs = (0..1 + dice.below(4)).filter_map(|_| {
-        Some(Pair { task: dice.pick(&tasks)?, agent: dice.pick(&agents)? })
-    });
+    let pairs = (0..1 + dice.below(4))
+        .filter_map(|_| Some(Pair { task: dice.pick(&tasks)?, agent: dice.pick(&agents)? }));
     let mut pairs: Vec<Pair> = pairs.collect();
     pairs.extend(pairs.first().cloned());
     pairs
