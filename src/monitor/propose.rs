@@ -29,9 +29,9 @@ use crate::sys::child::{self, Heard};
 
 /// Of question and answer.
 const FORMAT: u32 = 1;
-/// How long an answer may take. Nothing starts meanwhile, so it is short; a program that has to be
-/// started first, an interpreter say, has ten times what it needs.
-const LIMIT: Duration = Duration::from_secs(2);
+/// How long an answer may take. Nothing starts meanwhile, so it is short; an interpreter that has to
+/// be started on a busy machine comes to its word.
+const LIMIT: Duration = Duration::from_secs(5);
 /// Longest answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Most tasks offered in one question.

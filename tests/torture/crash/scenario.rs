@@ -353,15 +353,19 @@ echo "{\"format\":1,\"assignments\":[{\"task\":\"$task\",\"agent\":\"architect\"
 fn scheduled(project: &Project) {
     with(project, &format!("{PILOT}[scheduler]\ncommand = [\"sh\", \"tools/scheduler.sh\"]\n"), 1);
     project.write("tools/scheduler.sh", SCHEDULER);
+    project.commit("A scheduler");
     project.ok(&["init"]);
     add(project, "A", "architect");
     add(project, "B", "architect");
 }
 
-/// Its order was followed, wherever it was asked once more.
+/// Its order was followed, wherever it was asked once more; unless it was too slow.
 fn is_scheduled(project: &Project) {
-    let runs = project.runs();
-    assert_eq!(runs.first().map(String::as_str), Some("B.arch.1"), "{runs:?}");
+    let log = project.log();
+    let is_late = log.iter().any(|entry| entry["kind"] == "proposal_faulted");
+    let first = log.iter().find(|entry| entry["purpose"] == "work");
+    let first = first.expect("something was begun");
+    assert!(is_late || first["task"] == "B", "{first}");
 }
 
 fn is_rotated(project: &Project) {
