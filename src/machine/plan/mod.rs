@@ -21,6 +21,10 @@ use forecast::Forecast;
 pub const ATTEMPTS_MAX: usize = 20_000;
 /// Attempts times agents: a decision looks at every agent that is free.
 const LOOKS_MAX: usize = 4_000_000;
+/// Tasks of a state that is planned for a quick look: it is copied, whatever is open of it.
+pub const OUTLOOK_TASKS_MAX: usize = 1_000;
+/// Attempts planned for a quick look.
+const OUTLOOK_ATTEMPTS_MAX: usize = 2_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
 /// Attempts planned in all to find out what one more agent of each group would save.
@@ -106,6 +110,40 @@ pub struct Plan {
     pub end: State,
     /// When the plan begins.
     pub from: Time,
+}
+
+/// When all is done that can be worked off, as things stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// So many milliseconds from now.
+    Ends { in_ms: u64 },
+    /// There is too much to plan for a quick look.
+    TooMuch,
+    /// Nothing moves, or only after somebody has done something.
+    Unknown,
+}
+
+/// Plans only as much as a quick look may cost. Cost: bounded by [`OUTLOOK_TASKS_MAX`] and
+/// [`OUTLOOK_ATTEMPTS_MAX`].
+#[must_use]
+pub fn outlook(state: &State, at: Time) -> Outlook {
+    let counts = state.index.counts;
+    if counts.unassigned + counts.ready + counts.wip + counts.landing == 0 {
+        return Outlook::Unknown;
+    }
+    if state.tasks.len() > OUTLOOK_TASKS_MAX {
+        return Outlook::TooMuch;
+    }
+    let attempts_max = attempts_max(state, Workers::Agents).min(OUTLOOK_ATTEMPTS_MAX);
+    let forecast = Forecast::run(state, at, None, attempts_max);
+    let is_as_it_stands = forecast.assumed.iter().all(|assumed| *assumed == Assumed::BuiltIn);
+    if forecast.schedule.is_empty() || !is_as_it_stands {
+        Outlook::Unknown
+    } else if forecast.is_cut {
+        Outlook::TooMuch
+    } else {
+        Outlook::Ends { in_ms: forecast.makespan_ms }
+    }
 }
 
 /// Returns how many attempts can be planned in a few seconds.
