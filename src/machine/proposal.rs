@@ -297,16 +297,18 @@ pub(super) fn apply(state: &mut State, proposal: &Proposal) {
     state.index.effects.extend(effect(&state.proposal));
 }
 
-/// Heeds that something has changed: what counts for who starts what is worth another question, and
-/// new settings or a new monitor, before which something may have been mended, a new start.
+/// Heeds that something has changed. What counts for who starts what is worth another question, and
+/// new settings are worth a new start; so is a new monitor: whoever was asked by the last one does
+/// not answer this one, and something may have been mended.
 pub(super) fn heed(state: &mut State, change: &Change) {
-    if let Change::Project(
-        ProjectChange::SettingsAdopted { .. } | ProjectChange::MonitorStarted { .. },
-    ) = change
-    {
+    if let Change::Project(ProjectChange::SettingsAdopted { .. }) = change {
         let proposal = &mut state.proposal;
         (proposal.faults, proposal.until) = (0, None);
         proposal.told.clear();
+    }
+    if let Change::Project(ProjectChange::MonitorStarted { .. }) = change {
+        let number = state.proposal.number;
+        apply(state, &Proposal { number, ..Proposal::default() });
     }
     if state.proposal.phase == ProposalPhase::Declined && counts(change) {
         state.proposal.phase = ProposalPhase::Rest;

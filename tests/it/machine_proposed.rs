@@ -324,3 +324,28 @@ fn the_launch_rate_holds_for_what_is_proposed() {
     answer(&mut m, &[("C", "w-3")]);
     assert_eq!((working(&m).len(), told(&m).len()), (3, 0));
 }
+
+#[test]
+fn a_new_monitor_asks_by_itself() {
+    let mut m = machine(|_| {});
+    m.add(&tasks(&["A"]));
+    m.turns();
+    fail(&mut m, ProposalFault::Failed);
+    m.run("A", End::Done);
+    m.land("A");
+    let started = || Observation::MonitorStarted { pid: 2, allows_red_base: false };
+    m.see(started());
+    m.add(&tasks(&["B"]));
+    m.turns();
+    assert_eq!(asked(&m), Some(2), "the pause is over");
+    // The one that asked is gone, and nothing may start.
+    m.must(Command::Pause);
+    m.see(started());
+    m.turns();
+    assert_eq!(asked(&m), None);
+    m.must(Command::Resume);
+    m.turns();
+    answer(&mut m, &[("B", "w-1")]);
+    assert_eq!(working(&m), works(&[("B", "w-1")]));
+    assert_eq!(m.state.proposal.number, 3);
+}

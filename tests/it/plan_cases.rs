@@ -5,7 +5,8 @@ use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Rollout;
 use pipeline::machine::plan::{
-    ATTEMPTS_MAX, Assumed, OUTLOOK_TASKS_MAX, Outlook, Plan, Workers, attempts_max, outlook, plan,
+    ATTEMPTS_MAX, Assumed, OUTLOOK_ATTEMPTS_MAX, Outlook, Plan, Workers, attempts_max, outlook,
+    plan,
 };
 use pipeline::machine::settings::Settings;
 use pipeline::machine::{Command, Observation};
@@ -224,8 +225,9 @@ fn a_quick_look_says_when_all_is_done_as_things_stand() {
     m.see(Observation::OverloadSeen { what: None });
     assert_eq!(look(&m), end);
     m.must(Command::HoldTasks { ids: vec![id("A"), id("B"), id("C")] });
-    assert_eq!(look(&m), Outlook::Unknown, "a person holds all");
-    m.add(&(0..OUTLOOK_TASKS_MAX).map(|n| new_task(&format!("N{n}"), &[])).collect::<Vec<_>>());
+    let running = Outlook::Ends { in_ms: 10 * MINUTE };
+    assert_eq!(look(&m), running, "what runs comes to its end, and a person holds the rest");
+    m.add(&(0..OUTLOOK_ATTEMPTS_MAX).map(|n| new_task(&format!("N{n}"), &[])).collect::<Vec<_>>());
     assert_eq!(look(&m), Outlook::TooMuch);
 }
 

@@ -22,9 +22,9 @@ pub const ATTEMPTS_MAX: usize = 20_000;
 /// Attempts times agents: a decision looks at every agent that is free.
 const LOOKS_MAX: usize = 4_000_000;
 /// Tasks of a state that is planned for a quick look: it is copied, whatever is open of it.
-pub const OUTLOOK_TASKS_MAX: usize = 1_000;
-/// Attempts planned for a quick look.
-const OUTLOOK_ATTEMPTS_MAX: usize = 2_000;
+const OUTLOOK_TASKS_MAX: usize = 5_000;
+/// Open tasks times stages that are planned for a quick look; each takes some 20 µs.
+pub const OUTLOOK_ATTEMPTS_MAX: usize = 2_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
 /// Attempts planned in all to find out what one more agent of each group would save.
@@ -128,13 +128,16 @@ pub enum Outlook {
 #[must_use]
 pub fn outlook(state: &State, at: Time) -> Outlook {
     let counts = state.index.counts;
-    if counts.unassigned + counts.ready + counts.wip + counts.landing == 0 {
+    let open = counts.unassigned + counts.ready + counts.wip + counts.landing;
+    if open == 0 {
         return Outlook::Unknown;
     }
-    if state.tasks.len() > OUTLOOK_TASKS_MAX {
+    let attempts_max = attempts_max(state, Workers::Agents).min(OUTLOOK_ATTEMPTS_MAX);
+    if state.tasks.len() > OUTLOOK_TASKS_MAX
+        || open.saturating_mul(state.settings.stages.len()) > attempts_max
+    {
         return Outlook::TooMuch;
     }
-    let attempts_max = attempts_max(state, Workers::Agents).min(OUTLOOK_ATTEMPTS_MAX);
     let forecast = Forecast::run(state, at, None, attempts_max);
     let is_as_it_stands = forecast.assumed.iter().all(|assumed| *assumed == Assumed::BuiltIn);
     if forecast.schedule.is_empty() || !is_as_it_stands {
