@@ -206,7 +206,7 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     let policies = [Policy::CriticalPath, Policy::Priority, Policy::Fifo, Policy::Shortest];
     new.scheduler.policy = policies[dice.below(4)];
     new.scheduler.resources.insert("db".into(), 1000 + 1000 * dice.below(2) as u64);
-    more(&mut new, Dice(dice.0 ^ 0x71e5));
+    let later = Dice(dice.0 ^ 0x71e5);
     let wide = Rollout::Production;
     project.rollout = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide][dice.below(6)];
     if dice.permille(100) {
@@ -217,5 +217,6 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
         // Lower limits would find tasks beyond them already.
         new.limits = old.limits.clone();
     }
+    more(&mut new, later);
     new
 }
