@@ -35,6 +35,7 @@ pub mod graph;
 pub mod overlap;
 pub mod plan;
 pub mod progress;
+pub mod proposal;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

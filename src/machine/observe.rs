@@ -11,6 +11,7 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::proposal::answered;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -27,10 +28,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::MonitorStarted { pid, allows_red_base } => {
             Step::accept(monitor_started(state, event, *pid, *allows_red_base))
         }
-        Observation::MonitorEnded { why } => {
-            let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
-            Step::accept(vec![project(change)])
-        }
+        Observation::MonitorEnded { why } => monitor_ended(event.at, why),
         Observation::Prepared { attempt, base, tip } => {
             with(state, attempt, &[AttemptPhase::Preparing], |found| {
                 prepared(state, event, found, base.as_ref(), tip.as_ref())
@@ -78,6 +76,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::OverloadSeen { what } => {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
+        Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
+        Observation::NotProposed { number, fault, why } => {
+            answered(state, event.at, *number, Err((*fault, why)))
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -100,6 +102,10 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+fn monitor_ended(at: Time, why: &str) -> Step {
+    Step::accept(vec![project(ProjectChange::MonitorEnded { why: why.to_owned(), at })])
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];

@@ -18,6 +18,7 @@ mod lane;
 mod outage;
 mod overload;
 mod prepare;
+mod propose;
 pub mod report;
 mod room;
 mod settings_file;
