@@ -425,7 +425,7 @@ mod tests {
             // Whatever comes before one that was cut is at its floor.
             let places =
                 SECTIONS.iter().map(|rule| cut.iter().any(|it| it.section == rule.heading));
-            let last = places.enumerate().filter(|(_, is_cut)| *is_cut).map(|(at, _)| at).last();
+            let last = places.enumerate().filter(|(_, is_cut)| *is_cut).map(|(at, _)| at).max();
             for rule in SECTIONS.iter().take(last.unwrap_or(0)) {
                 let whole = (rule.make)(file, WHOLE).text.len();
                 let is_cut = cut.iter().any(|it| it.section == rule.heading);

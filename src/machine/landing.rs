@@ -61,12 +61,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::LandingRaced { task, number, found } => {
             with(state, task, *number, |landing| raced(state, event, landing, found.as_ref()))
         }
-        Observation::Followed { to } => {
-            if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
-                return Step::note("the base is to follow elsewhere now");
-            }
-            Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
-        }
+        Observation::Followed { to } => followed(state, to),
         Observation::FollowRefused { to, why, behind, is_passing } => {
             follow_refused(state, event, to, why, *behind, *is_passing)
         }
@@ -88,6 +83,13 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
+}
+
+fn followed(state: &State, to: &Oid) -> Step {
+    if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
+        return Step::note("the base is to follow elsewhere now");
+    }
+    Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
 }
 
 /// Decides for the landing under way, if it is the one meant.

@@ -111,7 +111,12 @@ fn a_question_is_answered_beside_itself() {
     let zoo = Zoo::new(&one_stage("", 1, &script));
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(1));
-    zoo.ok(&["task", "retry", "T-1", "--note", "take b.db"]);
+    let long = format!("take b.db{}\nand say so\n", " ".repeat(99));
+    zoo.ok(&["task", "retry", "T-1", "--note", &long]);
+    holds(
+        &zoo.ok(&["task", "show", "T-1"]),
+        &["which of them?", "\nhint\ntake b.db", "\nand say so\n"],
+    );
     let shown = zoo.ok(&["task", "prompt", "T-1", "--stage", "implementation"]);
     assert_eq!(zoo.run().code, Some(0));
     let text = read(&zoo, "T-1.impl.2");
@@ -120,7 +125,7 @@ fn a_question_is_answered_beside_itself() {
         "T-1.impl.1 (blocked)",
         "which of them?\n",
         "I saw a.db and b.db.",
-        "## From a person\n\ntake b.db\n",
+        "## From a person\n\ntake b.db ",
     ];
     holds(&text, &parts);
     holds(&zoo.read("file.T-1.impl.2"), &parts);
