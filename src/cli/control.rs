@@ -12,8 +12,10 @@ use crate::machine::time::Time;
 use crate::machine::{Command, State};
 use crate::sys::clock;
 
-use super::args::{ModeCommand, RolloutArgs, RolloutCommand, StopArgs, SwitchArgs, right_command};
-use super::console::Console;
+use super::args::{
+    AgentCount, ModeCommand, RolloutArgs, RolloutCommand, StopArgs, SwitchArgs, right_command,
+};
+use super::console::{Console, Format};
 use super::error::Error;
 use super::gate::{self, Gate};
 use super::value;
@@ -55,6 +57,42 @@ pub fn resume_agent(
     name: &str,
 ) -> Result<(), Error> {
     plain(gate, console, Command::ResumeAgent { name: AgentName::new(name) })
+}
+
+/// Says how many agents a group has, and who leaves later.
+///
+/// # Errors
+/// As [`plain`].
+pub fn scale(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    group: &str,
+    to: AgentCount,
+) -> Result<(), Error> {
+    let count = match to {
+        AgentCount::Auto => None,
+        AgentCount::Exactly(count) => Some(count),
+    };
+    let sent = gate::send(gate, console, Command::ScaleAgents { group: group.into(), to: count })?;
+    let state = gate.state()?.0;
+    let Some(config) = state.settings.group(group) else { return Ok(()) };
+    let target = state.target(config).count;
+    let retiring: Vec<&str> = state
+        .agents
+        .values()
+        .filter(|agent| agent.is_retired && config.number_of(agent.name.as_str()).is_some())
+        .map(|agent| agent.name.as_str())
+        .collect();
+    if console.format == Format::Json {
+        return console.json(&json!({ "group": group, "target": target, "retiring": retiring }));
+    }
+    if !sent.changes.is_empty() {
+        console.note(&format!("`{group}`: {target} from now on"));
+        if !retiring.is_empty() {
+            console.note(&format!("after their task leave: {}", retiring.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns how the flags say that the monitor ends.

@@ -26,6 +26,7 @@ pub mod phase;
 
 pub mod changed;
 pub mod complexity;
+pub mod crew;
 pub mod effect;
 pub mod estimate;
 pub mod forecast;
@@ -36,6 +37,7 @@ pub mod overlap;
 pub mod plan;
 pub mod progress;
 pub mod retry;
+pub mod scale;
 pub mod schedule;
 pub mod stage;
 pub mod weigh;

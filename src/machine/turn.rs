@@ -16,6 +16,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::may_take;
@@ -57,6 +58,10 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
             return vec![project(ProjectChange::Weighed { at })];
         }
         assign(state, at, &mut nonces, &mut changes);
+    }
+    if changes.is_empty() {
+        let room = if may_launch(state) { room(state, at) } else { 0 };
+        changes = scale::decide(state, at, room);
     }
     changes
 }
@@ -182,7 +187,9 @@ fn announce(state: &State, changes: &mut Vec<Change>) {
         let Some(stage) = stage::first(&state.settings, &state.tasks[id]) else { continue };
         let agents = state.agents.values();
         let mut able = agents.filter(|a| schedule::can_serve(state, a, &stage, &spec.needs));
-        let agent = able.next().map(|agent| agent.name.clone());
+        let there = able.next().map(|agent| agent.name.clone());
+        let comes = || scale::next_name(state, &stage, &spec.needs).map(AgentName::new);
+        let agent = there.or_else(comes);
         changes.push(project(ProjectChange::WouldStart { id: id.clone(), stage, agent }));
     }
 }
@@ -347,7 +354,8 @@ pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     if !is_full || !may_launch(state) || attempts_left(state) == 0 {
         return None;
     }
-    let is_due = !schedule::pick(state, 1).assignments.is_empty();
+    let is_due =
+        !schedule::pick(state, 1).assignments.is_empty() || !scale::growth(state, 1).is_empty();
     is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
 }
 
@@ -377,14 +385,18 @@ fn attempts_left(state: &State) -> u32 {
     }
 }
 
+/// Returns how many attempts may start now, as far as numbers limit them.
+fn room(state: &State, at: Time) -> usize {
+    attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize
+}
+
 fn assign(
     state: &State,
     at: Time,
     nonces: &mut impl Iterator<Item = u128>,
     changes: &mut Vec<Change>,
 ) {
-    let room = attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
-    let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
+    let picked = schedule::pick(state, room(state, at).min(TURN_ITEMS_MAX));
     if let Some(id) = picked.current {
         changes.push(project(ProjectChange::CurrentTaskSet { id }));
     }
@@ -460,9 +472,12 @@ pub(super) fn landing_check(
     check
 }
 
-/// Returns the stages that no agent serves, in pipeline order.
+/// Returns the stages that no agent serves or will serve, in pipeline order.
 #[must_use]
 pub fn unserved_stages(state: &State) -> Vec<StageName> {
-    let served = |name: &StageName| state.agents.values().any(|a| a.stages.contains(name));
+    let served = |name: &StageName| {
+        let mut there = state.agents.values().filter(|agent| !agent.is_retired);
+        there.any(|agent| agent.stages.contains(name)) || scale::may_bring(state, name, &[], 0)
+    };
     state.settings.stages.iter().map(|stage| stage.id()).filter(|name| !served(name)).collect()
 }

@@ -15,6 +15,7 @@ mod machine_estimate;
 mod machine_order;
 mod machine_phase;
 mod machine_relined;
+mod machine_scale;
 mod machine_schedule;
 mod machine_support;
 mod monitor_forecast;

@@ -183,6 +183,7 @@ fn group(name: &str, stages: Vec<String>, count: u32) -> AgentGroup {
         name: name.to_owned(),
         stages,
         count,
+        scale_min: None,
         command: AgentCommand::Task,
         completion: Completion::Exit,
         env: BTreeMap::new(),
@@ -229,7 +230,7 @@ fn one_more(settings: &Settings, place: usize) -> Settings {
     changed.hash = format!("plan, one more {}", group.name);
     group.capabilities.push(group.name.clone());
     group.name.push_str(ONE_MORE);
-    group.count = 1;
+    (group.count, group.scale_min) = (1, None);
     changed.agents.push(group);
     changed
 }

@@ -11,6 +11,7 @@ use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
 use crate::machine::breaker::Breaker;
+use crate::machine::crew::Target;
 use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
@@ -83,6 +84,8 @@ mirror! {
         overload: Option<String>,
         pinned: Vec<Arc<Settings>>,
         weighing: Weighing,
+        targets: BTreeMap<String, Target>,
+        dismissed: BTreeMap<AgentName, Agent>,
     }
     derived { index }
 }
@@ -134,6 +137,8 @@ mirror! {
     }
     optional { last_task: Option<TaskId>, breaker: Breaker }
 }
+
+mirror! { struct Target { count: u32, is_by_hand: bool } }
 
 mirror! { struct Breaker {
     failures: u32,

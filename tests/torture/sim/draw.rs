@@ -81,6 +81,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         name: name.into(),
         stages,
         count: count as u32,
+        scale_min: None,
         command: AgentCommand::Shell("true".into()),
         completion,
         env: BTreeMap::new(),
