@@ -87,7 +87,12 @@ pub fn scale(
         return console.json(&json!({ "group": group, "target": target, "retiring": retiring }));
     }
     if !sent.changes.is_empty() {
-        console.note(&format!("`{group}`: {target} from now on"));
+        let how = if to == AgentCount::Auto && config.scale_min.is_some() {
+            "at first, then by queue length"
+        } else {
+            "from now on"
+        };
+        console.note(&format!("`{group}`: {target} {how}"));
         if !retiring.is_empty() {
             console.note(&format!("after their task leave: {}", retiring.join(", ")));
         }

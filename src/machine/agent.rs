@@ -22,6 +22,7 @@ pub struct Agent {
     pub completed: u64,
     pub failed: u64,
     pub busy_ms: u64,
+    /// Since when it has had nothing to do, or one that left while this one stayed.
     pub idle_since: Time,
     /// The task it has, or had last.
     pub last_task: Option<TaskId>,

@@ -347,7 +347,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
             agent.failed += 1;
         }
         if agent.is_retired {
-            crew::dismiss(state, &attempt.agent);
+            crew::dismiss(state, std::slice::from_ref(&attempt.agent));
         }
     }
     if let Some(checking) = &state.base.checking

@@ -155,20 +155,44 @@ fn free_slots<'a>(
 fn dismiss_idle(state: &mut State) {
     let gone = state.agents.values().filter(|agent| agent.is_retired && agent.attempt.is_none());
     let gone: Vec<AgentName> = gone.map(|agent| agent.name.clone()).collect();
-    for name in gone {
-        dismiss(state, &name);
+    dismiss(state, &gone);
+}
+
+/// Lets agents go that have nothing to do; where their group is still there, they may come back.
+pub(super) fn dismiss(state: &mut State, names: &[AgentName]) {
+    let gone: Vec<Agent> = names.iter().filter_map(|name| state.agents.remove(name)).collect();
+    for agent in &gone {
+        stand_in(state, agent);
+    }
+    for agent in gone {
+        forget(state, agent);
     }
 }
 
-/// Lets an agent go that has nothing to do; where its group is still there, it may come back.
-pub(super) fn dismiss(state: &mut State, name: &AgentName) {
-    let Some(mut agent) = state.agents.remove(name) else { return };
+/// The one idle longest takes the place of one that leaves by its number though it worked later, so
+/// that others do not leave because of the same idle one.
+fn stand_in(state: &mut State, gone: &Agent) {
+    let settings = Arc::clone(&state.settings);
+    let Some(group) = settings.group_of(&gone.name).filter(|group| state.is_scaling(group)) else {
+        return;
+    };
+    let is_its = |agent: &&mut Agent| {
+        agent.is_free() && group.number_of(agent.name.as_str()).is_some_and(|n| n <= group.count)
+    };
+    let longest = state.agents.values_mut().filter(is_its).min_by_key(|agent| agent.idle_since);
+    if let Some(agent) = longest.filter(|agent| agent.idle_since < gone.idle_since) {
+        agent.idle_since = gone.idle_since;
+    }
+}
+
+fn forget(state: &mut State, mut agent: Agent) {
+    let name = &agent.name;
     if let Some(until) = agent.breaker.until {
         state.index.cooling.remove(&(until, name.clone()));
     }
     if state.settings.group_of(name).is_some() {
         agent.is_retired = false;
-        state.dismissed.insert(name.clone(), agent);
+        state.dismissed.insert(agent.name.clone(), agent);
     }
 }
 

@@ -139,6 +139,25 @@ fn a_group_shrinks_after_a_minute_without_work_from_the_highest_number() {
 }
 
 #[test]
+fn one_idle_agent_costs_the_group_one() {
+    let mut m = machine(vec![scaling("w", 1, 4)], |_| {});
+    m.add(&tasks(&["A", "B", "C", "D"]));
+    for task in ["A", "B", "C", "D"] {
+        m.run(task, End::Done);
+        m.land(task);
+        m.pass_ms(10_000);
+    }
+    // The first has been idle for 40 s, the last for 10 s: they go at intervals of 10 s.
+    let mut left = Vec::new();
+    for _ in 0..8 {
+        m.pass_ms(10_000);
+        left.push(m.state.agents.len());
+    }
+    assert_eq!(left, [4, 3, 2, 1, 1, 1, 1, 1]);
+    assert_eq!(there(&m), "w-1");
+}
+
+#[test]
 fn short_pauses_between_tasks_let_nobody_go() {
     let mut m = machine(vec![scaling("w", 0, 3)], |_| {});
     for round in 0..20 {
@@ -169,6 +188,9 @@ fn a_busy_one_leaves_after_its_task_and_comes_back_as_it_went() {
     m.pass_ms(10 * MINUTE_MS);
     assert_eq!(there(&m), "w-1 w-2 (w-3)");
     let attempt = m.run("C", End::Fail);
+    assert_eq!(there(&m), "w-1 w-2");
+    m.must(Command::HoldTasks { ids: vec![id("C")] });
+    m.pass_ms(MINUTE_MS);
     assert_eq!(there(&m), "w-1 (w-2)");
     assert!(m.state.tasks[&id("C")].history.iter().any(|old| old.id == attempt));
     m.add(&tasks(&["D", "E", "F"]));

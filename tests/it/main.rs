@@ -22,6 +22,7 @@ mod monitor_forecast;
 mod monitor_kill;
 mod monitor_modes;
 mod monitor_run;
+mod monitor_scale;
 mod monitor_world;
 mod people;
 mod plan_cases;

@@ -27,7 +27,12 @@ pub(super) fn scale(state: &State, at: Time, name: &str, to: Option<u32>) -> Res
         let how = if old.is_by_hand { " by hand" } else { "" };
         return Ok(Step::note(format!("`{name}` has {}{how} already", agents(old.count))));
     }
-    let why = if is_by_hand { "by hand" } else { "by the settings" }.to_owned();
+    let why = match (is_by_hand, group.scale_min) {
+        (true, _) => "by hand",
+        (false, None) => "as the settings say",
+        (false, Some(_)) => "by queue length",
+    };
+    let why = why.to_owned();
     let change = ProjectChange::AgentsScaled { group: name.to_owned(), target, why, at };
     let changes = vec![project(change)];
     let answer = left_alone(state, &changes).map_or(Answer::Accept, Answer::Note);

@@ -143,6 +143,23 @@ fn plain() -> Settings {
     }
 }
 
+/// Draws who suits what, and who comes and goes; apart, so that old seeds draw the rest as ever.
+fn draw_crews(groups: &mut [AgentGroup], scheduler: &mut Scheduler, seed: u64) {
+    let mut more = Dice(seed ^ 0x71e5);
+    for group in groups.iter_mut() {
+        group.tier = 1 + more.below(3) as u32;
+        let words = ["simple", "moderate", "complex"].map(str::to_owned);
+        group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
+    }
+    scheduler.escalate_after = 1 + more.below(2) as u32;
+    for group in groups {
+        if more.permille(350) {
+            group.count = 1 + more.below(3) as u32;
+            group.scale_min = Some(more.below(group.count as usize + 1) as u32);
+        }
+    }
+}
+
 /// Draws settings; `old`: those they replace in a project that exists.
 pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     let mut new = plain();
@@ -193,14 +210,7 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     let policies = [Policy::CriticalPath, Policy::Priority, Policy::Fifo, Policy::Shortest];
     new.scheduler.policy = policies[dice.below(4)];
     new.scheduler.resources.insert("db".into(), 1000 + 1000 * dice.below(2) as u64);
-    // Drawn apart, so that old seeds draw the rest as ever.
-    let mut more = Dice(dice.0 ^ 0x71e5);
-    for group in &mut new.agents {
-        group.tier = 1 + more.below(3) as u32;
-        let words = ["simple", "moderate", "complex"].map(str::to_owned);
-        group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
-    }
-    new.scheduler.escalate_after = 1 + more.below(2) as u32;
+    draw_crews(&mut new.agents, &mut new.scheduler, dice.0);
     let wide = Rollout::Production;
     project.rollout = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide][dice.below(6)];
     if dice.permille(100) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::machine::State;
+use pipeline::machine::agent::Agent;
 use pipeline::machine::amount;
 use pipeline::machine::attempt::Attempt;
 use pipeline::machine::gate;
@@ -12,7 +13,7 @@ use pipeline::machine::mode::{Isolation, Orchestration};
 use pipeline::machine::overlap::any_overlap;
 use pipeline::machine::task::{Task, TaskPhase};
 
-use super::able::may_take;
+use super::able::{may_come, may_take};
 
 fn is_changing(state: &State, stage: &StageName) -> bool {
     let is_bare = state.settings.project.isolation == Isolation::None;
@@ -87,7 +88,8 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
     let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
-    there.any(|agent| may_take(state, agent, task, stage))
+    let takes = |agent: &Agent| may_take(state, agent, task, stage);
+    there.any(takes) || may_come(state).iter().any(takes)
 }
 
 /// Asserts that an attempt may start beside what runs, and says what it takes.
