@@ -255,6 +255,9 @@ mod tests {
                 Command::Agent(crate::cli::args::AgentCommand::Pause { name }) => {
                     super::pause_agent(memory, console, name)
                 }
+                Command::Agent(crate::cli::args::AgentCommand::Scale { group, to }) => {
+                    super::scale(memory, console, group, *to)
+                }
                 other => panic!("{other:?}"),
             };
             done.inspect_err(|error| console.error(error))
@@ -341,6 +344,25 @@ mod tests {
         assert!(err.contains("cannot switch to sequential mode in the time given"), "{err}");
         assert!(err.contains("agent `tester` is working on `a`"), "{err}");
         assert_eq!(memory.state.drain, None);
+    }
+
+    #[test]
+    fn groups_are_scaled_and_who_leaves_is_named() {
+        let mut memory = busy();
+        let said = "note: `tester`: 2 from now on\n";
+        assert_eq!(check(&mut memory, "agent scale tester 2", Format::Text).2, said);
+        let (code, _, err) = check(&mut memory, "agent scale tester 0", Format::Text);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("note: no agent serves `test` now"), "{err}");
+        assert!(err.ends_with("note: after their task leave: tester\n"), "{err}");
+        let json = "{\"group\":\"tester\",\"retiring\":[],\"target\":1}\n";
+        assert_eq!(check(&mut memory, "agent scale tester auto", Format::Json).1, json);
+        let (code, _, err) = check(&mut memory, "agent scale tester-1 3", Format::Text);
+        assert_eq!(code, 2);
+        assert!(err.contains("there is no group of agents `tester-1`"), "{err}");
+        let (code, _, err) = check(&mut memory, "agent scale tester-2 3", Format::Text);
+        assert_eq!(code, 2);
+        assert!(err.contains("hint: it is one agent; its group is `tester`"), "{err}");
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub(super) fn growth(state: &State, room: usize) -> BTreeMap<&str, (u32, usize)>
     let added = growing(state)
         .flat_map(|(place, group, count)| strangers(state, place, group, count, room));
     let added: Vec<Agent> = added.collect();
+    if added.is_empty() {
+        return wanted;
+    }
     let picked = schedule::pick_with(state, &added, room);
     // By place: how many tasks wait, and the highest number that one of them asks for by name.
     let mut waiting: BTreeMap<usize, (usize, u32)> = BTreeMap::new();

@@ -6,6 +6,7 @@ use pipeline::machine::change::ProjectChange;
 use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Orchestration;
+use pipeline::machine::plan::{self, Workers};
 use pipeline::machine::settings::{AgentGroup, Settings};
 use pipeline::machine::{Answer, Change, Command, next_deadline};
 
@@ -300,6 +301,20 @@ fn one_that_cools_down_is_no_help_and_others_come() {
     m.add(&tasks(&["D", "E"]));
     assert_eq!(there(&m), "w-1 w-2 w-3");
     assert_eq!(busy(&m), 2);
+}
+
+#[test]
+fn a_plan_counts_those_that_come() {
+    let mut m = machine(vec![scaling("w", 1, 4)], |_| {});
+    m.must(Command::PauseAgent { name: AgentName::new("w-1") });
+    m.must(Command::Pause);
+    m.add(&tasks(&["A", "B", "C", "D", "E", "F", "G", "H", "I"]));
+    let plan = plan::plan(&m.state, m.now, Workers::Agents, 100);
+    // One of the four is paused.
+    assert_eq!((plan.schedule.len(), plan.workers), (9, 3));
+    assert_eq!((plan.work_ms, plan.makespan_ms, plan.lower_bound_ms), (9, 3, 3));
+    assert_eq!(plan.busy_ms.values().sum::<u64>(), 9);
+    assert_eq!(plan.bottleneck.map(|(_, ms)| ms), Some(3));
 }
 
 #[test]

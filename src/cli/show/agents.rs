@@ -83,8 +83,33 @@ mod tests {
     use serde_json::Value;
 
     use super::{render_agents, render_agents_json};
+    use crate::machine::Command;
     use crate::observe::page::Page;
     use crate::observe::support::{Pipeline, settings, task};
+
+    #[test]
+    fn groups_say_how_many_there_are_where_that_is_not_plain() {
+        let mut settings = settings();
+        settings.agents[0].scale_min = Some(0);
+        let mut pipeline = Pipeline::started(settings, vec![task("A", &[])]);
+        let scale = |pipeline: &mut Pipeline, group: &str, to| {
+            pipeline.send(Command::ScaleAgents { group: group.into(), to: Some(to) });
+        };
+        scale(&mut pipeline, "test", 2);
+        scale(&mut pipeline, "architect", 0);
+        let text = render_agents(&pipeline.state, pipeline.now, Page::plain(100));
+        let groups = "\n\narchitect: 0 by hand, of 0 to 1 (pipeline agent scale architect auto)\n\
+                      test: 2 by hand, not 1 (pipeline agent scale test auto)\n";
+        assert!(text.ends_with(groups), "{text}");
+        assert!(text.contains("\narchitect         working (last)  A architect"), "{text}");
+        let json = render_agents_json(&pipeline.state, pipeline.now);
+        let json: Value = serde_json::from_str(&json).expect("a document");
+        assert_eq!(json["agents"][0]["retiring"], true);
+        let group = serde_json::json!({
+            "name": "architect", "target": 0, "min": 0, "max": 1, "by_hand": true, "retiring": 1
+        });
+        assert_eq!(json["groups"][0], group);
+    }
 
     #[test]
     fn each_agent_shows_what_it_is_at() {

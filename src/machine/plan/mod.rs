@@ -110,7 +110,11 @@ pub struct Plan {
 #[must_use]
 pub fn attempts_max(state: &State, workers: Workers) -> usize {
     let agents = match workers {
-        Workers::Agents => state.agents.len(),
+        Workers::Agents => {
+            let groups = state.settings.agents.iter().filter(|group| state.is_scaling(group));
+            let may_come = groups.map(|group| group.count as usize).sum::<usize>();
+            state.agents.len().max(may_come)
+        }
         Workers::Alike(count) => count as usize,
     };
     ATTEMPTS_MAX.min(LOOKS_MAX / agents.max(1)).max(agents)
