@@ -14,7 +14,7 @@ pub struct Agent {
     pub stages: Vec<StageName>,
     pub capabilities: Vec<String>,
     pub is_paused: bool,
-    /// No longer in the settings: ends what it has, gets nothing new.
+    /// No longer in the settings, or one too many: ends what it has, gets nothing new.
     pub is_retired: bool,
     pub attempt: Option<AttemptId>,
     /// The worktree slot for its next attempt.
@@ -22,6 +22,7 @@ pub struct Agent {
     pub completed: u64,
     pub failed: u64,
     pub busy_ms: u64,
+    /// Since when it has had nothing to do, or one that left while this one stayed.
     pub idle_since: Time,
     /// The task it has, or had last.
     pub last_task: Option<TaskId>,
@@ -29,6 +30,27 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Returns one that has done nothing yet and serves nothing.
+    #[must_use]
+    pub fn new(name: AgentName, slot: u32, at: Time) -> Self {
+        Self {
+            name,
+            group: 0,
+            stages: Vec::new(),
+            capabilities: Vec::new(),
+            is_paused: false,
+            is_retired: false,
+            attempt: None,
+            slot,
+            completed: 0,
+            failed: 0,
+            busy_ms: 0,
+            idle_since: at,
+            last_task: None,
+            breaker: Breaker::default(),
+        }
+    }
+
     /// Returns true when it may get an attempt now.
     #[must_use]
     pub fn is_free(&self) -> bool {

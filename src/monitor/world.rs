@@ -27,10 +27,11 @@ use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
+use crate::machine::agent::{BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
@@ -103,6 +104,11 @@ impl World for RealWorld {
         for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
             self.stop_setup(attempt);
         }
+        // Those of agents that have left leave too.
+        self.keepers.retain(|agent| {
+            [LANDING_AGENT, BASE_AGENT].contains(&agent)
+                || state.agents.contains_key(&AgentName::new(agent))
+        });
         self.current.write(&self.layout, state);
     }
 

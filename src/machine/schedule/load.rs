@@ -7,6 +7,7 @@ use super::paths::Paths;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
+use crate::machine::landing;
 use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
@@ -214,7 +215,10 @@ fn is_on_its_way(state: &State, task: &Task) -> bool {
         TaskPhase::Ready { .. } => state.is_open(task) && task.unserved.is_none(),
         TaskPhase::Working { .. } => true,
         TaskPhase::Landing { .. } => {
-            !task.is_held && task.approval.is_none() && gate::may_act(state, &task.id)
+            !task.is_held
+                && task.approval.is_none()
+                && gate::may_act(state, &task.id)
+                && !landing::is_shut(state)
         }
         TaskPhase::Waiting
         | TaskPhase::Blocked(_)

@@ -24,8 +24,7 @@ use crate::machine::state::State;
 /// attempts of others may fall on the same numbers for ever.
 pub const AGEING: u64 = 8;
 
-pub(super) fn pick(state: &State, room: usize) -> Picked {
-    let pool = Pool::of(state);
+pub(super) fn pick<'a>(state: &'a State, pool: Pool<'a>, room: usize) -> Picked {
     if pool.is_empty() {
         return Picked::default();
     }

@@ -100,7 +100,7 @@ mirror! { struct AgentGroup {
     capabilities: Vec<String>,
     tier: u32,
     complexity: Vec<String>,
-} }
+} optional { scale_min: Option<u32> } }
 
 mirror! { enum AgentCommand { Argv(words: Vec<String>), Shell(line: String), Task } }
 mirror! { words Completion { Marker, Exit } }

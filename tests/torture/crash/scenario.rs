@@ -119,6 +119,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "growing",
+        prepare: growing,
+        landed: &["A", "B", "C"],
+        check: has_grown,
+        ..PLAIN
+    },
+    Scenario {
+        name: "scale",
+        prepare: scaled,
+        begin: running,
+        args: SCALE,
+        again: scale_again,
+        landed: &["A", "B"],
+        check: |project| assert_eq!(target(project), 1),
+        ..PLAIN
+    },
+    Scenario {
         name: "checkpoint",
         prepare: long_journal,
         args: LONG,
@@ -162,6 +179,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
 const BODY_BYTES: usize = 240 * 1024;
@@ -319,6 +337,42 @@ fn draining(project: &Project) {
     });
     switch.kill();
     project.release("hold");
+}
+
+/// Three tasks for a group that has nobody yet.
+fn growing(project: &Project) {
+    pilot(project);
+    let text = settings(PILOT, 1).replace("count = 1", "scale = { min = 0, max = 3 }");
+    project.write("pipeline.toml", &text);
+    project.commit("Scaling");
+    ["A", "B", "C"].iter().for_each(|id| add(project, id, "architect"));
+}
+
+fn has_grown(project: &Project) {
+    let is_grown = |entry: &serde_json::Value| {
+        entry["kind"] == "agents_scaled" && entry["group"] == "architect" && entry["count"] == 3
+    };
+    assert!(project.log().iter().any(is_grown), "{}", project.story());
+}
+
+/// Two agents where the settings say one, each with a task.
+fn scaled(project: &Project) {
+    pilot(project);
+    project.ok(&["agent", "scale", "implementation", "2"]);
+    ["A", "B"].iter().for_each(|id| add(project, id, "implementation"));
+}
+
+fn scale_again(project: &Project) {
+    project.ok(SCALE);
+}
+
+/// Agents that the implementation's group is to have.
+fn target(project: &Project) -> u64 {
+    let list = project.ok(&["agent", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("agents are JSON");
+    let mut groups = list["groups"].as_array().expect("a list").iter();
+    let group = groups.find(|group| group["name"] == "implementation").expect("it is there");
+    group["target"].as_u64().expect("a number")
 }
 
 fn is_sequential(project: &Project) {
