@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 
 use super::demand::{self, Demand};
 use super::paths::Paths;
+use super::pool::has_agent;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
@@ -212,7 +213,11 @@ fn unlanded(state: &State) -> Paths<'_> {
 /// Returns true when the task goes on by itself until it has landed.
 fn is_on_its_way(state: &State, task: &Task) -> bool {
     match &task.phase {
-        TaskPhase::Ready { .. } => state.is_open(task) && task.unserved.is_none(),
+        TaskPhase::Ready { stage } => {
+            let demand = Demand::of(&state.settings, task, stage);
+            let is_possible = Obstacle::beyond(&state.settings, &demand).is_none();
+            state.is_open(task) && is_possible && has_agent(state, stage, &demand)
+        }
         TaskPhase::Working { .. } => true,
         TaskPhase::Landing { .. } => {
             !task.is_held

@@ -96,7 +96,10 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
 /// Returns true when a task has changed one of the paths, and nobody need do anything for it to land.
 fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
     let is_going_on = match &task.phase {
-        TaskPhase::Ready { .. } => state.index.is_unblocked(&task.id) && task.unserved.is_none(),
+        TaskPhase::Ready { stage } => {
+            let can_run = !is_beyond(state, task, stage) && has_agent(state, task, stage);
+            state.index.is_unblocked(&task.id) && can_run
+        }
         TaskPhase::Landing { .. } => {
             let base = &state.base;
             let is_red =
