@@ -227,6 +227,16 @@ pub struct Scheduler {
     pub load_limit: f64,
     /// Failed or empty attempts at a stage after which an agent of the next tier is asked.
     pub escalate_after: u32,
+    /// Worktrees kept ready ahead, times agents; `None`: not set (2).
+    pub prefetch: Option<f64>,
+}
+
+impl Scheduler {
+    /// Returns how many worktrees are kept ready ahead for each agent; 0: none.
+    #[must_use]
+    pub fn prefetch(&self) -> f64 {
+        self.prefetch.unwrap_or(2.0)
+    }
 }
 
 impl Default for Scheduler {
@@ -237,6 +247,7 @@ impl Default for Scheduler {
             resources: Amounts::new(),
             load_limit: 0.0,
             escalate_after: 2,
+            prefetch: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
+use super::ahead::Prefetch;
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
@@ -192,6 +193,7 @@ impl Monitor {
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             forecasts: Forecasts::default(),
+            prefetch: Prefetch::default(),
             threads: Arc::new(()),
         };
         let started_at = clock.now();
@@ -216,6 +218,9 @@ impl Monitor {
             _watcher: watcher,
             _signals: signals,
         };
+        if monitor.until == Until::Once {
+            monitor.cycle.world.prefetch.close();
+        }
         monitor.take_over(options.stop)?;
         Ok(monitor)
     }
@@ -673,6 +678,7 @@ impl Monitor {
 
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
+        self.cycle.world.prefetch.close();
         if matches!(end, Err(RunError::Fenced { .. })) {
             // Journal and view may be another monitor's by now.
             self.cycle.world.keepers.leave();

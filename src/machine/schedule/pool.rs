@@ -26,6 +26,18 @@ impl<'a> Pool<'a> {
         Self { state, free: free.collect() }
     }
 
+    /// Knows of no agent.
+    #[must_use]
+    pub fn empty(state: &'a State) -> Self {
+        Self { state, free: BTreeSet::new() }
+    }
+
+    /// Takes one agent for the only one there is, and for free.
+    #[must_use]
+    pub fn only(state: &'a State, agent: &'a Agent) -> Self {
+        Self { state, free: [&agent.name].into() }
+    }
+
     /// Returns true when nobody is free.
     #[must_use]
     pub fn is_empty(&self) -> bool {
