@@ -335,7 +335,7 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         resources,
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
-        prefetch: at.float_if("prefetch", 0.0..=1_000.0),
+        prefetch: Some(at.float("prefetch", 2.0, 0.0..=1_000.0)),
     };
     at.empty_later("command");
     at.finish();

@@ -161,22 +161,17 @@ impl<'a> Section<'a> {
 
     /// Returns a number within `range`.
     pub fn float(&mut self, key: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
-        self.float_if(key, range).unwrap_or(default)
-    }
-
-    /// Returns a number within `range`; `None` when not given, or reported.
-    pub fn float_if(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
-        let value = self.take(key)?;
+        let Some(value) = self.take(key) else { return default };
         let Some(number) = float_of(value.get_ref()) else {
             self.wrong_type(key, value, "a number");
-            return None;
+            return default;
         };
         if range.contains(&number) {
-            return Some(number);
+            return number;
         }
         let expected = format!("a number from {} to {}", range.start(), range.end());
         self.wrong_value(key, &number.to_string(), &expected);
-        None
+        default
     }
 
     /// Returns a boolean.

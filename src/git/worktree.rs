@@ -497,8 +497,8 @@ mod tests {
                 meddle(&case);
                 let request = SlotRequest { keep, is_ready: true, ..case.request(&case.tip) };
                 case.scratch.repo.prepare_slot(&request).unwrap();
-                case.assert_ready(&case.tip);
                 assert_eq!(index() == before, is_kept, "{name} {keep:?}");
+                case.assert_ready(&case.tip);
                 // What is wanted elsewhere is never found to be there already.
                 let request = SlotRequest { keep, is_ready: true, ..case.request(&other) };
                 case.scratch.repo.prepare_slot(&request).unwrap();

@@ -227,7 +227,7 @@ pub struct Scheduler {
     pub load_limit: f64,
     /// Failed or empty attempts at a stage after which an agent of the next tier is asked.
     pub escalate_after: u32,
-    /// Worktrees kept ready ahead, times agents; `None`: not set (2).
+    /// Worktrees kept ready ahead, times agents; `None`: adopted before there was such a setting (2).
     pub prefetch: Option<f64>,
 }
 

@@ -554,7 +554,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Forecasts, Input, Progress, RealWorld, Watch};
+    use super::{CurrentFile, Fault, Forecasts, Input, Prefetch, Progress, RealWorld, Watch};
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
