@@ -116,10 +116,7 @@ impl Repo {
         }
         clear_state(admin)?;
         let changed = self.changed_since_set_up(slot, admin, request.at)?;
-        if request.is_ready
-            && request.merge.is_none()
-            && self.is_as_left(gate, slot, admin, request)?
-        {
+        if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
             let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
@@ -172,22 +169,14 @@ impl Repo {
         Ok(Changed::Paths(paths))
     }
 
-    /// Returns whether a slot that was made ready is still: at its commit, no file changed, none added
-    /// but for `keep`, which is cleaned around as ever.
+    /// Returns whether a slot that was made ready is still: at its commit, no file changed, none added.
     fn is_as_left(
         &self,
-        gate: &Gate<'_>,
         slot: &Path,
         admin: &Path,
         request: &SlotRequest<'_>,
     ) -> Result<bool, GitError> {
-        let mut more = ["--untracked-files=normal", "--ignored"];
-        if !request.keep.is_empty() {
-            if self.clean(gate, slot, admin, request.keep)?.code != 0 {
-                return Ok(false);
-            }
-            more = ["--untracked-files=no", "--ignored=no"];
-        }
+        let more = ["--untracked-files=normal", "--ignored"];
         let (found, other) = self.status(slot, admin, &more)?;
         Ok(found == request.at.as_str() && other.is_empty())
     }
@@ -468,42 +457,33 @@ mod tests {
     #[test]
     fn a_slot_that_was_made_ready_is_only_looked_at_and_made_again_where_it_is_not() {
         let case = Case::new();
-        let keep = ["target".to_owned()];
         let other = case.scratch.commit_on(&case.tip, "a.txt", "other");
         type Meddle = fn(&Case);
-        // Whether the index stays as it was: without `keep`, and with it, where cleaning mends some.
-        let meddles: [(&str, Meddle, [bool; 2]); 6] = [
-            ("nothing", |_| {}, [true, true]),
-            ("changed", |case| case.write("a.txt", "changed"), [false, false]),
-            ("added", |case| case.write("new.txt", "new"), [false, true]),
-            ("ignored", |case| case.write("ignored/x", "x"), [false, true]),
-            (
-                "elsewhere",
-                |case| {
-                    let args = ["commit", "-q", "--allow-empty", "-m", "x"];
-                    case.scratch.git_in(&case.slot, args);
-                },
-                [false, false],
-            ),
-            ("gone", |case| fs::remove_dir_all(&case.slot).unwrap(), [false, false]),
+        let meddles: [(&str, Meddle); 6] = [
+            ("nothing", |_| {}),
+            ("changed", |case| case.write("a.txt", "changed")),
+            ("added", |case| case.write("new.txt", "new")),
+            ("ignored", |case| case.write("ignored/x", "x")),
+            ("elsewhere", |case| {
+                let args = ["commit", "-q", "--allow-empty", "-m", "x"];
+                case.scratch.git_in(&case.slot, args);
+            }),
+            ("gone", |case| fs::remove_dir_all(&case.slot).unwrap()),
         ];
         fs::write(case.scratch.root.join(".git/info/exclude"), "ignored\n").unwrap();
-        for (name, meddle, are_kept) in meddles {
-            for (keep, is_kept) in [&keep[..0], &keep].into_iter().zip(are_kept) {
-                case.prepare(&case.tip);
-                let index =
-                    || fs::metadata(case.admin().join("index")).unwrap().modified().unwrap();
-                let before = index();
-                meddle(&case);
-                let request = SlotRequest { keep, is_ready: true, ..case.request(&case.tip) };
-                case.scratch.repo.prepare_slot(&request).unwrap();
-                assert_eq!(index() == before, is_kept, "{name} {keep:?}");
-                case.assert_ready(&case.tip);
-                // What is wanted elsewhere is never found to be there already.
-                let request = SlotRequest { keep, is_ready: true, ..case.request(&other) };
-                case.scratch.repo.prepare_slot(&request).unwrap();
-                case.assert_ready(&other);
-            }
+        for (name, meddle) in meddles {
+            case.prepare(&case.tip);
+            let index = || fs::metadata(case.admin().join("index")).unwrap().modified().unwrap();
+            let before = index();
+            meddle(&case);
+            let request = SlotRequest { is_ready: true, ..case.request(&case.tip) };
+            case.scratch.repo.prepare_slot(&request).unwrap();
+            assert_eq!(index() == before, name == "nothing", "{name}");
+            case.assert_ready(&case.tip);
+            // What is wanted elsewhere is never found to be there already.
+            let request = SlotRequest { is_ready: true, ..case.request(&other) };
+            case.scratch.repo.prepare_slot(&request).unwrap();
+            case.assert_ready(&other);
         }
     }
 

@@ -336,7 +336,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         agent.idle_since = outcome.at;
         if has_fresh_slot {
             agent.give_up_slot(attempt.slot);
-        } else if attempt.started_at.is_some() && settings.scheduler.prefetch() > 0.0 {
+        } else if attempt.started_at.is_some() && settings.prefetch() > 0.0 {
             agent.turn_slots(attempt.slot);
         }
         agent.busy_ms += outcome.at.ms_since(attempt.assigned_at);

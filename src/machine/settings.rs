@@ -231,11 +231,16 @@ pub struct Scheduler {
     pub prefetch: Option<f64>,
 }
 
-impl Scheduler {
-    /// Returns how many worktrees are kept ready ahead for each agent; 0: none.
+impl Settings {
+    /// Returns how many worktrees are kept ready ahead for each agent; 0: none, and an agent has one.
+    ///
+    /// None where worktrees hold more than git puts there: setup and caches of a second one for each
+    /// agent cost far more than a checkout that is waited for.
     #[must_use]
     pub fn prefetch(&self) -> f64 {
-        self.prefetch.unwrap_or(2.0)
+        let is_plain = self.worktree.setup.is_empty() && self.worktree.keep.is_empty();
+        let is_due = is_plain && self.project.isolation == Isolation::Worktree;
+        if is_due { self.scheduler.prefetch.unwrap_or(2.0) } else { 0.0 }
     }
 }
 

@@ -34,7 +34,6 @@ pub struct Wanted {
     pub place: PathBuf,
     /// The commit.
     pub at: String,
-    pub keep: Vec<String>,
     /// Its branch will have moved: only worth it where there is no worktree at all.
     pub is_moving: bool,
 }
@@ -96,9 +95,9 @@ impl Prefetch {
         self.inner().wanted.retain(|wanted| wanted.place != place);
     }
 
-    /// Returns whether a place stands at the commit, cleaned but for `keep`; waits a little for what
-    /// is under way there, and ends it.
-    pub fn take(&self, place: &Path, at: &str, keep: &[String]) -> bool {
+    /// Returns whether a place was made ready at the commit; waits a little for what is under way
+    /// there, and then ends it.
+    pub fn take(&self, place: &Path, at: &str) -> bool {
         let mut inner = self.inner();
         let deadline = clock::monotonic() + PATIENCE;
         while let Some(stop) = inner.stop_of(place) {
@@ -111,7 +110,7 @@ impl Prefetch {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         let ready = inner.ready.remove(place);
-        ready.is_some_and(|ready| ready.at == at && ready.keep == keep)
+        ready.is_some_and(|ready| ready.at == at)
     }
 
     /// Ends what is under way, and begins nothing more.
@@ -210,7 +209,7 @@ fn make(wanted: &Wanted, repo: &Repo, stop: &Arc<Stop>) -> Result<bool, Fault> {
     let request = SlotRequest {
         path: &wanted.place,
         at: &oid(&wanted.at)?,
-        keep: &wanted.keep,
+        keep: &[],
         merge: None,
         is_ready: false,
     };

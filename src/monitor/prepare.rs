@@ -88,13 +88,14 @@ pub fn run(
     let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
     let at = oid(at)?;
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
-    let keep = &prepare.worktree.keep;
+    let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
     let ready = repo.prepare_slot(&SlotRequest {
         path: &prepare.places.dir,
         at: &at,
-        keep,
+        keep: &prepare.worktree.keep,
         merge: merge.as_ref(),
-        is_ready: prefetch.take(&prepare.places.dir, at.as_str(), keep),
+        // Of what is kept nothing was when it was made ready.
+        is_ready: is_ready && prepare.worktree.keep.is_empty(),
     })?;
     copy(prepare)?;
     if is_setup_due(&ready.changed) {

@@ -17,7 +17,7 @@ use super::lane;
 use super::outage::Outage;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
-use super::room::Guard;
+use super::room::{Guard, fault_of};
 use super::sources::{Input, Watched, watch_files, watch_signals};
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
@@ -176,7 +176,6 @@ impl Monitor {
         } else {
             open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
         };
-        let inherited = ledger.state().attempts.keys().cloned().collect();
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
@@ -188,7 +187,7 @@ impl Monitor {
             input: sender,
             progress,
             program_dir,
-            inherited,
+            inherited: ledger.state().attempts.keys().cloned().collect(),
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
@@ -218,15 +217,15 @@ impl Monitor {
             _watcher: watcher,
             _signals: signals,
         };
-        if monitor.until == Until::Once {
-            monitor.cycle.world.prefetch.close();
-        }
         monitor.take_over(options.stop)?;
         Ok(monitor)
     }
 
     /// The first transaction: settings, base, and that we are here; then looks for what runs.
     fn take_over(&mut self, stop: Option<StopKind>) -> Result<(), RunError> {
+        if self.until == Until::Once {
+            self.cycle.world.prefetch.close();
+        }
         let mut bodies: VecDeque<EventBody> = VecDeque::new();
         bodies.extend(self.read_config());
         let pid = std::process::id();
@@ -730,17 +729,6 @@ impl Monitor {
 
 fn is_start(body: &EventBody) -> bool {
     matches!(body, EventBody::Observation(Observation::Started { .. }))
-}
-
-/// Returns why something failed that was not an agent's doing.
-fn fault_of(body: &EventBody) -> Option<&str> {
-    let EventBody::Observation(seen) = body else { return None };
-    match seen {
-        Observation::AttemptFaulted { why, .. }
-        | Observation::LaneFaulted { why }
-        | Observation::Lost { why, .. } => Some(why),
-        _ => None,
-    }
 }
 
 fn on_exit(state: &State) -> OnExit {

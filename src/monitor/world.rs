@@ -113,7 +113,6 @@ impl World for RealWorld {
             place: self.layout.slot(&worktree.dir, ahead.agent.as_str(), ahead.slot),
             agent: ahead.agent,
             at: ahead.at.as_str().into(),
-            keep: worktree.keep.clone(),
             is_moving: ahead.is_moving,
         });
         self.prefetch.want(wanted.collect(), repo, &self.threads);

@@ -244,6 +244,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_no_longer_is_ended_with_its_group_or_never_started() {
+        let stop = Stop::new().expect("a descriptor");
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", "echo so far; sleep 600 & sleep 600"]).process_group(0);
+        let heard = std::thread::scope(|scope| {
+            let child = scope.spawn(|| output_within(&mut shell, Duration::from_secs(60), Some(&stop)));
+            assert!(!stop.is_raised());
+            stop.raise();
+            child.join().expect("it does not panic")
+        });
+        // Raised before the start there is an error.
+        if let Ok(heard) = heard {
+            assert!(matches!(heard, Heard::Ended(output) if !output.status.success()));
+        }
+        assert!(stop.is_raised());
+        let mut shell = command("true", Path::new("/"));
+        assert!(output_within(&mut shell, Duration::from_secs(60), Some(&stop)).is_err());
+    }
+
+    #[test]
     fn what_hangs_is_ended_with_its_group_and_what_it_said_is_kept() {
         // The output ends when the last of the group is gone.
         match run("echo so far; sleep 600 & sleep 600", Duration::from_millis(300)) {

@@ -12,7 +12,7 @@ use crate::machine::agent::Agent;
 use crate::machine::attempt::{Attempt, AttemptPhase, Class};
 use crate::machine::gate;
 use crate::machine::id::{AgentName, Oid, StageName, TaskId};
-use crate::machine::mode::{Isolation, Orchestration};
+use crate::machine::mode::Orchestration;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::task::Task;
@@ -32,12 +32,11 @@ pub struct Ahead {
 }
 
 /// Returns what agents would get next, one slot of each, those first that end first; no task twice,
-/// and no more than `scheduler.prefetch` says. Cost: live attempts.
+/// and no more than `Settings::prefetch` says. Cost: live attempts.
 #[must_use]
 pub fn ahead(state: &State) -> Vec<Ahead> {
-    let most = (state.settings.scheduler.prefetch() * state.agents.len() as f64) as usize;
-    let is_due = state.settings.project.isolation == Isolation::Worktree
-        && state.orchestration != Orchestration::Sequential
+    let most = (state.settings.prefetch() * state.agents.len() as f64) as usize;
+    let is_due = state.orchestration != Orchestration::Sequential
         && turn::may_launch(state)
         && turn::attempts_left(state) > 0;
     if most == 0 || !is_due {

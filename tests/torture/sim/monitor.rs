@@ -124,9 +124,7 @@ impl Port for Door {
         let has_git = state.settings.project.isolation == Isolation::Worktree;
         let mut wanted: BTreeMap<Place, Commit> = BTreeMap::new();
         let found = ahead(state);
-        assert!(
-            found.len() as f64 <= state.settings.scheduler.prefetch() * state.agents.len() as f64
-        );
+        assert!(found.len() as f64 <= state.settings.prefetch() * state.agents.len() as f64);
         let tasks: BTreeSet<&TaskId> = found.iter().map(|ahead| &ahead.task).collect();
         assert_eq!(tasks.len(), found.len(), "a task is prepared for twice");
         for ahead in &found {
