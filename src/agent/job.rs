@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::file::{self, Durability};
+use crate::sys::file::{self, Spare};
 
 /// The version of [`Job`], [`StartedRecord`] and [`ExitRecord`].
 pub const JOB_VERSION: u32 = 1;
@@ -196,12 +196,8 @@ impl StartedRecord {
     ///
     /// # Errors
     /// Any of create, write and rename.
-    pub fn write(&self, attempt_dir: &Path) -> io::Result<()> {
-        file::write_atomic(
-            &attempt_dir.join(STARTED_FILE),
-            &serde_json::to_vec(self)?,
-            Durability::Process,
-        )
+    pub fn write(&self, attempt_dir: &Path, spare: Option<Spare>) -> io::Result<()> {
+        Spare::put(spare, &attempt_dir.join(STARTED_FILE), &serde_json::to_vec(self)?)
     }
 }
 
@@ -219,12 +215,8 @@ impl ExitRecord {
     ///
     /// # Errors
     /// Any of create, write and rename.
-    pub fn write(&self, attempt_dir: &Path) -> io::Result<()> {
-        file::write_atomic(
-            &attempt_dir.join(EXIT_FILE),
-            &serde_json::to_vec(self)?,
-            Durability::Process,
-        )
+    pub fn write(&self, attempt_dir: &Path, spare: Option<Spare>) -> io::Result<()> {
+        Spare::put(spare, &attempt_dir.join(EXIT_FILE), &serde_json::to_vec(self)?)
     }
 }
 
@@ -270,7 +262,7 @@ mod tests {
             attempt_dir: dir.path().into(),
         };
         assert_eq!(ExitRecord::read(&attempt).expect("reads"), None);
-        record().write(dir.path()).expect("writes");
+        record().write(dir.path(), None).expect("writes");
         assert_eq!(ExitRecord::read(&attempt).expect("reads"), Some(record()));
         attempt.nonce = "bb".into();
         assert_eq!(ExitRecord::read(&attempt).expect("reads"), None);

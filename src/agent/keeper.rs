@@ -18,6 +18,7 @@ use super::process::{MarkerSeen, Run};
 use super::protocol::{Connection, Flow, KeeperReport, Order, decode};
 use super::rendezvous::KeeperInfo;
 use crate::sys::clock::{self, Clock, SystemClock};
+use crate::sys::file::Spare;
 use crate::sys::{fail, proc};
 
 /// How long a keeper waits for the first monitor.
@@ -41,11 +42,14 @@ pub struct KeeperOptions {
 #[derive(Debug)]
 struct Keeper {
     agent: String,
+    dir: PathBuf,
     marker_seen: MarkerSeen,
     info: KeeperInfo,
     listener: UnixListener,
     monitor: Option<Connection>,
     run: Option<Run>,
+    /// For the next record: of its start while nothing runs, then of its end.
+    spare: Option<Spare>,
     is_quitting: bool,
     first_monitor_by: Option<Instant>,
 }
@@ -80,11 +84,13 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     let _ = io::stdout().write_all(READY).and_then(|()| io::stdout().flush());
     let mut keeper = Keeper {
         agent: options.agent,
+        dir: options.dir,
         marker_seen: options.marker_seen,
         info,
         listener,
         monitor: None,
         run: None,
+        spare: None,
         is_quitting: false,
         first_monitor_by: Some(clock::monotonic() + FIRST_MONITOR_WAIT),
     };
@@ -99,12 +105,21 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
 impl Keeper {
     fn serve(&mut self) -> io::Result<()> {
         while !self.may_leave() {
+            self.make_spare();
             self.wait()?;
             self.accept()?;
             self.take_orders();
             self.advance()?;
         }
         Ok(())
+    }
+
+    /// Makes the file of the next record now, when nobody waits for it. Without one it is made then.
+    fn make_spare(&mut self) {
+        if self.spare.is_none() {
+            let dir = self.run.as_ref().map_or(&self.dir, |run| &run.job().attempt_dir);
+            self.spare = Spare::make(dir).ok();
+        }
     }
 
     fn may_leave(&self) -> bool {
@@ -190,7 +205,7 @@ impl Keeper {
             started_ms: SystemClock::start().now().as_ms(),
         };
         let begun = fail::point("keeper.started")
-            .and_then(|()| started.write(&job.attempt_dir))
+            .and_then(|()| started.write(&job.attempt_dir, self.spare.take()))
             .and_then(|()| Run::start(job, self.marker_seen));
         match begun {
             Ok(run) => {
@@ -246,7 +261,8 @@ impl Keeper {
 
     /// Leaves the record on disk, then reports it.
     fn conclude(&mut self, attempt: &AttemptRef, record: ExitRecord) {
-        let written = fail::point("keeper.exit").and_then(|()| record.write(&attempt.attempt_dir));
+        let written = fail::point("keeper.exit")
+            .and_then(|()| record.write(&attempt.attempt_dir, self.spare.take()));
         if let Err(error) = written {
             // The report still goes out; without a monitor the attempt counts as lost.
             let dir = attempt.attempt_dir.display();

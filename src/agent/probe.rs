@@ -94,7 +94,7 @@ mod tests {
             boot_id: proc::boot_id().expect("readable"),
             started_ms: 0,
         };
-        started.write(dir.path()).expect("writes");
+        started.write(dir.path(), None).expect("writes");
         assert_eq!(check(|_| false), Probe::Started(started));
         assert_eq!(check(|_| true), Probe::KeeperAlive);
         for garbled in ["torn", "", "\0\0", "[1]"] {

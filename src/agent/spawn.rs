@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::job::{Job, JobCommand};
@@ -27,42 +28,77 @@ pub(super) struct Main {
 /// # Errors
 /// What was tried and why it failed, as a fragment for people; nothing runs then.
 pub(super) fn spawn(job: &Job, index: usize, output: &OwnedFd) -> Result<Main, String> {
-    let dir = &job.dir;
-    let (program, args): (&str, Vec<&str>) = match job.commands.get(index) {
-        Some(JobCommand::Shell(text)) => ("sh", vec!["-c", text]),
-        Some(JobCommand::Argv(argv)) => match argv.split_first() {
-            Some((program, args)) => (program, args.iter().map(String::as_str).collect()),
-            None => return Err("cannot start an empty command".into()),
-        },
-        None => return Err("cannot start a job without commands".into()),
+    let start_by_name = |words: &[&str]| {
+        find_program(words[0], &job.dir, &job.env)
+            .and_then(|program| start(job, &program, words, output))
     };
-    let start = || -> io::Result<Main> {
-        let path = find_program(program, dir, &job.env)?;
-        let mut command = child::command(path, dir);
-        command.arg0(program).args(args).env_clear();
-        command.envs(job.env.iter().map(|(name, value)| (name, value)));
-        if let Some(stdin) = &job.stdin {
-            let file = File::open(stdin).map_err(|error| {
-                io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
-            })?;
-            command.stdin(Stdio::from(file));
-        }
-        command.stdout(Stdio::from(output.try_clone()?));
-        command.stderr(Stdio::from(output.try_clone()?));
-        fail::point("keeper.spawn")?;
-        let mut child = command.process_group(0).spawn()?;
-        let pid = Pid::from_child(&child);
-        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => Ok(Main { child, pid, fd }),
-            Err(error) => {
-                // Without a descriptor its exit could not be seen, so it must not run.
-                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-                let _ = child.wait();
-                Err(error.into())
+    let (words, started) = match job.commands.get(index) {
+        Some(JobCommand::Shell(line)) => {
+            let plain = plain_words(line).map(|words| {
+                // As a shell takes it, which a script sees in `$0`.
+                let started = start(job, Path::new(words[0]), &words, output);
+                (words, started)
+            });
+            match plain {
+                Some((words, started)) if !is_for_a_shell(&started) => (words, started),
+                Some(_) | None => {
+                    let words = vec!["sh", "-c", line];
+                    let started = start_by_name(&words);
+                    (words, started)
+                }
             }
         }
+        Some(JobCommand::Argv(argv)) if !argv.is_empty() => {
+            let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+            let started = start_by_name(&words);
+            (words, started)
+        }
+        Some(JobCommand::Argv(_)) => return Err("cannot start an empty command".into()),
+        None => return Err("cannot start a job without commands".into()),
     };
-    start().map_err(|error| format!("cannot start `{program}` in `{}`: {error}", dir.display()))
+    started
+        .map_err(|error| format!("cannot start `{}` in `{}`: {error}", words[0], job.dir.display()))
+}
+
+/// Returns true when nothing was executed, and a shell would say why or run it as a script.
+fn is_for_a_shell(started: &io::Result<Main>) -> bool {
+    let error = started.as_ref().err().and_then(Errno::from_io_error);
+    matches!(error, Some(Errno::NOENT | Errno::ACCESS | Errno::NOEXEC))
+}
+
+/// Starts `program`; the first of `words` is the name that it is given.
+fn start(job: &Job, program: &Path, words: &[&str], output: &OwnedFd) -> io::Result<Main> {
+    let mut command = child::command(program, &job.dir);
+    command.arg0(words[0]).args(&words[1..]).env_clear();
+    command.envs(job.env.iter().map(|(name, value)| (name, value)));
+    if let Some(stdin) = &job.stdin {
+        let file = File::open(stdin).map_err(|error| {
+            io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
+        })?;
+        command.stdin(Stdio::from(file));
+    }
+    command.stdout(Stdio::from(output.try_clone()?));
+    command.stderr(Stdio::from(output.try_clone()?));
+    fail::point("keeper.spawn")?;
+    let mut child = command.process_group(0).spawn()?;
+    let pid = Pid::from_child(&child);
+    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => Ok(Main { child, pid, fd }),
+        Err(error) => {
+            // Without a descriptor its exit could not be seen, so it must not run.
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            let _ = child.wait();
+            Err(error.into())
+        }
+    }
+}
+
+/// Returns the words of a shell line that is nothing but a program's path and plain arguments, which
+/// needs no shell: make(1) does likewise.
+fn plain_words(line: &str) -> Option<Vec<&str>> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@% ".contains(c);
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+    (words.first()?.contains('/') && line.chars().all(is_plain)).then_some(words)
 }
 
 /// Returns the file to execute for `program`: looked up here, since a search at exec is slower.
@@ -85,7 +121,18 @@ fn find_program(program: &str, dir: &Path, env: &[(String, String)]) -> io::Resu
 mod tests {
     use std::path::Path;
 
-    use super::find_program;
+    use super::{find_program, plain_words};
+
+    #[test]
+    fn only_what_any_shell_takes_word_by_word_goes_without_one() {
+        assert_eq!(plain_words("tools/x  -n 3 a=b"), None);
+        assert_eq!(plain_words("tools/x  -n 3 a,b"), Some(vec!["tools/x", "-n", "3", "a,b"]));
+        assert_eq!(plain_words("/bin/true"), Some(vec!["/bin/true"]));
+        for line in ["", " ", "exit 1", "true", "A=/b c", "/a $b", "/a 'b'", "/a\nb", "~/a", "/a*"]
+        {
+            assert_eq!(plain_words(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn program_is_looked_up_in_the_jobs_own_path() {

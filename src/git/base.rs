@@ -19,6 +19,8 @@ use crate::sys::file::{Durability, read_bounded, write_atomic};
 const NOTE: &str = "base-follow";
 /// Bound of that note: two paths' worth.
 const NOTE_BYTES_MAX: u64 = 16 * 1024;
+/// As many untracked files are moved away by one command; it is shown again while there are more.
+const SET_ASIDE_MAX: usize = 10;
 
 /// How the base's step towards what has landed ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,19 +210,46 @@ impl Repo {
         }
         match &found {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
-            Some(found) if self.is_ancestor(found, to)? => Ok(Follow::Refused {
-                why: format!("git cannot fast-forward `{}`", dir.display()),
-                // In the project itself the usual one does, which stays true when more lands.
-                command: (dir != self.root)
-                    .then(|| format!("git -C {} merge --ff-only {to}", quoted(dir))),
-                stderr: Stderr(reply.stderr),
-            }),
+            Some(found) if self.is_ancestor(found, to)? => {
+                let stderr = Stderr(reply.stderr);
+                let in_the_way = self.in_the_way(dir, found, to)?;
+                if !in_the_way.is_empty() {
+                    let why = format!("what is not tracked is in the way in `{}`", dir.display());
+                    let command = Some(set_aside_command(dir, &in_the_way, to));
+                    return Ok(Follow::Refused { why, command, stderr });
+                }
+                Ok(Follow::Refused {
+                    why: format!("git cannot fast-forward `{}`", dir.display()),
+                    // In the project itself the usual one does, which stays true when more lands.
+                    command: (dir != self.root)
+                        .then(|| format!("git -C {} merge --ff-only {to}", quoted(dir))),
+                    stderr,
+                })
+            }
             Some(_) | None => Ok(Follow::NotFastForward(found)),
         }
     }
 
-    /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds the gate, so temporary files found
-    /// there are of one that was killed.
+    /// Returns the untracked files of a checkout that stand where `to` brings new ones: a person's,
+    /// or what a fast-forward that failed half-way left.
+    fn in_the_way(&self, dir: &Path, found: &Oid, to: &Oid) -> Result<Vec<String>, GitError> {
+        let call = Call::read("git.base_added", dir)
+            .args(["diff-tree", "-r", "-z", "--no-renames", "--name-only", "--diff-filter=A"])
+            .args([found.as_str(), to.as_str()]);
+        let mut there = self.git.ok(call)?.texts();
+        there.retain(|path| fs::symlink_metadata(dir.join(path)).is_ok());
+        there.truncate(SET_ASIDE_MAX);
+        if there.is_empty() {
+            return Ok(there);
+        }
+        let call = Call::read("git.base_untracked", dir)
+            .args(["--literal-pathspecs", "ls-files", "-z", "--others", "--"])
+            .args(&there);
+        Ok(self.git.ok(call)?.texts())
+    }
+
+    /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds
+    /// the gate, so temporary files found there are of one that was killed.
     fn note_merge(&self, dir: Option<&Path>, to: &Oid) -> Result<(), GitError> {
         let path = self.gates_dir().join(NOTE);
         for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
@@ -329,6 +358,21 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
     )
 }
 
+/// Returns the command that moves untracked files out of the way and then fast-forwards. Ignored ones
+/// that it does not move, git would overwrite unless told.
+fn set_aside_command(dir: &Path, files: &[String], to: &Oid) -> String {
+    let mut command = format!("cd {}", quoted(dir));
+    for file in files {
+        let is_free = |aside: &String| fs::symlink_metadata(dir.join(aside)).is_err();
+        let mut asides = (1..=u32::MAX).map(|number| format!("{file}.aside-{number}"));
+        if let Some(aside) = asides.find(is_free) {
+            let (file, aside) = (quoted(file.as_ref()), quoted(aside.as_ref()));
+            command += &format!(" && mv -n -- {file} {aside}");
+        }
+    }
+    format!("{command} && git merge --ff-only --no-overwrite-ignore {to}")
+}
+
 /// Quotes a path for a POSIX shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
@@ -366,6 +410,10 @@ mod tests {
 
         fn write(&self, path: &str, text: &str) {
             fs::write(self.scratch.root.join(path), text).unwrap();
+        }
+
+        fn run(&self, line: &str) {
+            child::command("sh", &self.scratch.root).args(["-c", line]).output().unwrap();
         }
 
         fn text(&self, path: &str) -> Option<String> {
@@ -422,11 +470,25 @@ mod tests {
         case.write("new.txt", "untracked");
         let Follow::Refused { stderr, command, .. } = case.follow() else { panic!("followed") };
         assert!(stderr.0.contains("new.txt"), "{stderr}");
-        assert_eq!(command, None, "the usual one, told from the project's root");
+        assert!(command.is_some());
         case.write(".git/info/exclude", "new.txt\n");
-        assert!(matches!(case.follow(), Follow::Refused { .. }));
+        let Follow::Refused { command, .. } = case.follow() else { panic!("followed") };
         assert_eq!(case.text("new.txt").as_deref(), Some("untracked"));
         case.assert_untouched();
+
+        case.write("new.txt.aside-1", "older");
+        case.run(&command.expect("what moves it away"));
+        assert_eq!(
+            case.text("new.txt.aside-1").as_deref(),
+            Some("older"),
+            "nothing is overwritten"
+        );
+        assert_eq!(case.scratch.rev(MAIN), case.old);
+        let Follow::Refused { command, .. } = case.follow() else { panic!("followed") };
+        case.run(&command.expect("what moves it away"));
+        assert_eq!(case.scratch.rev(MAIN), case.to);
+        assert_eq!(case.text("new.txt.aside-1").as_deref(), Some("older"));
+        assert_eq!(case.text("new.txt.aside-2").as_deref(), Some("untracked"));
     }
 
     #[test]

@@ -234,7 +234,10 @@ impl<'a> Waits<'a> {
 
 fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
     let on = match obstacle {
-        Obstacle::Clash(_) | Obstacle::Beside(_) | Obstacle::NotAlone(_) => On::Conflict,
+        Obstacle::Clash(_)
+        | Obstacle::Unlanded(_)
+        | Obstacle::Beside(_)
+        | Obstacle::NotAlone(_) => On::Conflict,
         Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
     };
     Reason::new(on, obstacle.words())

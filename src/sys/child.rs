@@ -249,7 +249,8 @@ mod tests {
         let mut shell = command("sh", Path::new("/"));
         shell.args(["-c", "echo so far; sleep 600 & sleep 600"]).process_group(0);
         let heard = std::thread::scope(|scope| {
-            let child = scope.spawn(|| output_within(&mut shell, Duration::from_secs(60), Some(&stop)));
+            let child =
+                scope.spawn(|| output_within(&mut shell, Duration::from_secs(60), Some(&stop)));
             assert!(!stop.is_raised());
             stop.raise();
             child.join().expect("it does not panic")

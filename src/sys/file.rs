@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use tempfile::NamedTempFile;
 
 use super::fail;
 
@@ -27,7 +28,7 @@ pub enum Durability {
 /// Any of create, write, sync and rename; the old file then still stands.
 pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("a file at the root"))?;
-    let mut temp = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(dir)?;
+    let mut temp = Spare::make(dir)?.0;
     fail::point("file.write")?;
     temp.write_all(bytes)?;
     if durability == Durability::Power {
@@ -40,6 +41,36 @@ pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> io::Re
         sync_dir(dir)?;
     }
     Ok(())
+}
+
+/// An empty temporary file, made while there is time for it: most of what a small file costs. It is
+/// removed unless it is used.
+#[derive(Debug)]
+pub struct Spare(NamedTempFile);
+
+impl Spare {
+    /// Makes one in `dir`, named as in [`write_atomic`].
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub fn make(dir: &Path) -> io::Result<Self> {
+        tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(dir).map(Self)
+    }
+
+    /// Puts `bytes` at `path` as [`write_atomic`] does with [`Durability::Process`], by this file if
+    /// it still serves.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put(spare: Option<Self>, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        if let Some(Self(mut temp)) = spare
+            && fail::point("file.write_spare").and_then(|()| temp.write_all(bytes)).is_ok()
+            && temp.persist(path).is_ok()
+        {
+            return Ok(());
+        }
+        write_atomic(path, bytes, Durability::Process)
+    }
 }
 
 /// Makes the names in `dir` durable.

@@ -1,6 +1,7 @@
 //! Keepers, with real processes: what they run, what they end, and how they are found again.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -210,6 +211,26 @@ fn first_failing_command_ends_the_job() {
     let record = world.run(world.job("a1", &["echo one", "echo two; exit 3", "echo three"]));
     assert_eq!((record.code, record.command_index), (Some(3), 1));
     assert_eq!(world.log("a1"), "one\ntwo\n");
+}
+
+#[test]
+fn line_that_needs_no_shell_does_as_it_would_in_one() {
+    let world = World::new("plain");
+    let script = |name: &str, text: &str, mode: u32| {
+        fs::write(world.path(name), text).expect("writes");
+        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).expect("its mode");
+    };
+    script("tool", "#!/bin/sh\necho $0 $* $PPID\n", 0o755);
+    script("bare", "echo by a shell $1\n", 0o755);
+    script("closed", "#!/bin/sh\n", 0o644);
+    let lines = ["./tool 1,2  --x", "./bare 3", "./closed"];
+    let record = world.run(world.job("a1", &lines));
+    let log = world.log("a1");
+    assert_eq!((record.code, record.command_index), (Some(126), 2), "{log}");
+    let keeper = KeeperInfo::read(&world.keeper_dir()).expect("its note").pid;
+    assert!(log.starts_with(&format!("./tool 1,2 --x {keeper}\nby a shell 3\n")), "{log}");
+    let record = world.run(world.job("a2", &["./none"]));
+    assert_eq!((record.code, record.ended_by), (Some(127), EndedBy::Exit));
 }
 
 #[test]

@@ -219,3 +219,31 @@ fn in_sequential_mode_too_the_least_task_gets_its_turn() {
         assert!(took <= AGEING * (older + 1), "{took} tasks, {older} older");
     }
 }
+
+#[test]
+fn who_asks_for_one_agent_by_name_gets_its_turn_though_another_of_the_group_idles() {
+    let mut m = short_machine(|settings| settings.agents[0].count = 2);
+    let first = m.state.agents.keys().next().expect("two agents").to_string();
+    let asks = |mut new: NewTask| {
+        new.spec.needs = vec![first.clone()];
+        new
+    };
+    // The other one's turn comes, and with nothing for it, stays.
+    m.add(&[asks(ranked("busy", Priority::Low))]);
+    for number in 0..AGEING - 1 {
+        let name = format!("other{number}");
+        m.add(&[new_task(&name, &[])]);
+        m.run(&name, End::Done);
+    }
+    m.add(&[asks(ranked("low", Priority::Low))]);
+    let mut took = 0;
+    while m.stand("low").starts_with("ready") {
+        took += 1;
+        m.add(&[asks(ranked(&format!("new{took}"), Priority::Critical))]);
+        let task = at_work(&m).expect("the agent has work");
+        m.run(&task, End::Done);
+        assert!(took <= AGEING, "low starves");
+    }
+    m.state.check();
+    m.state.check();
+}

@@ -146,7 +146,7 @@ impl<'a> Round<'a> {
             Some(obstacle) => {
                 if !self.is_guess && obstacle.is_passing() && has_worker(self.state, stage, demand)
                 {
-                    self.load.reserve(id, demand);
+                    self.load.keep(id, demand, &obstacle);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }
                 false
@@ -168,7 +168,8 @@ impl<'a> Round<'a> {
     /// to the best agent.
     fn serve_oldest(&mut self) -> bool {
         while let Some(due) = self.due.pop() {
-            if !self.pool.has(due) || self.fruitless.contains(&due.group) {
+            let is_fruitless = self.fruitless.contains(&due.group) && !self.is_asked_for(due);
+            if !self.pool.has(due) || is_fruitless {
                 continue;
             }
             let Some((id, stage, demand, agent)) = self.oldest(due) else {
@@ -179,6 +180,13 @@ impl<'a> Round<'a> {
             return true;
         }
         false
+    }
+
+    /// Returns true when a ready task asks for just this agent, not any of its group.
+    fn is_asked_for(&self, agent: &Agent) -> bool {
+        let queues = agent.stages.iter().filter_map(|stage| self.state.index.ready.get(stage));
+        let mut demands = queues.flat_map(Queues::demands);
+        demands.any(|(demand, _)| demand.needs.iter().any(|need| agent.name.as_str() == need))
     }
 
     fn oldest(

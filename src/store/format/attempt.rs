@@ -103,6 +103,7 @@ mirror! {
         touches: Vec<String>,
         tier_min: u32,
         is_so_far: bool,
+        is_fresh: bool,
     }
 }
 

@@ -175,8 +175,9 @@ impl Case {
         assert_eq!(monitor.end(project), Some(0), "{}", project.story());
     }
 
-    /// A fast-forward of the user's checkout that was killed half-way is the user's to finish: it
-    /// must be told, with a command that does. Returns whether there was one.
+    /// A fast-forward of the user's checkout that was killed half-way, or whose git failed and left
+    /// new files behind, is the user's to finish: it must be told, with a command that does. Returns
+    /// whether there was one.
     fn finish_fast_forward(&self) -> bool {
         let project = &self.project;
         if !project.path(".git").is_dir() || check::checkout_dirt(project).is_empty() {
@@ -187,7 +188,7 @@ impl Case {
         let command = status["landing"]["next"].as_str().unwrap_or_default();
         let why = status["landing"]["why"].as_str().unwrap_or_default();
         assert!(
-            why.contains("killed half-way"),
+            why.contains("killed half-way") || why.contains("not tracked is in the way"),
             "{dirt:?} is not told: {why}\n{}",
             project.story()
         );
@@ -195,6 +196,13 @@ impl Case {
         let done = shell.args(["-c", command]).output().expect("a shell");
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(done.status.success(), "`{command}`: {said}");
+        for line in dirt {
+            // What git left was moved aside, and that is looked at and thrown away.
+            let aside = project.path(&format!("{}.aside-1", line.trim_start_matches("?? ")));
+            if aside.exists() {
+                fs::remove_file(aside).expect("it is there");
+            }
+        }
         project.ok(MONITOR);
         true
     }
