@@ -360,8 +360,8 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
         command: scheduler_command(&mut at),
+        prefetch: Some(at.float("prefetch", 2.0, 0.0..=1_000.0)),
     };
-    at.number_later("prefetch", 2.0);
     at.finish();
     scheduler
 }

@@ -306,7 +306,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
             ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
-            ("[scheduler]\nprefetch = 3", "prefetch = 3"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),

@@ -17,8 +17,11 @@ pub struct Agent {
     /// No longer in the settings, or one too many: ends what it has, gets nothing new.
     pub is_retired: bool,
     pub attempt: Option<AttemptId>,
-    /// The worktree slot for its next attempt.
+    /// The worktree slot of its attempt, or for its next one. No slot that it ever had has a greater
+    /// number than this and `spare`.
     pub slot: u32,
+    /// The slot that it had before and may have again; `None`: there is none.
+    pub spare: Option<u32>,
     pub completed: u64,
     pub failed: u64,
     pub busy_ms: u64,
@@ -42,6 +45,7 @@ impl Agent {
             is_retired: false,
             attempt: None,
             slot,
+            spare: None,
             completed: 0,
             failed: 0,
             busy_ms: 0,
@@ -61,6 +65,29 @@ impl Agent {
     #[must_use]
     pub fn may_work(&self) -> bool {
         !self.is_paused && !self.is_retired
+    }
+
+    /// Returns the slot that its next attempt gets when the present one, in `slot`, ends well and
+    /// slots take turns.
+    #[must_use]
+    pub fn slot_after(&self) -> u32 {
+        self.spare.unwrap_or(self.slot + 1)
+    }
+
+    /// Goes on to the slot that can be made ready while the one of the last attempt is in use.
+    pub(super) fn turn_slots(&mut self, used: u32) {
+        if self.slot == used {
+            self.slot = self.slot_after();
+        }
+        self.spare = Some(used);
+    }
+
+    /// Goes on to a slot never used: something may still be at work in the one of the last attempt,
+    /// or what that left may be nowhere else. It is not used again.
+    pub(super) fn give_up_slot(&mut self, used: u32) {
+        let fresh = self.slot.max(self.spare.unwrap_or(0)) + 1;
+        self.spare = [Some(self.slot), self.spare].into_iter().flatten().find(|slot| *slot != used);
+        self.slot = fresh;
     }
 
     /// Returns true when it has all of `needs`.

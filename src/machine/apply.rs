@@ -341,10 +341,15 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         note_duration(state, &attempt, outcome.at);
         state.weighing.completed += 1;
     }
+    let settings = Arc::clone(&state.settings);
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
-        agent.slot += u32::from(has_fresh_slot);
+        if has_fresh_slot {
+            agent.give_up_slot(attempt.slot);
+        } else if attempt.started_at.is_some() && settings.prefetch() > 0.0 {
+            agent.turn_slots(attempt.slot);
+        }
         agent.busy_ms += outcome.at.ms_since(attempt.assigned_at);
         if outcome.class == Class::Completed {
             agent.completed += 1;

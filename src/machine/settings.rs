@@ -300,6 +300,21 @@ pub struct Scheduler {
     pub escalate_after: u32,
     /// Program and arguments of an external scheduler; empty: the built-in one decides.
     pub command: Vec<String>,
+    /// Worktrees kept ready ahead, times agents; `None`: adopted before there was such a setting (2).
+    pub prefetch: Option<f64>,
+}
+
+impl Settings {
+    /// Returns how many worktrees are kept ready ahead for each agent; 0: none, and an agent has one.
+    ///
+    /// None where worktrees hold more than git puts there: setup and caches of a second one for each
+    /// agent cost far more than a checkout that is waited for.
+    #[must_use]
+    pub fn prefetch(&self) -> f64 {
+        let is_plain = self.worktree.setup.is_empty() && self.worktree.keep.is_empty();
+        let is_due = is_plain && self.project.isolation == Isolation::Worktree;
+        if is_due { self.scheduler.prefetch.unwrap_or(2.0) } else { 0.0 }
+    }
 }
 
 impl Default for Scheduler {
@@ -311,6 +326,7 @@ impl Default for Scheduler {
             load_limit: 0.0,
             escalate_after: 2,
             command: Vec::new(),
+            prefetch: None,
         }
     }
 }

@@ -319,7 +319,7 @@ pub fn is_base_good(state: &State) -> bool {
     is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 
-fn may_launch(state: &State) -> bool {
+pub(super) fn may_launch(state: &State) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
@@ -385,7 +385,7 @@ pub(super) fn is_declined(state: &State) -> bool {
 }
 
 /// Returns how many attempts this run may still add.
-fn attempts_left(state: &State) -> u32 {
+pub(super) fn attempts_left(state: &State) -> u32 {
     match state.settings.limits.attempts_per_run {
         0 => u32::MAX,
         per_run => per_run.saturating_sub(state.monitor.attempts),

@@ -1,13 +1,14 @@
 //! What runs, as far as it keeps other work from starting beside it.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use super::demand::{self, Demand};
 use super::paths::Paths;
 use super::pool::has_agent;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::gate;
-use crate::machine::id::{StageName, TaskId};
+use crate::machine::id::{AttemptId, StageName, TaskId};
 use crate::machine::landing;
 use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
@@ -97,6 +98,12 @@ impl<'a> Load<'a> {
     /// Looks at what runs. Cost: live attempts.
     #[must_use]
     pub fn of(state: &'a State) -> Self {
+        Self::without(state, &BTreeSet::new())
+    }
+
+    /// Looks at what runs, as though these attempts had ended.
+    #[must_use]
+    pub fn without(state: &'a State, ended: &BTreeSet<&AttemptId>) -> Self {
         let mut load = Self {
             state,
             taken: Amounts::new(),
@@ -105,7 +112,8 @@ impl<'a> Load<'a> {
             alone: None,
             running: Vec::new(),
         };
-        for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
+        let live = state.attempts.values().filter(|attempt| attempt.is_work());
+        for attempt in live.filter(|attempt| !ended.contains(&attempt.id)) {
             if let (Some(id), Some(stage)) = (&attempt.task, attempt.stage()) {
                 load.start(id, stage, &attempt.demand);
             }

@@ -1,5 +1,6 @@
 //! Who gets what: a pure pick from the ready tasks. A new mode is one file and one arm here.
 
+mod ahead;
 pub mod demand;
 pub mod load;
 mod parallel;
@@ -15,6 +16,7 @@ use super::id::{AgentName, StageName, TaskId};
 use super::mode::Orchestration;
 use super::state::State;
 
+pub use ahead::{Ahead, ahead};
 pub use parallel::AGEING;
 use pool::Pool;
 

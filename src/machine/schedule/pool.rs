@@ -27,6 +27,18 @@ impl<'a> Pool<'a> {
         Self { state, free: free.map(|agent| (&agent.name, agent)).collect() }
     }
 
+    /// Knows of no agent.
+    #[must_use]
+    pub fn empty(state: &'a State) -> Self {
+        Self { state, free: BTreeMap::new() }
+    }
+
+    /// Takes one agent for the only one there is, and for free.
+    #[must_use]
+    pub fn only(state: &'a State, agent: &'a Agent) -> Self {
+        Self { state, free: [(&agent.name, agent)].into() }
+    }
+
     /// Returns true when nobody is free.
     #[must_use]
     pub fn is_empty(&self) -> bool {

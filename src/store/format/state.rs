@@ -157,7 +157,7 @@ mirror! {
         busy_ms: u64,
         idle_since: Time,
     }
-    optional { last_task: Option<TaskId>, breaker: Breaker }
+    optional { last_task: Option<TaskId>, breaker: Breaker, spare: Option<u32> }
 }
 
 mirror! { struct Target { count: u32, is_by_hand: bool } }

@@ -14,6 +14,11 @@ if grep -q 'Merge to finish' "$PIPELINE_TASK_FILE"; then
 fi
 case "$PIPELINE_TASK_ID" in
 FAILS) [ -e "$E2E_DIR/failed" ] || { touch "$E2E_DIR/failed"; exit 3; } ;;
+AHEAD-1)
+    # The worktree of the next one is made meanwhile, unless there is none to come.
+    n=0
+    until [ -e ../1/a.txt ] || [ $n = 100 ]; do sleep 0.02; n=$((n + 1)); done
+    ;;
 TWO-*)
     touch "$E2E_DIR/begun-$PIPELINE_TASK_ID"
     until [ -e "$E2E_DIR/begun-TWO-1" ] && [ -e "$E2E_DIR/begun-TWO-2" ]; do sleep 0.02; done
@@ -101,6 +106,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: base_followed,
         ..PLAIN
     },
+    Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
         name: "cancel",
@@ -302,6 +308,14 @@ fn conflict(project: &Project) {
     project.ok(&["init"]);
     add(project, "TWO-1", "implementation");
     add(project, "TWO-2", "implementation");
+}
+
+/// Two tasks that one agent works on one after the other: the worktree of the second is made ready
+/// beside the first.
+fn ahead(project: &Project) {
+    pilot(project);
+    add(project, "AHEAD-1", "implementation");
+    add(project, "AHEAD-2", "implementation");
 }
 
 fn retry(project: &Project) {
