@@ -178,6 +178,9 @@ fn agent(
         AgentCommand::Resume { name } => {
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
+        AgentCommand::Scale { group, to } => {
+            control::scale(&mut *rim::open(context)?, console, group, *to)?;
+        }
         AgentCommand::Logs { name, follow } => {
             return rim::agent_logs(context, console, name, *follow);
         }

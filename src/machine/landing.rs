@@ -348,6 +348,15 @@ pub(super) fn disputed(state: &State) -> Option<Disputed<'_>> {
     is_over.then_some(Disputed { task: &landing.task, check: attempt, onto })
 }
 
+/// Returns true when nothing lands until a person has done something about the base. On what is red
+/// nothing passes; where a person said to go on all the same, it is tried.
+#[must_use]
+pub fn is_shut(state: &State) -> bool {
+    let base = &state.base;
+    let is_red = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed));
+    base.conflict.is_some() || (is_red && !state.monitor.allows_red_base)
+}
+
 /// Returns true when a failed check on top of `onto` is not the fault of `onto`.
 fn is_blameless(state: &State, onto: &Oid) -> bool {
     state.base.green.contains(onto) || state.monitor.allows_red_base

@@ -323,6 +323,7 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::MonitorStarted { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }

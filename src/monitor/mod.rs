@@ -10,6 +10,7 @@ pub mod run;
 pub mod view;
 pub mod world;
 
+mod ahead;
 mod current;
 mod error;
 mod forecast;

@@ -100,6 +100,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
@@ -136,6 +137,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::PauseSet { is_paused: false } => "resumed".into(),
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
+        }
+        ProjectChange::AgentsScaled { group, target, why, .. } => {
+            format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
         ProjectChange::BreakerSet { name, breaker } => match breaker.until {
             Some(_) => {

@@ -31,6 +31,12 @@ struct Entry<'a> {
     purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
+    /// Of agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    /// Agents it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +114,12 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::AgentsScaled { group, target, why, .. } => Entry {
+            group: Some(group),
+            count: Some(target.count),
+            reason: Some(why),
+            ..kind("agents_scaled")
+        },
         ProjectChange::BreakerSet { name, breaker } => Entry {
             agent: Some(name.as_str()),
             failed: Some(breaker.failures),
