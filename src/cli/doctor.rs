@@ -18,7 +18,7 @@ use crate::agent::terminal::tmux;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::{LauncherKind, Settings};
+use crate::machine::settings::LauncherKind;
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
 use crate::store::lock::{FileLock, is_held};
@@ -26,6 +26,8 @@ use crate::sys::file::read_bounded;
 
 /// The oldest git that has `merge-tree --write-tree`.
 const GIT_MIN: (u32, u32) = (2, 38);
+/// The oldest git that has `merge-tree --stdin`: with it conflicts are known before the landing.
+const GIT_OF_FORECASTS: (u32, u32) = (2, 40);
 /// Less free space than this is worth a warning, in bytes.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
@@ -244,13 +246,7 @@ fn tools(project: &Project) -> Vec<Finding> {
         Ok(shape) => shape,
         Err(error) => return vec![Finding::bad("git", error.to_string(), "install git")],
     };
-    let mut numbers = shape.git_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let mut findings = vec![if version >= GIT_MIN {
-        Finding::good("git", shape.git_version.clone())
-    } else {
-        Finding::bad("git", shape.git_version.clone(), "install git 2.38 or newer")
-    }];
+    let mut findings = vec![git(&shape.git_version)];
     if shape.has_pipeline_branch {
         findings.push(Finding::bad(
             "branches",
@@ -264,6 +260,19 @@ fn tools(project: &Project) -> Vec<Finding> {
     findings
 }
 
+fn git(found: &str) -> Finding {
+    let mut numbers = found.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < GIT_MIN {
+        return Finding::bad("git", found, "install git 2.38 or newer");
+    }
+    if version < GIT_OF_FORECASTS {
+        let what = format!("{found}: conflicts between open branches are not foreseen");
+        return Finding::warning("git", what, "install git 2.40 or newer for forecasts");
+    }
+    Finding::good("git", found)
+}
+
 fn settings(project: &Project) -> Finding {
     let path = project.layout.config();
     match read_bounded(&path, CONFIG_BYTES_MAX) {
@@ -273,14 +282,15 @@ fn settings(project: &Project) -> Finding {
             "pipeline.toml is gone; the adopted settings count",
             "write it anew or take it from git",
         ),
-        Ok(Some(bytes)) => match config::load(&String::from_utf8_lossy(&bytes)) {
-            Ok(loaded) if loaded.settings.agents.is_empty() => {
-                Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+        Ok(Some(bytes)) => {
+            match config::load_in(&project.layout.root, &String::from_utf8_lossy(&bytes)) {
+                Ok(loaded) if loaded.settings.agents.is_empty() => {
+                    Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+                }
+                Ok(_) => Finding::good("settings", "pipeline.toml is valid"),
+                Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
             }
-            Ok(loaded) => prompt_gone(project, &loaded.settings)
-                .unwrap_or_else(|| Finding::good("settings", "pipeline.toml is valid")),
-            Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
-        },
+        }
     }
 }
 
@@ -301,15 +311,6 @@ fn windows(project: &Project) -> Option<Finding> {
             Finding::bad("tmux", found, format!("install tmux {major}.{minor} or newer"))
         }
     })
-}
-
-/// Returns a finding about a stage's prompt file that is not there; `None` when all are.
-fn prompt_gone(project: &Project, settings: &Settings) -> Option<Finding> {
-    let is_gone = |name: &&String| !project.layout.root.join(name).is_file();
-    let mut prompts = settings.stages.iter().filter_map(|stage| stage.prompt.as_ref());
-    let gone = prompts.find(is_gone)?;
-    let remedy = "write it, or leave `prompt` out to use the built-in one";
-    Some(Finding::bad("settings", format!("there is no prompt `{gone}`"), remedy))
 }
 
 /// Tries a lock of our own on this very file system.
@@ -417,4 +418,21 @@ fn base(state: &State) -> Vec<Finding> {
         findings.push(Finding::warning("base", format!("`{name}` does not follow: {why}"), ""));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Level, git};
+
+    #[test]
+    fn an_old_git_is_bad_and_one_without_forecasts_a_warning() {
+        let levels = ["2.37.9", "2.38.0", "2.39.5", "2.40.0", "2.47.3", "3.0"].map(|version| {
+            let finding = git(version);
+            assert!(finding.found.starts_with(version));
+            assert_eq!(finding.remedy.is_empty(), finding.level == Level::Good);
+            finding.level
+        });
+        let (bad, odd, good) = (Level::Bad, Level::Warning, Level::Good);
+        assert_eq!(levels, [bad, odd, odd, good, good, good]);
+    }
 }

@@ -30,6 +30,7 @@ mod init;
 mod journal;
 mod keeper;
 mod monitor;
+mod prompt;
 mod serve;
 mod steer;
 mod views;
@@ -162,6 +163,7 @@ fn task(
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),
         TaskCommand::Diff(args) => return rim::task_diff(context, console, args),
+        TaskCommand::Prompt(args) => return rim::task_prompt(context, console, args),
     }
     Ok(Exit::Done)
 }
@@ -180,6 +182,9 @@ fn agent(
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
         AgentCommand::Attach { name } => return rim::agent_attach(context, console, name),
+        AgentCommand::Scale { group, to } => {
+            control::scale(&mut *rim::open(context)?, console, group, *to)?;
+        }
         AgentCommand::Logs { name, follow } => {
             return rim::agent_logs(context, console, name, *follow);
         }

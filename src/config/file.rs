@@ -5,8 +5,8 @@
 use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Policy,
-    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, GROUP_AGENTS_MAX, Landing, LauncherKind, Limits, Monitor,
+    OnExit, Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use crate::sys::machine;
@@ -265,9 +265,6 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
             at.not_yet(key, "say in `command` what to run");
         }
     }
-    if at.has("scale") {
-        at.not_yet("scale", "use `count`");
-    }
     let command = command(&mut at);
     let launcher = launcher(&mut at, &command);
     let completion = match launcher {
@@ -275,10 +272,12 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         // A program with an input line is left by people, which says nothing of its work.
         LauncherKind::Tmux => Completion::Marker,
     };
+    let (count, scale_min) = count(&mut at);
     let group = AgentGroup {
         name,
         stages,
-        count: at.integer("count", 1, 1..=10_000),
+        count,
+        scale_min,
         command,
         launcher,
         completion: at.word(
@@ -306,6 +305,31 @@ fn launcher(at: &mut Section<'_>, command: &AgentCommand) -> LauncherKind {
         at.wrong_value("launcher", "process", "\"tmux\" for a person, who works in a window");
     }
     launcher
+}
+
+/// Reads `count` or `scale`: the most agents, and the least where the queues decide.
+fn count(at: &mut Section<'_>) -> (u32, Option<u32>) {
+    let count = at.integer("count", 1, 1..=GROUP_AGENTS_MAX);
+    if !at.has("scale") {
+        return (count, None);
+    }
+    if at.has("count") {
+        at.wrong_value("scale", "`count` as well", "the only one of `count` and `scale`");
+    }
+    let mut scale = at.section("scale");
+    if !at.is_table("scale") {
+        return (count, None);
+    }
+    let least = scale.integer("min", 1, 0..=GROUP_AGENTS_MAX);
+    if !scale.has("max") {
+        scale.missing("max", "the most agents that there may be");
+    }
+    let most = scale.integer("max", least.max(1), 1..=GROUP_AGENTS_MAX);
+    if least > most {
+        scale.wrong_value("min", &least.to_string(), "at most `max`");
+    }
+    scale.finish();
+    (most, Some(least))
 }
 
 /// Reads `command`; where it is wrong the value returned is of no use, the report says so.
@@ -355,11 +379,24 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         resources,
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
+        command: scheduler_command(&mut at),
+        prefetch: Some(at.float("prefetch", 2.0, 0.0..=1_000.0)),
     };
-    at.number_later("prefetch", 2.0);
-    at.empty_later("command");
     at.finish();
     scheduler
+}
+
+/// Reads the external scheduler's program and arguments; empty: there is none.
+fn scheduler_command(at: &mut Section<'_>) -> Vec<String> {
+    const EXPECTED: &str = "a program with arguments, as a list";
+    if !at.is_list("command") {
+        return at.strings("command").unwrap_or_default();
+    }
+    let argv = at.raw_strings("command");
+    if argv.first().is_some_and(|program| program.trim().is_empty()) {
+        at.wrong_value("command", &argv[0], EXPECTED);
+    }
+    argv
 }
 
 fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {

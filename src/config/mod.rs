@@ -8,10 +8,13 @@ pub mod detect;
 pub mod file;
 pub mod layout;
 pub mod problem;
+pub mod prompt_file;
 pub mod reader;
 pub mod template;
 pub mod validate;
 pub mod value;
+
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use xxhash_rust::xxh3::xxh3_64;
@@ -38,10 +41,20 @@ pub struct Loaded {
 /// [`ConfigError::Newer`] or [`ConfigError::Older`] when `requires` does not fit this program, in
 /// which case nothing else is looked at; else [`ConfigError::Invalid`] with every problem found.
 pub fn load(text: &str) -> Result<Loaded, ConfigError> {
-    load_as(text, env!("CARGO_PKG_VERSION"))
+    load_as(text, VERSION, None)
 }
 
-fn load_as(text: &str, running: &'static str) -> Result<Loaded, ConfigError> {
+/// Reads the text of the `pipeline.toml` of the project at `root`, and looks at the files it names.
+///
+/// # Errors
+/// As [`load`]; and when a stage's prompt file is of no use.
+pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    load_as(text, VERSION, Some(root))
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loaded, ConfigError> {
     let report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     let table = document.get_ref();
@@ -56,6 +69,9 @@ fn load_as(text: &str, running: &'static str) -> Result<Loaded, ConfigError> {
         let hash = format!("{:016x}", xxh3_64(text.as_bytes()));
         let mut read = file::read(&mut Section::root(&report, table), hash);
         warnings = validate::check(&mut read);
+        if let Some(root) = root.filter(|_| report.problems().is_empty()) {
+            validate::check_prompts(&read, root);
+        }
         settings = Some(read.settings);
     }
     match settings.filter(|_| report.problems().is_empty()) {
@@ -95,9 +111,11 @@ fn check_requires(
 
 #[cfg(test)]
 mod tests {
-    use super::{ConfigError, load, load_as};
+    use super::{ConfigError, load, load_as, load_in};
     use crate::machine::mode::{Isolation, Orchestration, Rollout};
-    use crate::machine::settings::{AgentCommand, Completion, OnExit, Settings, Slice};
+    use crate::machine::settings::{
+        AgentCommand, Completion, LauncherKind, OnExit, Settings, Slice,
+    };
 
     /// Every key that is documented, at its default.
     const DEFAULTS: &str = r#"
@@ -306,8 +324,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
             ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
-            ("[scheduler]\nprefetch = 3", "prefetch = 3"),
-            ("[scheduler]\ncommand = [\"x\"]", "scheduler.command"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
@@ -324,10 +340,13 @@ pilot = { labels = ["pilot"] }
             &format!("{agent}preset = \"claude\""),
             &["`agent.preset = \"claude\"` is not yet"],
         );
-        let lines = ["scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
-        for line in lines {
-            refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
-        }
+        let sandbox = format!("{agent}command = \"x\"\nsandbox = \"bwrap\"");
+        refused(&sandbox, &["is not yet built"]);
+        let person = format!("{agent}command = \"person\"\nlauncher = \"process\"");
+        refused(&person, &["for a person, who works in a window"]);
+        let person = settings(&format!("{agent}command = \"person\""));
+        assert_eq!(person.agents[0].launcher, LauncherKind::Tmux);
+        assert_eq!(person.agents[0].completion, Completion::Marker);
     }
 
     #[test]
@@ -407,6 +426,23 @@ pilot = { labels = ["pilot"] }
         refused(&agent("base", ""), &["neither `landing` nor `base`"]);
         refused(&agent("a b", ""), &["letters, digits"]);
         refused(&agent("w", "count = 0"), &["from 1 to"]);
+        let scale = |scale: &str| agent("w", &format!("scale = {scale}"));
+        let scaled = |scale_of: &str| {
+            let group = settings(&scale(scale_of)).agents.remove(0);
+            (group.scale_min, group.count)
+        };
+        assert_eq!(scaled("{ min = 0, max = 6 }"), (Some(0), 6));
+        assert_eq!(scaled("{ max = 2 }"), (Some(1), 2));
+        refused(&scale("{ min = 3, max = 2 }"), &["`agent.scale.min` must be at most `max`"]);
+        refused(&scale("{ min = 1 }"), &["`agent.scale.max` is missing"]);
+        refused(&scale("{ min = 0, max = 0 }"), &["`agent.scale.max` must be an integer from 1"]);
+        refused(&scale("{ max = 2, step = 2 }"), &["unknown key `agent.scale.step`"]);
+        refused(&scale("3"), &["must be a table"]);
+        refused(&format!("{}count = 2\n", scale("{ max = 2 }")), &["one of `count` and `scale`"]);
+        let other = agent("w-2", "");
+        refused(&format!("{}{other}", scale("{ max = 2 }")), &["no other agent has"]);
+        let like = agent("w", "");
+        refused(&format!("{}{like}", scale("{ max = 2 }")), &["no other group has"]);
         refused(&agent("w", "complexity = [\"simpel\"]"), &["did you mean `simple`?"]);
         refused(&agent("w", "env = { PIPELINE_NONCE = \"x\" }"), &["sets itself"]);
         refused(&agent("w", "env = { A = 1 }"), &["`agent.env.A` must be a string"]);
@@ -418,11 +454,23 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn a_newer_requirement_is_said_before_anything_else() {
         let text = "requires = \">=0.3\"\n[what]\nis = \"this\"\n[broken";
-        let error = load_as(text, "0.2.9").expect_err("too old");
+        let error = load_as(text, "0.2.9", None).expect_err("too old");
         assert_eq!(error, ConfigError::Newer { required: ">=0.3".into(), running: "0.2.9" });
         assert!(error.to_string().contains("a newer program is needed"));
-        let error = load_as("requires = \"<0.2\"", "0.2.0").expect_err("too new");
+        let error = load_as("requires = \"<0.2\"", "0.2.0", None).expect_err("too new");
         assert_eq!(error, ConfigError::Older { required: "<0.2".into(), running: "0.2.0" });
+    }
+
+    #[test]
+    fn a_prompt_file_that_is_of_no_use_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("own.md"), "Do it well.\n").expect("written");
+        let text = "[[stage]]\nname = \"a\"\nprompt = \"own.md\"\n";
+        assert!(load_in(dir.path(), text).is_ok());
+        let text = format!("{text}[[stage]]\nname = \"b\"\nprompt = \"agents/b.md\"\n");
+        let error = load_in(dir.path(), &text).expect_err("it is not there").to_string();
+        let place = "line 6, column 10: cannot use `stage.prompt`, `agents/b.md`: there is no";
+        assert!(error.contains(place), "{error}");
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl<'a> Section<'a> {
         self.report.add(self.at(key), what);
     }
 
+    /// Notes that the file named by `key` is of no use.
+    pub fn wrong_file(&self, key: &str, value: &str, why: &str) {
+        let what = Wrong::File { key: self.path(key), value: value.into(), why: why.into() };
+        self.report.add(self.at(key), what);
+    }
+
     /// Notes that `key` must be given.
     pub fn missing(&self, key: &str, expected: &'static str) {
         self.report.add(self.at, Wrong::Missing { key: self.path(key), expected });
@@ -315,6 +321,12 @@ impl<'a> Section<'a> {
         if !is_empty {
             self.not_yet(key, "");
         }
+    }
+
+    /// Returns whether the value at `key` is a table.
+    #[must_use]
+    pub fn is_table(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|value| value.get_ref().is_table())
     }
 
     /// Returns named amounts; none when not given.

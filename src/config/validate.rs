@@ -1,6 +1,7 @@
 //! What names, paths and patterns must look like, and what several keys must agree on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use globset::GlobBuilder;
 
@@ -8,6 +9,7 @@ use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentGroup, Settings, Slice, Stage};
 
 use super::file::Read;
+use super::prompt_file;
 use super::reader::Section;
 
 /// Words that statuses, queues and worktree folders already use.
@@ -45,6 +47,16 @@ pub fn check(read: &mut Read<'_>) -> Vec<String> {
     check_protect(read);
     check_slice(read);
     warnings(&read.settings)
+}
+
+/// Looks at the prompt files of the project at `root`.
+pub fn check_prompts(read: &Read<'_>, root: &Path) {
+    for (stage, at) in read.settings.stages.iter().zip(&read.stages) {
+        let Some(name) = &stage.prompt else { continue };
+        if let Err(unusable) = prompt_file::read(root, name) {
+            at.wrong_file("prompt", name, &unusable.why);
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {
@@ -203,22 +215,19 @@ fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
     }
 }
 
-/// Returns the names of a group's agents: the bare name for one, numbered from 1 for more.
-pub fn agent_names(group: &AgentGroup) -> impl Iterator<Item = String> {
-    let is_one = group.count == 1;
-    let name = group.name.clone();
-    let numbered = move |n| if is_one { name.clone() } else { format!("{name}-{n}") };
-    (1..=group.count).map(numbered)
-}
-
 fn check_agent_names(groups: &[AgentGroup], sections: &[Section<'_>]) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (group, at) in groups.iter().zip(sections) {
-        for name in agent_names(group).filter(|_| !group.name.is_empty()) {
+        let is_like = |other: &&AgentGroup| other.name == group.name;
+        if group.scale_min.is_some() && groups.iter().filter(is_like).count() > 1 {
+            at.wrong_value("name", &group.name, "with `scale`, a name that no other group has");
+        }
+        for name in group.names().filter(|_| !group.name.is_empty()) {
+            let name = name.as_str();
             if AGENT_NAMES_TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
-                at.wrong_value("name", &name, "neither `landing` nor `base`");
+                at.wrong_value("name", name, "neither `landing` nor `base`");
             } else if !seen.insert(name.to_ascii_lowercase()) {
-                at.wrong_value("name", &name, "a name that no other agent has");
+                at.wrong_value("name", name, "a name that no other agent has");
                 break;
             }
         }

@@ -2,10 +2,12 @@
 
 use super::attempt::{Attempt, Exit, Outcome, Tries};
 use super::breaker::Breaker;
+use super::crew::Target;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::{Proposal, ProposalFault};
 use super::settings::Settings;
 use super::state::Drain;
 use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -46,6 +48,13 @@ pub enum ProjectChange {
         name: AgentName,
         is_paused: bool,
     },
+    /// How many agents a group is to have, and why, in words.
+    AgentsScaled {
+        group: String,
+        target: Target,
+        why: String,
+        at: Time,
+    },
     /// How an agent did of late.
     BreakerSet {
         name: AgentName,
@@ -75,6 +84,21 @@ pub enum ProjectChange {
     /// While the load is above the limit no task's attempt starts; nothing else changes.
     OverloadSet {
         what: Option<String>,
+    },
+    /// How the external scheduler stands.
+    ProposalSet {
+        proposal: Box<Proposal>,
+    },
+    /// The external scheduler failed, and the built-in one decides; changes nothing by itself.
+    ProposalFaulted {
+        fault: ProposalFault,
+        why: String,
+    },
+    /// What it proposed cannot be carried out; changes nothing by itself.
+    ProposalRefused {
+        task: TaskId,
+        agent: AgentName,
+        why: String,
     },
     /// The weights of all open tasks are made anew.
     Weighed {
@@ -170,6 +194,10 @@ pub enum AttemptChange {
     Prepared {
         base: Option<Oid>,
         tip: Option<Oid>,
+    },
+    /// Its prompt was made of a prompt file of the project with that hash.
+    Briefed {
+        prompt: String,
     },
     Started {
         at: Time,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
 use super::task::{Clash, Priority, Spec};
 use super::time::Time;
@@ -136,6 +137,11 @@ pub enum Command {
     ResumeAgent {
         name: AgentName,
     },
+    /// `to`: how many agents the group is to have from now on; `None`: what its settings say.
+    ScaleAgents {
+        group: String,
+        to: Option<u32>,
+    },
     /// `wait_ms`: drain for so long; `is_forced`: switch beside running attempts.
     SwitchMode {
         to: Orchestration,
@@ -174,6 +180,11 @@ pub enum Observation {
         attempt: AttemptId,
         base: Option<Oid>,
         tip: Option<Oid>,
+    },
+    /// Its prompt is written, its role from a prompt file of the project with that hash.
+    Briefed {
+        attempt: AttemptId,
+        prompt: String,
     },
     Started {
         attempt: AttemptId,
@@ -236,6 +247,17 @@ pub enum Observation {
     /// What tmux lacks for agents to be started in it, in words; `None`: nothing.
     TmuxSeen {
         lacking: Option<String>,
+    },
+    /// The external scheduler's answer to a question; without pairs: nothing now.
+    Proposed {
+        number: u64,
+        pairs: Vec<Pair>,
+    },
+    /// The external scheduler gave no answer to a question.
+    NotProposed {
+        number: u64,
+        fault: ProposalFault,
+        why: String,
     },
     BaseSeen {
         tip: Oid,

@@ -13,6 +13,7 @@ use super::gate;
 use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
 use super::progress::{self, Progress};
+use super::proposal;
 use super::schedule::demand::Demand;
 use super::schedule::queues::Queues;
 use super::schedule::rank::Rank;
@@ -146,6 +147,7 @@ pub fn rebuild(state: &mut State) {
     }
     let due: Vec<Effect> = state.attempts.values().filter_map(effect::of_attempt).collect();
     state.index.effects.extend(due);
+    state.index.effects.extend(proposal::effect(&state.proposal));
     let cooling = |agent: &Agent| Some((agent.breaker.until?, agent.name.clone()));
     state.index.cooling = state.agents.values().filter_map(cooling).collect();
     refresh_lane(state);
@@ -153,7 +155,13 @@ pub fn rebuild(state: &mut State) {
 
 /// Changes how an agent did, and keeps the index true.
 pub(super) fn set_breaker(state: &mut State, name: &AgentName, breaker: &Breaker) {
-    let Some(agent) = state.agents.get_mut(name) else { return };
+    let Some(agent) = state.agents.get_mut(name) else {
+        // Its last attempt ended with it.
+        if let Some(agent) = state.dismissed.get_mut(name) {
+            agent.breaker.clone_from(breaker);
+        }
+        return;
+    };
     if let Some(until) = agent.breaker.until {
         state.index.cooling.remove(&(until, name.clone()));
     }

@@ -26,6 +26,7 @@ pub mod phase;
 
 pub mod changed;
 pub mod complexity;
+pub mod crew;
 pub mod effect;
 pub mod estimate;
 pub mod forecast;
@@ -35,7 +36,9 @@ pub mod graph;
 pub mod overlap;
 pub mod plan;
 pub mod progress;
+pub mod proposal;
 pub mod retry;
+pub mod scale;
 pub mod schedule;
 pub mod stage;
 pub mod weigh;

@@ -11,13 +11,14 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::proposal::answered;
 use super::retry::delay_ms;
 use super::settings::{Completion, LauncherKind, Settings};
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
 use super::task::{
-    Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_tail,
+    Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_ends, keep_tail,
 };
 use super::time::Time;
 
@@ -27,19 +28,17 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::MonitorStarted { pid, allows_red_base } => {
             Step::accept(monitor_started(state, event, *pid, *allows_red_base))
         }
-        Observation::MonitorEnded { why } => {
-            let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
-            Step::accept(vec![project(change)])
-        }
+        Observation::MonitorEnded { why } => monitor_ended(event.at, why),
         Observation::Prepared { attempt, base, tip } => {
             with(state, attempt, &[AttemptPhase::Preparing], |found| {
                 prepared(state, event, found, base.as_ref(), tip.as_ref())
             })
         }
+        Observation::Briefed { attempt, prompt } => {
+            with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
+        }
         Observation::Started { attempt, at } => {
-            with(state, attempt, &[AttemptPhase::Starting], |found| {
-                vec![of_attempt(&found.id, AttemptChange::Started { at: *at })]
-            })
+            with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
         }
         Observation::Exited { attempt, exit } => {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
@@ -78,6 +77,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
         Observation::TmuxSeen { lacking } => tmux_seen(state, lacking.as_deref()),
+        Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
+        Observation::NotProposed { number, fault, why } => {
+            answered(state, event.at, *number, Err((*fault, why)))
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -112,6 +115,10 @@ fn tmux_seen(state: &State, lacking: Option<&str>) -> Step {
         is_news.then(|| project(ProjectChange::AbilitySet { name, unable }))
     });
     Step::accept(changes.collect())
+}
+
+fn monitor_ended(at: Time, why: &str) -> Step {
+    Step::accept(vec![project(ProjectChange::MonitorEnded { why: why.to_owned(), at })])
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
@@ -178,6 +185,17 @@ fn prepared(
     }
     let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
     vec![of_attempt(&found.id, change)]
+}
+
+fn started(found: &Attempt, at: Time) -> Vec<Change> {
+    vec![of_attempt(&found.id, AttemptChange::Started { at })]
+}
+
+fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {
+    if found.prompt.as_deref() == Some(prompt) {
+        return Vec::new();
+    }
+    vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
 }
 
 fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
@@ -458,6 +476,7 @@ impl End<'_> {
             Class::Completed => self.completed(),
             Class::ChangesRequested => {
                 let mut changes = vec![self.tallied(|tally| tally.attempts += 1)];
+                changes.extend(self.noted());
                 let back = landing::SendBack {
                     from: Some(self.stage),
                     attempt: &self.found.id,
@@ -469,7 +488,9 @@ impl End<'_> {
                 changes.extend(landing::send_back(self.state, self.event.at, self.task, &back));
                 changes
             }
-            Class::Blocked | Class::Unstartable => self.gave_up(),
+            // The answer that a person gives is of use beside the question only.
+            Class::Blocked => [vec![self.evidenced()], self.gave_up()].concat(),
+            Class::Unstartable => self.gave_up(),
             Class::Stopped => vec![self.steered(None), self.ready()],
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
@@ -495,11 +516,7 @@ impl End<'_> {
         if let Some(tip) = &self.found.saved {
             changes.push(of_task(id, TaskChange::TipMoved { tip: tip.clone() }));
         }
-        let notes = self.found.exit.as_ref().map_or("", |exit| exit.notes.as_str());
-        if !notes.trim().is_empty() {
-            let text = keep_tail(notes, NOTES_BYTES_MAX).to_owned();
-            changes.push(of_task(id, TaskChange::Noted { stage: self.stage.clone(), text }));
-        }
+        changes.extend(self.noted());
         changes.push(of_task(id, TaskChange::Steered { steer: Box::default() }));
         let at = self.event.at;
         let used = self.task.tally.attempts + 1;
@@ -520,6 +537,14 @@ impl End<'_> {
         };
         changes.push(of_task(id, TaskChange::Moved { to, at }));
         changes
+    }
+
+    /// What the agent wrote for the others, if it did.
+    fn noted(&self) -> Option<Change> {
+        let notes = self.found.exit.as_ref().map_or("", |exit| exit.notes.as_str());
+        let text = keep_tail(notes, NOTES_BYTES_MAX).to_owned();
+        let noted = TaskChange::Noted { stage: self.stage.clone(), text };
+        (!notes.trim().is_empty()).then(|| of_task(&self.task.id, noted))
     }
 
     fn failed(&self) -> Vec<Change> {
@@ -580,17 +605,37 @@ impl End<'_> {
     }
 
     fn evidenced(&self) -> Change {
-        // The reason of failed checks holds their output already.
-        let text = if self.outcome.class == Class::ChecksFailed {
-            self.outcome.reason.clone()
-        } else {
-            with_tail(&self.outcome.reason, self.found)
+        let reason = &self.outcome.reason;
+        let exit = self.found.exit.as_ref();
+        let text = match self.outcome.class {
+            // The reason holds their output already.
+            Class::ChecksFailed => reason.clone(),
+            // What it had found out until then; what it printed last says nothing of the question.
+            Class::Blocked => {
+                format!("{reason}\n{}", exit.map_or("", |exit| exit.notes.trim())).trim().to_owned()
+            }
+            Class::Completed
+            | Class::Empty
+            | Class::Incomplete
+            | Class::Failed
+            | Class::ConflictLeft
+            | Class::ChangesRequested
+            | Class::TimedOut
+            | Class::Silent
+            | Class::Crashed
+            | Class::Unstartable
+            | Class::Lost
+            | Class::Infrastructure
+            | Class::Stopped
+            | Class::Conflict
+            | Class::LandingChecksFailed
+            | Class::Dependency => with_tail(reason, self.found),
         };
         let evidence = Evidence {
             from: self.found.id.clone(),
             stage: self.stage.clone(),
             class: self.outcome.class,
-            text: keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned(),
+            text: keep_ends(&text, EVIDENCE_BYTES_MAX),
         };
         of_task(&self.task.id, TaskChange::Evidenced { evidence })
     }

@@ -3,6 +3,7 @@
 //! Invariants, checked by [`State::check`] in tests and the simulator:
 //! * every index equals a recount (`index.rs`);
 //! * an agent's attempt exists, is live and names that agent; and the other way round;
+//! * a group has the agents that it is to have, and beside them only busy ones that are retired;
 //! * a task is `Working` exactly while a live work attempt names it or it was cancelled under one;
 //! * the settings that a live attempt pins are there, and no others but the present ones;
 //! * at most one live work attempt per task, at most one landing;
@@ -13,12 +14,14 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Tries};
+use super::crew::Target;
 use super::estimate::History;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::Proposal;
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
@@ -100,6 +103,12 @@ pub struct State {
     pub shortage: Option<String>,
     /// How the machine's load exceeds the limit, in words; no task's attempt starts then.
     pub overload: Option<String>,
+    /// How the external scheduler stands.
+    pub proposal: Proposal,
+    /// By group: how many agents there are to be, where that is not what the settings say.
+    pub targets: BTreeMap<String, Target>,
+    /// Those who left a group that grows and shrinks; they come back as they went.
+    pub dismissed: BTreeMap<AgentName, Agent>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -128,9 +137,12 @@ impl State {
             weighing: Weighing::default(),
             shortage: None,
             overload: None,
+            proposal: Proposal::default(),
+            targets: BTreeMap::new(),
+            dismissed: BTreeMap::new(),
             index: Index::default(),
         };
-        super::apply::hire(&mut state, at);
+        super::crew::hire(&mut state, at);
         state
     }
 
@@ -164,6 +176,7 @@ impl State {
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
             && !super::turn::is_cooling_down(self)
+            && !super::turn::is_declined(self)
             && !self.has_passing_trouble()
     }
 
@@ -200,6 +213,7 @@ impl State {
                 assert_eq!(&attempt.agent, name);
             }
         }
+        super::crew::check(self);
         let mut at_work = std::collections::BTreeSet::new();
         for attempt in self.attempts.values().filter(|attempt| attempt.is_work()) {
             assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));

@@ -14,8 +14,15 @@ use super::turn::TURN_ITEMS_MAX;
 /// Returns what is to be told about the tasks that the changes make ready, and after a change of
 /// settings about all that are. Cost: after a change of settings, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
-    let adopts =
-        |change: &&Change| matches!(change, Change::Project(ProjectChange::SettingsAdopted { .. }));
+    let adopts = |change: &&Change| match change {
+        Change::Project(ProjectChange::SettingsAdopted { .. }) => true,
+        // What the queues decide takes nobody away who cannot come back.
+        Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
+            let group = state.settings.group(group);
+            target.is_by_hand || group.is_some_and(|group| !state.is_scaling(group))
+        }
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
+    };
     if let Some(adoption) = changes.iter().find(adopts) {
         let mut later = state.clone();
         apply(&mut later, adoption);

@@ -3,6 +3,7 @@
 //! [`cycle`] is the loop over any store, world and clock; [`world`] the real world: git, keepers,
 //! files. Nothing here decides what happens next; that is the machine's.
 
+pub mod brief;
 pub mod cycle;
 pub mod progress;
 pub mod run;
@@ -10,7 +11,7 @@ pub mod view;
 mod windows;
 pub mod world;
 
-mod brief;
+mod ahead;
 mod current;
 mod error;
 mod forecast;
@@ -19,8 +20,10 @@ mod lane;
 mod outage;
 mod overload;
 mod prepare;
+mod propose;
 pub mod report;
 mod room;
+mod settings_file;
 mod sources;
 pub mod sweep;
 mod work;

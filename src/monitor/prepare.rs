@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::brief::Brief;
+use super::ahead::Prefetch;
+use super::brief::{Brief, Role};
 use super::job::Places;
 use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
@@ -73,10 +74,21 @@ pub fn run(
     repo: &Repo,
     keepers: &Keepers,
     watch: &Arc<Watch>,
+    prefetch: &Prefetch,
+    tell: &dyn Fn(Observation),
 ) -> Result<Observation, Fault> {
     if prepare.is_inherited {
         end_leftovers(prepare, keepers, watch)?;
     }
+    let attempt = || prepare.attempt.clone();
+    let role = match prepare.brief.as_ref().map(|brief| brief.role(&prepare.root)) {
+        Some(Err(unusable)) if unusable.is_passing => return Err(Fault(unusable.to_string())),
+        Some(Err(unusable)) => {
+            return Ok(Observation::CannotStart { attempt: attempt(), why: unusable.to_string() });
+        }
+        Some(Ok(role)) => Some(role),
+        None => None,
+    };
     fs::create_dir_all(&prepare.places.attempt_dir)
         .map_err(|error| Fault::file("make", &prepare.places.attempt_dir, &error))?;
     let tip = match &prepare.task {
@@ -86,28 +98,34 @@ pub fn run(
     let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
     let at = oid(at)?;
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
+    let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
     let ready = repo.prepare_slot(&SlotRequest {
         path: &prepare.places.dir,
         at: &at,
         keep: &prepare.worktree.keep,
         merge: merge.as_ref(),
+        // Of what is kept nothing was when it was made ready.
+        is_ready: is_ready && prepare.worktree.keep.is_empty(),
     })?;
     copy(prepare)?;
     if is_setup_due(&ready.changed) {
         set_up(prepare, repo, keepers, watch, &at)?;
     }
-    if let Some(brief) = &prepare.brief {
+    if let (Some(brief), Some(role)) = (&prepare.brief, &role) {
         if let Some(why) = taken_name(prepare) {
-            return Ok(Observation::CannotStart { attempt: prepare.attempt.clone(), why });
+            return Ok(Observation::CannotStart { attempt: attempt(), why });
         }
         let mut brief = brief.clone();
         if prepare.merge.is_some() {
             brief.set_merge(ready.conflicts);
         }
-        write_brief(prepare, repo, &brief)?;
+        write_brief(prepare, repo, &brief, role)?;
+        if let Some(prompt) = &role.hash {
+            tell(Observation::Briefed { attempt: attempt(), prompt: prompt.clone() });
+        }
     }
     Ok(Observation::Prepared {
-        attempt: prepare.attempt.clone(),
+        attempt: attempt(),
         base: Some(crate::machine::id::Oid::new(at.as_str())),
         tip: tip.map(crate::machine::id::Oid::new),
     })
@@ -119,6 +137,16 @@ fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fau
     let name = refs::task(task);
     if let Some(tip) = &prepare.tip {
         let tip = oid(tip)?;
+        if let Some(start) = ahead(prepare, repo, &tip)? {
+            return match repo.cas_ref(&name, Some(&start), Some(&tip))? {
+                Cas::Done => Ok(start.to_string()),
+                Cas::Moved(Some(found)) if found == start => Ok(start.to_string()),
+                Cas::Moved(found) => {
+                    put_back(repo, &name, &tip, found.as_ref())?;
+                    Ok(tip.to_string())
+                }
+            };
+        }
         if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)?
             && found.as_ref() != Some(&tip)
         {
@@ -133,6 +161,14 @@ fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fau
         put_back(repo, &name, &start, found.as_ref())?;
     }
     Ok(start.to_string())
+}
+
+/// Returns what has landed since, where the branch has nothing of its own: it goes on from there.
+fn ahead(prepare: &Prepare, repo: &Repo, tip: &Oid) -> Result<Option<Oid>, Fault> {
+    let start = oid(&prepare.start)?;
+    let has_own = prepare.resume.is_some() || prepare.merge.is_some();
+    let is_ahead = !has_own && start != *tip && repo.is_ancestor(tip, &start)?;
+    Ok(is_ahead.then_some(start))
 }
 
 /// Moves a branch of ours back to where the record has it; what was found goes to salvage.
@@ -315,11 +351,14 @@ fn exclude_line(path: &str) -> String {
     line
 }
 
-fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief) -> Result<(), Fault> {
+fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief, role: &Role) -> Result<(), Fault> {
     let places = &prepare.places;
     brief
-        .write(&prepare.root, &places.task_file, Some(&places.prompt_file))
+        .write_task_file(&places.task_file)
         .map_err(|error| Fault(format!("cannot write the task file: {error}")))?;
+    brief
+        .write_prompt(&places.prompt_file, role)
+        .map_err(|error| Fault::file("write", &places.prompt_file, &error))?;
     let mut excludes = repo.user_excludes()?;
     let name = places.task_file.file_name().unwrap_or_default().to_string_lossy();
     excludes.push(b'\n');

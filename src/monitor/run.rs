@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
+use super::ahead::Prefetch;
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
@@ -16,14 +17,14 @@ use super::lane;
 use super::outage::Outage;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
-use super::room::Guard;
+use super::room::{Guard, fault_of};
+use super::settings_file::SettingsFile;
 use super::sources::{Input, Watched, watch_files, watch_signals};
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
 use crate::agent::connect::KeeperExe;
 use crate::agent::rendezvous::runtime_dir;
-use crate::config;
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptPhase};
@@ -38,7 +39,6 @@ use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::file::read_bounded;
 
 /// How long a first SIGINT waits for a second one.
 const SECOND_SIGNAL_MS: u64 = 5_000;
@@ -46,8 +46,6 @@ const SECOND_SIGNAL_MS: u64 = 5_000;
 const LEAVE_WAIT_MS: u64 = 5_000;
 /// More attempts than this make polling brisk.
 const BUSY_ATTEMPTS: usize = 3;
-/// Largest `pipeline.toml` read, in bytes.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How often a single turn looks whether all it began has answered.
 const ONCE_LOOK_MS: u64 = 20;
 /// How soon to look again for attempts that could not be looked for.
@@ -139,7 +137,7 @@ struct Monitor {
     looked_at: Time,
     /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
     has_looked: bool,
-    config_seen: Option<Vec<u8>>,
+    settings_file: SettingsFile,
     guard: Guard,
     outage: Outage,
     /// Held until the end.
@@ -175,7 +173,6 @@ impl Monitor {
         } else {
             open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
         };
-        let inherited = ledger.state().attempts.keys().cloned().collect();
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
@@ -187,11 +184,12 @@ impl Monitor {
             input: sender,
             progress,
             program_dir,
-            inherited,
+            inherited: ledger.state().attempts.keys().cloned().collect(),
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             forecasts: Forecasts::default(),
+            prefetch: Prefetch::default(),
             threads: Arc::new(()),
         };
         let started_at = clock.now();
@@ -209,7 +207,7 @@ impl Monitor {
             is_interrupted: false,
             looked_at: started_at,
             has_looked: false,
-            config_seen: None,
+            settings_file: SettingsFile::default(),
             guard,
             outage: Outage::default(),
             lock: Some(lock),
@@ -220,10 +218,18 @@ impl Monitor {
         Ok(monitor)
     }
 
+    fn read_settings(&mut self) -> Option<EventBody> {
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        self.settings_file.read(&world.layout, state, &mut world.progress)
+    }
+
     /// The first transaction: settings, base, and that we are here; then looks for what runs.
     fn take_over(&mut self, stop: Option<StopKind>) -> Result<(), RunError> {
+        if self.until == Until::Once {
+            self.cycle.world.prefetch.close();
+        }
         let mut bodies: VecDeque<EventBody> = VecDeque::new();
-        bodies.extend(self.read_config());
+        bodies.extend(self.read_settings());
         let pid = std::process::id();
         let seen = Observation::MonitorStarted { pid, allows_red_base: self.allows_red_base };
         bodies.push_back(EventBody::Observation(seen));
@@ -501,7 +507,7 @@ impl Monitor {
     }
 
     fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {
-        bodies.extend(self.read_config());
+        bodies.extend(self.read_settings());
         let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
         let Some(edit) = world.current.read_edit(&world.layout, state) else { return };
         let body = EventBody::Command(Command::PickTask { text: edit });
@@ -536,35 +542,6 @@ impl Monitor {
             && let Err(error) = world.layout.link()
         {
             world.progress.warn(&format!("cannot make `.pipeline/state`: {error}"));
-        }
-    }
-
-    /// Returns the command that adopts `pipeline.toml`, when it has changed and is valid.
-    fn read_config(&mut self) -> Option<EventBody> {
-        let path = self.cycle.world.layout.config();
-        // A file gone missing keeps the adopted settings.
-        let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
-        if self.config_seen.as_ref() == Some(&bytes) {
-            return None;
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        self.config_seen = Some(bytes);
-        let progress = &mut self.cycle.world.progress;
-        match config::load(&text) {
-            Ok(loaded) => {
-                loaded.warnings.iter().for_each(|warning| progress.warn(warning));
-                if loaded.settings.hash == self.cycle.ledger.state().settings.hash {
-                    return None;
-                }
-                let settings = Box::new(loaded.settings);
-                Some(EventBody::Command(Command::AdoptSettings { settings }))
-            }
-            Err(error) => {
-                let path = path.display();
-                progress
-                    .warn(&format!("`{path}` is broken, the settings stay as they were: {error}"));
-                None
-            }
         }
     }
 
@@ -673,6 +650,7 @@ impl Monitor {
 
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
+        self.cycle.world.prefetch.close();
         if matches!(end, Err(RunError::Fenced { .. })) {
             // Journal and view may be another monitor's by now.
             self.cycle.world.keepers.leave();
@@ -724,17 +702,6 @@ impl Monitor {
 
 fn is_start(body: &EventBody) -> bool {
     matches!(body, EventBody::Observation(Observation::Started { .. }))
-}
-
-/// Returns why something failed that was not an agent's doing.
-fn fault_of(body: &EventBody) -> Option<&str> {
-    let EventBody::Observation(seen) = body else { return None };
-    match seen {
-        Observation::AttemptFaulted { why, .. }
-        | Observation::LaneFaulted { why }
-        | Observation::Lost { why, .. } => Some(why),
-        _ => None,
-    }
 }
 
 fn on_exit(state: &State) -> OnExit {

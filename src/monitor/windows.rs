@@ -41,7 +41,7 @@ impl Watch {
             let is_unable = launcher == Some(LauncherKind::Tmux) && lacking.is_some();
             agent.unable.is_some() != is_unable
         });
-        is_news.then(|| EventBody::Observation(Observation::TmuxSeen { lacking }))
+        is_news.then_some(EventBody::Observation(Observation::TmuxSeen { lacking }))
     }
 
     fn ask(&mut self, state: &State, now: Time) -> Option<String> {

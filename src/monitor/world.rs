@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use super::ahead::{Prefetch, Wanted};
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
@@ -16,6 +17,7 @@ use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
 use super::progress::Progress;
+use super::propose::Question;
 use super::report::{Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
@@ -26,12 +28,15 @@ use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
 use crate::config::layout::Layout;
 use crate::git::Repo;
+use crate::machine::agent::{BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
+use crate::machine::proposal::ProposalFault;
+use crate::machine::schedule;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -58,6 +63,7 @@ pub struct RealWorld {
     pub doubtful: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     pub forecasts: Forecasts,
+    pub prefetch: Prefetch,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
 }
@@ -79,6 +85,7 @@ impl World for RealWorld {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. } => self.begin_lane(state, effect),
+            Effect::Propose { number } => self.begin_propose(state, *number),
         }
     }
 
@@ -100,7 +107,24 @@ impl World for RealWorld {
         for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
             self.stop_setup(attempt);
         }
+        // Those of agents that have left leave too.
+        self.keepers.retain(|agent| {
+            [LANDING_AGENT, BASE_AGENT].contains(&agent)
+                || state.agents.contains_key(&AgentName::new(agent))
+        });
         self.current.write(&self.layout, state);
+    }
+
+    fn look_ahead(&mut self, state: &State) {
+        let Some(repo) = &self.repo else { return };
+        let worktree = &state.settings.worktree;
+        let wanted = schedule::ahead(state).into_iter().map(|ahead| Wanted {
+            place: self.layout.slot(&worktree.dir, ahead.agent.as_str(), ahead.slot),
+            agent: ahead.agent,
+            at: ahead.at.as_str().into(),
+            is_moving: ahead.is_moving,
+        });
+        self.prefetch.want(wanted.collect(), repo, &self.threads);
     }
 
     fn warn(&mut self, text: &str) {
@@ -141,7 +165,7 @@ impl RealWorld {
             let _ = input.send(told);
         };
         let (sender, on_failure) = (send.clone(), failed.clone());
-        let share = Arc::clone(&self.threads);
+        let (share, prefetch) = (Arc::clone(&self.threads), self.prefetch.clone());
         let run = move || {
             let observation = crate::sys::fail::point("effect.run")
                 .map_err(|error| Fault(error.to_string()))
@@ -149,6 +173,7 @@ impl RealWorld {
             let told = observation.map(|seen| Input::Event(EventBody::Observation(seen)));
             sender(told.unwrap_or_else(|fault| on_failure(fault.0)));
             drop(share);
+            prefetch.nudge();
         };
         if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
             send(failed(format!("cannot start a thread: {error}")));
@@ -232,7 +257,16 @@ impl RealWorld {
             is_inherited: self.inherited.remove(id),
         };
         let (keepers, watch) = (Arc::clone(&self.keepers), Arc::clone(&self.watch));
-        self.spawn_for(id, move || prepare::run(&prepare, &repo, &keepers, &watch));
+        let input = self.input.clone();
+        let tell = move |seen| {
+            // The loop has ended: the attempt is prepared again.
+            let _ = input.send(Input::Event(EventBody::Observation(seen)));
+        };
+        self.prefetch.withdraw(&prepare.places.dir);
+        let prefetch = self.prefetch.clone();
+        self.spawn_for(id, move || {
+            prepare::run(&prepare, &repo, &keepers, &watch, &prefetch, &tell)
+        });
     }
 
     fn begin_start(&mut self, state: &State, id: &AttemptId) {
@@ -276,30 +310,47 @@ impl RealWorld {
                 return self.see(Observation::CannotStart { attempt: id, why });
             }
         };
-        if let Err(error) = self.make_files(state, attempt) {
-            let why = format!("cannot write the attempt's files: {error}");
-            return self.see(Observation::AttemptFaulted { attempt: id, why });
+        if let Err(seen) = self.make_files(state, attempt) {
+            return self.see(seen);
         }
         self.attend(state, attempt);
         self.keepers.start(attempt.agent.as_str(), order);
     }
 
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
-    /// worktree does otherwise.
-    fn make_files(&self, state: &State, attempt: &Attempt) -> std::io::Result<()> {
+    /// worktree does otherwise. Where that fails, returns what is to be told of the attempt.
+    fn make_files(&self, state: &State, attempt: &Attempt) -> Result<(), Observation> {
+        let id = || attempt.id.clone();
+        let faulted = |error: std::io::Error| Observation::AttemptFaulted {
+            attempt: id(),
+            why: format!("cannot write the attempt's files: {error}"),
+        };
         let places = places(&self.layout, state.rules_of(attempt), attempt);
         match std::fs::create_dir(&places.attempt_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(faulted(error));
+            }
             Ok(()) | Err(_) => {}
         }
         let is_bare = state.settings.project.isolation == Isolation::None;
-        match brief::of(state, attempt).filter(|_| is_bare) {
-            Some(brief) => {
-                let prompt = job::has_prompt(state, attempt).then_some(&*places.prompt_file);
-                brief.write(&self.layout.root, &places.task_file, prompt)
-            }
-            None => Ok(()),
+        let Some(brief) = brief::of(state, attempt).filter(|_| is_bare) else { return Ok(()) };
+        brief.write_task_file(&places.task_file).map_err(faulted)?;
+        if !job::has_prompt(state, attempt) {
+            return Ok(());
         }
+        let role = brief.role(&self.layout.root).map_err(|unusable| {
+            let (attempt, why) = (id(), unusable.to_string());
+            if unusable.is_passing {
+                Observation::AttemptFaulted { attempt, why }
+            } else {
+                Observation::CannotStart { attempt, why }
+            }
+        })?;
+        brief.write_prompt(&places.prompt_file, &role).map_err(faulted)?;
+        if let Some(prompt) = role.hash {
+            self.see(Observation::Briefed { attempt: id(), prompt });
+        }
+        Ok(())
     }
 
     /// Remembers what is to be read when the attempt ends.
@@ -496,8 +547,19 @@ impl RealWorld {
             | Effect::Start { .. }
             | Effect::Stop { .. }
             | Effect::Save { .. }
-            | Effect::Advance { .. } => {}
+            | Effect::Advance { .. }
+            | Effect::Propose { .. } => {}
         }
+    }
+
+    /// Asks the external scheduler, on a thread.
+    fn begin_propose(&self, state: &State, number: u64) {
+        let question = Question::of(state, number, &self.layout.root, &self.program_dir);
+        let failed = move |why| {
+            let fault = ProposalFault::Failed;
+            Observation::NotProposed { number, fault, why }
+        };
+        self.spawn("scheduler", move || Ok(question.ask()), failed);
     }
 
     /// Looks at the base on a thread; the answer comes as an event.
@@ -535,7 +597,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Forecasts, Input, Progress, RealWorld, Watch};
+    use super::{CurrentFile, Fault, Forecasts, Input, Prefetch, Progress, RealWorld, Watch};
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
@@ -565,6 +627,7 @@ mod tests {
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(&State::new(settings(), Time::default())),
             forecasts: Forecasts::default(),
+            prefetch: Prefetch::default(),
             threads: Arc::new(()),
         };
         (world, told)

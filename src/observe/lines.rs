@@ -77,7 +77,9 @@ pub fn task_of(change: &Change) -> Option<&str> {
             landing.as_ref().map(|landing| landing.task.as_str())
         }
         Change::Project(
-            ProjectChange::WouldStart { id, .. } | ProjectChange::CurrentTaskSet { id: Some(id) },
+            ProjectChange::WouldStart { id, .. }
+            | ProjectChange::ProposalRefused { task: id, .. }
+            | ProjectChange::CurrentTaskSet { id: Some(id) },
         ) => Some(id.as_str()),
         Change::Lane(
             LaneChange::BaseSeen { .. }
@@ -98,6 +100,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
             | ProjectChange::AbilitySet { .. }
             | ProjectChange::ModeSwitched { .. }
@@ -105,6 +108,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::Weighed { .. }
+            | ProjectChange::ProposalSet { .. }
+            | ProjectChange::ProposalFaulted { .. }
             | ProjectChange::ShortageSet { .. }
             | ProjectChange::OverloadSet { .. },
         ) => None,
@@ -133,6 +138,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::PauseSet { is_paused: false } => "resumed".into(),
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
+        }
+        ProjectChange::AgentsScaled { group, target, why, .. } => {
+            format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
         ProjectChange::BreakerSet { name, breaker } => match breaker.until {
             Some(_) => {
@@ -164,7 +172,14 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::OverloadSet { what: None } => {
             "the load is no longer above the limit: going on".into()
         }
-        ProjectChange::Weighed { .. } => return None,
+        ProjectChange::ProposalFaulted { why, .. } => {
+            format!("external scheduler: {}; the built-in one decides", first_line(why))
+        }
+        ProjectChange::ProposalRefused { task, agent, why } => {
+            let why = first_line(why);
+            format!("external scheduler: {task} → {agent} is refused: {why}")
+        }
+        ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }
@@ -275,6 +290,7 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
             Some(format!("{} {}", subject(), ended(outcome, is_check)))
         }
         AttemptChange::Prepared { .. }
+        | AttemptChange::Briefed { .. }
         | AttemptChange::Started { .. }
         | AttemptChange::Exited { .. }
         | AttemptChange::Saved { .. }

@@ -31,6 +31,12 @@ struct Entry<'a> {
     purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
+    /// Of agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    /// Agents it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +62,9 @@ struct Entry<'a> {
     /// What a branch would conflict with.
     #[serde(skip_serializing_if = "Option::is_none")]
     forecast: Option<Vec<ForecastEntry<'a>>>,
+    /// Hash of a prompt file of the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<&'a str>,
 }
 
 /// Returns one decision of the transaction `seq` as a JSON object, without a line feed.
@@ -81,6 +90,14 @@ const fn yes_or_no(flag: bool, yes: &'static str, no: &'static str) -> &'static 
     if flag { yes } else { no }
 }
 
+const fn stop_word(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Leave => "leave",
+        StopKind::Drain => "drain",
+        StopKind::Now => "now",
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -93,18 +110,19 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             Entry { reason: Some(why), ..kind("monitor_ended") }
         }
         ProjectChange::StopRequested { kind: stop } => {
-            let to = match stop {
-                StopKind::Leave => "leave",
-                StopKind::Drain => "drain",
-                StopKind::Now => "now",
-            };
-            Entry { to: Some(to), ..kind("stop_requested") }
+            Entry { to: Some(stop_word(*stop)), ..kind("stop_requested") }
         }
         ProjectChange::PauseSet { is_paused } => kind(yes_or_no(*is_paused, "paused", "resumed")),
         ProjectChange::AgentPauseSet { name, is_paused } => {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::AgentsScaled { group, target, why, .. } => Entry {
+            group: Some(group),
+            count: Some(target.count),
+            reason: Some(why),
+            ..kind("agents_scaled")
+        },
         ProjectChange::BreakerSet { name, breaker } => Entry {
             agent: Some(name.as_str()),
             failed: Some(breaker.failures),
@@ -135,6 +153,16 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
+        ProjectChange::ProposalSet { .. } => kind("proposal_set"),
+        ProjectChange::ProposalFaulted { why, .. } => {
+            Entry { reason: Some(why), ..kind("proposal_faulted") }
+        }
+        ProjectChange::ProposalRefused { task, agent, why } => Entry {
+            task: Some(task.as_str()),
+            agent: Some(agent.as_str()),
+            reason: Some(why),
+            ..kind("proposal_refused")
+        },
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),
@@ -242,6 +270,9 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         }
         AttemptChange::Prepared { base, .. } => {
             Entry { commit: base.as_ref().map(|base| base.as_str()), ..kind("attempt_prepared") }
+        }
+        AttemptChange::Briefed { prompt } => {
+            Entry { prompt: Some(prompt), ..kind("attempt_briefed") }
         }
         AttemptChange::Started { .. } => kind("attempt_started"),
         AttemptChange::StopRequested => kind("attempt_stop_requested"),

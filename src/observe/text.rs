@@ -9,6 +9,7 @@ use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::span;
+use crate::machine::plan::Outlook;
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
@@ -85,7 +86,12 @@ fn mode_line(status: &StatusDocument<'_>) -> String {
         (false, _) => "no monitor runs: pipeline monitor".into(),
     };
     let paused = if status.paused { ", paused: pipeline resume" } else { "" };
-    format!("{}, {}, {monitor}{paused}", status.orchestration_mode, status.mode)
+    let end = match status.outlook {
+        Outlook::Ends { in_ms } => format!(", about {} to go", span(in_ms)),
+        Outlook::TooMuch => ", for the end see pipeline plan".into(),
+        Outlook::Unknown => String::new(),
+    };
+    format!("{}, {}, {monitor}{paused}{end}", status.orchestration_mode, status.mode)
 }
 
 fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
@@ -192,10 +198,11 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
         let gap = if at_it.is_empty() { "" } else { " " };
         at_it.push_str(&format!("{gap}for another {}", span(left)));
     }
-    if entry.is_retired {
-        at_it.push_str(" (its last: no longer in the settings)");
+    if let Some(why) = entry.leaves {
+        at_it.push_str(&format!(" ({why})"));
     }
-    let status = Cell::new(entry.status.word()).inked(ink);
+    let last = if entry.leaves.is_some() { " (last)" } else { "" };
+    let status = Cell::new(&format!("{}{last}", entry.status.word())).inked(ink);
     vec![Cell::new(name), status, Cell::new(&at_it)]
 }
 

@@ -12,6 +12,8 @@ use crate::machine::agent::Agent;
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::proposal;
+use crate::machine::scale;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
 use crate::machine::schedule::pool::{lacking, may_take};
@@ -165,6 +167,11 @@ impl<'a> Waits<'a> {
         if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
+        let has_free =
+            || state.agents.values().any(|a| a.is_free() && may_take(state, a, stage, &demand));
+        if proposal::is_awaited(state) && has_free() {
+            return Reason::new(On::Agent, "the external scheduler (`scheduler.command`)");
+        }
         let key = (stage.as_str(), task.spec.needs.as_slice(), demand.tier_min);
         let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, &demand));
         reason.clone()
@@ -234,7 +241,10 @@ impl<'a> Waits<'a> {
 
 fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
     let on = match obstacle {
-        Obstacle::Clash(_) | Obstacle::Beside(_) | Obstacle::NotAlone(_) => On::Conflict,
+        Obstacle::Clash(_)
+        | Obstacle::Unlanded(_)
+        | Obstacle::Beside(_)
+        | Obstacle::NotAlone(_) => On::Conflict,
         Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
     };
     Reason::new(on, obstacle.words())
@@ -318,6 +328,11 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     let free = names(&mut able().filter(|agent| agent.is_free()));
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
+    }
+    if able().next().is_none() {
+        let comes = scale::may_bring(state, stage, &demand.needs, demand.tier_min);
+        let what = if comes { "the monitor's next turn" } else { "no agent is there for it" };
+        return Reason::new(On::Agent, format!("{who}: {what}"));
     }
     if let Some(why) = able().find_map(|agent| agent.unable.as_deref())
         && able().all(|agent| agent.unable.is_some() || agent.is_paused)

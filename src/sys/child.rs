@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -38,21 +38,80 @@ pub enum Heard {
     Late(Output),
 }
 
-/// Runs a command, which leads a process group of its own, to its end or to `limit`.
+/// Ends children that are heard out with it, from any thread.
+#[derive(Debug)]
+pub struct Stop(OwnedFd);
+
+impl Stop {
+    /// Makes one that is not raised.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(eventfd(0, flags)?))
+    }
+
+    /// Ends what runs with it, and whatever would be started; it stays raised.
+    pub fn raise(&self) {
+        // It only fails where it has been raised as often as can be counted.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Returns true once it was raised.
+    pub fn is_raised(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Runs a command, which leads a process group of its own, to its end or to `limit`. Where `stop` is
+/// raised it is ended with its group, as by a signal of others.
 ///
 /// The child is reaped after the last signal, so that none can reach another process.
 ///
 /// # Errors
+/// When it cannot be started, or not be waited for; when `stop` is raised before.
+pub fn output_within(
+    command: &mut Command,
+    limit: Duration,
+    stop: Option<&Stop>,
+) -> io::Result<Heard> {
+    run(command, limit, None, stop)
+}
+
+/// As [`output_within`], but keeps no more than the first `bytes_max` of each output, and leaves
+/// nothing of the group behind however it ended.
+///
+/// # Errors
 /// When it cannot be started, or not be waited for.
-pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard> {
+pub fn output_bounded(
+    command: &mut Command,
+    limit: Duration,
+    bytes_max: usize,
+) -> io::Result<Heard> {
+    run(command, limit, Some(bytes_max), None)
+}
+
+fn run(
+    command: &mut Command,
+    limit: Duration,
+    bytes_max: Option<usize>,
+    stop: Option<&Stop>,
+) -> io::Result<Heard> {
+    if stop.is_some_and(Stop::is_raised) {
+        return Err(io::Error::other("it is wanted no longer"));
+    }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut pipes = Pipes {
         out: child.stdout.take(),
         err: child.stderr.take(),
         stdout: Vec::new(),
         stderr: Vec::new(),
+        bytes_max: bytes_max.unwrap_or(usize::MAX),
     };
-    let is_late = match hear(&child, &mut pipes, limit) {
+    let is_late = match hear(&child, &mut pipes, limit, stop) {
         Ok(is_late) => is_late,
         Err(error) => {
             // Nobody would wait for it any more.
@@ -61,21 +120,34 @@ pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard
             return Err(error);
         }
     };
+    if bytes_max.is_some() {
+        end_group(&child);
+    }
     let status = child.wait()?;
     let output = Output { status, stdout: pipes.stdout, stderr: pipes.stderr };
     Ok(if is_late { Heard::Late(output) } else { Heard::Ended(output) })
 }
 
 /// Reads until the child has ended and said all; returns whether it had to be ended for that.
-fn hear(child: &Child, pipes: &mut Pipes, limit: Duration) -> io::Result<bool> {
+fn hear(
+    child: &Child,
+    pipes: &mut Pipes,
+    limit: Duration,
+    mut stop: Option<&Stop>,
+) -> io::Result<bool> {
     let pid = Pid::from_child(child);
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut deadline = clock::monotonic() + limit;
     let mut is_late = false;
     loop {
-        let is_over = pipes.step(&process, deadline)?;
+        let is_over = pipes.step(&process, deadline, stop)?;
         if is_over && pipes.are_closed() {
             return Ok(is_late);
+        }
+        if stop.is_some_and(Stop::is_raised) {
+            stop = None;
+            end_group(child);
+            deadline = clock::monotonic() + DRAIN;
         }
         if clock::monotonic() >= deadline {
             if is_late {
@@ -99,6 +171,8 @@ struct Pipes {
     err: Option<ChildStderr>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// Kept of each; what comes behind is read and forgotten, so that the child can end.
+    bytes_max: usize,
 }
 
 impl Pipes {
@@ -108,7 +182,12 @@ impl Pipes {
 
     /// Waits for the next piece of output or for the child's end, no longer than to `deadline`;
     /// returns whether the child has ended.
-    fn step(&mut self, process: &OwnedFd, deadline: Instant) -> io::Result<bool> {
+    fn step(
+        &mut self,
+        process: &OwnedFd,
+        deadline: Instant,
+        stop: Option<&Stop>,
+    ) -> io::Result<bool> {
         let wait = deadline.saturating_duration_since(clock::monotonic());
         let wait = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -123,6 +202,7 @@ impl Pipes {
         if is_closed {
             polled.push(PollFd::new(process, PollFlags::IN));
         }
+        polled.extend(stop.map(|stop| PollFd::new(&stop.0, PollFlags::IN)));
         match rustix::event::poll(&mut polled, Some(&wait)) {
             Ok(0) | Err(Errno::INTR) => return Ok(false),
             Ok(_) => {}
@@ -131,13 +211,15 @@ impl Pipes {
         let is_ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = is_ready.into_iter();
         if is_closed {
-            return Ok(true);
+            return Ok(ready.next() == Some(true));
         }
         if self.out.is_some() && ready.next() == Some(true) {
             take(&mut self.out, &mut self.stdout)?;
+            self.stdout.truncate(self.bytes_max);
         }
         if self.err.is_some() && ready.next() == Some(true) {
             take(&mut self.err, &mut self.stderr)?;
+            self.stderr.truncate(self.bytes_max);
         }
         Ok(false)
     }
@@ -168,7 +250,7 @@ mod tests {
     fn run(script: &str, limit: Duration) -> Heard {
         let mut shell = command("sh", Path::new("/"));
         shell.args(["-c", script]).process_group(0);
-        output_within(&mut shell, limit).expect("a shell runs")
+        output_within(&mut shell, limit, None).expect("a shell runs")
     }
 
     #[test]
@@ -189,6 +271,45 @@ mod tests {
             Heard::Ended(output) => assert_eq!(output.status.code(), Some(4)),
             Heard::Late(output) => panic!("{output:?}"),
         }
+    }
+
+    #[test]
+    fn of_a_bounded_child_the_first_bytes_are_kept_and_no_member_of_its_group() {
+        // What stays behind holds none of the outputs; when its end of the pipe is closed, it is gone.
+        let (mut alive, held) = io::pipe().expect("a pipe");
+        let script = "exec 3<&0; sleep 600 >&- 2>&- & head -c 300000 /dev/zero; echo so >&2";
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", script]).process_group(0).stdin(held);
+        let heard = output_bounded(&mut shell, Duration::from_secs(60), 1000);
+        drop(shell);
+        match heard.expect("a shell runs") {
+            Heard::Ended(output) => {
+                assert_eq!((output.stdout.len(), output.stderr.as_slice()), (1000, &b"so\n"[..]));
+            }
+            Heard::Late(output) => panic!("{output:?}"),
+        }
+        assert_eq!(alive.read(&mut [0]).expect("it is read"), 0, "something of it is left");
+    }
+
+    #[test]
+    fn what_is_wanted_no_longer_is_ended_with_its_group_or_never_started() {
+        let stop = Stop::new().expect("a descriptor");
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", "echo so far; sleep 600 & sleep 600"]).process_group(0);
+        let heard = std::thread::scope(|scope| {
+            let child =
+                scope.spawn(|| output_within(&mut shell, Duration::from_secs(60), Some(&stop)));
+            assert!(!stop.is_raised());
+            stop.raise();
+            child.join().expect("it does not panic")
+        });
+        // Raised before the start there is an error.
+        if let Ok(heard) = heard {
+            assert!(matches!(heard, Heard::Ended(output) if !output.status.success()));
+        }
+        assert!(stop.is_raised());
+        let mut shell = command("true", Path::new("/"));
+        assert!(output_within(&mut shell, Duration::from_secs(60), Some(&stop)).is_err());
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn escaped(word: &OsStr) -> OsString {
 }
 
 fn run(command: &mut Command, what: &str) -> io::Result<String> {
-    match child::output_within(command.process_group(0), CALL_MAX)? {
+    match child::output_within(command.process_group(0), CALL_MAX, None)? {
         Heard::Ended(output) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
         }

@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::machine::attempt::Attempt;
-use crate::machine::task::Task;
+use crate::machine::complexity;
+use crate::machine::task::{Spec, Task};
 use crate::observe::agents::AgentEntry;
 use crate::observe::document::TaskEntry;
 use crate::observe::forecast::ForecastEntry;
@@ -33,6 +34,23 @@ pub(super) struct TaskList<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct AgentList<'a> {
     pub(super) agents: Vec<NamedAgent<'a>>,
+    /// In the settings' order.
+    pub(super) groups: Vec<GroupEntry<'a>>,
+}
+
+/// How many agents a group has.
+#[derive(Debug, Serialize)]
+pub(super) struct GroupEntry<'a> {
+    pub(super) name: &'a str,
+    /// Agents it is to have now.
+    pub(super) target: u32,
+    /// What its settings allow without a person; `count` twice where that is fixed.
+    pub(super) min: u32,
+    pub(super) max: u32,
+    /// A person said so.
+    pub(super) by_hand: bool,
+    /// Agents that leave after their task.
+    pub(super) retiring: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,6 +59,8 @@ pub(super) struct NamedAgent<'a> {
     #[serde(flatten)]
     pub(super) entry: AgentEntry<'a>,
     pub(super) capabilities: &'a [String],
+    /// Leaves after its task.
+    pub(super) retiring: bool,
 }
 
 /// `task show --json`: what `task list` tells, and the rest.
@@ -102,6 +122,12 @@ pub(super) struct Assessment {
     pub(super) reason: String,
 }
 
+impl Assessment {
+    pub(super) fn of(spec: &Spec) -> Self {
+        Self { complexity: complexity::of(spec).word(), reason: complexity::reason(spec) }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct NoteEntry<'a> {
     pub(super) stage: &'a str,
@@ -139,6 +165,8 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) leaked: u32,
     /// What it left.
     pub(super) commit: Option<&'a str>,
+    /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
+    pub(super) prompt: Option<&'a str>,
 }
 
 impl<'a> AttemptEntry<'a> {
@@ -161,6 +189,7 @@ impl<'a> AttemptEntry<'a> {
             rss_kib_max: exit.map(|exit| exit.rss_kib_max),
             leaked: exit.map_or(0, |exit| exit.leaked),
             commit: attempt.saved.as_ref().map(|commit| commit.as_str()),
+            prompt: attempt.prompt.as_deref(),
         }
     }
 }

@@ -92,6 +92,7 @@ mirror! {
         tries: Tries,
         outcome: Option<Outcome>,
         demand: Demand,
+        prompt: Option<String>,
     }
 }
 
@@ -103,6 +104,7 @@ mirror! {
         touches: Vec<String>,
         tier_min: u32,
         is_so_far: bool,
+        is_fresh: bool,
     }
 }
 

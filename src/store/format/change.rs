@@ -11,10 +11,12 @@ use crate::machine::Change;
 use crate::machine::attempt::{Attempt, Exit, Outcome, Tries};
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
+use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::proposal::{Proposal, ProposalFault};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
 use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -151,6 +153,9 @@ kinds! {
     "agent_pause_set" { name: AgentName, is_paused: bool } => {
         Change::Project(ProjectChange::AgentPauseSet { name, is_paused })
     }
+    "agents_scaled" { group: String, target: Target, why: String, at: Time } => {
+        Change::Project(ProjectChange::AgentsScaled { group, target, why, at })
+    }
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
@@ -174,6 +179,15 @@ kinds! {
     }
     "overload_set" { what: Option<String> } => {
         Change::Project(ProjectChange::OverloadSet { what })
+    }
+    "proposal_set" { proposal: Box<Proposal> } => {
+        Change::Project(ProjectChange::ProposalSet { proposal })
+    }
+    "proposal_faulted" { fault: ProposalFault, why: String } => {
+        Change::Project(ProjectChange::ProposalFaulted { fault, why })
+    }
+    "proposal_refused" { task: TaskId, agent: AgentName, why: String } => {
+        Change::Project(ProjectChange::ProposalRefused { task, agent, why })
     }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {
@@ -231,6 +245,9 @@ kinds! {
     }
     "attempt_prepared" { id: AttemptId, base: Option<Oid>, tip: Option<Oid> } => {
         Change::Attempt(id, AttemptChange::Prepared { base, tip })
+    }
+    "attempt_briefed" { id: AttemptId, prompt: String } => {
+        Change::Attempt(id, AttemptChange::Briefed { prompt })
     }
     "attempt_started" { id: AttemptId, at: Time } => {
         Change::Attempt(id, AttemptChange::Started { at })

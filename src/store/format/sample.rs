@@ -8,10 +8,12 @@ use crate::machine::attempt::{
 };
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
+use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, LauncherKind, Limits, Monitor,
@@ -69,6 +71,7 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         } else {
             LauncherKind::Process
         },
+        scale_min: (count > 1).then_some(1),
         command,
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
@@ -202,6 +205,7 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
+        prompt: Some("0123456789abcdef".into()),
         demand: Demand {
             needs: vec!["gpu".into()],
             is_so_far: true,
@@ -323,6 +327,7 @@ fn project_changes() -> Vec<Change> {
         breaker_set(),
         ability_set(),
         ProjectChange::AbilitySet { name: AgentName::new("script"), unable: None },
+        scaled(),
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },
@@ -331,8 +336,53 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
+        ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
+        ProjectChange::ProposalRefused {
+            task: TaskId::new("TASK-001"),
+            agent: AgentName::new("script"),
+            why: "the task is held".into(),
+        },
     ]);
+    changes.extend(proposals().map(|proposal| {
+        let proposal = Box::new(proposal);
+        ProjectChange::ProposalSet { proposal }
+    }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+/// The external scheduler in every phase.
+pub(super) fn proposals() -> impl Iterator<Item = Proposal> {
+    let pair = Pair { task: TaskId::new("TASK-001"), agent: AgentName::new("script") };
+    let phases = [
+        ProposalPhase::Rest,
+        ProposalPhase::Declined,
+        ProposalPhase::Answered { at: at(8), pairs: vec![pair], has_taken: true },
+        ProposalPhase::Asked,
+    ];
+    phases.into_iter().map(|phase| Proposal {
+        number: 3,
+        phase,
+        declined_since: Some(at(7)),
+        faults: 2,
+        told: vec![
+            ProposalFault::Late,
+            ProposalFault::Failed,
+            ProposalFault::Unreadable,
+            ProposalFault::Invalid,
+            ProposalFault::Declined,
+        ],
+        until: Some(at(9)),
+    })
+}
+
+/// One of two stays.
+pub(super) fn scaled() -> ProjectChange {
+    ProjectChange::AgentsScaled {
+        group: "implementation".into(),
+        target: Target { count: 1, is_by_hand: true },
+        why: "by hand".into(),
+        at: at(6),
+    }
 }
 
 fn task_changes() -> Vec<TaskChange> {
@@ -409,6 +459,7 @@ fn attempt_changes() -> Vec<AttemptChange> {
     }
     changes.extend([
         AttemptChange::Prepared { base: Some(oid('a')), tip: None },
+        AttemptChange::Briefed { prompt: "0123456789abcdef".into() },
         AttemptChange::Started { at: at(10) },
         AttemptChange::StopRequested,
         AttemptChange::Exited { exit: None, verdict: outcome(Class::Lost) },

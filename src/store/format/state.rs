@@ -11,12 +11,14 @@ use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
 use crate::machine::breaker::Breaker;
+use crate::machine::crew::Target;
 use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
@@ -83,11 +85,34 @@ mirror! {
         overload: Option<String>,
         pinned: Vec<Arc<Settings>>,
         weighing: Weighing,
+        proposal: Proposal,
+        targets: BTreeMap<String, Target>,
+        dismissed: BTreeMap<AgentName, Agent>,
     }
     derived { index }
 }
 
 mirror! { struct Weighing { at: Time, altered: u64, completed: u64 } }
+
+mirror! { struct Proposal {
+    number: u64,
+    phase: ProposalPhase,
+    declined_since: Option<Time>,
+    faults: u32,
+    told: Vec<ProposalFault>,
+    until: Option<Time>,
+} }
+
+mirror! { enum ProposalPhase {
+    Rest,
+    Asked,
+    Answered { at: Time, pairs: Vec<Pair>, has_taken: bool },
+    Declined,
+} }
+
+mirror! { words ProposalFault { Late, Failed, Unreadable, Invalid, Declined } }
+
+mirror! { struct Pair { task: TaskId, agent: AgentName } }
 
 mirror! { words StopKind { Leave, Drain, Now } }
 
@@ -132,8 +157,15 @@ mirror! {
         busy_ms: u64,
         idle_since: Time,
     }
-    optional { last_task: Option<TaskId>, breaker: Breaker, unable: Option<String> }
+    optional {
+        last_task: Option<TaskId>,
+        breaker: Breaker,
+        spare: Option<u32>,
+        unable: Option<String>,
+    }
 }
+
+mirror! { struct Target { count: u32, is_by_hand: bool } }
 
 mirror! { struct Breaker {
     failures: u32,

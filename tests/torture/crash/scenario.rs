@@ -14,6 +14,11 @@ if grep -q 'Merge to finish' "$PIPELINE_TASK_FILE"; then
 fi
 case "$PIPELINE_TASK_ID" in
 FAILS) [ -e "$E2E_DIR/failed" ] || { touch "$E2E_DIR/failed"; exit 3; } ;;
+AHEAD-1)
+    # The worktree of the next one is made meanwhile, unless there is none to come.
+    n=0
+    until [ -e ../1/a.txt ] || [ $n = 100 ]; do sleep 0.02; n=$((n + 1)); done
+    ;;
 TWO-*)
     touch "$E2E_DIR/begun-$PIPELINE_TASK_ID"
     until [ -e "$E2E_DIR/begun-TWO-1" ] && [ -e "$E2E_DIR/begun-TWO-2" ]; do sleep 0.02; done
@@ -101,6 +106,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: base_followed,
         ..PLAIN
     },
+    Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
         name: "cancel",
@@ -119,6 +125,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "growing",
+        prepare: growing,
+        landed: &["A", "B", "C"],
+        check: has_grown,
+        ..PLAIN
+    },
+    Scenario {
+        name: "scale",
+        prepare: scaled,
+        begin: running,
+        args: SCALE,
+        again: scale_again,
+        landed: &["A", "B"],
+        check: |project| assert_eq!(target(project), 1),
+        ..PLAIN
+    },
+    Scenario {
         name: "checkpoint",
         prepare: long_journal,
         args: LONG,
@@ -126,6 +149,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         code: 1,
         landed: &[],
         check: is_rotated,
+        ..PLAIN
+    },
+    Scenario {
+        name: "scheduler",
+        prepare: scheduled,
+        landed: &["A", "B"],
+        check: is_scheduled,
         ..PLAIN
     },
     Scenario {
@@ -155,6 +185,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
 const BODY_BYTES: usize = 240 * 1024;
@@ -279,6 +310,14 @@ fn conflict(project: &Project) {
     add(project, "TWO-2", "implementation");
 }
 
+/// Two tasks that one agent works on one after the other: the worktree of the second is made ready
+/// beside the first.
+fn ahead(project: &Project) {
+    pilot(project);
+    add(project, "AHEAD-1", "implementation");
+    add(project, "AHEAD-2", "implementation");
+}
+
 fn retry(project: &Project) {
     pilot(project);
     add(project, "FAILS", "implementation");
@@ -314,6 +353,42 @@ fn draining(project: &Project) {
     project.release("hold");
 }
 
+/// Three tasks for a group that has nobody yet.
+fn growing(project: &Project) {
+    pilot(project);
+    let text = settings(PILOT, 1).replace("count = 1", "scale = { min = 0, max = 3 }");
+    project.write("pipeline.toml", &text);
+    project.commit("Scaling");
+    ["A", "B", "C"].iter().for_each(|id| add(project, id, "architect"));
+}
+
+fn has_grown(project: &Project) {
+    let is_grown = |entry: &serde_json::Value| {
+        entry["kind"] == "agents_scaled" && entry["group"] == "architect" && entry["count"] == 3
+    };
+    assert!(project.log().iter().any(is_grown), "{}", project.story());
+}
+
+/// Two agents where the settings say one, each with a task.
+fn scaled(project: &Project) {
+    pilot(project);
+    project.ok(&["agent", "scale", "implementation", "2"]);
+    ["A", "B"].iter().for_each(|id| add(project, id, "implementation"));
+}
+
+fn scale_again(project: &Project) {
+    project.ok(SCALE);
+}
+
+/// Agents that the implementation's group is to have.
+fn target(project: &Project) -> u64 {
+    let list = project.ok(&["agent", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("agents are JSON");
+    let mut groups = list["groups"].as_array().expect("a list").iter();
+    let group = groups.find(|group| group["name"] == "implementation").expect("it is there");
+    group["target"].as_u64().expect("a number")
+}
+
 fn is_sequential(project: &Project) {
     assert_eq!(project.status()["orchestration_mode"], "sequential");
 }
@@ -334,6 +409,31 @@ fn long_again(project: &Project) {
     let is_there = project.run(&["task", "show", "LAST"]).code == Some(0);
     let code = if is_there { 2 } else { 0 };
     assert_eq!(project.run(LONG).code, Some(code), "it is there: {is_there}");
+}
+
+/// Names the second task, which the built-in scheduler would not begin with, and then the first.
+const SCHEDULER: &str = r#"question=$(cat)
+case $question in *'{"id":"B"'*) task=B ;; *) task=A ;; esac
+echo "{\"format\":1,\"assignments\":[{\"task\":\"$task\",\"agent\":\"architect\"}]}"
+"#;
+
+/// Two tasks, and a program that says who gets them.
+fn scheduled(project: &Project) {
+    with(project, &format!("{PILOT}[scheduler]\ncommand = [\"sh\", \"tools/scheduler.sh\"]\n"), 1);
+    project.write("tools/scheduler.sh", SCHEDULER);
+    project.commit("A scheduler");
+    project.ok(&["init"]);
+    add(project, "A", "architect");
+    add(project, "B", "architect");
+}
+
+/// Its order was followed, wherever it was asked once more; unless it was too slow.
+fn is_scheduled(project: &Project) {
+    let log = project.log();
+    let is_late = log.iter().any(|entry| entry["kind"] == "proposal_faulted");
+    let first = log.iter().find(|entry| entry["purpose"] == "work");
+    let first = first.expect("something was begun");
+    assert!(is_late || first["task"] == "B", "{first}");
 }
 
 fn is_rotated(project: &Project) {

@@ -2,7 +2,7 @@
 //! and ended as `monitor::run` does it.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::forecast::trial;
-use pipeline::machine::id::{AgentName, AttemptId};
+use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::mode::{Isolation, Rollout};
+use pipeline::machine::schedule::ahead;
 use pipeline::machine::time::Time;
 use pipeline::machine::{Change, Command, Effect, EventBody, Observation, State};
 use pipeline::monitor::cycle::{Cycle, World as Port};
@@ -20,11 +21,15 @@ use pipeline::sys::clock::Clock;
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::propose;
+use super::repo::{Commit, commit_of};
 use super::work::{What, of_effect};
-use super::world::{Order, Probe, Report, World};
+use super::world::{Order, Place, Probe, Report, World};
 
 /// Longest that a monitor goes without a look of its own, in milliseconds.
 const POLL_MS: u64 = 30_000;
+/// Between two looks at a load that is too high.
+const LOAD_MS: u64 = 5_000;
 
 /// Steady within a process: wall time at its start, and the monotonic clock since.
 #[derive(Debug, Clone)]
@@ -51,6 +56,7 @@ impl Clock for SteadyClock {
 #[derive(Debug)]
 enum Asked {
     Git(What),
+    Ahead(BTreeMap<Place, Commit>),
     Start(Box<Order>),
     Find(AttemptId, AgentName, AttemptPhase),
     Stop(AttemptId, AgentName),
@@ -87,6 +93,10 @@ impl Port for Door {
                 self.inherited.remove(attempt);
                 self.asked.extend(of_effect(effect, state).map(Asked::Git));
             }
+            Effect::Propose { number } => {
+                let answer = propose::answer(state, *number, &mut self.dice);
+                self.asked.push(Asked::Git(What::Propose(Box::new(answer))));
+            }
             Effect::Save { .. }
             | Effect::Advance { .. }
             | Effect::TakeBase { .. }
@@ -117,6 +127,24 @@ impl Port for Door {
 
     fn heed(&mut self, _: &State) {}
 
+    fn look_ahead(&mut self, state: &State) {
+        let has_git = state.settings.project.isolation == Isolation::Worktree;
+        let mut wanted: BTreeMap<Place, Commit> = BTreeMap::new();
+        let found = ahead(state);
+        assert!(found.len() as f64 <= state.settings.prefetch() * state.agents.len() as f64);
+        let tasks: BTreeSet<&TaskId> = found.iter().map(|ahead| &ahead.task).collect();
+        assert_eq!(tasks.len(), found.len(), "a task is prepared for twice");
+        for ahead in &found {
+            assert!(has_git && state.rollout != Rollout::Shadow, "I27: {ahead:?}");
+            let is_there = |it: &Attempt| it.agent == ahead.agent && it.slot == ahead.slot;
+            let user = state.attempts.values().find(|attempt| is_there(attempt));
+            assert!(user.is_none(), "I9: {ahead:?} while {user:?} has the worktree");
+            let place = (ahead.agent.clone(), ahead.slot);
+            assert!(wanted.insert(place, commit_of(&ahead.at)).is_none(), "twice: {ahead:?}");
+        }
+        self.asked.push(Asked::Ahead(wanted));
+    }
+
     fn warn(&mut self, _: &str) {}
 
     fn random(&mut self, count: usize) -> std::io::Result<Vec<u128>> {
@@ -146,6 +174,8 @@ pub struct Monitor {
     has_stop_order: bool,
     has_more: bool,
     next_poll: Time,
+    /// When it looked at the load last.
+    loaded_at: Time,
     is_leaving: bool,
     /// Its last transaction failed: what it has in memory is read anew by the next one.
     pub is_stale: bool,
@@ -187,6 +217,7 @@ impl Monitor {
             has_stop_order: stop.is_some(),
             has_more: false,
             next_poll,
+            loaded_at: Time::default(),
             is_leaving: false,
             is_stale: false,
             polls: 0,
@@ -207,13 +238,35 @@ impl Monitor {
     /// Returns true when a step would do something now.
     pub fn has_news(&self) -> bool {
         let now = self.cycle.clock.now();
-        let is_due = self.cycle.deadline().is_some_and(|at| at <= now) || now >= self.next_poll;
+        let is_due = self.cycle.deadline().is_some_and(|at| at <= now)
+            || now >= self.next_poll
+            || self.load_due_at().is_some_and(|at| at <= now);
         !self.is_up() || self.has_more || is_due || !self.inbox.is_empty() || !self.asks.is_empty()
     }
 
     /// Returns when it will look again, if nothing happens.
     pub fn wakes_at(&self) -> Time {
-        self.cycle.deadline().map_or(self.next_poll, |at| at.min(self.next_poll))
+        let moments = [self.cycle.deadline(), self.load_due_at()];
+        moments.into_iter().flatten().fold(self.next_poll, Time::min)
+    }
+
+    /// As `monitor::overload`: when to look whether the load has fallen.
+    fn load_due_at(&self) -> Option<Time> {
+        self.cycle.ledger.state().overload.as_ref()?;
+        Some(self.loaded_at.plus_ms(LOAD_MS))
+    }
+
+    /// As `monitor::overload`: what is to be told before anything is decided.
+    fn look_at_load(&mut self, world: &mut World) -> Option<EventBody> {
+        let state = self.cycle.ledger.state();
+        self.loaded_at = self.cycle.clock.now();
+        let is_over = world.is_overloaded && state.settings.scheduler.load_limit > 0.0;
+        if state.overload.is_some() == is_over {
+            return None;
+        }
+        world.marks.hit(if is_over { "the load is too high" } else { "the load has fallen" });
+        let what = is_over.then(|| "the load is 9".to_owned());
+        Some(EventBody::Observation(Observation::OverloadSeen { what }))
     }
 
     /// Takes the next step.
@@ -308,7 +361,8 @@ impl Monitor {
             let report = self.inbox.swap_remove(dice.below(self.inbox.len()));
             bodies.extend(self.take(report, world, dice));
         }
-        let is_due = self.cycle.deadline().is_some_and(|at| at <= now);
+        let moments = [self.cycle.deadline(), self.load_due_at()];
+        let is_due = moments.into_iter().flatten().any(|at| at <= now);
         if bodies.is_empty() && !is_due && !self.has_more && !self.cycle.notice()? {
             return Ok(false);
         }
@@ -322,12 +376,14 @@ impl Monitor {
         world: &mut World,
         dice: &mut Dice,
     ) -> Result<(), LedgerError> {
-        let cycled = self.cycle.run(bodies)?;
+        let load = self.look_at_load(world);
+        let cycled = self.cycle.run(load.into_iter().chain(bodies).collect())?;
         self.has_more = cycled.has_more;
         self.is_stale = false;
         for asked in std::mem::take(&mut self.cycle.world.asked) {
             match asked {
                 Asked::Git(what) => world.begin(self.number, what, dice),
+                Asked::Ahead(wanted) => world.want(self.number, wanted, dice),
                 Asked::Start(order) => world.order(self.number, *order),
                 Asked::Find(id, agent, phase) => self.find_again(&id, &agent, phase, world, dice),
                 Asked::Stop(id, agent) => world.stop(self.number, &id, &agent),
