@@ -73,9 +73,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::ShortageSeen { what } => {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }
-        Observation::OverloadSeen { what } => {
-            strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
-        }
+        Observation::OverloadSeen { what } => overload_seen(state, what),
         Observation::TmuxSeen { lacking } => tmux_seen(state, lacking.as_deref()),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
         Observation::NotProposed { number, fault, why } => {
@@ -93,6 +91,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Followed { .. }
         | Observation::FollowRefused { .. } => landing::decide(state, event, seen),
     }
+}
+
+fn overload_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
 }
 
 /// Only whether there is one counts, not how much is left.

@@ -7,7 +7,7 @@ use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::task::{Block, Tally, TaskPhase};
 
@@ -116,6 +116,13 @@ pub fn task_of(change: &Change) -> Option<&str> {
     }
 }
 
+fn ability(agent: &AgentName, unable: Option<&str>) -> String {
+    match unable {
+        Some(why) => format!("agent {agent} gets no work: {}", first_line(why)),
+        None => format!("agent {agent} can work again"),
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Option<String> {
     Some(match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -150,10 +157,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
             None => return None,
         },
-        ProjectChange::AbilitySet { name, unable: Some(why) } => {
-            format!("agent {name} gets no work: {}", first_line(why))
-        }
-        ProjectChange::AbilitySet { name, unable: None } => format!("agent {name} can work again"),
+        ProjectChange::AbilitySet { name, unable } => ability(name, unable.as_deref()),
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));

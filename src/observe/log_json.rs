@@ -9,7 +9,7 @@ use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt}
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -98,6 +98,15 @@ const fn stop_word(kind: StopKind) -> &'static str {
     }
 }
 
+fn ability<'a>(agent: &'a AgentName, unable: Option<&'a str>) -> Entry<'a> {
+    let entry = kind(yes_or_no(unable.is_none(), "agent_able", "agent_unable"));
+    Entry { agent: Some(agent.as_str()), reason: unable, ..entry }
+}
+
+fn strain<'a>(what: Option<&'a str>, began: &'static str, ended: &'static str) -> Entry<'a> {
+    Entry { reason: what, ..kind(yes_or_no(what.is_some(), began, ended)) }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -129,10 +138,7 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             until: breaker.until.map(Stamp),
             ..kind("agent_breaker_set")
         },
-        ProjectChange::AbilitySet { name, unable } => {
-            let entry = kind(yes_or_no(unable.is_none(), "agent_able", "agent_unable"));
-            Entry { agent: Some(name.as_str()), reason: unable.as_deref(), ..entry }
-        }
+        ProjectChange::AbilitySet { name, unable } => ability(name, unable.as_deref()),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }
@@ -146,12 +152,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
         }
         ProjectChange::ShortageSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            strain(what.as_deref(), "shortage_began", "shortage_ended")
         }
         ProjectChange::OverloadSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            strain(what.as_deref(), "overload_began", "overload_ended")
         }
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {
