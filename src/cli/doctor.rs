@@ -17,7 +17,8 @@ use crate::agent::rendezvous;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::Settings;
+use crate::machine::settings::{AgentCommand, AgentGroup, Settings};
+use crate::monitor::preset;
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
 use crate::store::lock::{FileLock, is_held};
@@ -183,6 +184,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
     let mut findings = vec![journal(project)];
     findings.extend(tools(project));
     findings.push(settings(project));
+    findings.extend(presets(project));
     findings.push(locks(project));
     findings.extend(left_by_git(project));
     findings.extend(space(project));
@@ -271,15 +273,38 @@ fn settings(project: &Project) -> Finding {
             "pipeline.toml is gone; the adopted settings count",
             "write it anew or take it from git",
         ),
-        Ok(Some(bytes)) => match config::load(&String::from_utf8_lossy(&bytes)) {
-            Ok(loaded) if loaded.settings.agents.is_empty() => {
-                Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+        Ok(Some(bytes)) => {
+            match config::load_in(&project.layout.root, &String::from_utf8_lossy(&bytes)) {
+                Ok(loaded) if loaded.settings.agents.is_empty() => {
+                    Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
+                }
+                Ok(loaded) => prompt_gone(project, &loaded.settings)
+                    .unwrap_or_else(|| Finding::good("settings", "pipeline.toml is valid")),
+                Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
             }
-            Ok(loaded) => prompt_gone(project, &loaded.settings)
-                .unwrap_or_else(|| Finding::good("settings", "pipeline.toml is valid")),
-            Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
-        },
+        }
     }
+}
+
+/// Looks whether the programs of presets are there.
+fn presets(project: &Project) -> Vec<Finding> {
+    let root = &project.layout.root;
+    let bytes = read_bounded(&project.layout.config(), CONFIG_BYTES_MAX).ok().flatten();
+    let loaded = bytes.and_then(|b| config::load_in(root, &String::from_utf8_lossy(&b)).ok());
+    let Some(settings) = loaded.map(|loaded| loaded.settings) else { return Vec::new() };
+    let program = std::env::current_exe().unwrap_or_default();
+    let program_dir = program.parent().unwrap_or(root);
+    let is_preset = |group: &&AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    let groups = settings.agents.iter().filter(is_preset);
+    let found = groups.map(|group| match preset::trouble(root, program_dir, group) {
+        None => Finding::good("agents", format!("agent `{}` can start", group.name)),
+        Some(why) => Finding::bad(
+            "agents",
+            format!("agent `{}` cannot start: {why}", group.name),
+            "its tasks wait until then; or name another `preset` in pipeline.toml",
+        ),
+    });
+    found.collect()
 }
 
 /// Returns a finding about a stage's prompt file that is not there; `None` when all are.

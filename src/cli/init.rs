@@ -118,7 +118,7 @@ fn existing_config(dir: &Path) -> Result<Option<(Settings, String)>, Error> {
         .map_err(|error| Error::invalid("cannot read the settings").because(&error).at(&path))?;
     let Some(bytes) = bytes else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let loaded = config::load(&text).map_err(|error| config_error(&error).at(&path))?;
+    let loaded = config::load_in(dir, &text).map_err(|error| config_error(&error).at(&path))?;
     Ok(Some((loaded.settings, text)))
 }
 

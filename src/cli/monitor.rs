@@ -102,7 +102,7 @@ fn until(args: &MonitorArgs, open: &Open) -> Result<Until, Error> {
 fn need_agents(state: &State, project: &Project) -> Result<(), Error> {
     // The file counts, not the adopted settings: the monitor adopts it first of all.
     let text = std::fs::read_to_string(project.layout.config()).ok();
-    let loaded = text.map(|text| crate::config::load(&text));
+    let loaded = text.map(|text| crate::config::load_in(&project.layout.root, &text));
     let has_agents = match loaded {
         Some(Ok(loaded)) => !loaded.settings.agents.is_empty(),
         Some(Err(error)) if state.settings.agents.is_empty() => {

@@ -165,7 +165,7 @@ impl Open {
     fn adoption(&mut self) -> Option<Command> {
         let path = self.project.layout.config();
         let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
-        match config::load(&String::from_utf8_lossy(&bytes)) {
+        match config::load_in(&self.project.layout.root, &String::from_utf8_lossy(&bytes)) {
             Ok(loaded) if loaded.settings.hash == self.ledger.state().settings.hash => None,
             Ok(loaded) => Some(Command::AdoptSettings { settings: Box::new(loaded.settings) }),
             Err(error) => {

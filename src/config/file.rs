@@ -4,6 +4,7 @@
 
 use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::preset::ENV_ALLOW;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
     RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
@@ -261,26 +262,28 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     });
     at.word("launcher", (), &[("process", Some(())), ("tmux", None)]);
     at.word("sandbox", (), &[("none", Some(())), ("landlock", None), ("bwrap", None)]);
-    for key in ["preset", "model"] {
-        if at.has(key) {
-            at.not_yet(key, "say in `command` what to run");
-        }
-    }
     if at.has("scale") {
         at.not_yet("scale", "use `count`");
     }
+    let command = command(&mut at);
+    let is_preset = matches!(command, AgentCommand::Preset { .. });
+    let completion = if is_preset { Completion::Marker } else { Completion::Exit };
+    let env_allow = match is_preset {
+        true => ENV_ALLOW.map(str::to_owned).to_vec(),
+        false => vec!["*".into()],
+    };
     let group = AgentGroup {
         name,
         stages,
         count: at.integer("count", 1, 1..=10_000),
-        command: command(&mut at),
+        command,
         completion: at.word(
             "completion",
-            Completion::Exit,
+            completion,
             &[("marker", Some(Completion::Marker)), ("exit", Some(Completion::Exit))],
         ),
         env: at.section("env").all_strings().into_iter().collect(),
-        env_allow: at.strings("env_allow").unwrap_or_else(|| vec!["*".into()]),
+        env_allow: at.strings("env_allow").unwrap_or(env_allow),
         capabilities: at.strings("capabilities").unwrap_or_default(),
         tier: at.integer("tier", 1, 1..=1000),
         complexity: at.strings("complexity").unwrap_or_default(),
@@ -289,13 +292,30 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     (group, at)
 }
 
-/// Reads `command`; where it is wrong the value returned is of no use, the report says so.
+/// Reads `preset` with its `model`, or `command`; where it is wrong the value returned is of no use,
+/// the report says so.
 fn command(at: &mut Section<'_>) -> AgentCommand {
     const EXPECTED: &str = "a program with arguments, a shell line, or \"task\"";
-    if !at.has("command") {
-        if !at.has("preset") {
-            at.missing("command", EXPECTED);
+    let (has_preset, has_command) = (at.has("preset"), at.has("command"));
+    let model = at.string("model");
+    if has_preset {
+        let name = at.string("preset").unwrap_or_default();
+        if has_command {
+            at.wrong_value(
+                "command",
+                "…",
+                "left out beside `preset`: one of them says what to run",
+            );
         }
+        let is_env_own = at.has("env_allow");
+        let model = model.unwrap_or_default();
+        return AgentCommand::Preset { name, model, is_env_own };
+    }
+    if let Some(model) = model {
+        at.wrong_value("model", &model, "left out without a `preset`");
+    }
+    if !has_command {
+        at.missing("preset", "the program to use, or `command`: what to run");
         return AgentCommand::Task;
     }
     if at.is_list("command") {

@@ -7,11 +7,14 @@
 pub mod detect;
 pub mod file;
 pub mod layout;
+pub mod preset;
 pub mod problem;
 pub mod reader;
 pub mod template;
 pub mod validate;
 pub mod value;
+
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 use xxhash_rust::xxh3::xxh3_64;
@@ -38,10 +41,18 @@ pub struct Loaded {
 /// [`ConfigError::Newer`] or [`ConfigError::Older`] when `requires` does not fit this program, in
 /// which case nothing else is looked at; else [`ConfigError::Invalid`] with every problem found.
 pub fn load(text: &str) -> Result<Loaded, ConfigError> {
-    load_as(text, env!("CARGO_PKG_VERSION"))
+    load_as(text, None, env!("CARGO_PKG_VERSION"))
 }
 
-fn load_as(text: &str, running: &'static str) -> Result<Loaded, ConfigError> {
+/// As [`load`], for the project at `root`, which may have presets of its own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    load_as(text, Some(root), env!("CARGO_PKG_VERSION"))
+}
+
+fn load_as(text: &str, root: Option<&Path>, running: &'static str) -> Result<Loaded, ConfigError> {
     let report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     let table = document.get_ref();
@@ -55,7 +66,7 @@ fn load_as(text: &str, running: &'static str) -> Result<Loaded, ConfigError> {
     if errors.is_empty() {
         let hash = format!("{:016x}", xxh3_64(text.as_bytes()));
         let mut read = file::read(&mut Section::root(&report, table), hash);
-        warnings = validate::check(&mut read);
+        warnings = validate::check(&mut read, root);
         settings = Some(read.settings);
     }
     match settings.filter(|_| report.problems().is_empty()) {
@@ -240,6 +251,47 @@ sandbox = "none"
     }
 
     #[test]
+    fn an_agent_of_a_preset_has_the_defaults_of_a_preset() {
+        let agent = |rest: &str| format!("[[agent]]\nname = \"a\"\nstages = [\"arch\"]\n{rest}\n");
+        let bare = settings(&agent("preset = \"claude\"\nmodel = \"large\""));
+        let group = &bare.agents[0];
+        let preset = |is_env_own| AgentCommand::Preset {
+            name: "claude".into(),
+            model: "large".into(),
+            is_env_own,
+        };
+        assert_eq!((&group.command, group.completion), (&preset(false), Completion::Marker));
+        assert!(group.env_allow.contains(&"HOME".to_owned()) && group.env_allow.len() == 8);
+        assert_eq!(bare.landing.protect.last().expect("added"), "agents/presets/**");
+        let own = agent("preset = \"claude\"\nmodel = \"large\"\nenv_allow = [\"PATH\"]");
+        assert_eq!(settings(&own).agents[0].command, preset(true));
+        for (rest, part) in [
+            ("", "`agent.preset` is missing"),
+            ("model = \"x\"\ncommand = \"true\"", "left out without a `preset`"),
+            ("preset = \"claude\"\ncommand = \"true\"", "left out beside `preset`"),
+            (
+                "preset = \"cluade\"",
+                "unknown value `cluade` of `agent.preset`, did you mean `claude`",
+            ),
+            ("preset = \"../x\"", "unknown value `../x`"),
+            ("preset = \"person\"", "needs `launcher = \"tmux\"`"),
+        ] {
+            refused(&agent(rest), &[part]);
+        }
+    }
+
+    #[test]
+    fn a_preset_of_the_project_is_known_there_alone() {
+        let text = "[[agent]]\nname = \"a\"\nstages = [\"arch\"]\npreset = \"mine\"\n";
+        let dir = tempfile::tempdir().expect("a folder");
+        let presets = dir.path().join(super::preset::DIR);
+        std::fs::create_dir_all(&presets).expect("made");
+        std::fs::write(presets.join("mine.toml"), "about = \"x\"").expect("written");
+        assert!(super::load_in(dir.path(), text).is_ok());
+        refused(text, &["unknown value `mine`"]);
+    }
+
+    #[test]
     fn every_built_key_takes_another_value() {
         let text = r#"
 [project]
@@ -320,10 +372,6 @@ pilot = { labels = ["pilot"] }
             refused(text, &["is not yet built"]);
         }
         let agent = "[[agent]]\nname = \"a\"\nstages = [\"arch\"]\n";
-        refused(
-            &format!("{agent}preset = \"claude\""),
-            &["`agent.preset = \"claude\"` is not yet"],
-        );
         let lines = ["launcher = \"tmux\"", "scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
         for line in lines {
             refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
@@ -410,7 +458,7 @@ pilot = { labels = ["pilot"] }
         refused(&agent("w", "complexity = [\"simpel\"]"), &["did you mean `simple`?"]);
         refused(&agent("w", "env = { PIPELINE_NONCE = \"x\" }"), &["sets itself"]);
         refused(&agent("w", "env = { A = 1 }"), &["`agent.env.A` must be a string"]);
-        refused("[[agent]]\nname = \"w\"\n", &["`agent.stages` is missing", "`agent.command` is"]);
+        refused("[[agent]]\nname = \"w\"\n", &["`agent.stages` is missing", "`agent.preset` is"]);
         let wrong = "[[agent]]\nname = \"w\"\nstages = [\"suervisor\"]\ncommand = []\n";
         refused(wrong, &["did you mean `supervisor`?", "a program with arguments"]);
     }
@@ -418,10 +466,10 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn a_newer_requirement_is_said_before_anything_else() {
         let text = "requires = \">=0.3\"\n[what]\nis = \"this\"\n[broken";
-        let error = load_as(text, "0.2.9").expect_err("too old");
+        let error = load_as(text, None, "0.2.9").expect_err("too old");
         assert_eq!(error, ConfigError::Newer { required: ">=0.3".into(), running: "0.2.9" });
         assert!(error.to_string().contains("a newer program is needed"));
-        let error = load_as("requires = \"<0.2\"", "0.2.0").expect_err("too new");
+        let error = load_as("requires = \"<0.2\"", None, "0.2.0").expect_err("too new");
         assert_eq!(error, ConfigError::Older { required: "<0.2".into(), running: "0.2.0" });
     }
 

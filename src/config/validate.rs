@@ -1,13 +1,15 @@
 //! What names, paths and patterns must look like, and what several keys must agree on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use globset::GlobBuilder;
 
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentGroup, Settings, Slice, Stage};
+use crate::machine::settings::{AgentCommand, AgentGroup, Settings, Slice, Stage};
 
 use super::file::Read;
+use super::preset;
 use super::reader::Section;
 
 /// Words that statuses, queues and worktree folders already use.
@@ -26,6 +28,9 @@ const STAGE_NAMES_TAKEN: [&str; 9] = [
 /// Names of worktrees that belong to the pipeline itself.
 const AGENT_NAMES_TAKEN: [&str; 2] = ["landing", "base"];
 
+/// The preset without a program.
+const PERSON: &str = "person";
+
 const NAME_BYTES_MAX: usize = 64;
 const NAME: &str = "letters, digits, `.`, `_` and `-`, a letter or digit first, at most 64";
 const INSIDE: &str = "a path inside the project: relative, without `..`";
@@ -33,13 +38,14 @@ const INSIDE: &str = "a path inside the project: relative, without `..`";
 /// Checks what was read, fills in what follows from it, and returns warnings.
 ///
 /// Problems go to the report of the sections; the settings then are of no use.
-pub fn check(read: &mut Read<'_>) -> Vec<String> {
+pub fn check(read: &mut Read<'_>, root: Option<&Path>) -> Vec<String> {
     check_paths(read);
     check_branches(read);
     check_stages(&mut read.settings.stages, &read.stages);
     let stages = &read.settings.stages;
     for (group, at) in read.settings.agents.iter_mut().zip(&read.agents) {
         check_agent(group, at, stages);
+        check_preset(group, at, root);
     }
     check_agent_names(&read.settings.agents, &read.agents);
     check_protect(read);
@@ -203,6 +209,19 @@ fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
     }
 }
 
+/// Refuses a preset that is not there. One whose file is wrong is told when it is to be used: it is
+/// read anew for each attempt.
+fn check_preset(group: &AgentGroup, at: &Section<'_>, root: Option<&Path>) {
+    let AgentCommand::Preset { name, .. } = &group.command else { return };
+    let own = |name: &str| root.is_some_and(|root| preset::has_own(root, name));
+    let known: Vec<&str> = preset::BUILT_IN.iter().map(|(name, _)| *name).collect();
+    if !is_name(name) || !(known.contains(&name.as_str()) || own(name)) {
+        at.unknown_value("preset", name, &known);
+    } else if name == PERSON && !own(name) {
+        at.not_yet("preset", "a person works in a terminal: it needs `launcher = \"tmux\"`");
+    }
+}
+
 /// Returns the names of a group's agents: the bare name for one, numbered from 1 for more.
 pub fn agent_names(group: &AgentGroup) -> impl Iterator<Item = String> {
     let is_one = group.count == 1;
@@ -235,8 +254,14 @@ fn check_protect(read: &mut Read<'_>) {
             read.landing.wrong_value("protect", pattern, "a list of patterns without a first `/`");
         }
     }
-    for prompt in read.settings.stages.iter().filter_map(|stage| stage.prompt.as_deref()) {
-        let pattern = globset::escape(prompt);
+    let prompts = read.settings.stages.iter().filter_map(|stage| stage.prompt.as_deref());
+    let mut patterns: Vec<String> = prompts.map(globset::escape).collect();
+    let is_preset = |group: &AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    if read.settings.agents.iter().any(is_preset) {
+        // What is run as an agent, and what it may do.
+        patterns.push(format!("{}/**", preset::DIR));
+    }
+    for pattern in patterns {
         if !landing.protect.contains(&pattern) {
             landing.protect.push(pattern);
         }

@@ -26,6 +26,8 @@ pub struct Agent {
     /// The task it has, or had last.
     pub last_task: Option<TaskId>,
     pub breaker: Breaker,
+    /// Why it cannot start anything, in words: its program or preset is not there.
+    pub unusable: Option<String>,
 }
 
 impl Agent {
@@ -35,10 +37,11 @@ impl Agent {
         self.attempt.is_none() && self.may_work() && self.breaker.until.is_none()
     }
 
-    /// Returns true when it is neither paused nor about to leave; it may be busy or cool down.
+    /// Returns true when it is neither paused nor about to leave, and can be started; it may be busy or
+    /// cool down.
     #[must_use]
     pub fn may_work(&self) -> bool {
-        !self.is_paused && !self.is_retired
+        !self.is_paused && !self.is_retired && self.unusable.is_none()
     }
 
     /// Returns true when it has all of `needs`.

@@ -57,6 +57,11 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 agent.is_paused = *is_paused;
             }
         }
+        ProjectChange::AgentUnusable { name, why } => {
+            if let Some(agent) = state.agents.get_mut(name) {
+                agent.unusable.clone_from(why);
+            }
+        }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
@@ -523,6 +528,7 @@ pub(super) fn hire(state: &mut State, at: Time) {
                 idle_since: at,
                 last_task: None,
                 breaker: Breaker::default(),
+                unusable: None,
             });
             agent.group = group;
             agent.stages = config.stages.iter().map(StageName::new).collect();

@@ -51,6 +51,11 @@ pub enum ProjectChange {
         name: AgentName,
         breaker: Box<Breaker>,
     },
+    /// Why an agent cannot start anything; `None`: it can.
+    AgentUnusable {
+        name: AgentName,
+        why: Option<String>,
+    },
     ModeSwitched {
         to: Orchestration,
     },

@@ -83,6 +83,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
+        | Observation::AgentsSeen { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
 }

@@ -34,6 +34,7 @@ pub mod glob;
 pub mod graph;
 pub mod overlap;
 pub mod plan;
+pub mod preset;
 pub mod progress;
 pub mod retry;
 pub mod schedule;

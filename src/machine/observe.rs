@@ -1,5 +1,7 @@
 //! What is decided when something was seen of an attempt; of landings see `landing.rs`.
 
+use std::collections::BTreeMap;
+
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
@@ -74,6 +76,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::ShortageSeen { what } => {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }
+        Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::OverloadSeen { what } => {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
@@ -99,6 +102,16 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+/// Only agents that changed are told of.
+fn agents_seen(state: &State, unusable: &BTreeMap<String, String>) -> Step {
+    let changed = state.agents.values().filter_map(|agent| {
+        let why = state.group_of(agent).and_then(|group| unusable.get(&group.name));
+        let change = ProjectChange::AgentUnusable { name: agent.name.clone(), why: why.cloned() };
+        (agent.unusable.as_ref() != why).then(|| project(change))
+    });
+    Step::accept(changed.collect())
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];

@@ -203,6 +203,14 @@ pub enum AgentCommand {
     Shell(String),
     /// The task's own command, by `sh -c`.
     Task,
+    /// What the preset of that name says when an attempt starts.
+    Preset {
+        name: String,
+        /// Empty: the program's own choice.
+        model: String,
+        /// `env_allow` stands as the file has it: what the preset names does not pass by itself.
+        is_env_own: bool,
+    },
 }
 
 /// How an attempt says that it is done.

@@ -12,13 +12,15 @@ use super::task::{Task, TaskPhase};
 use super::turn::TURN_ITEMS_MAX;
 
 /// Returns what is to be told about the tasks that the changes make ready, and after a change of
-/// settings about all that are. Cost: after a change of settings, the state.
+/// settings or of what agents can start about all that are. Cost: after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
-    let adopts =
-        |change: &&Change| matches!(change, Change::Project(ProjectChange::SettingsAdopted { .. }));
-    if let Some(adoption) = changes.iter().find(adopts) {
+    let is_for_all = |change: &&Change| {
+        use ProjectChange::{AgentUnusable, SettingsAdopted};
+        matches!(change, Change::Project(SettingsAdopted { .. } | AgentUnusable { .. }))
+    };
+    if changes.iter().any(|change| is_for_all(&change)) {
         let mut later = state.clone();
-        apply(&mut later, adoption);
+        changes.iter().filter(is_for_all).for_each(|change| apply(&mut later, change));
         let ready = later.tasks.values().filter_map(|task| match &task.phase {
             TaskPhase::Ready { stage } => told_of(&later, task, stage),
             TaskPhase::Waiting

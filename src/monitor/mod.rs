@@ -18,6 +18,7 @@ mod lane;
 mod outage;
 mod overload;
 mod prepare;
+pub mod preset;
 pub mod report;
 mod room;
 mod sources;

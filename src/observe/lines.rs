@@ -93,6 +93,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
         )
         | Change::Project(
             ProjectChange::SettingsAdopted { .. }
+            | ProjectChange::AgentUnusable { .. }
             | ProjectChange::MonitorStarted { .. }
             | ProjectChange::MonitorEnded { .. }
             | ProjectChange::StopRequested { .. }
@@ -133,6 +134,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
+        ProjectChange::AgentUnusable { name, why: Some(why) } => {
+            format!("agent {name} cannot start: {}", first_line(why))
+        }
+        ProjectChange::AgentUnusable { name, why: None } => format!("agent {name} can start again"),
         ProjectChange::BreakerSet { name, breaker } => match breaker.until {
             Some(_) => {
                 let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));

@@ -105,6 +105,11 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::AgentUnusable { name, why } => Entry {
+            agent: Some(name.as_str()),
+            reason: why.as_deref(),
+            ..kind(yes_or_no(why.is_some(), "agent_unusable", "agent_usable"))
+        },
         ProjectChange::BreakerSet { name, breaker } => Entry {
             agent: Some(name.as_str()),
             failed: Some(breaker.failures),

@@ -181,7 +181,7 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     let ink = match entry.status {
         AgentStatus::Idle => Ink::Faint,
         AgentStatus::Working => Ink::Busy,
-        AgentStatus::Paused | AgentStatus::Cooling => Ink::Bad,
+        AgentStatus::Paused | AgentStatus::Cooling | AgentStatus::Failed => Ink::Bad,
     };
     let mut at_it = match (entry.current_task, entry.stage, entry.at_it_ms) {
         (Some(task), Some(stage), Some(ms)) => format!("{task} {stage} for {}", span(ms)),
@@ -191,6 +191,10 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     if let Some(left) = entry.left_ms {
         let gap = if at_it.is_empty() { "" } else { " " };
         at_it.push_str(&format!("{gap}for another {}", span(left)));
+    }
+    if let Some(why) = entry.why {
+        let gap = if at_it.is_empty() { "" } else { "; " };
+        at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));
     }
     if entry.is_retired {
         at_it.push_str(" (its last: no longer in the settings)");

@@ -319,6 +319,13 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
+    let mut unusable = able().filter_map(|agent| Some((agent, agent.unusable.as_ref()?)));
+    if !able().any(Agent::may_work)
+        && let Some((agent, why)) = unusable.next()
+    {
+        let what = format!("{who}: agent `{}` cannot start: {}", agent.name, first_line(why));
+        return Reason::new(On::Agent, what);
+    }
     if able().all(|agent| agent.is_paused) {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
         return Reason::new(On::Agent, what);

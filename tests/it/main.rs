@@ -25,5 +25,6 @@ mod monitor_world;
 mod people;
 mod plan_cases;
 mod plan_oracle;
+mod presets;
 mod support;
 mod tidy;

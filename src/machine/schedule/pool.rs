@@ -159,14 +159,18 @@ pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
     there.any(|agent| may_take(state, agent, stage, demand))
 }
 
-/// Returns what an agent would have to have that none has, in words; `None`: one has it all, busy
-/// or not.
+/// Returns what an agent would have to have that none has, or why those that have it cannot start, in
+/// words; `None`: one has it all, busy or not.
 #[must_use]
 pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<String> {
     let serving =
         state.agents.values().filter(|agent| !agent.is_retired && agent.stages.contains(stage));
-    if serving.clone().any(|agent| can_serve(state, agent, stage, needs)) {
+    let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
+    if able.clone().any(|agent| agent.unusable.is_none()) {
         return None;
+    }
+    if let Some((agent, why)) = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?))) {
+        return Some(format!("agent `{}` cannot start: {why}", agent.name));
     }
     if serving.clone().next().is_none() {
         return Some(format!("no agent serves stage `{stage}`"));

@@ -154,6 +154,9 @@ kinds! {
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
+    "agent_unusable" { name: AgentName, why: Option<String> } => {
+        Change::Project(ProjectChange::AgentUnusable { name, why })
+    }
     "mode_switched" { to: Orchestration } => {
         Change::Project(ProjectChange::ModeSwitched { to })
     }

@@ -74,6 +74,10 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
     }
 }
 
+fn preset(name: &str, model: &str) -> AgentCommand {
+    AgentCommand::Preset { name: name.into(), model: model.into(), is_env_own: true }
+}
+
 pub(super) fn settings(pilot: Slice) -> Settings {
     Settings {
         hash: "0123456789abcdef".into(),
@@ -112,6 +116,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             group("implementation", 2, AgentCommand::Argv(strings(&["sh", "impl.sh"]))),
             group("supervisor", 1, AgentCommand::Shell("true && true".into())),
             group("script", 1, AgentCommand::Task),
+            group("assistant", 1, preset("claude", "large")),
         ],
         landing: LandingRules {
             branch: "pipeline/landed".into(),
@@ -315,6 +320,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
+        ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
+        ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },

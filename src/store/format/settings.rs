@@ -102,7 +102,12 @@ mirror! { struct AgentGroup {
     complexity: Vec<String>,
 } }
 
-mirror! { enum AgentCommand { Argv(words: Vec<String>), Shell(line: String), Task } }
+mirror! { enum AgentCommand {
+    Argv(words: Vec<String>),
+    Shell(line: String),
+    Task,
+    Preset { name: String, model: String, is_env_own: bool },
+} }
 mirror! { words Completion { Marker, Exit } }
 
 mirror! { struct Landing {

@@ -132,7 +132,7 @@ mirror! {
         busy_ms: u64,
         idle_since: Time,
     }
-    optional { last_task: Option<TaskId>, breaker: Breaker }
+    optional { last_task: Option<TaskId>, breaker: Breaker, unusable: Option<String> }
 }
 
 mirror! { struct Breaker {

@@ -1,0 +1,147 @@
+//! Agents of presets, with scripts in the place of the real programs: what they are given, what is
+//! said where one is missing.
+
+use std::fs;
+
+use crate::support::project::{Done, Project};
+
+/// Does its stage as a coding assistant would: reads the prompt to its end, changes a file, says that
+/// it is done, prints what a real one printed. What it was given is kept beside the project.
+const STAND_IN: &str = r##"#!/bin/sh
+set -eu
+name=$(basename "$0")
+printf '%s\n' "$@" >"$HOME/$name.$PIPELINE_STAGE.args"
+env >"$HOME/$name.$PIPELINE_STAGE.env"
+cat >"$HOME/$name.$PIPELINE_STAGE.prompt"
+mkdir -p "$PIPELINE_STAGE"
+echo "$PIPELINE_TASK_ID" >"$PIPELINE_STAGE/$PIPELINE_TASK_ID.txt"
+if [ -e "$HOME/$name.out" ]; then cat "$HOME/$name.out"; fi
+pipeline done
+"##;
+
+impl Project {
+    /// A repository with a pipeline of two stages and these agents.
+    fn with_agents(agents: &str) -> Self {
+        let project = Self::bare();
+        fs::create_dir(&project.root).expect("the project's folder");
+        project.git(&["init", "-q", "-b", "main"]);
+        project.write("README", "a project\n");
+        let text = format!(
+            "[monitor]\npoll = {{ busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }}\n\
+             [landing]\nchecks = [\"test -e README\"]\n\
+             [[stage]]\nname = \"implementation\"\n[[stage]]\nname = \"supervisor\"\n{agents}"
+        );
+        project.write("pipeline.toml", &text);
+        project.commit("A beginning");
+        project.ok(&["init"]);
+        project
+    }
+
+    /// Puts a program on the path.
+    fn install(&self, name: &str, text: &str) {
+        let dir = self.dir().join("bin");
+        fs::create_dir_all(&dir).expect("a folder for programs");
+        let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
+        fs::write(&draft, text).expect("a program");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&draft, mode).expect("runnable");
+        fs::rename(&draft, &path).expect("in its place");
+    }
+
+    /// What a stand-in was given, or put there for it.
+    fn kept(&self, name: &str) -> String {
+        let path = self.dir().join("home").join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+const TWO: &str = "[[agent]]\nname = \"coder\"\nstages = [\"impl\"]\npreset = \"claude\"\n\
+                   model = \"large\"\n\
+                   [[agent]]\nname = \"judge\"\nstages = [\"super\"]\npreset = \"codex\"\n";
+
+#[test]
+fn agents_of_two_presets_take_a_task_to_its_landing() {
+    let project = Project::with_agents(TWO);
+    project.install("claude", STAND_IN);
+    project.install("codex", STAND_IN);
+    project.ok(&["task", "add", "First", "--id", "A", "--body", "Do the first thing."]);
+    let env = [("SECRET", "x"), ("ANTHROPIC_API_KEY", "k"), ("OPENAI_API_KEY", "o")];
+    let mut monitor = project.start_with(&["monitor", "--until-idle", "--timeout", "60s"], &env);
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    assert_eq!(project.count("completed"), 1);
+    assert_eq!(project.git(&["show", "main:implementation/A.txt"]), "A");
+
+    let args = project.kept("claude.implementation.args");
+    assert!(args.starts_with("-p\n--output-format\nstream-json\n--verbose\n"), "{args}");
+    for rule in ["Bash(pipeline done)", "Bash(test -e README)", "--model\nlarge"] {
+        assert!(args.contains(rule), "{rule}: {args}");
+    }
+    let prompt = project.kept("claude.implementation.prompt");
+    assert!(prompt.contains("Do the first thing.") && prompt.contains("pipeline done"), "{prompt}");
+    let env = project.kept("claude.implementation.env");
+    let has = |name: &str| env.lines().any(|line| line.starts_with(name));
+    assert!(has("ANTHROPIC_API_KEY=k") && has("DISABLE_AUTOUPDATER=1"), "{env}");
+    assert!(has("HOME=") && has("PIPELINE_TASK_ID=A"), "{env}");
+    assert!(!has("SECRET") && !has("OPENAI_API_KEY"), "{env}");
+    let args = project.kept("codex.supervisor.args");
+    assert!(args.ends_with("\n-\n") && !args.contains("{model}"), "{args}");
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_program_that_is_missing_is_said_and_its_tasks_wait_for_it() {
+    let project = Project::with_agents(TWO);
+    project.install("codex", STAND_IN);
+    project.ok(&["task", "add", "First", "--id", "A"]);
+    let why =
+        "agent `coder` cannot start: `claude` is not on the PATH: install it with `npm install";
+    let said = project.fails(1, &["doctor"]);
+    assert!(said.contains(why) && said.contains("agent `judge` can start"), "{said}");
+    let said = project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    assert!(said.contains("agent coder cannot start: `claude` is not on the PATH"), "{said}");
+    assert!(said.contains(why), "what the task waits for: {said}");
+    let status = project.status();
+    assert_eq!(status["waiting"][0]["on"], "agent", "{status}");
+    assert_eq!(status["agents"]["coder"]["status"], "failed", "{status}");
+    assert_eq!(status["metrics"]["attempts"], 0, "{status}");
+
+    // A later monitor says it too, and goes on as soon as the program is there.
+    let mut monitor = project.start(&["monitor"]);
+    monitor.until_said("warning: agent coder cannot start");
+    project.install("claude", STAND_IN);
+    project.until("the task to land", || project.count("completed") == 1);
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    project.ok(&["doctor"]);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_preset_of_the_project_counts_from_the_next_attempt_on() {
+    let project = Project::with_agents(TWO);
+    for name in ["claude", "codex", "mine"] {
+        project.install(name, STAND_IN);
+    }
+    let run = |id: &str| -> Done {
+        project.ok(&["task", "add", "A task", "--id", id]);
+        project.run(&["monitor", "--until-idle", "--timeout", "60s"])
+    };
+    let text =
+        "about = \"mine\"\nheadless = [\"mine\", \"{task_file}\"]\nenv_allow = [\"E2E_DIR\"]\n";
+    project.write("agents/presets/claude.toml", text);
+    let done = run("A");
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(project.kept("mine.implementation.args").contains("TASK-A.md"));
+    assert!(project.kept("mine.implementation.env").contains("E2E_DIR="));
+
+    project.write("agents/presets/claude.toml", "about = \"mine\"\nheadles = [\"mine\"]\n");
+    let done = run("B");
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    let why = "cannot use the preset `agents/presets/claude.toml`: line 2, column 1: unknown key";
+    assert!(done.err.contains(why), "{}", done.err);
+    fs::remove_file(project.path("agents/presets/claude.toml")).expect("removed");
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert!(project.kept("claude.implementation.args").contains("--model"));
+    assert_eq!(project.count("completed"), 2);
+    project.assert_nothing_left();
+}
