@@ -23,6 +23,7 @@ pub(crate) mod spawn;
 pub mod status_line;
 pub mod task_file;
 pub mod tree;
+pub mod usage;
 
 use std::io;
 use std::time::Duration;

@@ -18,6 +18,7 @@ use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
+use super::usage;
 use super::weigh::Weighing;
 
 /// Length of the window in which `launch_rate` counts, in milliseconds.
@@ -204,9 +205,15 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             }
         }
         AttemptChange::Started { at } => note_handoff(state, id, *at),
+        AttemptChange::Exited { exit: Some(exit), .. } => {
+            let metrics = &mut state.metrics;
+            metrics.tokens = usage::sum(metrics.tokens, exit.usage.tokens());
+            let cost = exit.usage.cost_usd_micros;
+            metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
+        }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::StopRequested
-        | AttemptChange::Exited { .. }
+        | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
         | AttemptChange::Judged { .. }
         | AttemptChange::Checking

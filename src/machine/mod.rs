@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod lane;
 pub mod task;
+pub mod usage;
 
 pub mod change;
 pub mod event;

@@ -22,6 +22,7 @@ use super::task::{
     Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_tail,
 };
 use super::time::Time;
+use super::usage::Usage;
 
 /// Decides what an observation leads to; a late or odd one is noted.
 pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
@@ -201,17 +202,26 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
             judge::of_check(exit, &state.rules_of(found).landing.checks)
         }
     };
+    let exit = Exit { usage: own_usage(state, found, exit), ..exit.clone() };
     let change =
         AttemptChange::Exited { exit: Some(Box::new(exit.clone())), verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];
     // From here on the attempt is looked at as it will be once the exit is applied.
-    let found = Attempt { exit: Some(exit.clone()), ..found.clone() };
+    let found = Attempt { exit: Some(exit), ..found.clone() };
     if !found.is_work() {
         changes.extend(end_check(state, event, &found, &verdict));
     } else if state.settings.project.isolation == Isolation::None {
         changes.extend(after_saving(state, event, &found, &verdict, None));
     }
     changes
+}
+
+/// Returns what the attempt itself used: some programs tell of a session that is taken up again all
+/// that it ever used.
+fn own_usage(state: &State, found: &Attempt, exit: &Exit) -> Usage {
+    let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    let history = task.into_iter().flat_map(|task| &task.history);
+    exit.usage.clone().beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {

@@ -2,7 +2,7 @@
 //! starts no process and waits for none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -17,7 +17,7 @@ use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
 use super::preset;
 use super::progress::Progress;
-use super::report::{Watch, Watched, ended, lost_because};
+use super::report::{OutputRules, Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
 use crate::agent::Launcher;
@@ -25,7 +25,7 @@ use crate::agent::client::Keepers;
 use crate::agent::job::GRACE_MS;
 use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
-use crate::config::layout::Layout;
+use crate::config::{self, layout::Layout};
 use crate::git::Repo;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
@@ -34,6 +34,7 @@ use crate::machine::forecast;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
+use crate::machine::settings::AgentCommand;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -352,8 +353,18 @@ impl RealWorld {
             slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
             needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
+            output: self.output_rules(state, attempt, &places.attempt_dir).map(Box::new),
             log: places.log,
         }
+    }
+
+    /// Returns how the attempt's output is read; `None` where it is of no preset, or that is gone.
+    fn output_rules(&self, state: &State, attempt: &Attempt, dir: &Path) -> Option<OutputRules> {
+        let group = state.rules_of(attempt).group_of(&attempt.agent)?;
+        let AgentCommand::Preset { name, .. } = &group.command else { return None };
+        let preset = config::preset::load(&self.layout.root, name).ok()?.preset;
+        let document = preset.usage_file.as_ref().map(|file| dir.join(file));
+        attempt.is_work().then_some(OutputRules { preset, document })
     }
 
     /// Looks for an attempt that a monitor before this one ordered, or was about to.

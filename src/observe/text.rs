@@ -8,7 +8,7 @@ use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
-use super::words::span;
+use super::words::{amount, span};
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
@@ -71,6 +71,9 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     }
     if counts.cancelled > 0 {
         parts.push(format!("{} cancelled", counts.cancelled));
+    }
+    if let Some(tokens) = status.metrics.tokens {
+        parts.push(format!("{} tokens", amount(tokens)));
     }
     if let Some(cost) = status.metrics.cost_usd {
         parts.push(format!("cost ${cost:.2}"));

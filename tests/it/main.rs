@@ -26,5 +26,6 @@ mod people;
 mod plan_cases;
 mod plan_oracle;
 mod presets;
+mod presets_output;
 mod support;
 mod tidy;

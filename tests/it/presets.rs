@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::support::project::{Done, Project};
 
 /// Does its stage as a coding assistant would: reads the prompt to its end, changes a file, says that
@@ -27,7 +29,7 @@ impl Project {
         project.git(&["init", "-q", "-b", "main"]);
         project.write("README", "a project\n");
         let text = format!(
-            "[monitor]\npoll = {{ busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }}\n\
+            "[retry]\nbackoff = {{ first = \"10ms\" }}\n[monitor]\npoll = {{ busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }}\n\
              [landing]\nchecks = [\"test -e README\"]\n\
              [[stage]]\nname = \"implementation\"\n[[stage]]\nname = \"supervisor\"\n{agents}"
         );
@@ -66,6 +68,9 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
     project.install("codex", STAND_IN);
     project.ok(&["task", "add", "First", "--id", "A", "--body", "Do the first thing."]);
     let env = [("SECRET", "x"), ("ANTHROPIC_API_KEY", "k"), ("OPENAI_API_KEY", "o")];
+    let result = r#"{"type":"result","session_id":"s-1","total_cost_usd":0.25,"usage":
+        {"input_tokens":10,"cache_read_input_tokens":1190,"output_tokens":42}}"#;
+    fs::write(project.dir().join("home/claude.out"), result.replace('\n', "") + "\n").expect("written");
     let mut monitor = project.start_with(&["monitor", "--until-idle", "--timeout", "60s"], &env);
     assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
     assert_eq!(project.count("completed"), 1);
@@ -85,6 +90,37 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
     assert!(!has("SECRET") && !has("OPENAI_API_KEY"), "{env}");
     let args = project.kept("codex.supervisor.args");
     assert!(args.ends_with("\n-\n") && !args.contains("{model}"), "{args}");
+
+    let metrics = &project.status()["metrics"];
+    assert_eq!((&metrics["tokens"], &metrics["cost_usd"]), (&1242.into(), &0.25.into()));
+    let said = project.ok(&["status"]);
+    assert!(said.starts_with("1 of 1 landed, 1242 tokens, cost $0.25\n"), "{said}");
+    let task: Value = serde_json::from_str(&project.ok(&["task", "show", "A", "--json"]))
+        .expect("a task is JSON");
+    let [coder, judge] = [0, 1].map(|n| &task["attempts"][n]["usage"]);
+    assert_eq!((&coder["session"], &coder["cached_tokens"]), (&"s-1".into(), &1190.into()));
+    assert_eq!((&judge["input_tokens"], &judge["cost_usd"]), (&Value::Null, &Value::Null));
+    let said = project.run(&["task", "log", "A", "--stage", "impl"]).err;
+    assert!(said.contains("1200 tokens read, 42 written, $0.2500"), "{said}");
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_failure_is_told_in_words_and_not_in_events() {
+    let project = Project::with_agents(TWO);
+    let said = r#"echo '{"type":"system","session_id":"s"}'
+echo '{"type":"result","is_error":true,"result":"Invalid API key"}'
+echo 'a warning on standard error' >&2
+exit 1
+"#;
+    project.install("claude", &format!("#!/bin/sh\n{said}"));
+    project.install("codex", STAND_IN);
+    project.ok(&["task", "add", "First", "--id", "A"]);
+    project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    let task: Value = serde_json::from_str(&project.ok(&["task", "show", "A", "--json"]))
+        .expect("a task is JSON");
+    let text = task["evidence"][0]["text"].as_str().expect("a text");
+    assert_eq!(text, "exited with status 1\nInvalid API key\na warning on standard error");
     project.assert_nothing_left();
 }
 

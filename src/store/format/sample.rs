@@ -22,6 +22,7 @@ use crate::machine::task::{
     Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
+use crate::machine::usage::Usage;
 
 const START_MS: u64 = 1_795_215_600_000;
 
@@ -169,6 +170,14 @@ fn full_exit(marker: Marker) -> Exit {
         leaked: 2,
         cpu_ms: 12_345,
         rss_kib_max: 65_536,
+        usage: Usage {
+            session: Some("5e55".into()),
+            input_tokens: Some(1_200),
+            output_tokens: Some(0),
+            cached_tokens: None,
+            cost_usd_micros: Some(12_300),
+            is_session_total: true,
+        },
         marker: Some(marker),
         notes: "for the next".into(),
         tail: "error: no\n".into(),
@@ -479,6 +488,7 @@ pub(super) fn clean_exit() -> Exit {
         leaked: 0,
         cpu_ms: 0,
         rss_kib_max: 0,
+        usage: Usage::default(),
         marker: None,
         notes: String::new(),
         tail: String::new(),

@@ -107,7 +107,11 @@ mirror! { struct Metrics {
     retries: u64,
     handoff_ms: Vec<u64>,
     stage_ms: BTreeMap<String, StageSum>,
-} optional { learned: BTreeMap<String, Learned> } }
+} optional {
+    learned: BTreeMap<String, Learned>,
+    tokens: Option<u64>,
+    cost_usd_micros: Option<u64>,
+} }
 
 mirror! { struct Learned {
     count: u64,
