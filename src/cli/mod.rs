@@ -19,6 +19,7 @@ pub mod value;
 pub mod when;
 
 mod add;
+mod agent_test;
 mod attempt_log;
 mod control;
 mod demo;
@@ -26,6 +27,7 @@ mod doctor;
 mod edit;
 mod graph;
 mod init;
+mod init_agents;
 mod journal;
 mod keeper;
 mod monitor;
@@ -176,6 +178,7 @@ fn agent(
         AgentCommand::Resume { name } => {
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
+        AgentCommand::Test(args) => return rim::agent_test(context, console, args),
         AgentCommand::Logs { name, follow } => {
             return rim::agent_logs(context, console, name, *follow);
         }

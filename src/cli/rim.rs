@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs, StatusArgs, StopArgs,
+    AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
+    StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -18,8 +19,8 @@ use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, TaskLogArgs};
 use super::{
-    attempt_log, demo as demonstration, doctor as health, graph as pictures, journal,
-    monitor as runs, views,
+    agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
+    journal, monitor as runs, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -244,6 +245,19 @@ pub fn agent_logs(
     is_following: bool,
 ) -> Result<Exit, Error> {
     attempt_log::of_agent(project(context, console)?, console, name, is_following)
+}
+
+/// `pipeline agent test`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn agent_test(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &AgentTestArgs,
+) -> Result<Exit, Error> {
+    let manner = manner(context, console);
+    trial::run(args, project(context, console)?, manner, console)
 }
 
 /// `pipeline doctor`.

@@ -185,12 +185,18 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
     if find_program(program, root, &env).is_ok_and(|found| found.is_file()) {
         return None;
     }
+    Some(missing_words(program, &preset.install))
+}
+
+/// Returns that a program is not there, with what to do.
+#[must_use]
+pub fn missing_words(program: &str, install: &str) -> String {
     let place = if program.contains('/') { "there" } else { "on the PATH" };
-    let install = match preset.install.is_empty() {
+    let install = match install.is_empty() {
         true => String::new(),
-        false => format!(": install it with `{}`", preset.install),
+        false => format!(": install it with `{install}`"),
     };
-    Some(format!("`{program}` is not {place}{install}"))
+    format!("`{program}` is not {place}{install}")
 }
 
 /// Returns why the agents of each group cannot start, by its name; those that can are left out.
@@ -201,6 +207,25 @@ pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMa
         .iter()
         .filter_map(|group| Some((group.name.clone(), trouble(root, program_dir, group)?)));
     found.collect()
+}
+
+/// Returns the presets of coding assistants whose programs are on the PATH, in the order of the list.
+#[must_use]
+pub fn found(root: &Path) -> Vec<Preset> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let env = [("PATH".to_owned(), path)];
+    let presets = assistants().filter_map(|name| Some(preset::load(root, name).ok()?.preset));
+    let is_there = |preset: &Preset| {
+        let program = preset.program().filter(|program| !program.contains('/'));
+        program.is_some_and(|program| find_program(program, root, &env).is_ok())
+    };
+    presets.filter(is_there).collect()
+}
+
+/// Returns the names of the presets built in that are of coding assistants.
+pub fn assistants() -> impl Iterator<Item = &'static str> {
+    let names = preset::BUILT_IN.iter().map(|(name, _)| *name);
+    names.filter(|name| !["shell", "person"].contains(name))
 }
 
 #[cfg(test)]

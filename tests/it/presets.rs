@@ -2,6 +2,7 @@
 //! said where one is missing.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -57,6 +58,145 @@ impl Project {
     }
 }
 
+/// The place of a program of the system.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").expect("a path");
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join(name));
+    found.find(|file| file.is_file()).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// Runs `init` in a repository with a commit, on a path of git, a shell and stand-ins for `names`.
+fn init(names: &[&str], args: &[&str]) -> (Project, Done) {
+    let project = Project::bare();
+    fs::create_dir(&project.root).expect("the project's folder");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.write("README", "a project\n");
+    project.commit("A beginning");
+    names.iter().for_each(|name| project.install(name, STAND_IN));
+    let bin = project.dir().join("bin");
+    fs::create_dir_all(&bin).expect("a folder for programs");
+    for name in ["git", "sh"] {
+        std::os::unix::fs::symlink(program(name), bin.join(name)).expect("a link");
+    }
+    let mut command = project.command(&project.root, &[&["init"], args].concat());
+    let output = command.env("PATH", &bin).output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    (project, Done { code: output.status.code(), out, err })
+}
+
+#[test]
+fn init_writes_the_programs_that_it_finds_and_says_what_they_may_do() {
+    let (project, done) = init(&["codex", "claude"], &[]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(
+        done.err.contains("claude does architect, test, implementation; it edits"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("codex does supervisor; it runs any command"), "{}", done.err);
+    assert!(done.err.contains("next: `pipeline agent test implementation`"), "{}", done.err);
+    assert!(done.err.lines().all(|line| line.len() <= 80), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert!(text.contains("rollout = \"pilot\""), "{text}");
+    assert!(text.contains("name = \"supervisor\"\nstages = [\"supervisor\"]\npreset = \"codex\""));
+    assert!(text.contains("# Claude Code edits files of its worktree;"), "{text}");
+    project.commit("Settings");
+    project.ok(&["task", "add", "First", "--id", "A"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(project.count("completed"), 1);
+    let subjects = project.git(&["log", "--format=%s", "main"]);
+    assert_eq!(subjects, "Settings\nA beginning", "in pilot the base stays");
+    project.assert_nothing_left();
+}
+
+#[test]
+fn init_without_any_program_says_so_and_writes_an_example() {
+    let (project, done) = init(&[], &[]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(
+        done.err.contains("no coding assistant is on the PATH (claude, codex,"),
+        "{}",
+        done.err
+    );
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert!(text.contains("# command = [\"sh\"") && !text.contains("pilot"), "{text}");
+    assert!(project.fails(2, &["monitor", "--once"]).contains("there are no agents"));
+
+    let (_, done) = init(&["claude"], &["--agents", "aider,claude"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.err.contains("aider does architect, test, implementation"), "{}", done.err);
+    assert!(done.err.contains("claude does supervisor"), "{}", done.err);
+    let warning = "warning: `aider` is not on the PATH: install it with";
+    assert!(done.err.contains(warning), "{}", done.err);
+    let (_, done) = init(&[], &["--agents", "claude,mine"]);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.contains("presets and others together"), "{}", done.err);
+}
+
+/// Does the small task of `agent test`, or what comes first of it.
+const HELLO: &str = "#!/bin/sh\nset -eu\ncat >\"$HOME/prompt\"\necho hello >hello.txt\n\
+                     echo '{\"type\":\"result\",\"usage\":{\"input_tokens\":7}}'\n";
+
+#[test]
+fn agent_test_tells_plainly_whether_an_agent_works() {
+    let project = Project::with_agents(&format!(
+        "{TWO}[[agent]]\nname = \"script\"\nstages = [\"super\"]\ncount = 2\n\
+         command = [\"./tools/own.sh\", \"{{project}}\"]\n"
+    ));
+    let said = project.fails(1, &["agent", "test", "coder"]);
+    assert!(
+        said.contains("agent `coder` does not work: it cannot start: `claude` is not"),
+        "{said}"
+    );
+
+    project.install("claude", &format!("{HELLO}pipeline done\n"));
+    let before = project.git(&["status", "--porcelain"]);
+    let said = project.ok(&["agent", "test", "coder"]);
+    assert!(said.starts_with("agent `coder` works: it read its prompt, changed a file"), "{said}");
+    assert!(said.contains("7 tokens read)"), "{said}");
+    assert!(project.kept("prompt").contains("Make a file `hello.txt`"));
+
+    project.install("claude", HELLO);
+    let done = project.run(&["agent", "test", "coder", "--json"]);
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    let verdict: Value = serde_json::from_str(&done.out).expect("a document");
+    assert_eq!((&verdict["works"], &verdict["class"]), (&false.into(), &"incomplete".into()));
+    let log = fs::read_to_string(verdict["log"].as_str().expect("a path")).expect("kept");
+    assert!(log.contains("input_tokens"), "{log}");
+
+    let wrong = HELLO.replace("echo hello", "echo other");
+    project.install("claude", &format!("{wrong}pipeline done\n"));
+    let said = project.fails(1, &["agent", "test", "coder"]);
+    assert!(
+        said.contains("it said that it was done, but `grep -qx hello hello.txt` fails"),
+        "{said}"
+    );
+
+    project.install("claude", "#!/bin/sh\nexec sleep 60\n");
+    let said = project.fails(1, &["agent", "test", "coder", "--timeout", "200ms"]);
+    assert!(said.contains("timed_out: ran longer than its time limit"), "{said}");
+
+    project.write(
+        "tools/own.sh",
+        "#!/bin/sh\n[ \"$1\" != \"$PIPELINE_PROJECT\" ] && echo hello >hello.txt\n",
+    );
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(project.path("tools/own.sh"), mode).expect("runnable");
+    project.ok(&["agent", "test", "script-2"]);
+    assert!(
+        project.fails(2, &["agent", "test", "nobody"]).contains("pipeline.toml has coder, judge")
+    );
+
+    // Nothing of it is left in the project.
+    assert_eq!(project.status()["metrics"]["attempts"], 0);
+    let left = fs::read_dir(project.path(".pipeline/tests")).expect("the folder").count();
+    assert_eq!(left, 0);
+    fs::remove_dir_all(project.path("tools")).expect("removed");
+    assert_eq!(project.git(&["status", "--porcelain"]), before);
+    project.assert_nothing_left();
+}
+
 const TWO: &str = "[[agent]]\nname = \"coder\"\nstages = [\"impl\"]\npreset = \"claude\"\n\
                    model = \"large\"\n\
                    [[agent]]\nname = \"judge\"\nstages = [\"super\"]\npreset = \"codex\"\n";
@@ -70,7 +210,8 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
     let env = [("SECRET", "x"), ("ANTHROPIC_API_KEY", "k"), ("OPENAI_API_KEY", "o")];
     let result = r#"{"type":"result","session_id":"s-1","total_cost_usd":0.25,"usage":
         {"input_tokens":10,"cache_read_input_tokens":1190,"output_tokens":42}}"#;
-    fs::write(project.dir().join("home/claude.out"), result.replace('\n', "") + "\n").expect("written");
+    fs::write(project.dir().join("home/claude.out"), result.replace('\n', "") + "\n")
+        .expect("written");
     let mut monitor = project.start_with(&["monitor", "--until-idle", "--timeout", "60s"], &env);
     assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
     assert_eq!(project.count("completed"), 1);
