@@ -26,6 +26,8 @@ use crate::sys::file::read_bounded;
 
 /// The oldest git that has `merge-tree --write-tree`.
 const GIT_MIN: (u32, u32) = (2, 38);
+/// The oldest git that has `merge-tree --stdin`: with it conflicts are known before the landing.
+const GIT_OF_FORECASTS: (u32, u32) = (2, 40);
 /// Less free space than this is worth a warning, in bytes.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 
@@ -244,13 +246,7 @@ fn tools(project: &Project) -> Vec<Finding> {
         Ok(shape) => shape,
         Err(error) => return vec![Finding::bad("git", error.to_string(), "install git")],
     };
-    let mut numbers = shape.git_version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let mut findings = vec![if version >= GIT_MIN {
-        Finding::good("git", shape.git_version.clone())
-    } else {
-        Finding::bad("git", shape.git_version.clone(), "install git 2.38 or newer")
-    }];
+    let mut findings = vec![git(&shape.git_version)];
     if shape.has_pipeline_branch {
         findings.push(Finding::bad(
             "branches",
@@ -262,6 +258,19 @@ fn tools(project: &Project) -> Vec<Finding> {
         findings.push(Finding::warning("repository", note, "see the README"));
     }
     findings
+}
+
+fn git(found: &str) -> Finding {
+    let mut numbers = found.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < GIT_MIN {
+        return Finding::bad("git", found, "install git 2.38 or newer");
+    }
+    if version < GIT_OF_FORECASTS {
+        let what = format!("{found}: conflicts between open branches are not foreseen");
+        return Finding::warning("git", what, "install git 2.40 or newer for forecasts");
+    }
+    Finding::good("git", found)
 }
 
 fn settings(project: &Project) -> Finding {
@@ -421,4 +430,21 @@ fn base(state: &State) -> Vec<Finding> {
         findings.push(Finding::warning("base", format!("`{name}` does not follow: {why}"), ""));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Level, git};
+
+    #[test]
+    fn an_old_git_is_bad_and_one_without_forecasts_a_warning() {
+        let levels = ["2.37.9", "2.38.0", "2.39.5", "2.40.0", "2.47.3", "3.0"].map(|version| {
+            let finding = git(version);
+            assert!(finding.found.starts_with(version));
+            assert_eq!(finding.remedy.is_empty(), finding.level == Level::Good);
+            finding.level
+        });
+        let (bad, odd, good) = (Level::Bad, Level::Warning, Level::Good);
+        assert_eq!(levels, [bad, odd, odd, good, good, good]);
+    }
 }

@@ -16,7 +16,7 @@ use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::TaskId;
-use crate::machine::plan::{Workers, attempts_max, plan as make_plan};
+use crate::machine::plan::{Outlook, Workers, attempts_max, outlook, plan as make_plan};
 use crate::machine::schedule;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -55,7 +55,10 @@ pub fn status(open: &Open, console: &mut Console<'_>, args: &StatusArgs) -> Resu
     let (state, seq, at) = open.now();
     let info = monitor_info(open);
     let has_monitor = info.running;
-    let document = status_of(state, seq, at, info);
+    let now = open.clock().max(at);
+    // Without a monitor nothing moves.
+    let outlook = if has_monitor { outlook(state, now) } else { Outlook::Unknown };
+    let document = status_of(state, seq, at, info).with_outlook(outlook, now);
     let page = page(console);
     print(
         console,

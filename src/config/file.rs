@@ -355,11 +355,24 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         resources,
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
+        command: scheduler_command(&mut at),
     };
     at.number_later("prefetch", 2.0);
-    at.empty_later("command");
     at.finish();
     scheduler
+}
+
+/// Reads the external scheduler's program and arguments; empty: there is none.
+fn scheduler_command(at: &mut Section<'_>) -> Vec<String> {
+    const EXPECTED: &str = "a program with arguments, as a list";
+    if !at.is_list("command") {
+        return at.strings("command").unwrap_or_default();
+    }
+    let argv = at.raw_strings("command");
+    if argv.first().is_some_and(|program| program.trim().is_empty()) {
+        at.wrong_value("command", &argv[0], EXPECTED);
+    }
+    argv
 }
 
 fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {

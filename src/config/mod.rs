@@ -359,7 +359,6 @@ pilot = { labels = ["pilot"] }
             ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
             ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
             ("[scheduler]\nprefetch = 3", "prefetch = 3"),
-            ("[scheduler]\ncommand = [\"x\"]", "scheduler.command"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),

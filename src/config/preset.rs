@@ -230,7 +230,7 @@ fn unknown_placeholder(word: &str) -> Option<&str> {
     let mut rest = word;
     while let Some(open) = rest.find('{') {
         rest = &rest[open..];
-        let Some(close) = rest.find('}') else { return None };
+        let close = rest.find('}')?;
         let found = &rest[..=close];
         let is_word =
             found.len() > 2 && found[1..close].chars().all(|c| c.is_ascii_lowercase() || c == '_');

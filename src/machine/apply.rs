@@ -13,6 +13,7 @@ use super::forecast;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::proposal;
 use super::schedule::demand::Demand;
 use super::settings::{AgentGroup, Settings};
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
@@ -32,6 +33,7 @@ pub fn apply(state: &mut State, change: &Change) {
         Change::Attempt(id, change) => apply_to_attempt(state, id, change),
         Change::Lane(change) => apply_to_lane(state, change),
     }
+    proposal::heed(state, change);
 }
 
 fn apply_to_project(state: &mut State, change: &ProjectChange) {
@@ -77,6 +79,9 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
+        ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
+        // Said for those who read the journal.
+        ProjectChange::ProposalFaulted { .. } | ProjectChange::ProposalRefused { .. } => {}
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);

@@ -6,6 +6,7 @@ use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::{Proposal, ProposalFault};
 use super::settings::Settings;
 use super::state::Drain;
 use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -75,6 +76,21 @@ pub enum ProjectChange {
     /// While the load is above the limit no task's attempt starts; nothing else changes.
     OverloadSet {
         what: Option<String>,
+    },
+    /// How the external scheduler stands.
+    ProposalSet {
+        proposal: Box<Proposal>,
+    },
+    /// The external scheduler failed, and the built-in one decides; changes nothing by itself.
+    ProposalFaulted {
+        fault: ProposalFault,
+        why: String,
+    },
+    /// What it proposed cannot be carried out; changes nothing by itself.
+    ProposalRefused {
+        task: TaskId,
+        agent: AgentName,
+        why: String,
     },
     /// The weights of all open tasks are made anew.
     Weighed {

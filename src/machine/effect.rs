@@ -8,6 +8,7 @@ use super::change::Change;
 use super::id::{AttemptId, Oid, TaskId};
 use super::lane::LandingPhase;
 use super::mode::{Isolation, Rollout};
+use super::proposal;
 use super::state::State;
 use super::time::Time;
 
@@ -34,6 +35,8 @@ pub enum Effect {
     Land { task: TaskId, number: u32, failed: u32 },
     /// Let the base follow.
     Follow { to: Oid, failed: u32 },
+    /// Ask the external scheduler.
+    Propose { number: u64 },
 }
 
 /// Returns the effects that are due, in a fixed order; an index kept by `apply`.
@@ -76,7 +79,11 @@ pub fn apply_settling(state: &mut State, change: &Change, settled: &mut Vec<Effe
     let owed = match change {
         Change::Task(..) => Vec::new(),
         Change::Attempt(id, _) => state.attempts.get(id).and_then(of_attempt).into_iter().collect(),
-        Change::Project(_) | Change::Lane(_) => state.index.lane_effects().to_vec(),
+        Change::Project(_) => {
+            let asked = proposal::effect(&state.proposal);
+            state.index.lane_effects().iter().cloned().chain(asked).collect()
+        }
+        Change::Lane(_) => state.index.lane_effects().to_vec(),
     };
     apply(state, change);
     settled.extend(owed.into_iter().filter(|effect| !state.index.effects.contains(effect)));
@@ -101,6 +108,7 @@ pub fn next_deadline(state: &State) -> Option<Time> {
         follow,
         drain,
         rate,
+        proposal::deadline(state),
         base.take_tries.until,
         base.check_tries.until,
     ];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
 use super::task::{Clash, Priority, Spec};
 use super::time::Time;
@@ -237,6 +238,17 @@ pub enum Observation {
     /// The machine's load is above the limit, in words; `None`: it no longer is.
     OverloadSeen {
         what: Option<String>,
+    },
+    /// The external scheduler's answer to a question; without pairs: nothing now.
+    Proposed {
+        number: u64,
+        pairs: Vec<Pair>,
+    },
+    /// The external scheduler gave no answer to a question.
+    NotProposed {
+        number: u64,
+        fault: ProposalFault,
+        why: String,
     },
     BaseSeen {
         tip: Oid,

@@ -13,6 +13,7 @@ use super::gate;
 use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
 use super::progress::{self, Progress};
+use super::proposal;
 use super::schedule::demand::Demand;
 use super::schedule::queues::Queues;
 use super::schedule::rank::Rank;
@@ -146,6 +147,7 @@ pub fn rebuild(state: &mut State) {
     }
     let due: Vec<Effect> = state.attempts.values().filter_map(effect::of_attempt).collect();
     state.index.effects.extend(due);
+    state.index.effects.extend(proposal::effect(&state.proposal));
     let cooling = |agent: &Agent| Some((agent.breaker.until?, agent.name.clone()));
     state.index.cooling = state.agents.values().filter_map(cooling).collect();
     refresh_lane(state);

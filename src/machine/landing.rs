@@ -84,6 +84,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
+        | Observation::Proposed { .. }
+        | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
 }

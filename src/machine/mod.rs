@@ -37,6 +37,7 @@ pub mod overlap;
 pub mod plan;
 pub mod preset;
 pub mod progress;
+pub mod proposal;
 pub mod retry;
 pub mod schedule;
 pub mod stage;

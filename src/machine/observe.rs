@@ -13,6 +13,7 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::proposal::answered;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -30,10 +31,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::MonitorStarted { pid, allows_red_base } => {
             Step::accept(monitor_started(state, event, *pid, *allows_red_base))
         }
-        Observation::MonitorEnded { why } => {
-            let change = ProjectChange::MonitorEnded { why: why.clone(), at: event.at };
-            Step::accept(vec![project(change)])
-        }
+        Observation::MonitorEnded { why } => monitor_ended(event.at, why),
         Observation::Prepared { attempt, base, tip } => {
             with(state, attempt, &[AttemptPhase::Preparing], |found| {
                 prepared(state, event, found, base.as_ref(), tip.as_ref())
@@ -81,6 +79,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::OverloadSeen { what } => {
             strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
         }
+        Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
+        Observation::NotProposed { number, fault, why } => {
+            answered(state, event.at, *number, Err((*fault, why)))
+        }
         Observation::BaseSeen { .. }
         | Observation::BaseTaken { .. }
         | Observation::BaseConflicts { .. }
@@ -113,6 +115,10 @@ fn agents_seen(state: &State, unusable: &BTreeMap<String, String>) -> Step {
         (agent.unusable.as_ref() != why).then(|| project(change))
     });
     Step::accept(changed.collect())
+}
+
+fn monitor_ended(at: Time, why: &str) -> Step {
+    Step::accept(vec![project(ProjectChange::MonitorEnded { why: why.to_owned(), at })])
 }
 
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];

@@ -235,6 +235,8 @@ pub struct Scheduler {
     pub load_limit: f64,
     /// Failed or empty attempts at a stage after which an agent of the next tier is asked.
     pub escalate_after: u32,
+    /// Program and arguments of an external scheduler; empty: the built-in one decides.
+    pub command: Vec<String>,
 }
 
 impl Default for Scheduler {
@@ -245,6 +247,7 @@ impl Default for Scheduler {
             resources: Amounts::new(),
             load_limit: 0.0,
             escalate_after: 2,
+            command: Vec::new(),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::proposal::Proposal;
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
@@ -104,6 +105,8 @@ pub struct State {
     pub shortage: Option<String>,
     /// How the machine's load exceeds the limit, in words; no task's attempt starts then.
     pub overload: Option<String>,
+    /// How the external scheduler stands.
+    pub proposal: Proposal,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -132,6 +135,7 @@ impl State {
             weighing: Weighing::default(),
             shortage: None,
             overload: None,
+            proposal: Proposal::default(),
             index: Index::default(),
         };
         super::apply::hire(&mut state, at);
@@ -168,6 +172,7 @@ impl State {
             && self.drain.is_none()
             && super::turn::rate_deadline(self).is_none()
             && !super::turn::is_cooling_down(self)
+            && !super::turn::is_declined(self)
             && !self.has_passing_trouble()
     }
 

@@ -16,6 +16,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::proposal::{self, Choice};
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::may_take;
@@ -351,7 +352,9 @@ pub fn launch_room(state: &State, at: Time) -> Option<u32> {
 pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     let window = state.monitor.launch_window;
     let is_full = launch_room(state, window) == Some(0);
-    if !is_full || !may_launch(state) || attempts_left(state) == 0 {
+    // A second that is over would hide all other moments while somebody else has the word.
+    let is_free = may_launch(state) && !proposal::is_awaited(state);
+    if !is_full || !is_free || attempts_left(state) == 0 {
         return None;
     }
     let is_due = !schedule::pick(state, 1).assignments.is_empty();
@@ -376,6 +379,14 @@ pub(super) fn is_cooling_down(state: &State) -> bool {
     })
 }
 
+/// Returns true when the external scheduler holds back what may start: for a while only.
+pub(super) fn is_declined(state: &State) -> bool {
+    proposal::deadline(state).is_some()
+        && may_launch(state)
+        && attempts_left(state) > 0
+        && !schedule::pick(state, 1).assignments.is_empty()
+}
+
 /// Returns how many attempts this run may still add.
 fn attempts_left(state: &State) -> u32 {
     match state.settings.limits.attempts_per_run {
@@ -387,15 +398,25 @@ fn attempts_left(state: &State) -> u32 {
 fn assign(
     state: &State,
     at: Time,
-    nonces: &mut impl Iterator<Item = u128>,
+    nonces: &mut impl ExactSizeIterator<Item = u128>,
     changes: &mut Vec<Change>,
 ) {
     let room = attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
-    let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
-    if let Some(id) = picked.current {
-        changes.push(project(ProjectChange::CurrentTaskSet { id }));
-    }
-    for assignment in picked.assignments {
+    let assignments = match proposal::choose(state, at, room, nonces.len()) {
+        Choice::Made(assignments, beside) => {
+            changes.extend(beside);
+            assignments
+        }
+        Choice::BuiltIn(beside) => {
+            let picked = schedule::pick(state, room.min(TURN_ITEMS_MAX));
+            changes.extend(beside);
+            if let Some(id) = picked.current {
+                changes.push(project(ProjectChange::CurrentTaskSet { id }));
+            }
+            picked.assignments
+        }
+    };
+    for assignment in assignments {
         let Some(nonce) = nonces.next() else { return };
         let Assignment { task: id, stage, agent } = assignment;
         let short = short_of(&state.settings, &stage);

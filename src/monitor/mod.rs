@@ -19,6 +19,7 @@ mod outage;
 mod overload;
 mod prepare;
 pub mod preset;
+mod propose;
 pub mod report;
 mod room;
 mod sources;

@@ -119,6 +119,16 @@ fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fau
     let name = refs::task(task);
     if let Some(tip) = &prepare.tip {
         let tip = oid(tip)?;
+        if let Some(start) = ahead(prepare, repo, &tip)? {
+            return match repo.cas_ref(&name, Some(&start), Some(&tip))? {
+                Cas::Done => Ok(start.to_string()),
+                Cas::Moved(Some(found)) if found == start => Ok(start.to_string()),
+                Cas::Moved(found) => {
+                    put_back(repo, &name, &tip, found.as_ref())?;
+                    Ok(tip.to_string())
+                }
+            };
+        }
         if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)?
             && found.as_ref() != Some(&tip)
         {
@@ -133,6 +143,14 @@ fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fau
         put_back(repo, &name, &start, found.as_ref())?;
     }
     Ok(start.to_string())
+}
+
+/// Returns what has landed since, where the branch has nothing of its own: it goes on from there.
+fn ahead(prepare: &Prepare, repo: &Repo, tip: &Oid) -> Result<Option<Oid>, Fault> {
+    let start = oid(&prepare.start)?;
+    let has_own = prepare.resume.is_some() || prepare.merge.is_some();
+    let is_ahead = !has_own && start != *tip && repo.is_ancestor(tip, &start)?;
+    Ok(is_ahead.then_some(start))
 }
 
 /// Moves a branch of ours back to where the record has it; what was found goes to salvage.

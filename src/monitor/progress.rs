@@ -8,9 +8,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::time::Time;
-use crate::machine::{Change, State};
+use crate::machine::{Change, State, proposal};
 use crate::observe::lines::lines;
 use crate::observe::log_json::json_line;
+use crate::observe::page::first_line;
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +253,10 @@ fn plan(state: &State) -> Vec<String> {
             format!("after {}", checks.join(", "))
         };
         lines.push(format!("lands on `{}`{follows}, {checked}", settings.landing.branch));
+    }
+    if proposal::is_in_use(state) {
+        let command = settings.scheduler.command.join(" ");
+        lines.push(format!("who gets what says `{}`", first_line(&command)));
     }
     let per_task = u64::from(settings.limits.attempts_per_task) * open as u64;
     let per_run = u64::from(settings.limits.attempts_per_run);

@@ -17,6 +17,7 @@ use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
 use super::preset;
 use super::progress::Progress;
+use super::propose::Question;
 use super::report::{OutputRules, Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
@@ -34,6 +35,7 @@ use crate::machine::forecast;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
+use crate::machine::proposal::ProposalFault;
 use crate::machine::settings::AgentCommand;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
@@ -82,6 +84,7 @@ impl World for RealWorld {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. } => self.begin_lane(state, effect),
+            Effect::Propose { number } => self.begin_propose(state, *number),
         }
     }
 
@@ -545,8 +548,19 @@ impl RealWorld {
             | Effect::Start { .. }
             | Effect::Stop { .. }
             | Effect::Save { .. }
-            | Effect::Advance { .. } => {}
+            | Effect::Advance { .. }
+            | Effect::Propose { .. } => {}
         }
+    }
+
+    /// Asks the external scheduler, on a thread.
+    fn begin_propose(&self, state: &State, number: u64) {
+        let question = Question::of(state, number, &self.layout.root, &self.program_dir);
+        let failed = move |why| {
+            let fault = ProposalFault::Failed;
+            Observation::NotProposed { number, fault, why }
+        };
+        self.spawn("scheduler", move || Ok(question.ask()), failed);
     }
 
     /// Looks at the base on a thread; the answer comes as an event.

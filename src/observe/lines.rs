@@ -77,7 +77,9 @@ pub fn task_of(change: &Change) -> Option<&str> {
             landing.as_ref().map(|landing| landing.task.as_str())
         }
         Change::Project(
-            ProjectChange::WouldStart { id, .. } | ProjectChange::CurrentTaskSet { id: Some(id) },
+            ProjectChange::WouldStart { id, .. }
+            | ProjectChange::ProposalRefused { task: id, .. }
+            | ProjectChange::CurrentTaskSet { id: Some(id) },
         ) => Some(id.as_str()),
         Change::Lane(
             LaneChange::BaseSeen { .. }
@@ -105,6 +107,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::Weighed { .. }
+            | ProjectChange::ProposalSet { .. }
+            | ProjectChange::ProposalFaulted { .. }
             | ProjectChange::ShortageSet { .. }
             | ProjectChange::OverloadSet { .. },
         ) => None,
@@ -164,7 +168,14 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::OverloadSet { what: None } => {
             "the load is no longer above the limit: going on".into()
         }
-        ProjectChange::Weighed { .. } => return None,
+        ProjectChange::ProposalFaulted { why, .. } => {
+            format!("external scheduler: {}; the built-in one decides", first_line(why))
+        }
+        ProjectChange::ProposalRefused { task, agent, why } => {
+            let why = first_line(why);
+            format!("external scheduler: {task} → {agent} is refused: {why}")
+        }
+        ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }

@@ -136,6 +136,16 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
             Entry { reason: what.as_deref(), ..entry }
         }
+        ProjectChange::ProposalSet { .. } => kind("proposal_set"),
+        ProjectChange::ProposalFaulted { why, .. } => {
+            Entry { reason: Some(why), ..kind("proposal_faulted") }
+        }
+        ProjectChange::ProposalRefused { task, agent, why } => Entry {
+            task: Some(task.as_str()),
+            agent: Some(agent.as_str()),
+            reason: Some(why),
+            ..kind("proposal_refused")
+        },
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {
             task: Some(id.as_str()),

@@ -15,6 +15,7 @@ use super::words::{self, Stamp};
 use crate::machine::State;
 use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
+use crate::machine::plan::Outlook;
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
@@ -46,6 +47,12 @@ pub struct StatusDocument<'a> {
     /// Branches that would conflict, by task; each conflict once.
     pub forecast: Vec<ForecastEntry<'a>>,
     pub metrics: Figures<'a>,
+    /// When all is done that can be worked off, by the plan; `None`: not known, or too much to plan
+    /// at every look.
+    pub eta: Option<Stamp>,
+    /// The same for text.
+    #[serde(skip)]
+    pub outlook: Outlook,
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
@@ -147,8 +154,22 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         landing: landing(state),
         forecast: forecast::all(state),
         metrics: figures(state, at),
+        eta: None,
+        outlook: Outlook::Unknown,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
+    }
+}
+
+impl StatusDocument<'_> {
+    /// Adds when all is done, seen from `at`.
+    #[must_use]
+    pub fn with_outlook(self, outlook: Outlook, at: Time) -> Self {
+        let eta = match outlook {
+            Outlook::Ends { in_ms } => Some(Stamp(at.plus_ms(in_ms))),
+            Outlook::TooMuch | Outlook::Unknown => None,
+        };
+        Self { eta, outlook, ..self }
     }
 }
 
@@ -265,9 +286,11 @@ mod tests {
 
     use super::{MonitorInfo, ranked, status};
     use crate::machine::id::TaskId;
+    use crate::machine::plan::{Outlook, outlook};
     use crate::machine::task::{Priority, TaskKind};
     use crate::machine::{Command, Observation};
     use crate::observe::support::{End, Pipeline, oid, settings, task};
+    use crate::observe::text::text;
 
     const MONITOR: MonitorInfo =
         MonitorInfo { running: true, pid: Some(4711), poll_interval_s: 15.0 };
@@ -303,7 +326,7 @@ mod tests {
         let mut pipeline = mixed();
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
-        let top = "agents blocked counts epics forecast landing metrics mode monitor \
+        let top = "agents blocked counts epics eta forecast landing metrics mode monitor \
                    orchestration_mode paused queues seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);
@@ -345,6 +368,25 @@ mod tests {
             .map(|entry| entry["id"].as_str().expect("an id"))
             .collect();
         assert_eq!(waiting, ["A", "B", "C"]);
+    }
+
+    #[test]
+    fn the_end_is_told_as_a_moment_and_as_a_span_where_it_is_known() {
+        let pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let tell = |outlook| {
+            let status = status(&pipeline.state, pipeline.seq, pipeline.now, MONITOR);
+            let status = status.with_outlook(outlook, pipeline.now);
+            let json = serde_json::to_value(&status).expect("it has string keys");
+            let text = text(&status, false, 80).lines().nth(1).unwrap_or_default().to_owned();
+            (json["eta"].clone(), text)
+        };
+        let mode = "parallel, production, monitor 4711 runs";
+        let moment = json!("2026-11-20T23:40:00.000Z");
+        let known = tell(outlook(&pipeline.state, pipeline.now));
+        assert_eq!(known, (moment, format!("{mode}, about 40 min 0 s to go")));
+        let much = format!("{mode}, for the end see pipeline plan");
+        assert_eq!(tell(Outlook::TooMuch), (Value::Null, much));
+        assert_eq!(tell(Outlook::Unknown), (Value::Null, mode.to_owned()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::{amount, span};
+use crate::machine::plan::Outlook;
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
@@ -88,7 +89,12 @@ fn mode_line(status: &StatusDocument<'_>) -> String {
         (false, _) => "no monitor runs: pipeline monitor".into(),
     };
     let paused = if status.paused { ", paused: pipeline resume" } else { "" };
-    format!("{}, {}, {monitor}{paused}", status.orchestration_mode, status.mode)
+    let end = match status.outlook {
+        Outlook::Ends { in_ms } => format!(", about {} to go", span(in_ms)),
+        Outlook::TooMuch => ", for the end see pipeline plan".into(),
+        Outlook::Unknown => String::new(),
+    };
+    format!("{}, {}, {monitor}{paused}{end}", status.orchestration_mode, status.mode)
 }
 
 fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {

@@ -12,6 +12,7 @@ use crate::machine::agent::Agent;
 use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::proposal;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
 use crate::machine::schedule::pool::{lacking, may_take};
@@ -165,6 +166,11 @@ impl<'a> Waits<'a> {
         if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
+        let has_free =
+            || state.agents.values().any(|a| a.is_free() && may_take(state, a, stage, &demand));
+        if proposal::is_awaited(state) && has_free() {
+            return Reason::new(On::Agent, "the external scheduler (`scheduler.command`)");
+        }
         let key = (stage.as_str(), task.spec.needs.as_slice(), demand.tier_min);
         let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, &demand));
         reason.clone()
@@ -234,7 +240,10 @@ impl<'a> Waits<'a> {
 
 fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
     let on = match obstacle {
-        Obstacle::Clash(_) | Obstacle::Beside(_) | Obstacle::NotAlone(_) => On::Conflict,
+        Obstacle::Clash(_)
+        | Obstacle::Unlanded(_)
+        | Obstacle::Beside(_)
+        | Obstacle::NotAlone(_) => On::Conflict,
         Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
     };
     Reason::new(on, obstacle.words())

@@ -45,12 +45,30 @@ pub enum Heard {
 /// # Errors
 /// When it cannot be started, or not be waited for.
 pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard> {
+    run(command, limit, None)
+}
+
+/// As [`output_within`], but keeps no more than the first `bytes_max` of each output, and leaves
+/// nothing of the group behind however it ended.
+///
+/// # Errors
+/// When it cannot be started, or not be waited for.
+pub fn output_bounded(
+    command: &mut Command,
+    limit: Duration,
+    bytes_max: usize,
+) -> io::Result<Heard> {
+    run(command, limit, Some(bytes_max))
+}
+
+fn run(command: &mut Command, limit: Duration, bytes_max: Option<usize>) -> io::Result<Heard> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut pipes = Pipes {
         out: child.stdout.take(),
         err: child.stderr.take(),
         stdout: Vec::new(),
         stderr: Vec::new(),
+        bytes_max: bytes_max.unwrap_or(usize::MAX),
     };
     let is_late = match hear(&child, &mut pipes, limit) {
         Ok(is_late) => is_late,
@@ -61,6 +79,9 @@ pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard
             return Err(error);
         }
     };
+    if bytes_max.is_some() {
+        end_group(&child);
+    }
     let status = child.wait()?;
     let output = Output { status, stdout: pipes.stdout, stderr: pipes.stderr };
     Ok(if is_late { Heard::Late(output) } else { Heard::Ended(output) })
@@ -99,6 +120,8 @@ struct Pipes {
     err: Option<ChildStderr>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
+    /// Kept of each; what comes behind is read and forgotten, so that the child can end.
+    bytes_max: usize,
 }
 
 impl Pipes {
@@ -135,9 +158,11 @@ impl Pipes {
         }
         if self.out.is_some() && ready.next() == Some(true) {
             take(&mut self.out, &mut self.stdout)?;
+            self.stdout.truncate(self.bytes_max);
         }
         if self.err.is_some() && ready.next() == Some(true) {
             take(&mut self.err, &mut self.stderr)?;
+            self.stderr.truncate(self.bytes_max);
         }
         Ok(false)
     }
@@ -189,6 +214,24 @@ mod tests {
             Heard::Ended(output) => assert_eq!(output.status.code(), Some(4)),
             Heard::Late(output) => panic!("{output:?}"),
         }
+    }
+
+    #[test]
+    fn of_a_bounded_child_the_first_bytes_are_kept_and_no_member_of_its_group() {
+        // What stays behind holds none of the outputs; when its end of the pipe is closed, it is gone.
+        let (mut alive, held) = io::pipe().expect("a pipe");
+        let script = "exec 3<&0; sleep 600 >&- 2>&- & head -c 300000 /dev/zero; echo so >&2";
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", script]).process_group(0).stdin(held);
+        let heard = output_bounded(&mut shell, Duration::from_secs(60), 1000);
+        drop(shell);
+        match heard.expect("a shell runs") {
+            Heard::Ended(output) => {
+                assert_eq!((output.stdout.len(), output.stderr.as_slice()), (1000, &b"so\n"[..]));
+            }
+            Heard::Late(output) => panic!("{output:?}"),
+        }
+        assert_eq!(alive.read(&mut [0]).expect("it is read"), 0, "something of it is left");
     }
 
     #[test]

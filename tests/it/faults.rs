@@ -231,10 +231,7 @@ fn a_landing_whose_move_is_in_doubt_is_not_given_up() {
     m.begin();
     m.add(&[new_task("A", &[])]);
     m.complete_stages("A");
-    let (task, number, commit) = (id("A"), 1, Oid::new("merge"));
-    let onto = m.state.base.landed.clone().expect("the base is taken in");
-    let (made, protected) = (commit.clone(), Vec::new());
-    m.see(Observation::Merged { task: task.clone(), number, commit: made, onto, protected });
+    let merge = m.merge();
     m.turns();
     for _ in 0..4 {
         m.see(Observation::LaneFaulted { why: "no answer".into() });
@@ -249,7 +246,7 @@ fn a_landing_whose_move_is_in_doubt_is_not_given_up() {
     assert!(m.state.is_idle(), "a run until idle ends, and says what is in the way");
     m.pass_to_deadline();
     assert!(!m.state.is_idle());
-    m.see(Observation::Landed { task, number, commit });
+    m.see(merge.landed());
     m.turns();
     assert_eq!(m.stand("A"), "completed");
 }

@@ -1,7 +1,7 @@
 //! What a branch has changed so far, and what the scheduler makes of it.
 
 use pipeline::machine::change::TaskChange;
-use pipeline::machine::event::{Dependents, RetryTarget};
+use pipeline::machine::event::{Dependents, NewTask, RetryTarget};
 use pipeline::machine::forecast::{CLASH_PATHS_MAX, CLASHES_MAX, Trial, trial};
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::settings::Settings;
@@ -52,6 +52,67 @@ fn without_touches_a_task_is_judged_by_what_its_branch_changed() {
     m.turns();
     assert_eq!(m.state.tasks[&id("A")].changed, ["README", "src/a\\[b"]);
     stands(&m, &[("A", "landing"), ("B", "working B.impl.1")]);
+}
+
+fn touching(name: &str, globs: &[&str]) -> NewTask {
+    let mut new = new_task(name, &[]);
+    new.spec.touches = globs.iter().map(|glob| (*glob).to_owned()).collect();
+    new
+}
+
+#[test]
+fn what_has_changed_nothing_yet_waits_until_the_same_paths_have_landed() {
+    let mut m = machine_with(|_| {});
+    m.add(&[touching("A", &["src/*"]), touching("B", &["src/b"]), touching("C", &["docs"])]);
+    stands(&m, &[("A", "working A.test.1"), ("B", "ready test"), ("C", "working C.test.1")]);
+    // What was not named counts as well.
+    complete(&mut m, "C", Some(&["README"]));
+    m.add(&[touching("D", &["README"])]);
+    complete(&mut m, "A", Some(&["src/a"]));
+    m.turns();
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready test"), ("D", "ready test")]);
+    complete(&mut m, "A", Some(&["src/a"]));
+    m.turns();
+    stands(&m, &[("A", "landing"), ("B", "ready test")]);
+    m.land("A");
+    stands(&m, &[("A", "completed"), ("B", "working B.test.1"), ("D", "ready test")]);
+}
+
+#[test]
+fn who_waits_for_a_landing_is_not_in_its_way_when_it_is_sent_back() {
+    let mut m = machine_with(|_| {});
+    m.add(&[touching("A", &["src"])]);
+    complete(&mut m, "A", Some(&["src/a"]));
+    m.turns();
+    // Urgent, and with a claim on the path: but A has begun.
+    let mut urgent = touching("B", &["src/a"]);
+    urgent.is_front = true;
+    m.add(&[urgent, touching("C", &["src/a", "other"])]);
+    m.run("A", End::Fail);
+    m.pass_to_deadline();
+    stands(&m, &[("A", "working A.impl.2"), ("B", "ready test"), ("C", "ready test")]);
+    // One that needs a person holds up nobody.
+    m.run("A", End::Fail);
+    m.pass_to_deadline();
+    m.run("A", End::Fail);
+    assert!(m.stand("A").starts_with("blocked"), "{}", m.stand("A"));
+    stands(&m, &[("B", "working B.test.1"), ("C", "ready test")]);
+}
+
+#[test]
+fn in_sequential_mode_nobody_waits_for_the_landing_of_another() {
+    let mut m = machine_with(|_| {});
+    m.add(&[touching("A", &["src"])]);
+    complete(&mut m, "A", Some(&["src/a"]));
+    m.turns();
+    m.must(Command::HoldTasks { ids: vec![id("A")] });
+    m.run("A", End::Fail);
+    m.add(&[touching("B", &["src/a"])]);
+    let to = Orchestration::Sequential;
+    m.must(Command::SwitchMode { to, wait_ms: None, is_forced: true });
+    m.turns();
+    m.pass_to_deadline();
+    stands(&m, &[("B", "working B.test.1")]);
 }
 
 #[test]

@@ -39,18 +39,10 @@ fn shadow_waits_for_a_landing_that_is_being_moved() {
     let mut m = short_machine(|_| {});
     m.add(&[new_task("A", &[])]);
     m.run("A", End::Done);
-    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
-    let (task, number, protected) = (id("A"), 1, Vec::new());
-    m.see(Observation::Merged {
-        task: task.clone(),
-        number,
-        commit: commit.clone(),
-        onto,
-        protected,
-    });
+    let merge = m.merge();
     let shadow = || Command::SetRollout { to: Rollout::Shadow, is_forced: true };
     assert!(m.refused(shadow()).contains("is being landed"));
-    m.see(Observation::Landed { task, number, commit });
+    m.see(merge.landed());
     m.must(shadow());
     stands(&m, &[("A", "completed")]);
 }
@@ -60,20 +52,12 @@ fn a_conflict_told_late_does_not_give_up_a_landing_that_is_being_moved() {
     let mut m = short_machine(|_| {});
     m.add(&[new_task("A", &[])]);
     m.run("A", End::Done);
-    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
-    let (task, number) = (id("A"), 1);
-    let merged = Observation::Merged {
-        task: task.clone(),
-        number,
-        commit: commit.clone(),
-        onto: onto.clone(),
-        protected: Vec::new(),
-    };
-    m.see(merged);
+    let merge = m.merge();
     let (paths, with) = (vec!["f".to_owned()], Vec::new());
-    m.see(Observation::MergeConflicts { task: task.clone(), number, onto, paths, with });
+    let (task, number, onto) = (merge.task.clone(), merge.number, merge.onto.clone());
+    m.see(Observation::MergeConflicts { task, number, onto, paths, with });
     stands(&m, &[("A", "landing")]);
-    m.see(Observation::Landed { task, number, commit });
+    m.see(merge.landed());
     stands(&m, &[("A", "completed")]);
     assert_eq!(m.state.tasks[&id("A")].tally.send_backs, 0);
 }
@@ -83,19 +67,12 @@ fn a_landing_whose_branch_was_put_back_is_moved_again_and_not_given_up() {
     let mut m = short_machine(|_| {});
     m.add(&[new_task("A", &[])]);
     m.run("A", End::Done);
-    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
-    let (task, number, protected) = (id("A"), 1, Vec::new());
-    m.see(Observation::Merged {
-        task: task.clone(),
-        number,
-        commit: commit.clone(),
-        onto: onto.clone(),
-        protected,
-    });
-    m.see(Observation::LandingRaced { task: task.clone(), number, found: Some(onto) });
+    let merge = m.merge();
+    let (task, number, found) = (merge.task.clone(), merge.number, Some(merge.onto.clone()));
+    m.see(Observation::LandingRaced { task, number, found });
     m.turns();
     assert_eq!(m.state.landing.as_ref().map(|landing| landing.number), Some(1));
-    m.see(Observation::Landed { task: task.clone(), number, commit });
+    m.see(merge.landed());
     stands(&m, &[("A", "completed")]);
 }
 
@@ -105,9 +82,7 @@ fn a_landing_waits_for_the_check_of_one_that_was_given_up() {
     m.add(&[new_task("A", &[])]);
     judge(&mut m, "base.check.1", End::Done);
     m.complete_stages("A");
-    let (task, number, protected) = (id("A"), 1, Vec::new());
-    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
-    m.see(Observation::Merged { task, number, commit, onto, protected });
+    m.merge();
     let check = AttemptId::new("A.land.1");
     assert!(m.state.attempts.contains_key(&check));
     let rollout = |to| Command::SetRollout { to, is_forced: true };
@@ -246,11 +221,7 @@ fn judge(m: &mut Machine, check: &str, end: End) {
 
 /// The landing under way is merged, and its check fails.
 fn fail_landing(m: &mut Machine) {
-    let landing = m.state.landing.clone().expect("a landing is under way");
-    let (task, number) = (landing.task, landing.number);
-    let (commit, onto) = (Oid::new("m"), m.state.base.landed.clone().unwrap());
-    let protected = Vec::new();
-    m.see(Observation::Merged { task: task.clone(), number, commit, onto, protected });
+    let task = m.merge().task;
     let checks = m.state.tasks[&task].numbers["land"];
     judge(m, &format!("{task}.land.{checks}"), End::Fail);
 }
@@ -268,17 +239,10 @@ fn a_check_that_fails_on_a_red_base_is_not_held_against_the_task() {
     m.base_moves("base-3");
     let number = m.state.landing.as_ref().map(|landing| landing.number);
     assert_eq!(number, Some(2), "the lane opens when the base moves");
-    let (commit, onto) = (Oid::new("m"), Oid::new("base-3"));
-    let protected = Vec::new();
-    m.see(Observation::Merged {
-        task: id("A"),
-        number: 2,
-        commit: commit.clone(),
-        onto,
-        protected,
-    });
+    let merge = m.merge();
+    assert_eq!(merge.onto, Oid::new("base-3"));
     judge(&mut m, "A.land.2", End::Done);
-    m.see(Observation::Landed { task: id("A"), number: 2, commit });
+    m.see(merge.landed());
     stands(&m, &[("A", "completed")]);
 }
 

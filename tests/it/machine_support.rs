@@ -419,22 +419,23 @@ impl Machine {
 
     /// Lands the landing under way.
     pub fn land(&mut self, task: &str) {
+        let merge = self.merge();
+        assert_eq!(merge.task, id(task));
+        self.turns();
+        self.see(merge.landed());
+        self.turns();
+    }
+
+    /// Makes the merge of the landing under way, onto what has landed.
+    pub fn merge(&mut self) -> Merge {
         let landing = self.state.landing.clone().expect("a landing is under way");
-        assert_eq!(landing.task, id(task));
-        let number = landing.number;
+        let (task, number) = (landing.task, landing.number);
         let commit = Oid::new(format!("merge-{task}-{number}"));
-        let onto = self.state.base.landed.clone().unwrap();
-        let protected = Vec::new();
-        self.see(Observation::Merged {
-            task: id(task),
-            number,
-            commit: commit.clone(),
-            onto,
-            protected,
-        });
-        self.turns();
-        self.see(Observation::Landed { task: id(task), number, commit });
-        self.turns();
+        let onto = self.state.base.landed.clone().expect("the base is taken in");
+        let merge = Merge { task, number, commit, onto };
+        let (task, commit, onto) = (merge.task.clone(), merge.commit.clone(), merge.onto.clone());
+        self.see(Observation::Merged { task, number, commit, onto, protected: Vec::new() });
+        merge
     }
 
     pub fn effects(&self) -> Vec<Effect> {
@@ -460,5 +461,21 @@ impl Machine {
             TaskPhase::Completed { .. } => "completed".into(),
             TaskPhase::Cancelled { .. } => "cancelled".into(),
         }
+    }
+}
+
+/// A landing's merge.
+pub struct Merge {
+    pub task: TaskId,
+    pub number: u32,
+    pub commit: Oid,
+    pub onto: Oid,
+}
+
+impl Merge {
+    /// The landing branch was moved to it.
+    pub fn landed(&self) -> Observation {
+        let (task, number, commit) = (self.task.clone(), self.number, self.commit.clone());
+        Observation::Landed { task, number, commit }
     }
 }

@@ -92,23 +92,24 @@ fn without_touches_a_conflict_is_foreseen_when_the_first_stage_ends() {
 }
 
 #[test]
-fn with_touches_the_two_never_change_at_once_and_one_is_still_sent_back() {
+fn with_touches_the_second_begins_on_what_the_first_landed_and_nothing_is_sent_back() {
     let project = project(&["--touches", "shared.txt"]);
-    project.hold("hold.test");
     project.hold("hold.supervisor");
     let mut monitor = project.monitor(&["--until-idle"]);
-    project.until("the second to wait for the first", || {
-        let waiting = project.status()["waiting"].clone();
-        let all = waiting.as_array().expect("a list");
-        all.iter().any(|entry| entry["on"] == "conflict")
+    project.until("the first to wait for its last stage", || {
+        project.runs().iter().any(|run| run.contains(".super."))
     });
-    let tests = || project.runs().iter().filter(|run| run.contains(".test.")).count();
-    project.until("the first", || tests() > 0);
-    assert_eq!(tests(), 1);
-    project.release("hold.test");
-    let log = foreseen_and_landed(&project);
+    let waiting = project.status()["waiting"].clone();
+    let all = waiting.as_array().expect("a list");
+    let second = all.iter().find(|entry| entry["on"] == "conflict").expect("the second waits");
+    let why = second["what"].as_str().unwrap_or_default();
+    assert!(why.contains("has changed the same paths and lands first"), "{waiting}");
+    project.release("hold.supervisor");
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    // The second branch was made before the first had landed.
-    assert_eq!(cost(&project, &log), (1, 8 + 2), "{}", project.story());
+    assert_eq!(cost(&project, &project.log()), (0, 8), "{}", project.story());
+    let other = if second["id"] == "A" { "A" } else { "B" };
+    let line = format!("one\nimplementation of {other}\nthree");
+    assert_eq!(project.git(&["show", "pipeline/landed:shared.txt"]), line);
+    assert_eq!(project.count("completed"), 2);
     project.assert_nothing_left();
 }

@@ -4,7 +4,10 @@ use pipeline::machine::estimate::{COUNT_MIN, Subject, learn};
 use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Rollout;
-use pipeline::machine::plan::{ATTEMPTS_MAX, Assumed, Plan, Workers, attempts_max, plan};
+use pipeline::machine::plan::{
+    ATTEMPTS_MAX, Assumed, OUTLOOK_ATTEMPTS_MAX, Outlook, Plan, Workers, attempts_max, outlook,
+    plan,
+};
 use pipeline::machine::settings::Settings;
 use pipeline::machine::{Command, Observation};
 
@@ -204,4 +207,40 @@ fn a_drain_to_another_mode_is_carried_out_in_the_plan() {
     let plan = planned(&m);
     assert_eq!(plan.end.orchestration, to);
     assert_eq!(schedule(&plan), ["A 0-10 agent-1", "B 0-10 agent-2", "C 10-20 agent-1"]);
+}
+
+#[test]
+fn a_quick_look_says_when_all_is_done_as_things_stand() {
+    let mut m = machine(|_| {});
+    let look = |m: &Machine| outlook(&m.state, m.now);
+    assert_eq!(look(&m), Outlook::Unknown, "there is nothing to do");
+    m.add(&tasks(&["A", "B", "C"]));
+    let end = Outlook::Ends { in_ms: 20 * MINUTE };
+    assert_eq!(look(&m), end);
+    m.must(Command::Pause);
+    assert_eq!(look(&m), Outlook::Unknown, "nothing moves before somebody resumes it");
+    m.must(Command::Resume);
+    m.see(Observation::OverloadSeen { what: Some("busy".into()) });
+    assert_eq!(look(&m), Outlook::Unknown);
+    m.see(Observation::OverloadSeen { what: None });
+    assert_eq!(look(&m), end);
+    m.must(Command::HoldTasks { ids: vec![id("A"), id("B"), id("C")] });
+    let running = Outlook::Ends { in_ms: 10 * MINUTE };
+    assert_eq!(look(&m), running, "what runs comes to its end, and a person holds the rest");
+    m.add(&(0..OUTLOOK_ATTEMPTS_MAX).map(|n| new_task(&format!("N{n}"), &[])).collect::<Vec<_>>());
+    assert_eq!(look(&m), Outlook::TooMuch);
+}
+
+#[test]
+fn a_plan_is_the_built_in_schedulers_where_another_decides() {
+    let mut m = machine(|settings| settings.scheduler.command = vec!["external".into()]);
+    m.add(&tasks(&["A", "B", "C"]));
+    m.turns();
+    let before = m.state.clone();
+    assert_eq!(before.proposal.number, 1, "it is asked");
+    let plan = planned(&m);
+    assert_eq!(plan.assumed, [Assumed::BuiltIn]);
+    assert_eq!(schedule(&plan), ["A 0-10 agent-1", "B 0-10 agent-2", "C 10-20 agent-1"]);
+    assert_eq!(outlook(&m.state, m.now), Outlook::Ends { in_ms: 20 * MINUTE });
+    assert_eq!(m.state, before);
 }

@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::machine::attempt::Attempt;
-use crate::machine::task::Task;
+use crate::machine::complexity;
+use crate::machine::task::{Spec, Task};
 use crate::observe::agents::AgentEntry;
 use crate::observe::document::TaskEntry;
 use crate::observe::figures::dollars;
@@ -101,6 +102,12 @@ impl Serialize for Extra<'_> {
 pub(super) struct Assessment {
     pub(super) complexity: &'static str,
     pub(super) reason: String,
+}
+
+impl Assessment {
+    pub(super) fn of(spec: &Spec) -> Self {
+        Self { complexity: complexity::of(spec).word(), reason: complexity::reason(spec) }
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -8,7 +8,8 @@ use jiff::{Timestamp, Zoned};
 use serde::Serialize;
 
 use super::gantt::{brief, gantt};
-use super::json::document;
+use super::json::{Assessment, document};
+use crate::machine::complexity;
 use crate::machine::id::TaskId;
 use crate::machine::plan::{Assumed, Entry, Plan};
 use crate::machine::schedule::demand::Demand;
@@ -36,6 +37,7 @@ pub fn render_plan(plan: &Plan, zone: &TimeZone, page: Page) -> String {
         agents(plan, page, &mut out);
         gains(plan, page, &mut out);
         waves(plan, page, &mut out);
+        complexities(plan, page, &mut out);
         schedule(plan, zone, page, &mut out);
         out.push('\n');
         out.push_str(&gantt(plan, page));
@@ -83,6 +85,7 @@ const fn as_if(assumed: Assumed) -> &'static str {
         Assumed::GoodBase => "the base were in order",
         Assumed::Room => "nothing were short on this machine",
         Assumed::Calm => "the load of this machine were within its limit",
+        Assumed::BuiltIn => "the built-in scheduler decided, not `scheduler.command`",
     }
 }
 
@@ -189,6 +192,29 @@ fn waves(plan: &Plan, page: Page, out: &mut String) {
     }
 }
 
+/// Returns the planned tasks in order of id.
+fn planned(plan: &Plan) -> Vec<&Task> {
+    let mut ids: Vec<&TaskId> = plan.waves.iter().flatten().collect();
+    ids.sort_unstable();
+    ids.into_iter().filter_map(|id| plan.end.tasks.get(id)).collect()
+}
+
+/// Lists how complex the tasks are and why, by which the kind of agent is chosen.
+fn complexities(plan: &Plan, page: Page, out: &mut String) {
+    out.push('\n');
+    let tasks = planned(plan);
+    let mut rows = vec![faint(&["task", "complexity", "why"])];
+    rows.extend(tasks.iter().take(LINES_MAX).map(|task| {
+        let (word, why) = (complexity::of(&task.spec).word(), complexity::reason(&task.spec));
+        vec![Cell::new(task.id.as_str()), Cell::new(word), Cell::new(&why)]
+    }));
+    out.push_str(&table(page, 0, &rows));
+    if tasks.len() > LINES_MAX {
+        let more = count(tasks.len() - LINES_MAX, "task");
+        let _ = writeln!(out, "and {more} more: pipeline plan --json");
+    }
+}
+
 fn schedule(plan: &Plan, zone: &TimeZone, page: Page, out: &mut String) {
     out.push('\n');
     let mut rows = vec![faint(&["in", "at", "for", "agent", "task", "stage"])];
@@ -264,6 +290,8 @@ struct Document<'a> {
     from: Stamp,
     schedule: Vec<Row<'a>>,
     waves: Vec<Vec<&'a str>>,
+    /// By task.
+    complexity: BTreeMap<&'a str, Assessment>,
     critical_path: Vec<&'a str>,
     critical_path_s: f64,
     makespan_s: f64,
@@ -328,6 +356,10 @@ pub fn render_plan_json(plan: &Plan) -> String {
         from: Stamp(plan.from),
         schedule: plan.schedule.iter().map(Row::of).collect(),
         waves: plan.waves.iter().map(|ids| ids.iter().map(TaskId::as_str).collect()).collect(),
+        complexity: planned(plan)
+            .into_iter()
+            .map(|task| (task.id.as_str(), Assessment::of(&task.spec)))
+            .collect(),
         critical_path: plan.critical_path.iter().map(TaskId::as_str).collect(),
         critical_path_s: seconds(plan.critical_ms),
         makespan_s: seconds(plan.makespan_ms),
@@ -390,6 +422,10 @@ wave  tasks
 1     1      A
 2     1      B
 
+task  complexity  why
+A     moderate    assessed: no body, 0 paths, 0 dependencies
+B     moderate    assessed: no body, 0 paths, 1 dependency
+
 in   at     for  agent      task  stage
 0    23:00  10m  architect  A     architect
 10m  23:10  10m  test       A     test
@@ -417,6 +453,9 @@ left out: 1 task
             "end_s": 1200.0, "running": false});
         assert_eq!(json["schedule"][1], second);
         assert_eq!(json["waves"], json!([["A"], ["B"]]));
+        let assessed = "assessed: no body, 0 paths, 1 dependency";
+        let expected = json!({"complexity": "moderate", "reason": assessed});
+        assert_eq!(json["complexity"]["B"], expected);
         assert_eq!(json["critical_path"], json!(["A", "B"]));
         assert_eq!(json["makespan_s"], 2400.0);
         assert_eq!(json["lower_bound_s"], 2400.0);

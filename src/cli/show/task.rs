@@ -165,10 +165,7 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
         body: &spec.body,
         stages: spec.stages.iter().map(|stage| stage.as_str()).collect(),
         complexity: spec.complexity.as_deref(),
-        assessment: Assessment {
-            complexity: complexity::of(spec).word(),
-            reason: complexity::reason(spec),
-        },
+        assessment: Assessment::of(spec),
         estimate_s: spec.estimate_ms.map(|ms| ms as f64 / 1000.0),
         resources: &spec.resources,
         exclusive: spec.is_exclusive,

@@ -12,6 +12,7 @@ use crate::machine::event::{Command, Event, EventBody, Observation};
 use crate::machine::id::{AttemptId, Oid, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::{Isolation, Rollout};
+use crate::machine::proposal;
 use crate::machine::schedule;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
@@ -135,7 +136,10 @@ impl Ahead<'_> {
             let landed = Some(base.landed.clone().unwrap_or_else(|| tip.clone()));
             self.see(Observation::BaseSeen { tip, landed });
         }
-        if let Some(settings) = settings {
+        if proposal::is_in_use(&self.state) {
+            assumed.push(Assumed::BuiltIn);
+        }
+        if let Some(settings) = settings.or_else(|| built_in(&self.state.settings)) {
             self.ask(Command::AdoptSettings { settings: Box::new(settings) });
         }
         assumed.sort();
@@ -286,6 +290,8 @@ impl Ahead<'_> {
                 self.land(task, *number)
             }
             Effect::Follow { to, .. } => self.see(Observation::Followed { to: to.clone() }),
+            // Nobody is asked: what it would say is not known.
+            Effect::Propose { .. } => false,
         }
     }
 
@@ -318,4 +324,15 @@ impl Ahead<'_> {
         };
         self.see(Observation::Exited { attempt: id, exit: Box::new(exit) })
     }
+}
+
+/// Returns settings by which nobody else is asked who gets what; `None`: those are.
+fn built_in(settings: &Settings) -> Option<Settings> {
+    let has_command = !settings.scheduler.command.is_empty();
+    has_command.then(|| {
+        let mut changed = settings.clone();
+        changed.hash = "plan".into();
+        changed.scheduler.command.clear();
+        changed
+    })
 }

@@ -21,6 +21,10 @@ use forecast::Forecast;
 pub const ATTEMPTS_MAX: usize = 20_000;
 /// Attempts times agents: a decision looks at every agent that is free.
 const LOOKS_MAX: usize = 4_000_000;
+/// Tasks of a state that is planned for a quick look: it is copied, whatever is open of it.
+const OUTLOOK_TASKS_MAX: usize = 5_000;
+/// Open tasks times stages that are planned for a quick look; each takes some 20 µs.
+pub const OUTLOOK_ATTEMPTS_MAX: usize = 2_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
 /// Attempts planned in all to find out what one more agent of each group would save.
@@ -67,6 +71,8 @@ pub enum Assumed {
     Room,
     /// The machine is busier than it may be for a start; it was taken for calm.
     Calm,
+    /// An external scheduler decides; the built-in one stood in for it.
+    BuiltIn,
 }
 
 /// What the run would be.
@@ -104,6 +110,43 @@ pub struct Plan {
     pub end: State,
     /// When the plan begins.
     pub from: Time,
+}
+
+/// When all is done that can be worked off, as things stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// So many milliseconds from now.
+    Ends { in_ms: u64 },
+    /// There is too much to plan for a quick look.
+    TooMuch,
+    /// Nothing moves, or only after somebody has done something.
+    Unknown,
+}
+
+/// Plans only as much as a quick look may cost. Cost: bounded by [`OUTLOOK_TASKS_MAX`] and
+/// [`OUTLOOK_ATTEMPTS_MAX`].
+#[must_use]
+pub fn outlook(state: &State, at: Time) -> Outlook {
+    let counts = state.index.counts;
+    let open = counts.unassigned + counts.ready + counts.wip + counts.landing;
+    if open == 0 {
+        return Outlook::Unknown;
+    }
+    let attempts_max = attempts_max(state, Workers::Agents).min(OUTLOOK_ATTEMPTS_MAX);
+    if state.tasks.len() > OUTLOOK_TASKS_MAX
+        || open.saturating_mul(state.settings.stages.len()) > attempts_max
+    {
+        return Outlook::TooMuch;
+    }
+    let forecast = Forecast::run(state, at, None, attempts_max);
+    let is_as_it_stands = forecast.assumed.iter().all(|assumed| *assumed == Assumed::BuiltIn);
+    if forecast.schedule.is_empty() || !is_as_it_stands {
+        Outlook::Unknown
+    } else if forecast.is_cut {
+        Outlook::TooMuch
+    } else {
+        Outlook::Ends { in_ms: forecast.makespan_ms }
+    }
 }
 
 /// Returns how many attempts can be planned in a few seconds.
@@ -165,6 +208,7 @@ fn is_left_out(state: &State, task: &Task) -> bool {
 fn alike(settings: &Settings, count: u32) -> Settings {
     let mut changed = settings.clone();
     changed.hash = format!("plan, {count} workers");
+    changed.scheduler.command.clear();
     // Names of agents and groups count as capabilities.
     let names = settings.agents.iter().flat_map(AgentGroup::names);
     let mut capabilities: Vec<String> = names.map(|name| name.as_str().to_owned()).collect();
@@ -231,5 +275,6 @@ fn one_more(settings: &Settings, place: usize) -> Settings {
     group.name.push_str(ONE_MORE);
     group.count = 1;
     changed.agents.push(group);
+    changed.scheduler.command.clear();
     changed
 }

@@ -19,6 +19,9 @@ pub struct Demand {
     pub touches: Vec<String>,
     /// `touches` is what the branch has changed so far, and may become more.
     pub is_so_far: bool,
+    /// It names what it will change, and its branch has changed nothing yet: it can wait for the
+    /// branches of others to land, and then begins on top of them.
+    pub is_fresh: bool,
     pub is_exclusive: bool,
     /// The least tier of agents that may take it; 0: any.
     pub tier_min: u32,
@@ -44,6 +47,7 @@ impl Demand {
             resources,
             touches: if is_changing { touches.clone() } else { Vec::new() },
             is_so_far,
+            is_fresh: is_changing && !touches.is_empty() && task.changed.is_empty(),
             is_exclusive: task.spec.is_exclusive,
             tier_min: tier_min(settings, task, stage),
         }

@@ -1,17 +1,24 @@
 //! What runs, as far as it keeps other work from starting beside it.
 
+use std::cell::OnceCell;
+
 use super::demand::{self, Demand};
 use super::paths::Paths;
 use crate::machine::amount::{self, Amounts};
+use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
+use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
+use crate::machine::task::{Task, TaskPhase};
 
 /// Why work cannot start though an agent may be free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle<'a> {
     /// This task works on the same paths.
     Clash(&'a TaskId),
+    /// This task has changed the same paths, and will land before long.
+    Unlanded(&'a TaskId),
     /// This task must be alone.
     Beside(&'a TaskId),
     /// It must be alone itself, and this task still runs.
@@ -36,7 +43,11 @@ impl Obstacle<'_> {
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::Clash(_) | Self::Beside(_) | Self::NotAlone(_) | Self::Short { .. } => true,
+            Self::Clash(_)
+            | Self::Unlanded(_)
+            | Self::Beside(_)
+            | Self::NotAlone(_)
+            | Self::Short { .. } => true,
             Self::Beyond { .. } => false,
         }
     }
@@ -46,6 +57,9 @@ impl Obstacle<'_> {
     pub fn words(&self) -> String {
         match self {
             Self::Clash(other) => format!("{other} changes the same paths"),
+            Self::Unlanded(other) => {
+                format!("{other} has changed the same paths and lands first")
+            }
             Self::Beside(other) => format!("{other} runs alone"),
             Self::NotAlone(other) => format!("runs alone, and {other} is not done"),
             Self::Short { name, wanted, free } => format!(
@@ -70,6 +84,8 @@ pub struct Load<'a> {
     taken: Amounts,
     /// Who changes paths, with the globs; what waits for paths among them.
     changing: Paths<'a>,
+    /// What branches that are to land have changed; what waits for these paths among them.
+    unlanded: OnceCell<Paths<'a>>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
     running: Vec<&'a TaskId>,
@@ -79,8 +95,14 @@ impl<'a> Load<'a> {
     /// Looks at what runs. Cost: live attempts.
     #[must_use]
     pub fn of(state: &'a State) -> Self {
-        let (taken, running) = (Amounts::new(), Vec::new());
-        let mut load = Self { state, taken, changing: Paths::default(), alone: None, running };
+        let mut load = Self {
+            state,
+            taken: Amounts::new(),
+            changing: Paths::default(),
+            unlanded: OnceCell::new(),
+            alone: None,
+            running: Vec::new(),
+        };
         for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
             if let (Some(id), Some(stage)) = (&attempt.task, attempt.stage()) {
                 load.start(id, stage, &attempt.demand);
@@ -99,8 +121,24 @@ impl<'a> Load<'a> {
         self.running.push(id);
     }
 
-    /// Keeps what the task asks for from those that come after it.
-    pub fn reserve(&mut self, id: &'a TaskId, demand: &'a Demand) {
+    /// Keeps what the task waits for from those that come after it. What waits for a landing keeps
+    /// nothing from the tasks that are on their way to one.
+    pub fn keep(&mut self, id: &'a TaskId, demand: &'a Demand, obstacle: &Obstacle<'_>) {
+        match obstacle {
+            Obstacle::Unlanded(_) => {
+                let mut unlanded = self.unlanded.take().unwrap_or_else(|| unlanded(self.state));
+                unlanded.add(id, &demand.touches);
+                self.unlanded = unlanded.into();
+            }
+            Obstacle::Clash(_)
+            | Obstacle::Beside(_)
+            | Obstacle::NotAlone(_)
+            | Obstacle::Short { .. } => self.reserve(id, demand),
+            Obstacle::Beyond { .. } => {}
+        }
+    }
+
+    fn reserve(&mut self, id: &'a TaskId, demand: &'a Demand) {
         for (name, amount) in &demand.resources {
             if let Some(taken) = self.taken.get_mut(name) {
                 *taken = taken.saturating_add(*amount);
@@ -147,6 +185,40 @@ impl<'a> Load<'a> {
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
-        self.changing.holder(id, &demand.touches).map(Obstacle::Clash)
+        let running = self.changing.holder(id, &demand.touches).map(Obstacle::Clash);
+        running.or_else(|| {
+            let unlanded = self.unlanded.get_or_init(|| unlanded(self.state));
+            let holder = demand.is_fresh.then(|| unlanded.holder(id, &demand.touches)).flatten();
+            holder.map(Obstacle::Unlanded)
+        })
+    }
+}
+
+/// Returns what the branches that are on their way have changed. In sequential mode none: there the
+/// current task goes on whatever waits. Cost: open branches.
+fn unlanded(state: &State) -> Paths<'_> {
+    let mut paths = Paths::default();
+    if state.orchestration != Orchestration::Sequential {
+        let tasks = state.index.branches.iter().map(|id| &state.tasks[id]);
+        for task in tasks.filter(|task| is_on_its_way(state, task)) {
+            paths.add(&task.id, &task.changed);
+            paths.add(&task.id, &task.spec.touches);
+        }
+    }
+    paths
+}
+
+/// Returns true when the task goes on by itself until it has landed.
+fn is_on_its_way(state: &State, task: &Task) -> bool {
+    match &task.phase {
+        TaskPhase::Ready { .. } => state.is_open(task) && task.unserved.is_none(),
+        TaskPhase::Working { .. } => true,
+        TaskPhase::Landing { .. } => {
+            !task.is_held && task.approval.is_none() && gate::may_act(state, &task.id)
+        }
+        TaskPhase::Waiting
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Completed { .. }
+        | TaskPhase::Cancelled { .. } => false,
     }
 }

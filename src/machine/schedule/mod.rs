@@ -5,6 +5,7 @@ pub mod load;
 mod parallel;
 mod paths;
 pub mod pool;
+pub mod proposed;
 pub mod queues;
 pub mod rank;
 mod sequential;

@@ -106,7 +106,7 @@ impl<'a> Round<'a> {
             }
             Some(obstacle) => {
                 if obstacle.is_passing() && has_worker(self.state, stage, demand) {
-                    self.load.reserve(id, demand);
+                    self.load.keep(id, demand, &obstacle);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }
                 false

@@ -87,6 +87,18 @@ impl Queues {
         self.by_demand.get(demand)?.range((Excluded(place), Unbounded)).next()
     }
 
+    /// Returns all, by rank. Cost: the demands, and O(log n) for each that is taken.
+    pub fn by_rank(&self) -> impl Iterator<Item = (&Place, &Arc<Demand>)> {
+        let mut next: BTreeMap<&Place, &Arc<Demand>> = self.heads.iter().collect();
+        std::iter::from_fn(move || {
+            let (place, demand) = next.pop_first()?;
+            if let Some(behind) = self.after(demand, place) {
+                next.insert(behind, demand);
+            }
+            Some((place, demand))
+        })
+    }
+
     /// Returns all, oldest first.
     pub fn by_age(&self) -> impl Iterator<Item = (u64, &TaskId, &Arc<Demand>)> {
         self.by_age.iter().map(|((entry, id), demand)| (*entry, id, demand))

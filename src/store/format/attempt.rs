@@ -116,6 +116,7 @@ mirror! {
         touches: Vec<String>,
         tier_min: u32,
         is_so_far: bool,
+        is_fresh: bool,
     }
 }
 

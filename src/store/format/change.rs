@@ -15,6 +15,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::proposal::{Proposal, ProposalFault};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
 use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -174,6 +175,15 @@ kinds! {
     }
     "overload_set" { what: Option<String> } => {
         Change::Project(ProjectChange::OverloadSet { what })
+    }
+    "proposal_set" { proposal: Box<Proposal> } => {
+        Change::Project(ProjectChange::ProposalSet { proposal })
+    }
+    "proposal_faulted" { fault: ProposalFault, why: String } => {
+        Change::Project(ProjectChange::ProposalFaulted { fault, why })
+    }
+    "proposal_refused" { task: TaskId, agent: AgentName, why: String } => {
+        Change::Project(ProjectChange::ProposalRefused { task, agent, why })
     }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {

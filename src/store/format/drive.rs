@@ -11,7 +11,8 @@ use crate::machine::task::{Priority, Spec, TaskKind};
 use crate::machine::{Answer, Change, Command, State, apply, step};
 
 use super::sample::{
-    at, breaker_set, clean_exit, follow_set, full_task, oid, plain_spec, settings, strings, tries,
+    at, breaker_set, clean_exit, follow_set, full_task, oid, plain_spec, proposals, settings,
+    strings, tries,
 };
 
 /// A machine that is fed by hand.
@@ -146,12 +147,14 @@ pub(super) fn full() -> State {
     let mut state = worked_on().state;
     let drain = Drain { to: Orchestration::Sequential, until: at(99_000) };
     let task = Box::new(full_task());
+    let proposal = proposals().last().expect("there are some");
     let changes = [
         Change::Project(ProjectChange::StopRequested { kind: StopKind::Drain }),
         Change::Project(ProjectChange::PauseSet { is_paused: true }),
         Change::Project(breaker_set()),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),
         Change::Project(ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) }),
+        Change::Project(ProjectChange::ProposalSet { proposal: Box::new(proposal) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),

@@ -40,7 +40,7 @@ fn schema(name: &str) -> Value {
 }
 
 /// Returns why `value` is not of the schema `rule`; knows the words that our schemas use.
-fn fault(root: &Value, rule: &Value, value: &Value) -> Option<String> {
+pub(crate) fn fault(root: &Value, rule: &Value, value: &Value) -> Option<String> {
     rule.as_object().unwrap().iter().find_map(|(word, with)| {
         let is_right = match word.as_str() {
             "$ref" => {

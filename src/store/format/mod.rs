@@ -29,7 +29,7 @@ mod task;
 #[cfg(test)]
 mod drive;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod sample;
 

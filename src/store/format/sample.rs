@@ -12,6 +12,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, Limits, Monitor, OnExit, Policy,
@@ -339,8 +340,43 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
+        ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
+        ProjectChange::ProposalRefused {
+            task: TaskId::new("TASK-001"),
+            agent: AgentName::new("script"),
+            why: "the task is held".into(),
+        },
     ]);
+    changes.extend(proposals().map(|proposal| {
+        let proposal = Box::new(proposal);
+        ProjectChange::ProposalSet { proposal }
+    }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+/// The external scheduler in every phase.
+pub(super) fn proposals() -> impl Iterator<Item = Proposal> {
+    let pair = Pair { task: TaskId::new("TASK-001"), agent: AgentName::new("script") };
+    let phases = [
+        ProposalPhase::Rest,
+        ProposalPhase::Declined,
+        ProposalPhase::Answered { at: at(8), pairs: vec![pair], has_taken: true },
+        ProposalPhase::Asked,
+    ];
+    phases.into_iter().map(|phase| Proposal {
+        number: 3,
+        phase,
+        declined_since: Some(at(7)),
+        faults: 2,
+        told: vec![
+            ProposalFault::Late,
+            ProposalFault::Failed,
+            ProposalFault::Unreadable,
+            ProposalFault::Invalid,
+            ProposalFault::Declined,
+        ],
+        until: Some(at(9)),
+    })
 }
 
 fn task_changes() -> Vec<TaskChange> {

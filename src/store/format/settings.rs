@@ -29,7 +29,7 @@ mirror! { struct Scheduler {
     resources: BTreeMap<String, u64>,
     load_limit: f64,
     escalate_after: u32,
-} }
+} optional { command: Vec<String> } }
 
 mirror! { words Policy { CriticalPath, Priority, Fifo, Shortest } }
 

@@ -17,6 +17,7 @@ use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
@@ -83,11 +84,32 @@ mirror! {
         overload: Option<String>,
         pinned: Vec<Arc<Settings>>,
         weighing: Weighing,
+        proposal: Proposal,
     }
     derived { index }
 }
 
 mirror! { struct Weighing { at: Time, altered: u64, completed: u64 } }
+
+mirror! { struct Proposal {
+    number: u64,
+    phase: ProposalPhase,
+    declined_since: Option<Time>,
+    faults: u32,
+    told: Vec<ProposalFault>,
+    until: Option<Time>,
+} }
+
+mirror! { enum ProposalPhase {
+    Rest,
+    Asked,
+    Answered { at: Time, pairs: Vec<Pair>, has_taken: bool },
+    Declined,
+} }
+
+mirror! { words ProposalFault { Late, Failed, Unreadable, Invalid, Declined } }
+
+mirror! { struct Pair { task: TaskId, agent: AgentName } }
 
 mirror! { words StopKind { Leave, Drain, Now } }
 

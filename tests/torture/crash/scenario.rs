@@ -129,6 +129,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "scheduler",
+        prepare: scheduled,
+        landed: &["A", "B"],
+        check: is_scheduled,
+        ..PLAIN
+    },
+    Scenario {
         name: "mode",
         prepare: |project| staged(project, 0),
         args: &["mode", "switch", "sequential"],
@@ -334,6 +341,31 @@ fn long_again(project: &Project) {
     let is_there = project.run(&["task", "show", "LAST"]).code == Some(0);
     let code = if is_there { 2 } else { 0 };
     assert_eq!(project.run(LONG).code, Some(code), "it is there: {is_there}");
+}
+
+/// Names the second task, which the built-in scheduler would not begin with, and then the first.
+const SCHEDULER: &str = r#"question=$(cat)
+case $question in *'{"id":"B"'*) task=B ;; *) task=A ;; esac
+echo "{\"format\":1,\"assignments\":[{\"task\":\"$task\",\"agent\":\"architect\"}]}"
+"#;
+
+/// Two tasks, and a program that says who gets them.
+fn scheduled(project: &Project) {
+    with(project, &format!("{PILOT}[scheduler]\ncommand = [\"sh\", \"tools/scheduler.sh\"]\n"), 1);
+    project.write("tools/scheduler.sh", SCHEDULER);
+    project.commit("A scheduler");
+    project.ok(&["init"]);
+    add(project, "A", "architect");
+    add(project, "B", "architect");
+}
+
+/// Its order was followed, wherever it was asked once more; unless it was too slow.
+fn is_scheduled(project: &Project) {
+    let log = project.log();
+    let is_late = log.iter().any(|entry| entry["kind"] == "proposal_faulted");
+    let first = log.iter().find(|entry| entry["purpose"] == "work");
+    let first = first.expect("something was begun");
+    assert!(is_late || first["task"] == "B", "{first}");
 }
 
 fn is_rotated(project: &Project) {

@@ -242,7 +242,8 @@ impl Node {
                 | Effect::TakeBase { .. }
                 | Effect::Merge { .. }
                 | Effect::Land { .. }
-                | Effect::Follow { .. } => None,
+                | Effect::Follow { .. }
+                | Effect::Propose { .. } => None,
             };
             let is_inherited = attempt.is_some_and(|id| monitor.inherited.remove(id));
             let op = Op::of(&effect, &state, is_inherited);

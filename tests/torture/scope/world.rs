@@ -455,6 +455,8 @@ impl Op {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. } => return Self::of_lane(effect, state),
+            // No scheduler of others is asked here.
+            Effect::Propose { .. } => return None,
         };
         let found = state.attempts.get(attempt)?;
         let id = attempt.clone();
@@ -484,7 +486,8 @@ impl Op {
             Effect::TakeBase { .. }
             | Effect::Merge { .. }
             | Effect::Land { .. }
-            | Effect::Follow { .. } => return None,
+            | Effect::Follow { .. }
+            | Effect::Propose { .. } => return None,
         })
     }
 
@@ -532,7 +535,8 @@ impl Op {
             | Effect::Start { .. }
             | Effect::Stop { .. }
             | Effect::Save { .. }
-            | Effect::Advance { .. } => None,
+            | Effect::Advance { .. }
+            | Effect::Propose { .. } => None,
         }
     }
 }

@@ -142,6 +142,20 @@ fn plain() -> Settings {
     }
 }
 
+/// Draws what came later, by dice of its own, so that old seeds draw the rest as ever.
+fn more(new: &mut Settings, mut more: Dice) {
+    for group in &mut new.agents {
+        group.tier = 1 + more.below(3) as u32;
+        let words = ["simple", "moderate", "complex"].map(str::to_owned);
+        group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
+    }
+    new.scheduler.escalate_after = 1 + more.below(2) as u32;
+    new.scheduler.load_limit = if more.permille(400) { 1.0 } else { 0.0 };
+    if more.permille(250) {
+        new.scheduler.command = vec!["scheduler".into()];
+    }
+}
+
 /// Draws settings; `old`: those they replace in a project that exists.
 pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     let mut new = plain();
@@ -192,14 +206,7 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     let policies = [Policy::CriticalPath, Policy::Priority, Policy::Fifo, Policy::Shortest];
     new.scheduler.policy = policies[dice.below(4)];
     new.scheduler.resources.insert("db".into(), 1000 + 1000 * dice.below(2) as u64);
-    // Drawn apart, so that old seeds draw the rest as ever.
-    let mut more = Dice(dice.0 ^ 0x71e5);
-    for group in &mut new.agents {
-        group.tier = 1 + more.below(3) as u32;
-        let words = ["simple", "moderate", "complex"].map(str::to_owned);
-        group.complexity = more.pick(&words).filter(|_| more.permille(300)).into_iter().collect();
-    }
-    new.scheduler.escalate_after = 1 + more.below(2) as u32;
+    let later = Dice(dice.0 ^ 0x71e5);
     let wide = Rollout::Production;
     project.rollout = [Rollout::Shadow, Rollout::Pilot, wide, wide, wide, wide][dice.below(6)];
     if dice.permille(100) {
@@ -210,5 +217,6 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
         // Lower limits would find tasks beyond them already.
         new.limits = old.limits.clone();
     }
+    more(&mut new, later);
     new
 }

@@ -4,9 +4,10 @@ use pipeline::machine::attempt::Class;
 use pipeline::machine::event::RetryTarget;
 use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
+use pipeline::machine::proposal::ProposalPhase;
 use pipeline::machine::task::{Task, TaskKind, TaskPhase};
 use pipeline::machine::time::Time;
-use pipeline::machine::{Command, State, gate, turn};
+use pipeline::machine::{Command, State, gate, proposal, turn};
 
 use super::able::may_take;
 use super::dice::Dice;
@@ -18,6 +19,8 @@ use super::together;
 const STEPS_MAX: u64 = 20_000;
 /// How often people help in the end.
 const ROUNDS_MAX: usize = 60;
+/// How long the external scheduler may hold up what could start.
+const DECLINED_MS_MAX: u64 = 30_000;
 
 fn may_launch(state: &State, now: Option<Time>) -> bool {
     let per_run = state.settings.limits.attempts_per_run;
@@ -25,6 +28,7 @@ fn may_launch(state: &State, now: Option<Time>) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
+        && state.overload.is_none()
         && turn::is_base_good(state)
         && now.is_none_or(|now| turn::launch_room(state, now) != Some(0))
         && !is_used_up
@@ -38,6 +42,14 @@ fn is_met(state: &State, task: &Task) -> bool {
 /// An agent never waits while a task it could take is ready (DESIGN section 9).
 pub fn nobody_waits(state: &State, now: Time) {
     if !may_launch(state, Some(now)) {
+        return;
+    }
+    if proposal::is_awaited(state) {
+        // It proposed nothing: that must pass; what is awaited is waited for by `Run::rest`.
+        let is_declined = state.proposal.phase == ProposalPhase::Declined;
+        let since = state.proposal.declined_since.filter(|_| is_declined);
+        let ms = since.map_or(0, |since| now.ms_since(since));
+        assert!(ms < DECLINED_MS_MAX, "I21: the external scheduler holds all up for {ms} ms");
         return;
     }
     let is_sequential = state.orchestration == Orchestration::Sequential;
@@ -180,6 +192,7 @@ impl Run {
     /// Every task is final, or what it waits for is true. `is_freed`: people hold nothing up.
     fn explain(&self, is_freed: bool) {
         let state = &self.judge.state;
+        assert_eq!(state.overload, None, "I21: the load has fallen, and nobody looks");
         for task in state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task) {
             let is_held = !is_freed && (task.is_held || !gate::may_act(state, &task.id));
             let is_explained = match &task.phase {

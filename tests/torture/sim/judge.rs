@@ -154,6 +154,7 @@ impl Judge {
             assert!(state.index.is_in_slice(id), "I27: `{id}` is not in the slice");
         }
         assert!(state.stopping.is_none() && !state.is_paused && state.drain.is_none());
+        assert_eq!(state.overload, None, "`{id}` starts though the load is too high");
         assert!(!task.is_held, "`{id}` starts though it is held");
         for dep in &task.spec.depends_on {
             let is_met = state.tasks.get(dep).is_some_and(|dep| dep.is_met());

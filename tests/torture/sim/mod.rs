@@ -39,6 +39,7 @@ mod judge;
 mod marks;
 mod monitor;
 mod people;
+mod propose;
 mod repo;
 mod seed;
 mod shrink;

@@ -20,11 +20,14 @@ use pipeline::sys::clock::Clock;
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::propose;
 use super::work::{What, of_effect};
 use super::world::{Order, Probe, Report, World};
 
 /// Longest that a monitor goes without a look of its own, in milliseconds.
 const POLL_MS: u64 = 30_000;
+/// Between two looks at a load that is too high.
+const LOAD_MS: u64 = 5_000;
 
 /// Steady within a process: wall time at its start, and the monotonic clock since.
 #[derive(Debug, Clone)]
@@ -87,6 +90,10 @@ impl Port for Door {
                 self.inherited.remove(attempt);
                 self.asked.extend(of_effect(effect, state).map(Asked::Git));
             }
+            Effect::Propose { number } => {
+                let answer = propose::answer(state, *number, &mut self.dice);
+                self.asked.push(Asked::Git(What::Propose(Box::new(answer))));
+            }
             Effect::Save { .. }
             | Effect::Advance { .. }
             | Effect::TakeBase { .. }
@@ -146,6 +153,8 @@ pub struct Monitor {
     has_stop_order: bool,
     has_more: bool,
     next_poll: Time,
+    /// When it looked at the load last.
+    loaded_at: Time,
     is_leaving: bool,
     /// Its last transaction failed: what it has in memory is read anew by the next one.
     pub is_stale: bool,
@@ -187,6 +196,7 @@ impl Monitor {
             has_stop_order: stop.is_some(),
             has_more: false,
             next_poll,
+            loaded_at: Time::default(),
             is_leaving: false,
             is_stale: false,
             polls: 0,
@@ -207,13 +217,35 @@ impl Monitor {
     /// Returns true when a step would do something now.
     pub fn has_news(&self) -> bool {
         let now = self.cycle.clock.now();
-        let is_due = self.cycle.deadline().is_some_and(|at| at <= now) || now >= self.next_poll;
+        let is_due = self.cycle.deadline().is_some_and(|at| at <= now)
+            || now >= self.next_poll
+            || self.load_due_at().is_some_and(|at| at <= now);
         !self.is_up() || self.has_more || is_due || !self.inbox.is_empty() || !self.asks.is_empty()
     }
 
     /// Returns when it will look again, if nothing happens.
     pub fn wakes_at(&self) -> Time {
-        self.cycle.deadline().map_or(self.next_poll, |at| at.min(self.next_poll))
+        let moments = [self.cycle.deadline(), self.load_due_at()];
+        moments.into_iter().flatten().fold(self.next_poll, Time::min)
+    }
+
+    /// As `monitor::overload`: when to look whether the load has fallen.
+    fn load_due_at(&self) -> Option<Time> {
+        self.cycle.ledger.state().overload.as_ref()?;
+        Some(self.loaded_at.plus_ms(LOAD_MS))
+    }
+
+    /// As `monitor::overload`: what is to be told before anything is decided.
+    fn look_at_load(&mut self, world: &mut World) -> Option<EventBody> {
+        let state = self.cycle.ledger.state();
+        self.loaded_at = self.cycle.clock.now();
+        let is_over = world.is_overloaded && state.settings.scheduler.load_limit > 0.0;
+        if state.overload.is_some() == is_over {
+            return None;
+        }
+        world.marks.hit(if is_over { "the load is too high" } else { "the load has fallen" });
+        let what = is_over.then(|| "the load is 9".to_owned());
+        Some(EventBody::Observation(Observation::OverloadSeen { what }))
     }
 
     /// Takes the next step.
@@ -308,7 +340,8 @@ impl Monitor {
             let report = self.inbox.swap_remove(dice.below(self.inbox.len()));
             bodies.extend(self.take(report, world, dice));
         }
-        let is_due = self.cycle.deadline().is_some_and(|at| at <= now);
+        let moments = [self.cycle.deadline(), self.load_due_at()];
+        let is_due = moments.into_iter().flatten().any(|at| at <= now);
         if bodies.is_empty() && !is_due && !self.has_more && !self.cycle.notice()? {
             return Ok(false);
         }
@@ -322,7 +355,8 @@ impl Monitor {
         world: &mut World,
         dice: &mut Dice,
     ) -> Result<(), LedgerError> {
-        let cycled = self.cycle.run(bodies)?;
+        let load = self.look_at_load(world);
+        let cycled = self.cycle.run(load.into_iter().chain(bodies).collect())?;
         self.has_more = cycled.has_more;
         self.is_stale = false;
         for asked in std::mem::take(&mut self.cycle.world.asked) {

@@ -38,6 +38,7 @@ struct Rates {
     power_cuts: u64,
     clock_jumps: u64,
     bad_writes: u64,
+    loads: u64,
 }
 
 impl Rates {
@@ -57,6 +58,7 @@ impl Rates {
             power_cuts: some(4),
             clock_jumps: some(10),
             bad_writes: some(20),
+            loads: some(20),
         }
     }
 }
@@ -164,6 +166,9 @@ impl Run {
             self.jump(&mut dice);
         } else if is(rates.bad_writes) {
             self.spoil_write(&mut dice);
+        } else if is(rates.loads) {
+            self.world.is_overloaded = !self.world.is_overloaded;
+            self.note(|| "the load rises or falls".into());
         } else {
             self.work(&mut dice);
         }
@@ -356,6 +361,7 @@ impl Run {
     /// From here on nothing fails.
     pub fn calm(&mut self) {
         self.world.is_kind = true;
+        self.world.is_overloaded = false;
         self.world.calm();
         if let Some(monitor) = &mut self.monitor {
             monitor.is_paused = false;

@@ -66,6 +66,11 @@ pub const MARKS: &[&str] = &[
     "suspend, or the clock set on",
     "the base conflicts with what has landed",
     "the checkout refuses",
+    "the load has fallen",
+    "the load is too high",
+    "the scheduler fails",
+    "the scheduler proposes nothing",
+    "the scheduler proposes something",
     "the clock is set back",
     "the landing branch is put back",
 ];

@@ -78,11 +78,35 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
     if let Some(other) = running.iter().find(|other| clash(task, other)) {
         return Some(format!("`{}` runs", other.id));
     }
+    let is_fresh = state.tasks[&task.id].changed.is_empty();
+    if is_fresh && state.orchestration != Orchestration::Sequential {
+        let mut others = state.tasks.values().filter(|other| other.id != task.id);
+        if let Some(other) = others.find(|other| is_to_land(state, other, &task.paths)) {
+            return Some(format!("`{}` is to land", other.id));
+        }
+    }
     task.amounts.iter().filter(|(_, wanted)| **wanted > 0).find_map(|(name, wanted)| {
         let taken: u64 = running.iter().filter_map(|other| other.amounts.get(name)).sum();
         let all = state.settings.scheduler.resources.get(name).copied().unwrap_or(0);
         (taken + wanted > all).then(|| format!("{taken} of {all} `{name}` are taken"))
     })
+}
+
+/// Returns true when a task has changed one of the paths, and nobody need do anything for it to land.
+fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
+    let is_going_on = match &task.phase {
+        TaskPhase::Ready { .. } => state.index.is_unblocked(&task.id) && task.unserved.is_none(),
+        TaskPhase::Landing { .. } => task.approval.is_none(),
+        TaskPhase::Working { .. } => true,
+        _ => false,
+    };
+    let is_stopped = task.is_held || !gate::may_act(state, &task.id);
+    let is_going_on =
+        is_going_on && (matches!(task.phase, TaskPhase::Working { .. }) || !is_stopped);
+    let changes = |globs: &[String]| any_overlap(globs, paths);
+    is_going_on
+        && !task.changed.is_empty()
+        && (changes(&task.changed) || changes(&task.spec.touches))
 }
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {

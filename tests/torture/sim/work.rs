@@ -7,10 +7,12 @@ use pipeline::machine::attempt::Attempt;
 use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
 use pipeline::machine::lane::LandingPhase;
+use pipeline::machine::proposal::ProposalFault;
 use pipeline::machine::task::Clash;
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
+use super::propose;
 use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
 use super::seed::Canary;
 use super::world::{Place, Plan, Probe, ProcessStage, Report, World};
@@ -67,6 +69,8 @@ pub enum What {
     Look,
     /// Tries a branch against others.
     Try(Box<Trial>),
+    /// The external scheduler; what it will say.
+    Propose(Box<Observation>),
     /// Ends what a dead keeper left.
     EndStrays {
         attempt: AttemptId,
@@ -147,7 +151,7 @@ pub fn of_effect(effect: &Effect, state: &State) -> Option<What> {
             from: commit(&state.base.tip)?,
             behind: state.base.behind,
         }),
-        Effect::Start { .. } | Effect::Stop { .. } => None,
+        Effect::Start { .. } | Effect::Stop { .. } | Effect::Propose { .. } => None,
     }
 }
 
@@ -189,7 +193,10 @@ impl Job {
     pub fn is_writing(&self) -> bool {
         self.fate != Fate::Hangs
             && !self.is_for_show()
-            && !matches!(self.what, What::EndStrays { .. } | What::SayLost { .. })
+            && !matches!(
+                self.what,
+                What::EndStrays { .. } | What::SayLost { .. } | What::Propose(_)
+            )
     }
 
     /// Returns true for a look or a trial: of one that fails nothing is told.
@@ -208,6 +215,7 @@ impl Job {
             | What::Follow { .. }
             | What::Look
             | What::Try(_)
+            | What::Propose(_)
             | What::EndStrays { .. }
             | What::SayLost { .. } => None,
         }
@@ -226,6 +234,13 @@ impl Job {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
             What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } => lane_fault(),
+            What::Propose(answer) => match &**answer {
+                Observation::Proposed { number, .. } | Observation::NotProposed { number, .. } => {
+                    let fault = ProposalFault::Failed;
+                    Observation::NotProposed { number: *number, fault, why }
+                }
+                other => unreachable!("{other:?} is no answer of it"),
+            },
             What::Look | What::Try(_) => unreachable!("nothing is told of it"),
             What::Follow { to, behind, .. } => {
                 let (to, behind) = (oid(*to), *behind);
@@ -266,8 +281,11 @@ impl World {
     /// Begins a piece of work for a monitor.
     pub fn begin(&mut self, monitor: u32, what: What, dice: &mut Dice) {
         let (fault, hang) = (self.mix.fault, self.mix.hang);
-        // There is nothing in it to wait for.
-        let is_said = matches!(what, What::SayLost { .. });
+        if let What::Propose(answer) = &what {
+            self.marks.hit(propose::mark(answer));
+        }
+        // There is nothing in it to wait for; or it is ended when it takes too long.
+        let is_said = matches!(what, What::SayLost { .. } | What::Propose(_));
         let fate = if !is_said && self.fails(dice, hang, "an effect is never answered") {
             Fate::Hangs
         } else if self.fails(dice, fault, "an effect fails") {
@@ -381,6 +399,7 @@ impl World {
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
             What::Look => self.look(job, step),
             What::Try(trial) => Some(tried(&trial)),
+            What::Propose(answer) => Some(*answer),
             What::EndStrays { attempt } => {
                 if step == 0 {
                     self.strays.retain(|stray| stray.order.attempt != attempt);

@@ -177,6 +177,8 @@ pub struct World {
     /// Nothing fails any more.
     pub is_kind: bool,
     pub marks: Marks,
+    /// The machine is busier than the limit allows.
+    pub is_overloaded: bool,
     pub keepers: BTreeMap<AgentName, Keeper>,
     pub disk: BTreeMap<AttemptId, OnDisk>,
     /// Processes whose keeper died.
@@ -205,6 +207,7 @@ impl World {
             mix,
             is_kind: false,
             marks: Marks::default(),
+            is_overloaded: false,
             keepers: BTreeMap::new(),
             disk: BTreeMap::new(),
             strays: Vec::new(),
