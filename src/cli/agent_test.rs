@@ -103,15 +103,15 @@ fn tell(verdict: &Verdict, console: &mut Console<'_>) -> Result<(), Error> {
     };
     let mut text = if *works {
         format!(
-            "agent `{agent}` works: it read its prompt, changed a file, passed a check and said \
-             that it was done{figures}\n"
+            "agent `{agent}` works{figures}:\n\
+             it read its prompt, changed a file, passed a check and said that it was done"
         )
     } else {
         let class = class.map(|class| format!("{class}: ")).unwrap_or_default();
-        format!("agent `{agent}` does not work{figures}: {class}{reason}\n")
+        format!("agent `{agent}` does not work{figures}:\n{class}{reason}")
     };
     if let Some(log) = log {
-        text.push_str(&format!("what it wrote: {}\n", log.display()));
+        text.push_str(&format!("\nwhat it wrote: {}", log.display()));
     }
     console.data(verdict, &text)
 }

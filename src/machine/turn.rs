@@ -29,6 +29,9 @@ use super::task::{Block, Task, TaskKind, TaskPhase};
 use super::time::Time;
 use super::weigh;
 
+/// Attempts of presets started per second, unless configured.
+const PRESET_LAUNCH_RATE: u32 = 10;
+
 /// Most items of one kind handled in one turn.
 pub const TURN_ITEMS_MAX: usize = 1024;
 
@@ -325,9 +328,6 @@ fn may_launch(state: &State) -> bool {
         && is_base_good(state)
         && state.overload.is_none()
 }
-
-/// Attempts of presets started per second, unless configured.
-const PRESET_LAUNCH_RATE: u32 = 10;
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.
 ///

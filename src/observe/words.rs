@@ -102,6 +102,15 @@ pub fn used(usage: &Usage) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
+/// Returns the same in fewer words: `12.7k tokens, $0.01`.
+#[must_use]
+pub fn used_briefly(usage: &Usage) -> Option<String> {
+    let tokens = usage.tokens().map(|tokens| format!("{} tokens", amount(tokens)));
+    let cost = usage.cost_usd_micros.map(|micros| format!("${:.2}", dollars(micros)));
+    let parts: Vec<String> = tokens.into_iter().chain(cost).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 /// Returns a count, from ten thousand on in thousands or millions with one digit after the point.
 #[must_use]
 pub fn amount(count: u64) -> String {

@@ -186,6 +186,40 @@ fn an_overload_starts_no_attempt_but_failures_count_and_landings_go_on() {
     m.state.check();
 }
 
+/// Why the agents of a group cannot start; `None`: they can.
+fn unusable(group: &str, why: Option<&str>) -> Observation {
+    let why = why.map(|why| (group.to_owned(), why.to_owned()));
+    Observation::AgentsSeen { unusable: why.into_iter().collect() }
+}
+
+#[test]
+fn an_agent_that_cannot_start_gets_nothing_and_its_tasks_wait_with_the_reason() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    let attempt = AttemptId::new("A.impl.1");
+    m.see(unusable("implementation", Some("`claude` is not on the PATH")));
+    m.see(Observation::AttemptFaulted { attempt, why: "`claude` is not on the PATH".into() });
+    m.pass_ms(600_000);
+    stands(&m, &[("A", "ready impl")]);
+    let why = "agent `implementation` cannot start: `claude` is not on the PATH";
+    assert_eq!(m.state.tasks[&id("A")].unserved.as_deref(), Some(why));
+    assert!(m.state.is_idle(), "only a person can mend that");
+    // One that was ready before, and one that came later.
+    m.add(&[new_task("B", &[])]);
+    m.turns();
+    assert_eq!(m.state.tasks[&id("B")].unserved.as_deref(), Some(why));
+    assert!(m.state.attempts.is_empty());
+    let before = m.state.clone();
+    m.see(unusable("implementation", Some("`claude` is not on the PATH")));
+    assert_eq!(m.state, before, "what is known changes nothing");
+
+    m.see(unusable("implementation", None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    assert_eq!(m.state.tasks[&id("A")].unserved, None);
+    m.state.check();
+}
+
 #[test]
 fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
     let mut m = short_machine(|settings| settings.limits.infrastructure_retries = 1);

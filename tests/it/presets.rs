@@ -146,15 +146,15 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
     ));
     let said = project.fails(1, &["agent", "test", "coder"]);
     assert!(
-        said.contains("agent `coder` does not work: it cannot start: `claude` is not"),
+        said.contains("agent `coder` does not work:\nit cannot start: `claude` is not"),
         "{said}"
     );
 
     project.install("claude", &format!("{HELLO}pipeline done\n"));
     let before = project.git(&["status", "--porcelain"]);
     let said = project.ok(&["agent", "test", "coder"]);
-    assert!(said.starts_with("agent `coder` works: it read its prompt, changed a file"), "{said}");
-    assert!(said.contains("7 tokens read)"), "{said}");
+    assert!(said.starts_with("agent `coder` works (") && said.contains("passed a check"), "{said}");
+    assert!(said.contains("7 tokens read):\nit read its prompt"), "{said}");
     assert!(project.kept("prompt").contains("Make a file `hello.txt`"));
 
     project.install("claude", HELLO);
@@ -241,6 +241,8 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
     let [coder, judge] = [0, 1].map(|n| &task["attempts"][n]["usage"]);
     assert_eq!((&coder["session"], &coder["cached_tokens"]), (&"s-1".into(), &1190.into()));
     assert_eq!((&judge["input_tokens"], &judge["cost_usd"]), (&Value::Null, &Value::Null));
+    let said = project.ok(&["task", "show", "A"]);
+    assert!(said.contains("completed (1242 tokens, $0.25)"), "{said}");
     let said = project.run(&["task", "log", "A", "--stage", "impl"]).err;
     assert!(said.contains("1200 tokens read, 42 written, $0.2500"), "{said}");
     project.assert_nothing_left();
