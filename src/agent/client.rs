@@ -124,6 +124,8 @@ impl fmt::Debug for Keepers {
 struct Line {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
+    /// Its keeper was asked to leave.
+    is_left: bool,
 }
 
 impl Keepers {
@@ -141,6 +143,17 @@ impl Keepers {
     /// Asks the keeper of `agent` to leave when it is idle; no keeper is started for it.
     pub fn quit(&self, agent: &str) {
         self.ask(agent, Ask::Quit);
+    }
+
+    /// Asks the keepers to leave of those agents for which `is_there` is false, each once until it is
+    /// asked for something else.
+    pub fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        let mut lines = locked(&self.lines);
+        let is_gone = |name: &str, line: &Line| !line.is_left && !is_there(name);
+        for (_, line) in lines.iter_mut().filter(|(name, line)| is_gone(name, line)) {
+            line.is_left = true;
+            line.shared.ask(Ask::Quit);
+        }
     }
 
     /// Lets go of all keepers: each finishes its job and leaves.
@@ -170,7 +183,9 @@ impl Keepers {
                 }
             }
         }
-        let Some(shared) = lines.get(agent).map(|line| Arc::clone(&line.shared)) else { return };
+        let Some(line) = lines.get_mut(agent) else { return };
+        line.is_left = false;
+        let shared = Arc::clone(&line.shared);
         drop(lines);
         shared.ask(ask);
     }
@@ -188,7 +203,7 @@ impl Keepers {
         let worker = Worker::new(connector, Arc::clone(&self.report), Arc::clone(&shared));
         let thread =
             thread::Builder::new().name(format!("keeper {agent}")).spawn(move || worker.serve())?;
-        Ok(Line { shared, thread })
+        Ok(Line { shared, thread, is_left: false })
     }
 }
 

@@ -182,6 +182,10 @@ impl Worker {
                 if self.connect_if_alive().unwrap_or(false) {
                     self.has_quit = true;
                     self.send(&Order::Quit);
+                    if self.link.as_ref().is_some_and(|link| link.running.is_none()) {
+                        // What is asked next needs another keeper, and waits until this one is gone.
+                        self.lose();
+                    }
                 }
             }
         }

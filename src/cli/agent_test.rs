@@ -126,7 +126,7 @@ fn group(open: &Open, name: &str) -> Result<AgentGroup, Error> {
     let adopted = open.now().0.settings.as_ref();
     let settings = loaded.as_ref().map_or(adopted, |loaded| &loaded.settings);
     let is_meant = |group: &&AgentGroup| {
-        group.name == name || group.names().iter().any(|agent| agent.as_str() == name)
+        group.name == name || group.names().any(|agent| agent.as_str() == name)
     };
     settings.agents.iter().find(is_meant).cloned().ok_or_else(|| {
         let known: Vec<&str> = settings.agents.iter().map(|group| group.name.as_str()).collect();
@@ -157,7 +157,7 @@ fn tried(root: &Path, group: &AgentGroup) -> Result<AgentGroup, Error> {
         preset @ AgentCommand::Preset { .. } => preset.clone(),
     };
     let stages = vec!["implementation".to_owned()];
-    Ok(AgentGroup { command, stages, count: 1, ..group.clone() })
+    Ok(AgentGroup { command, stages, count: 1, scale_min: None, ..group.clone() })
 }
 
 /// A repository of its own, beside the worktrees; removed at the end.

@@ -294,6 +294,25 @@ pub struct GraphArgs {
     pub mermaid: bool,
 }
 
+/// How many agents a group is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentCount {
+    /// What its settings say.
+    Auto,
+    /// So many.
+    Exactly(u32),
+}
+
+fn parse_number(text: &str) -> Result<AgentCount, String> {
+    match text {
+        "auto" => Ok(AgentCount::Auto),
+        number => number
+            .parse()
+            .map(AgentCount::Exactly)
+            .map_err(|_| "expected a number or `auto`".into()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
     /// List the agents and what they do.
@@ -310,6 +329,18 @@ pub enum AgentCommand {
     },
     /// Give the agent one small task in a repository made for it, and say whether it works.
     Test(AgentTestArgs),
+    /// Say how many agents a group has; those too many leave after their task.
+    ///
+    /// A group is an `[[agent]]` of pipeline.toml. The number stays until `count` or `scale` of that
+    /// group change there, or until `auto` gives it back to them. With `scale` it lies within min and
+    /// max. Give 0 to let all of a group go.
+    Scale {
+        /// Name the group.
+        group: String,
+        /// Give the number of agents, or `auto` for what pipeline.toml says.
+        #[arg(value_name = "N|auto", value_parser = parse_number)]
+        to: AgentCount,
+    },
     /// Print what the agent wrote.
     Logs {
         /// Name the agent.
@@ -512,6 +543,8 @@ mod tests {
             "agent list",
             "agent pause a",
             "agent resume a",
+            "agent scale a 3",
+            "agent scale a auto",
             "agent logs a -f",
             "done",
             "blocked no key",

@@ -83,7 +83,8 @@ pub fn of_agent(
     is_following: bool,
 ) -> Result<Exit, Error> {
     let (state, ..) = open.now();
-    let agent = state.agents.get(&AgentName::new(name)).ok_or_else(|| {
+    let name = &AgentName::new(name);
+    let agent = state.agents.get(name).or_else(|| state.dismissed.get(name)).ok_or_else(|| {
         Error::invalid(format!("there is no agent `{name}`")).hint("see `pipeline agent list`")
     })?;
     let last = || {

@@ -12,8 +12,10 @@ use crate::machine::time::Time;
 use crate::machine::{Command, State};
 use crate::sys::clock;
 
-use super::args::{ModeCommand, RolloutArgs, RolloutCommand, StopArgs, SwitchArgs, right_command};
-use super::console::Console;
+use super::args::{
+    AgentCount, ModeCommand, RolloutArgs, RolloutCommand, StopArgs, SwitchArgs, right_command,
+};
+use super::console::{Console, Format};
 use super::error::Error;
 use super::gate::{self, Gate};
 use super::value;
@@ -55,6 +57,47 @@ pub fn resume_agent(
     name: &str,
 ) -> Result<(), Error> {
     plain(gate, console, Command::ResumeAgent { name: AgentName::new(name) })
+}
+
+/// Says how many agents a group has, and who leaves later.
+///
+/// # Errors
+/// As [`plain`].
+pub fn scale(
+    gate: &mut dyn Gate,
+    console: &mut Console<'_>,
+    group: &str,
+    to: AgentCount,
+) -> Result<(), Error> {
+    let count = match to {
+        AgentCount::Auto => None,
+        AgentCount::Exactly(count) => Some(count),
+    };
+    let sent = gate::send(gate, console, Command::ScaleAgents { group: group.into(), to: count })?;
+    let state = gate.state()?.0;
+    let Some(config) = state.settings.group(group) else { return Ok(()) };
+    let target = state.target(config).count;
+    let retiring: Vec<&str> = state
+        .agents
+        .values()
+        .filter(|agent| agent.is_retired && config.number_of(agent.name.as_str()).is_some())
+        .map(|agent| agent.name.as_str())
+        .collect();
+    if console.format == Format::Json {
+        return console.json(&json!({ "group": group, "target": target, "retiring": retiring }));
+    }
+    if !sent.changes.is_empty() {
+        let how = if to == AgentCount::Auto && config.scale_min.is_some() {
+            "at first, then by queue length"
+        } else {
+            "from now on"
+        };
+        console.note(&format!("`{group}`: {target} {how}"));
+        if !retiring.is_empty() {
+            console.note(&format!("after their task leave: {}", retiring.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns how the flags say that the monitor ends.
@@ -212,6 +255,9 @@ mod tests {
                 Command::Agent(crate::cli::args::AgentCommand::Pause { name }) => {
                     super::pause_agent(memory, console, name)
                 }
+                Command::Agent(crate::cli::args::AgentCommand::Scale { group, to }) => {
+                    super::scale(memory, console, group, *to)
+                }
                 other => panic!("{other:?}"),
             };
             done.inspect_err(|error| console.error(error))
@@ -298,6 +344,25 @@ mod tests {
         assert!(err.contains("cannot switch to sequential mode in the time given"), "{err}");
         assert!(err.contains("agent `tester` is working on `a`"), "{err}");
         assert_eq!(memory.state.drain, None);
+    }
+
+    #[test]
+    fn groups_are_scaled_and_who_leaves_is_named() {
+        let mut memory = busy();
+        let said = "note: `tester`: 2 from now on\n";
+        assert_eq!(check(&mut memory, "agent scale tester 2", Format::Text).2, said);
+        let (code, _, err) = check(&mut memory, "agent scale tester 0", Format::Text);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("note: no agent serves `test` now"), "{err}");
+        assert!(err.ends_with("note: after their task leave: tester\n"), "{err}");
+        let json = "{\"group\":\"tester\",\"retiring\":[],\"target\":1}\n";
+        assert_eq!(check(&mut memory, "agent scale tester auto", Format::Json).1, json);
+        let (code, _, err) = check(&mut memory, "agent scale tester-1 3", Format::Text);
+        assert_eq!(code, 2);
+        assert!(err.contains("there is no group of agents `tester-1`"), "{err}");
+        let (code, _, err) = check(&mut memory, "agent scale tester-2 3", Format::Text);
+        assert_eq!(code, 2);
+        assert!(err.contains("hint: it is one agent; its group is `tester`"), "{err}");
     }
 
     #[test]

@@ -189,6 +189,7 @@ pub(super) mod memory {
             name: name.into(),
             stages: owned(stages),
             count: 1,
+            scale_min: None,
             command: AgentCommand::Task,
             completion: Completion::Exit,
             env: BTreeMap::new(),

@@ -179,6 +179,9 @@ fn agent(
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
         AgentCommand::Test(args) => return rim::agent_test(context, console, args),
+        AgentCommand::Scale { group, to } => {
+            control::scale(&mut *rim::open(context)?, console, group, *to)?;
+        }
         AgentCommand::Logs { name, follow } => {
             return rim::agent_logs(context, console, name, *follow);
         }

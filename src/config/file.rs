@@ -6,8 +6,8 @@ use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::preset::ENV_ALLOW;
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, Limits, Monitor, OnExit, Policy, Project, Retry,
-    RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, GROUP_AGENTS_MAX, Landing, Limits, Monitor, OnExit,
+    Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
 };
 
 use crate::sys::machine;
@@ -262,9 +262,7 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     });
     at.word("launcher", (), &[("process", Some(())), ("tmux", None)]);
     at.word("sandbox", (), &[("none", Some(())), ("landlock", None), ("bwrap", None)]);
-    if at.has("scale") {
-        at.not_yet("scale", "use `count`");
-    }
+    let (count, scale_min) = count(&mut at);
     let command = command(&mut at);
     let is_preset = matches!(command, AgentCommand::Preset { .. });
     let completion = if is_preset { Completion::Marker } else { Completion::Exit };
@@ -275,7 +273,8 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     let group = AgentGroup {
         name,
         stages,
-        count: at.integer("count", 1, 1..=10_000),
+        count,
+        scale_min,
         command,
         completion: at.word(
             "completion",
@@ -290,6 +289,31 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     };
     at.finish();
     (group, at)
+}
+
+/// Reads `count` or `scale`: the most agents, and the least where the queues decide.
+fn count(at: &mut Section<'_>) -> (u32, Option<u32>) {
+    let count = at.integer("count", 1, 1..=GROUP_AGENTS_MAX);
+    if !at.has("scale") {
+        return (count, None);
+    }
+    if at.has("count") {
+        at.wrong_value("scale", "`count` as well", "the only one of `count` and `scale`");
+    }
+    let mut scale = at.section("scale");
+    if !at.is_table("scale") {
+        return (count, None);
+    }
+    let least = scale.integer("min", 1, 0..=GROUP_AGENTS_MAX);
+    if !scale.has("max") {
+        scale.missing("max", "the most agents that there may be");
+    }
+    let most = scale.integer("max", least.max(1), 1..=GROUP_AGENTS_MAX);
+    if least > most {
+        scale.wrong_value("min", &least.to_string(), "at most `max`");
+    }
+    scale.finish();
+    (most, Some(least))
 }
 
 /// Reads `preset` with its `model`, or `command`; where it is wrong the value returned is of no use,
@@ -356,8 +380,8 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
         command: scheduler_command(&mut at),
+        prefetch: Some(at.float("prefetch", 2.0, 0.0..=1_000.0)),
     };
-    at.number_later("prefetch", 2.0);
     at.finish();
     scheduler
 }

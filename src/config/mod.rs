@@ -358,7 +358,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
             ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
-            ("[scheduler]\nprefetch = 3", "prefetch = 3"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
@@ -371,8 +370,7 @@ pilot = { labels = ["pilot"] }
             refused(text, &["is not yet built"]);
         }
         let agent = "[[agent]]\nname = \"a\"\nstages = [\"arch\"]\n";
-        let lines = ["launcher = \"tmux\"", "scale = { min = 1, max = 6 }", "sandbox = \"bwrap\""];
-        for line in lines {
+        for line in ["launcher = \"tmux\"", "sandbox = \"bwrap\""] {
             refused(&format!("{agent}command = \"x\"\n{line}"), &["is not yet built"]);
         }
     }
@@ -454,6 +452,23 @@ pilot = { labels = ["pilot"] }
         refused(&agent("base", ""), &["neither `landing` nor `base`"]);
         refused(&agent("a b", ""), &["letters, digits"]);
         refused(&agent("w", "count = 0"), &["from 1 to"]);
+        let scale = |scale: &str| agent("w", &format!("scale = {scale}"));
+        let scaled = |scale_of: &str| {
+            let group = settings(&scale(scale_of)).agents.remove(0);
+            (group.scale_min, group.count)
+        };
+        assert_eq!(scaled("{ min = 0, max = 6 }"), (Some(0), 6));
+        assert_eq!(scaled("{ max = 2 }"), (Some(1), 2));
+        refused(&scale("{ min = 3, max = 2 }"), &["`agent.scale.min` must be at most `max`"]);
+        refused(&scale("{ min = 1 }"), &["`agent.scale.max` is missing"]);
+        refused(&scale("{ min = 0, max = 0 }"), &["`agent.scale.max` must be an integer from 1"]);
+        refused(&scale("{ max = 2, step = 2 }"), &["unknown key `agent.scale.step`"]);
+        refused(&scale("3"), &["must be a table"]);
+        refused(&format!("{}count = 2\n", scale("{ max = 2 }")), &["one of `count` and `scale`"]);
+        let other = agent("w-2", "");
+        refused(&format!("{}{other}", scale("{ max = 2 }")), &["no other agent has"]);
+        let like = agent("w", "");
+        refused(&format!("{}{like}", scale("{ max = 2 }")), &["no other group has"]);
         refused(&agent("w", "complexity = [\"simpel\"]"), &["did you mean `simple`?"]);
         refused(&agent("w", "env = { PIPELINE_NONCE = \"x\" }"), &["sets itself"]);
         refused(&agent("w", "env = { A = 1 }"), &["`agent.env.A` must be a string"]);

@@ -340,6 +340,12 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns whether the value at `key` is a table.
+    #[must_use]
+    pub fn is_table(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
     /// Returns named amounts; none when not given.
     pub fn amounts(&mut self, key: &'static str) -> Amounts {
         let Some(value) = self.take(key) else { return Amounts::new() };

@@ -120,7 +120,7 @@ const EXAMPLE: &str = "
 # [[agent]]
 # name = \"implementation\"
 # stages = [\"implementation\"]
-# count = 3                                # implementation-1 .. implementation-3
+# count = 3                                # or `scale = { min = 1, max = 6 }`
 # command = [\"sh\", \"{project}/tools/implementation.sh\"]
 ";
 

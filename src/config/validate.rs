@@ -222,22 +222,19 @@ fn check_preset(group: &AgentGroup, at: &Section<'_>, root: Option<&Path>) {
     }
 }
 
-/// Returns the names of a group's agents: the bare name for one, numbered from 1 for more.
-pub fn agent_names(group: &AgentGroup) -> impl Iterator<Item = String> {
-    let is_one = group.count == 1;
-    let name = group.name.clone();
-    let numbered = move |n| if is_one { name.clone() } else { format!("{name}-{n}") };
-    (1..=group.count).map(numbered)
-}
-
 fn check_agent_names(groups: &[AgentGroup], sections: &[Section<'_>]) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (group, at) in groups.iter().zip(sections) {
-        for name in agent_names(group).filter(|_| !group.name.is_empty()) {
+        let is_like = |other: &&AgentGroup| other.name == group.name;
+        if group.scale_min.is_some() && groups.iter().filter(is_like).count() > 1 {
+            at.wrong_value("name", &group.name, "with `scale`, a name that no other group has");
+        }
+        for name in group.names().filter(|_| !group.name.is_empty()) {
+            let name = name.as_str();
             if AGENT_NAMES_TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
-                at.wrong_value("name", &name, "neither `landing` nor `base`");
+                at.wrong_value("name", name, "neither `landing` nor `base`");
             } else if !seen.insert(name.to_ascii_lowercase()) {
-                at.wrong_value("name", &name, "a name that no other agent has");
+                at.wrong_value("name", name, "a name that no other agent has");
                 break;
             }
         }

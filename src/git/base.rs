@@ -596,7 +596,8 @@ mod tests {
         let case = Case::new();
         case.scratch.git(["checkout", "-q", "--detach"]);
         let slot = case.scratch.root.join(".pipeline/worktrees/impl/1");
-        let request = SlotRequest { path: &slot, at: &case.old, keep: &[], merge: None };
+        let at = &case.old;
+        let request = SlotRequest { path: &slot, at, keep: &[], merge: None, is_ready: false };
         case.scratch.repo.prepare_slot(&request).unwrap();
         case.scratch.git_in(&slot, ["checkout", "-q", "main"]);
         let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };

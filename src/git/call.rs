@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{GitError, Stderr};
 use super::gate::Gate;
-use crate::sys::child::{self, Heard};
+use crate::sys::child::{self, Heard, Stop};
 use crate::sys::fail;
 
 /// Longest time a call that only reads or moves refs may take; it takes milliseconds.
@@ -45,10 +46,13 @@ const SETTINGS: &[&str] = &[
     "advice.addEmbeddedRepo=false",
 ];
 
-/// Variables that tests put into every call to be independent of the developer's settings.
+/// What all calls of a repository have in common. The variables are put into every call by tests, to
+/// be independent of the developer's settings.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Git {
     pub(super) env: Vec<(OsString, OsString)>,
+    /// What ends its calls early; `None`: nothing.
+    pub(super) stop: Option<Arc<Stop>>,
 }
 
 enum Input<'a> {
@@ -157,8 +161,9 @@ impl Git {
         let text = call.text();
         let start = |source| GitError::Start { call: text.clone(), source };
         fail::point(call.point).map_err(start)?;
-        let limit = call.limit();
-        let heard = self.command(&call).and_then(|mut it| child::output_within(&mut it, limit));
+        let (limit, stop) = (call.limit(), self.stop.as_deref());
+        let heard =
+            self.command(&call).and_then(|mut it| child::output_within(&mut it, limit, stop));
         match heard.map_err(start)? {
             Heard::Ended(output) => {
                 reply(call.dir, text, output.status, output.stdout, &output.stderr)
@@ -169,6 +174,14 @@ impl Git {
                 Err(GitError::Late { call: text, dir: call.dir.into(), limit_ms, stderr })
             }
         }
+    }
+
+    /// Fails where calls are wanted no longer: for what git has no part in.
+    pub(super) fn go_on(&self) -> Result<(), GitError> {
+        let is_raised = self.stop.as_ref().is_some_and(|stop| stop.is_raised());
+        let source = || io::Error::other("it is wanted no longer");
+        let start = |source| GitError::Start { call: "git".into(), source };
+        if is_raised { Err(start(source())) } else { Ok(()) }
     }
 
     /// Runs a call that must end with status 0.

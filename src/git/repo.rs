@@ -3,13 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::{fs, io};
 
 use super::call::{Call, FSYNC, Git, Reply};
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
 use super::oid::{ObjectFormat, Oid};
+use crate::sys::child::Stop;
 
 /// A git repository with a checkout.
 #[derive(Debug)]
@@ -80,6 +81,20 @@ impl Repo {
             return Err(GitError::NoCommits { root: repo.root });
         }
         Ok(repo)
+    }
+
+    /// Returns the same repository for calls that `stop` ends, and that wait for no thread of this one.
+    #[must_use]
+    pub fn until(&self, stop: Arc<Stop>) -> Self {
+        Self {
+            git: Git { env: self.git.env.clone(), stop: Some(stop) },
+            root: self.root.clone(),
+            common: self.common.clone(),
+            format: self.format,
+            refs_turn: Mutex::new(()),
+            registry_turn: Mutex::new(()),
+            identity: self.identity.clone(),
+        }
     }
 
     /// Returns the root of the main checkout, absolute, without symbolic links.

@@ -24,6 +24,7 @@ impl Scratch {
         fs::create_dir(&home).unwrap();
         let env = |name: &str, value: OsString| (OsString::from(name), value);
         let git = Git {
+            stop: None,
             env: vec![
                 env("HOME", home.clone().into()),
                 env("XDG_CONFIG_HOME", home.join(".config").into()),

@@ -371,7 +371,9 @@ mod tests {
 
         fn at(scratch: Scratch, tip: Oid, merge: Option<Oid>) -> Self {
             let slot = scratch.root.join(".pipeline/worktrees/impl/1");
-            let request = SlotRequest { path: &slot, at: &tip, keep: &[], merge: merge.as_ref() };
+            let (keep, theirs) = (&[][..], merge.as_ref());
+            let (path, at) = (&slot, &tip);
+            let request = SlotRequest { path, at, keep, merge: theirs, is_ready: false };
             scratch.repo.prepare_slot(&request).unwrap();
             fs::write(slot.join("TASK-1.md"), "task").unwrap();
             Self { scratch, slot, tip, merge }

@@ -87,7 +87,9 @@ mod tests {
         assert!(repo.clear_stale_locks().unwrap().is_empty());
         let slot = scratch.dir.path().join("slots/1");
         let at = scratch.rev("HEAD");
-        repo.prepare_slot(&SlotRequest { path: &slot, at: &at, keep: &[], merge: None }).unwrap();
+        let (path, at) = (&slot, &at);
+        let request = SlotRequest { path, at, keep: &[], merge: None, is_ready: false };
+        repo.prepare_slot(&request).unwrap();
         for dir in ["refs/heads/pipeline/task", "worktrees/2", "worktrees/mine"] {
             fs::create_dir_all(git.join(dir)).unwrap();
         }

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::call::Call;
+use super::call::{Call, Reply};
 use super::error::GitError;
 use super::gate::Gate;
 use super::oid::Oid;
@@ -17,7 +17,8 @@ use super::repo::Repo;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
 use crate::sys::fail;
 
-/// In a slot's administrative folder: the commit at which `setup` last ran.
+/// In a slot's administrative folder: the commit at which `setup` last ran, and after NUL each the
+/// paths that agents have changed since.
 const SET_UP: &str = "pipeline-set-up";
 /// Where a slot shall stand.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct SlotRequest<'a> {
     pub keep: &'a [String],
     /// A commit to merge into the files, without committing; conflicts as markers (diff3).
     pub merge: Option<&'a Oid>,
+    /// It was made to stand there before, and nothing has been at work in it since: only looked at.
+    pub is_ready: bool,
 }
 
 /// A slot that stands where it was asked to.
@@ -65,6 +68,7 @@ impl Repo {
     pub fn prepare_slot(&self, request: &SlotRequest<'_>) -> Result<SlotReady, GitError> {
         let path = settle(request.path)?;
         let gate = self.slot_gate(&path)?;
+        self.git.go_on()?;
         let admin = match self.find_slot(&path)? {
             Found::Foreign(why) => return Err(GitError::ForeignSlot { path, why }),
             Found::Absent | Found::Broken => self.make_slot(&gate, &path, request.at)?,
@@ -112,6 +116,10 @@ impl Repo {
         }
         clear_state(admin)?;
         let changed = self.changed_since_set_up(slot, admin, request.at)?;
+        if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
+            let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
+            return Ok(SlotReady { head, conflicts, changed, unclean });
+        }
         let mut unclean = self.check_out(gate, slot, admin, request)?;
         if !unclean.is_empty() {
             // Flags that an agent set in the index, or racy times: read every file anew, once.
@@ -134,7 +142,9 @@ impl Repo {
         at: &Oid,
     ) -> Result<Changed, GitError> {
         let text = fs::read_to_string(admin.join(SET_UP)).unwrap_or_default();
-        let Ok(mark) = text.parse::<Oid>() else { return Ok(Changed::Everything) };
+        let mut lines = text.split('\0');
+        let mark = lines.next().unwrap_or_default().parse::<Oid>();
+        let Ok(mark) = mark else { return Ok(Changed::Everything) };
         let args = ["diff-index", "-z", "--name-only", "--no-renames", mark.as_str(), "--"];
         let call = self.in_slot(Call::read("git.slot_diff", slot), slot, admin).args(args);
         let reply = self.git.run(call)?;
@@ -142,11 +152,74 @@ impl Repo {
             // The commit was collected, or the index is broken.
             return Ok(Changed::Everything);
         }
-        let mut paths = reply.texts();
+        // What an agent changed is in no file once it is cleaned away: killed before the next setup,
+        // or prepared ahead of it, it must still be known.
+        let known: Vec<String> = lines.map(str::to_owned).collect();
+        let mut paths: Vec<String> = reply.texts().into_iter().chain(known.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        if paths != known {
+            let text: Vec<&str> =
+                std::iter::once(mark.as_str()).chain(paths.iter().map(String::as_str)).collect();
+            write(&admin.join(SET_UP), &text.join("\0"))?;
+        }
         paths.extend(self.changed_paths(&mark, at)?);
         paths.sort();
         paths.dedup();
         Ok(Changed::Paths(paths))
+    }
+
+    /// Returns whether a slot that was made ready is still: at its commit, no file changed, none added.
+    fn is_as_left(
+        &self,
+        slot: &Path,
+        admin: &Path,
+        request: &SlotRequest<'_>,
+    ) -> Result<bool, GitError> {
+        let more = ["--untracked-files=normal", "--ignored"];
+        let (found, other) = self.status(slot, admin, &more)?;
+        Ok(found == request.at.as_str() && other.is_empty())
+    }
+
+    /// Removes what git does not track, but for `keep`.
+    fn clean(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        keep: &[String],
+    ) -> Result<Reply, GitError> {
+        let call = self.in_slot(Call::write("git.clean", slot), slot, admin);
+        let keep = keep.iter().map(|pattern| format!("--exclude={pattern}"));
+        self.git.run(call.args(["clean", "-ffdxq"]).args(keep).gate(gate))
+    }
+
+    /// Returns where a slot stands, and the files that are not as there.
+    fn status(
+        &self,
+        slot: &Path,
+        admin: &Path,
+        more: &[&str],
+    ) -> Result<(String, Vec<String>), GitError> {
+        let args = ["status", "--porcelain=v2", "--branch", "-z"];
+        let call = self.in_slot(Call::read("git.slot_status", slot), slot, admin).args(args);
+        let call = call.args(more).args(["--ignore-submodules=all", "--no-renames"]);
+        let (mut found, mut other) = (String::new(), Vec::new());
+        for field in self.git.ok(call)?.texts() {
+            if let Some(oid) = field.strip_prefix("# branch.oid ") {
+                found = oid.to_owned();
+            } else if !field.starts_with('#') {
+                // Fields before the path: one of a file that git does not track, ten of an unmerged
+                // one, eight of a changed one.
+                let fields = match field.as_bytes().first() {
+                    Some(b'?' | b'!') => 2,
+                    Some(b'u') => 11,
+                    Some(_) | None => 9,
+                };
+                other.extend(field.splitn(fields, ' ').last().map(str::to_owned));
+            }
+        }
+        Ok((found, other))
     }
 
     /// Checks out and cleans; returns what is nevertheless modified.
@@ -161,11 +234,7 @@ impl Repo {
         let args = ["checkout", "-q", "--detach", "--force", at.as_str(), "--"];
         let call = self.in_slot(Call::write("git.checkout", slot), slot, admin).args(args);
         self.git.ok(call.gate(gate))?;
-        let clean = || {
-            let call = self.in_slot(Call::write("git.clean", slot), slot, admin);
-            let keep = request.keep.iter().map(|pattern| format!("--exclude={pattern}"));
-            self.git.run(call.args(["clean", "-ffdxq"]).args(keep).gate(gate))
-        };
+        let clean = || self.clean(gate, slot, admin, request.keep);
         if clean()?.code != 0 {
             // Some tools make their caches read-only, folders included.
             make_writable(slot);
@@ -174,19 +243,7 @@ impl Repo {
                 return Err(reply.failure(slot));
             }
         }
-        let args = ["status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no"];
-        let call = self.in_slot(Call::read("git.slot_status", slot), slot, admin).args(args);
-        let reply = self.git.ok(call.args(["--ignore-submodules=all", "--no-renames"]))?;
-        let (mut found, mut unclean) = (String::new(), Vec::new());
-        for field in reply.texts() {
-            if let Some(oid) = field.strip_prefix("# branch.oid ") {
-                found = oid.to_owned();
-            } else if !field.starts_with('#') {
-                // Eight fields before the path of a changed file, ten before an unmerged one's.
-                let fields = if field.starts_with('u') { 11 } else { 9 };
-                unclean.extend(field.splitn(fields, ' ').last().map(str::to_owned));
-            }
-        }
+        let (found, unclean) = self.status(slot, admin, &["--untracked-files=no"])?;
         if found != at.as_str() {
             return Err(GitError::SlotHead { path: slot.into(), found, expected: at.clone() });
         }
@@ -292,7 +349,7 @@ mod tests {
         }
 
         fn request<'a>(&'a self, at: &'a Oid) -> SlotRequest<'a> {
-            SlotRequest { path: &self.slot, at, keep: &[], merge: None }
+            SlotRequest { path: &self.slot, at, keep: &[], merge: None, is_ready: false }
         }
 
         /// Prepares and checks all that must hold afterwards, whatever was there before.
@@ -392,10 +449,57 @@ mod tests {
         let next = case.scratch.commit_on(&case.tip, "lock.json", "1");
         let changed = Changed::Paths(vec!["a.txt".into(), "lock.json".into()]);
         assert_eq!(case.prepare(&next).changed, changed);
-        let changed = Changed::Paths(vec!["lock.json".into()]);
-        assert_eq!(case.prepare(&next).changed, changed);
+        assert_eq!(case.prepare(&next).changed, changed, "what was cleaned away is still known");
         repo.mark_set_up(&case.slot, &next).unwrap();
         assert_eq!(case.prepare(&next).changed, Changed::Paths(vec![]));
+    }
+
+    #[test]
+    fn a_slot_that_was_made_ready_is_only_looked_at_and_made_again_where_it_is_not() {
+        let case = Case::new();
+        let other = case.scratch.commit_on(&case.tip, "a.txt", "other");
+        type Meddle = fn(&Case);
+        let meddles: [(&str, Meddle); 6] = [
+            ("nothing", |_| {}),
+            ("changed", |case| case.write("a.txt", "changed")),
+            ("added", |case| case.write("new.txt", "new")),
+            ("ignored", |case| case.write("ignored/x", "x")),
+            ("elsewhere", |case| {
+                let args = ["commit", "-q", "--allow-empty", "-m", "x"];
+                case.scratch.git_in(&case.slot, args);
+            }),
+            ("gone", |case| fs::remove_dir_all(&case.slot).unwrap()),
+        ];
+        fs::write(case.scratch.root.join(".git/info/exclude"), "ignored\n").unwrap();
+        for (name, meddle) in meddles {
+            case.prepare(&case.tip);
+            let index = || fs::metadata(case.admin().join("index")).unwrap().modified().unwrap();
+            let before = index();
+            meddle(&case);
+            let request = SlotRequest { is_ready: true, ..case.request(&case.tip) };
+            case.scratch.repo.prepare_slot(&request).unwrap();
+            assert_eq!(index() == before, name == "nothing", "{name}");
+            case.assert_ready(&case.tip);
+            // What is wanted elsewhere is never found to be there already.
+            let request = SlotRequest { is_ready: true, ..case.request(&other) };
+            case.scratch.repo.prepare_slot(&request).unwrap();
+            case.assert_ready(&other);
+        }
+    }
+
+    #[test]
+    fn calls_that_are_wanted_no_longer_touch_no_slot() {
+        let case = Case::new();
+        case.prepare(&case.tip);
+        // Not a worktree any more: it would be made anew.
+        fs::remove_file(case.slot.join(".git")).unwrap();
+        case.write("an agent's", "work");
+        let stop = std::sync::Arc::new(child::Stop::new().unwrap());
+        let repo = case.scratch.repo.until(std::sync::Arc::clone(&stop));
+        stop.raise();
+        let failed = repo.prepare_slot(&case.request(&case.tip));
+        assert!(matches!(failed, Err(GitError::Start { .. })), "{failed:?}");
+        assert!(case.slot.join("an agent's").exists());
     }
 
     #[test]

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use super::agent::Agent;
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome, Tries};
-use super::breaker::Breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::complexity;
+use super::crew;
 use super::effect;
 use super::estimate::{self, Subject};
 use super::forecast;
-use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::proposal;
 use super::schedule::demand::Demand;
-use super::settings::{AgentGroup, Settings};
+use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
@@ -56,7 +55,11 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::StopRequested { kind } => state.stopping = Some(*kind),
         ProjectChange::PauseSet { is_paused } => state.is_paused = *is_paused,
         ProjectChange::AgentPauseSet { name, is_paused } => {
-            if let Some(agent) = state.agents.get_mut(name) {
+            let agent = match state.agents.get_mut(name) {
+                None => state.dismissed.get_mut(name),
+                there => there,
+            };
+            if let Some(agent) = agent {
                 agent.is_paused = *is_paused;
             }
         }
@@ -64,6 +67,9 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             if let Some(agent) = state.agents.get_mut(name) {
                 agent.unusable.clone_from(why);
             }
+        }
+        ProjectChange::AgentsScaled { group, target, at, .. } => {
+            crew::scale(state, group, *target, *at);
         }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
         ProjectChange::ModeSwitched { to } => {
@@ -347,10 +353,15 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         note_duration(state, &attempt, outcome.at);
         state.weighing.completed += 1;
     }
+    let settings = Arc::clone(&state.settings);
     if let Some(agent) = state.agents.get_mut(&attempt.agent).filter(|_| attempt.is_work()) {
         agent.attempt = None;
         agent.idle_since = outcome.at;
-        agent.slot += u32::from(has_fresh_slot);
+        if has_fresh_slot {
+            agent.give_up_slot(attempt.slot);
+        } else if attempt.started_at.is_some() && settings.prefetch() > 0.0 {
+            agent.turn_slots(attempt.slot);
+        }
         agent.busy_ms += outcome.at.ms_since(attempt.assigned_at);
         if outcome.class == Class::Completed {
             agent.completed += 1;
@@ -358,7 +369,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
             agent.failed += 1;
         }
         if agent.is_retired {
-            state.agents.remove(&attempt.agent);
+            crew::dismiss(state, std::slice::from_ref(&attempt.agent));
         }
     }
     if let Some(checking) = &state.base.checking
@@ -487,15 +498,9 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
         state.base.red = None;
     }
     let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
-    for agent in state.agents.values_mut().filter(|agent| agent.breaker != Breaker::default()) {
-        // What was mended in its settings is worth a new start.
-        if old.agents.get(agent.group) != settings.group_of(&agent.name) {
-            agent.breaker = Breaker::default();
-        }
-    }
-    state.pinned.push(old);
+    state.pinned.push(Arc::clone(&old));
+    crew::adopt(state, &old, at);
     unpin(state);
-    hire(state, at);
     index::rebuild(state);
     state.weighing.altered += 1;
 }
@@ -513,66 +518,4 @@ fn note_green(base: &mut Base, commit: &Oid) {
     base.green.push(commit.clone());
     let surplus = base.green.len().saturating_sub(GREEN_MAX);
     base.green.drain(..surplus);
-}
-
-/// Makes the agents of the settings; those no longer in them are retired, at once when idle.
-pub(super) fn hire(state: &mut State, at: Time) {
-    let settings = Arc::clone(&state.settings);
-    for agent in state.agents.values_mut() {
-        agent.is_retired = true;
-    }
-    for (group, config) in settings.agents.iter().enumerate() {
-        for name in config.names() {
-            // One that was let go may have left unsaved work in the slots it had.
-            let slot = if state.agents.contains_key(&name) { 0 } else { free_slot(state, &name) };
-            let agent = state.agents.entry(name.clone()).or_insert_with(|| Agent {
-                name,
-                group,
-                stages: Vec::new(),
-                capabilities: Vec::new(),
-                is_paused: false,
-                is_retired: false,
-                attempt: None,
-                slot,
-                completed: 0,
-                failed: 0,
-                busy_ms: 0,
-                idle_since: at,
-                last_task: None,
-                breaker: Breaker::default(),
-                unusable: None,
-            });
-            agent.group = group;
-            agent.stages = config.stages.iter().map(StageName::new).collect();
-            agent.capabilities.clone_from(&config.capabilities);
-            agent.is_retired = false;
-        }
-    }
-    state.agents.retain(|_, agent| !agent.is_retired || agent.attempt.is_some());
-}
-
-/// Returns the first slot after all that attempts of an agent of this name had.
-fn free_slot(state: &State, name: &AgentName) -> u32 {
-    let old = state.tasks.values().flat_map(|task| &task.history);
-    let slots = old.filter(|attempt| attempt.agent == *name).map(|attempt| attempt.slot + 1);
-    slots.max().unwrap_or(0)
-}
-
-impl Settings {
-    /// Returns the group that an agent is of; `None` for checks, and for agents of other settings.
-    #[must_use]
-    pub fn group_of(&self, agent: &AgentName) -> Option<&AgentGroup> {
-        self.agents.iter().find(|group| group.names().contains(agent))
-    }
-}
-
-impl AgentGroup {
-    /// Returns the names of its agents: the bare name when there is one, else numbered from 1.
-    #[must_use]
-    pub fn names(&self) -> Vec<AgentName> {
-        if self.count == 1 {
-            return vec![AgentName::new(&self.name)];
-        }
-        (1..=self.count).map(|n| AgentName::new(format!("{}-{n}", self.name))).collect()
-    }
 }

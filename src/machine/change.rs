@@ -2,6 +2,7 @@
 
 use super::attempt::{Attempt, Exit, Outcome, Tries};
 use super::breaker::Breaker;
+use super::crew::Target;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
@@ -46,6 +47,13 @@ pub enum ProjectChange {
     AgentPauseSet {
         name: AgentName,
         is_paused: bool,
+    },
+    /// How many agents a group is to have, and why, in words.
+    AgentsScaled {
+        group: String,
+        target: Target,
+        why: String,
+        at: Time,
     },
     /// How an agent did of late.
     BreakerSet {

@@ -99,6 +99,7 @@ pub fn next_deadline(state: &State) -> Option<Time> {
     let follow = state.base.follow.as_ref().and_then(|follow| follow.tries.until);
     let drain = state.drain.map(|drain| drain.until);
     let rate = super::turn::rate_deadline(state);
+    let surplus = super::scale::deadline(state);
     let base = &state.base;
     let cooling = state.index.cooling.first().map(|(until, _)| *until);
     let single = [
@@ -109,6 +110,7 @@ pub fn next_deadline(state: &State) -> Option<Time> {
         drain,
         rate,
         proposal::deadline(state),
+        surplus,
         base.take_tries.until,
         base.check_tries.until,
     ];

@@ -137,6 +137,11 @@ pub enum Command {
     ResumeAgent {
         name: AgentName,
     },
+    /// `to`: how many agents the group is to have from now on; `None`: what its settings say.
+    ScaleAgents {
+        group: String,
+        to: Option<u32>,
+    },
     /// `wait_ms`: drain for so long; `is_forced`: switch beside running attempts.
     SwitchMode {
         to: Orchestration,

@@ -155,7 +155,13 @@ pub fn rebuild(state: &mut State) {
 
 /// Changes how an agent did, and keeps the index true.
 pub(super) fn set_breaker(state: &mut State, name: &AgentName, breaker: &Breaker) {
-    let Some(agent) = state.agents.get_mut(name) else { return };
+    let Some(agent) = state.agents.get_mut(name) else {
+        // Its last attempt ended with it.
+        if let Some(agent) = state.dismissed.get_mut(name) {
+            agent.breaker.clone_from(breaker);
+        }
+        return;
+    };
     if let Some(until) = agent.breaker.until {
         state.index.cooling.remove(&(until, name.clone()));
     }

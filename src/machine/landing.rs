@@ -33,13 +33,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             let (base, landed) = (base.clone(), landed.clone());
             Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
         }
-        Observation::BaseConflicts { base, paths } => {
-            if state.base.tip.as_ref() != Some(base) {
-                return Step::note("the base moved on meanwhile");
-            }
-            let paths = paths.join(", ");
-            Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
-        }
+        Observation::BaseConflicts { base, paths } => base_conflicts(state, base, paths),
         Observation::LaneFaulted { why } => Step::accept(faulted(state, event, why)),
         Observation::Merged { task, number, commit, onto, protected } => {
             with(state, task, *number, |landing| {
@@ -88,6 +82,14 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
+}
+
+fn base_conflicts(state: &State, base: &Oid, paths: &[String]) -> Step {
+    if state.base.tip.as_ref() != Some(base) {
+        return Step::note("the base moved on meanwhile");
+    }
+    let paths = paths.join(", ");
+    Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
 }
 
 /// Decides for the landing under way, if it is the one meant.
@@ -344,6 +346,15 @@ pub(super) fn disputed(state: &State) -> Option<Disputed<'_>> {
     let LandingPhase::Checking { onto, attempt, .. } = &landing.phase else { return None };
     let is_over = !state.attempts.contains_key(attempt);
     is_over.then_some(Disputed { task: &landing.task, check: attempt, onto })
+}
+
+/// Returns true when nothing lands until a person has done something about the base. On what is red
+/// nothing passes; where a person said to go on all the same, it is tried.
+#[must_use]
+pub fn is_shut(state: &State) -> bool {
+    let base = &state.base;
+    let is_red = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed));
+    base.conflict.is_some() || (is_red && !state.monitor.allows_red_base)
 }
 
 /// Returns true when a failed check on top of `onto` is not the fault of `onto`.

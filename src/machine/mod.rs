@@ -27,6 +27,7 @@ pub mod phase;
 
 pub mod changed;
 pub mod complexity;
+pub mod crew;
 pub mod effect;
 pub mod estimate;
 pub mod forecast;
@@ -39,6 +40,7 @@ pub mod preset;
 pub mod progress;
 pub mod proposal;
 pub mod retry;
+pub mod scale;
 pub mod schedule;
 pub mod stage;
 pub mod weigh;

@@ -324,6 +324,7 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::AgentUnusable { .. }
+            | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }

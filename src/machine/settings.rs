@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::amount::Amounts;
+use super::id::AgentName;
 use super::mode::{Isolation, Orchestration, Rollout};
 
 /// All of `pipeline.toml`.
@@ -32,6 +33,40 @@ pub struct Settings {
     pub landing: Landing,
     /// Which slice a pilot acts for.
     pub rollout: RolloutRules,
+}
+
+impl Settings {
+    /// Returns the only group so called.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&AgentGroup> {
+        let mut so_called = self.agents.iter().filter(|group| group.name == name);
+        so_called.next().filter(|_| so_called.next().is_none())
+    }
+
+    /// Returns the agent of another group that is called as one of the first `count` of `group` would
+    /// be, letter case aside.
+    #[must_use]
+    pub fn stranger(&self, group: &AgentGroup, count: u32) -> Option<AgentName> {
+        let others = self.agents.iter().filter(|other| other.name != group.name);
+        let mut others = others.flat_map(AgentGroup::names);
+        let own = group.name.to_ascii_lowercase();
+        let folded = AgentGroup { name: own, ..group.clone() };
+        others.find(|name| {
+            let number = folded.number_of(&name.as_str().to_ascii_lowercase());
+            number.is_some_and(|number| number <= count)
+        })
+    }
+
+    /// Returns the group that an agent is of; `None` for checks, and for agents of other settings. A
+    /// name beyond the settings' numbers is that of an agent that a person asked for.
+    #[must_use]
+    pub fn group_of(&self, agent: &AgentName) -> Option<&AgentGroup> {
+        let numbered = |group: &&AgentGroup| group.number_of(agent.as_str());
+        let mut groups = self.agents.iter();
+        groups
+            .find(|group| numbered(group).is_some_and(|number| number <= group.count))
+            .or_else(|| self.agents.iter().find(|group| numbered(group).is_some()))
+    }
 }
 
 /// `[project]`.
@@ -151,15 +186,20 @@ pub struct Stage {
     pub estimate_ms: u64,
 }
 
-/// One `[[agent]]`: a group of `count` alike agents.
+/// Most agents of a group.
+pub const GROUP_AGENTS_MAX: u32 = 10_000;
+
+/// One `[[agent]]`: a group of alike agents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AgentGroup {
     /// The agent's name, or what numbered ones begin with.
     pub name: String,
     /// Long names of the stages served, at least one.
     pub stages: Vec<String>,
-    /// At least 1; one keeps the bare name, more are numbered from 1.
+    /// At least 1; one keeps the bare name, more are numbered from 1. With `scale_min` the most.
     pub count: u32,
+    /// With `scale`, the least: the queues decide how many there are. `None`: always `count`.
+    pub scale_min: Option<u32>,
     /// What is run.
     pub command: AgentCommand,
     /// How it says that it is done.
@@ -188,9 +228,40 @@ impl AgentGroup {
     }
 
     fn has_member(&self, name: &str) -> bool {
-        let number = name.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('-'));
-        let number = number.and_then(|number| number.parse::<u32>().ok());
-        self.count > 1 && number.is_some_and(|number| (1..=self.count).contains(&number))
+        self.number_of(name).is_some_and(|number| number <= self.count)
+    }
+
+    /// Returns how many agents there are when nobody and nothing asks for another number.
+    #[must_use]
+    pub fn least(&self) -> u32 {
+        self.scale_min.unwrap_or(self.count)
+    }
+
+    /// Returns the name of an agent by its number, from 1; the first of a group that the settings
+    /// give one agent has the bare name, also when a person asks for more.
+    #[must_use]
+    pub fn member(&self, number: u32) -> AgentName {
+        if self.count == 1 && number == 1 {
+            return AgentName::new(&self.name);
+        }
+        AgentName::new(format!("{}-{number}", self.name))
+    }
+
+    /// Returns the number of the agent so called, however high; `None`: it is of another group.
+    #[must_use]
+    pub fn number_of(&self, agent: &str) -> Option<u32> {
+        if agent == self.name {
+            return (self.count == 1).then_some(1);
+        }
+        let digits = agent.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+        let number = digits.parse().ok().filter(|_| is_plain)?;
+        (self.count > 1 || number > 1).then_some(number)
+    }
+
+    /// Returns the names of its agents by the settings, in order of number.
+    pub fn names(&self) -> impl Iterator<Item = AgentName> + '_ {
+        (1..=self.count).map(|number| self.member(number))
     }
 }
 
@@ -237,6 +308,21 @@ pub struct Scheduler {
     pub escalate_after: u32,
     /// Program and arguments of an external scheduler; empty: the built-in one decides.
     pub command: Vec<String>,
+    /// Worktrees kept ready ahead, times agents; `None`: adopted before there was such a setting (2).
+    pub prefetch: Option<f64>,
+}
+
+impl Settings {
+    /// Returns how many worktrees are kept ready ahead for each agent; 0: none, and an agent has one.
+    ///
+    /// None where worktrees hold more than git puts there: setup and caches of a second one for each
+    /// agent cost far more than a checkout that is waited for.
+    #[must_use]
+    pub fn prefetch(&self) -> f64 {
+        let is_plain = self.worktree.setup.is_empty() && self.worktree.keep.is_empty();
+        let is_due = is_plain && self.project.isolation == Isolation::Worktree;
+        if is_due { self.scheduler.prefetch.unwrap_or(2.0) } else { 0.0 }
+    }
 }
 
 impl Default for Scheduler {
@@ -248,6 +334,7 @@ impl Default for Scheduler {
             load_limit: 0.0,
             escalate_after: 2,
             command: Vec::new(),
+            prefetch: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariants, checked by [`State::check`] in tests and the simulator:
 //! * every index equals a recount (`index.rs`);
 //! * an agent's attempt exists, is live and names that agent; and the other way round;
+//! * a group has the agents that it is to have, and beside them only busy ones that are retired;
 //! * a task is `Working` exactly while a live work attempt names it or it was cancelled under one;
 //! * the settings that a live attempt pins are there, and no others but the present ones;
 //! * at most one live work attempt per task, at most one landing;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Tries};
+use super::crew::Target;
 use super::estimate::History;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, TaskId};
@@ -107,6 +109,10 @@ pub struct State {
     pub overload: Option<String>,
     /// How the external scheduler stands.
     pub proposal: Proposal,
+    /// By group: how many agents there are to be, where that is not what the settings say.
+    pub targets: BTreeMap<String, Target>,
+    /// Those who left a group that grows and shrinks; they come back as they went.
+    pub dismissed: BTreeMap<AgentName, Agent>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -136,9 +142,11 @@ impl State {
             shortage: None,
             overload: None,
             proposal: Proposal::default(),
+            targets: BTreeMap::new(),
+            dismissed: BTreeMap::new(),
             index: Index::default(),
         };
-        super::apply::hire(&mut state, at);
+        super::crew::hire(&mut state, at);
         state
     }
 
@@ -209,6 +217,7 @@ impl State {
                 assert_eq!(&attempt.agent, name);
             }
         }
+        super::crew::check(self);
         let mut at_work = std::collections::BTreeSet::new();
         for attempt in self.attempts.values().filter(|attempt| attempt.is_work()) {
             assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));

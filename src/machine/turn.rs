@@ -17,6 +17,7 @@ use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::proposal::{self, Choice};
+use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::may_take;
@@ -62,6 +63,10 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
             return vec![project(ProjectChange::Weighed { at })];
         }
         assign(state, at, &mut nonces, &mut changes);
+    }
+    if changes.is_empty() {
+        let room = if may_launch(state) { room(state, at) } else { 0 };
+        changes = scale::decide(state, at, room);
     }
     changes
 }
@@ -187,7 +192,9 @@ fn announce(state: &State, changes: &mut Vec<Change>) {
         let Some(stage) = stage::first(&state.settings, &state.tasks[id]) else { continue };
         let agents = state.agents.values();
         let mut able = agents.filter(|a| schedule::can_serve(state, a, &stage, &spec.needs));
-        let agent = able.next().map(|agent| agent.name.clone());
+        let there = able.next().map(|agent| agent.name.clone());
+        let comes = || scale::next_name(state, &stage, &spec.needs).map(AgentName::new);
+        let agent = there.or_else(comes);
         changes.push(project(ProjectChange::WouldStart { id: id.clone(), stage, agent }));
     }
 }
@@ -210,11 +217,7 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
 }
 
 fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
-    let base = &state.base;
-    // On what is red nothing passes; where a person said to go on all the same, it is tried.
-    let is_shut = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed))
-        && !state.monitor.allows_red_base;
-    let is_open = state.landing.is_none() && base.conflict.is_none() && base.is_taken() && !is_shut;
+    let is_open = state.landing.is_none() && state.base.is_taken() && !landing::is_shut(state);
     let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
     // The check of a landing that was given up may still run, in the same worktree.
     let is_check = |attempt: &Attempt| matches!(attempt.kind, AttemptKind::LandingCheck { .. });
@@ -320,7 +323,7 @@ pub fn is_base_good(state: &State) -> bool {
     is_ready && (!has_base_checks(state) || state.monitor.allows_red_base || is_judged)
 }
 
-fn may_launch(state: &State) -> bool {
+pub(super) fn may_launch(state: &State) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
@@ -357,7 +360,8 @@ pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     if !is_full || !is_free || attempts_left(state) == 0 {
         return None;
     }
-    let is_due = !schedule::pick(state, 1).assignments.is_empty();
+    let is_due =
+        !schedule::pick(state, 1).assignments.is_empty() || !scale::growth(state, 1).is_empty();
     is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
 }
 
@@ -388,11 +392,16 @@ pub(super) fn is_declined(state: &State) -> bool {
 }
 
 /// Returns how many attempts this run may still add.
-fn attempts_left(state: &State) -> u32 {
+pub(super) fn attempts_left(state: &State) -> u32 {
     match state.settings.limits.attempts_per_run {
         0 => u32::MAX,
         per_run => per_run.saturating_sub(state.monitor.attempts),
     }
+}
+
+/// Returns how many attempts may start now, as far as numbers limit them.
+fn room(state: &State, at: Time) -> usize {
+    attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize
 }
 
 fn assign(
@@ -401,7 +410,7 @@ fn assign(
     nonces: &mut impl ExactSizeIterator<Item = u128>,
     changes: &mut Vec<Change>,
 ) {
-    let room = attempts_left(state).min(launch_room(state, at).unwrap_or(u32::MAX)) as usize;
+    let room = room(state, at);
     let assignments = match proposal::choose(state, at, room, nonces.len()) {
         Choice::Made(assignments, beside) => {
             changes.extend(beside);
@@ -488,9 +497,12 @@ pub(super) fn landing_check(
     check
 }
 
-/// Returns the stages that no agent serves, in pipeline order.
+/// Returns the stages that no agent serves or will serve, in pipeline order.
 #[must_use]
 pub fn unserved_stages(state: &State) -> Vec<StageName> {
-    let served = |name: &StageName| state.agents.values().any(|a| a.stages.contains(name));
+    let served = |name: &StageName| {
+        let mut there = state.agents.values().filter(|agent| !agent.is_retired);
+        there.any(|agent| agent.stages.contains(name)) || scale::may_bring(state, name, &[], 0)
+    };
     state.settings.stages.iter().map(|stage| stage.id()).filter(|name| !served(name)).collect()
 }

@@ -14,9 +14,16 @@ use super::turn::TURN_ITEMS_MAX;
 /// Returns what is to be told about the tasks that the changes make ready, and after a change of
 /// settings or of what agents can start about all that are. Cost: after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
-    let is_for_all = |change: &&Change| {
-        use ProjectChange::{AgentUnusable, SettingsAdopted};
-        matches!(change, Change::Project(SettingsAdopted { .. } | AgentUnusable { .. }))
+    let is_for_all = |change: &&Change| match change {
+        Change::Project(
+            ProjectChange::SettingsAdopted { .. } | ProjectChange::AgentUnusable { .. },
+        ) => true,
+        // What the queues decide takes nobody away who cannot come back.
+        Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
+            let group = state.settings.group(group);
+            target.is_by_hand || group.is_some_and(|group| !state.is_scaling(group))
+        }
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
     };
     if changes.iter().any(|change| is_for_all(&change)) {
         let mut later = state.clone();

@@ -26,6 +26,9 @@ pub trait World {
     /// and is durable.
     fn heed(&mut self, state: &State);
 
+    /// May get ready for what comes next, once all that is owed was begun; must not wait.
+    fn look_ahead(&mut self, state: &State);
+
     /// Tells people of something odd.
     fn warn(&mut self, text: &str);
 
@@ -83,6 +86,7 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         for effect in self.begun.take_due(state) {
             self.world.begin(&effect, state);
         }
+        self.world.look_ahead(state);
         Ok(cycled)
     }
 
@@ -211,6 +215,8 @@ mod tests {
         fn heed(&mut self, _: &State) {
             self.heeded += 1;
         }
+
+        fn look_ahead(&mut self, _: &State) {}
 
         fn warn(&mut self, _: &str) {}
 

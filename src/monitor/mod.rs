@@ -9,6 +9,7 @@ pub mod run;
 pub mod view;
 pub mod world;
 
+mod ahead;
 mod brief;
 mod current;
 mod error;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use super::ahead::Prefetch;
 use super::brief::Brief;
 use super::job::Places;
 use super::report::{SetupEnd, Watch};
@@ -73,6 +74,7 @@ pub fn run(
     repo: &Repo,
     keepers: &Keepers,
     watch: &Arc<Watch>,
+    prefetch: &Prefetch,
 ) -> Result<Observation, Fault> {
     if prepare.is_inherited {
         end_leftovers(prepare, keepers, watch)?;
@@ -86,11 +88,14 @@ pub fn run(
     let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
     let at = oid(at)?;
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
+    let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
     let ready = repo.prepare_slot(&SlotRequest {
         path: &prepare.places.dir,
         at: &at,
         keep: &prepare.worktree.keep,
         merge: merge.as_ref(),
+        // Of what is kept nothing was when it was made ready.
+        is_ready: is_ready && prepare.worktree.keep.is_empty(),
     })?;
     copy(prepare)?;
     if is_setup_due(&ready.changed) {

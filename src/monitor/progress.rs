@@ -225,7 +225,13 @@ fn plan(state: &State) -> Vec<String> {
     let groups: Vec<String> = settings
         .agents
         .iter()
-        .map(|group| format!("{} {} ({})", group.count, group.name, group.stages.join(", ")))
+        .map(|group| {
+            let count = match group.scale_min.filter(|_| state.is_scaling(group)) {
+                Some(least) => format!("{least} to {}", group.count),
+                None => state.target(group).count.to_string(),
+            };
+            format!("{count} {} ({})", group.name, group.stages.join(", "))
+        })
         .collect();
     let mode = match state.orchestration {
         Orchestration::Sequential => "sequential",

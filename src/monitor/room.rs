@@ -154,6 +154,17 @@ impl Guard {
     }
 }
 
+/// Returns why something failed that was not an agent's doing.
+pub fn fault_of(body: &EventBody) -> Option<&str> {
+    let EventBody::Observation(seen) = body else { return None };
+    match seen {
+        Observation::AttemptFaulted { why, .. }
+        | Observation::LaneFaulted { why }
+        | Observation::Lost { why, .. } => Some(why),
+        _ => None,
+    }
+}
+
 fn seen(what: Option<String>) -> EventBody {
     EventBody::Observation(Observation::ShortageSeen { what })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
+use super::ahead::Prefetch;
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
@@ -16,7 +17,7 @@ use super::lane;
 use super::outage::Outage;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
-use super::room::Guard;
+use super::room::{Guard, fault_of};
 use super::sources::{Input, Watched, watch_files, watch_signals};
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
@@ -175,7 +176,6 @@ impl Monitor {
         } else {
             open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
         };
-        let inherited = ledger.state().attempts.keys().cloned().collect();
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
@@ -187,11 +187,12 @@ impl Monitor {
             input: sender,
             progress,
             program_dir,
-            inherited,
+            inherited: ledger.state().attempts.keys().cloned().collect(),
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
             forecasts: Forecasts::default(),
+            prefetch: Prefetch::default(),
             threads: Arc::new(()),
         };
         let started_at = clock.now();
@@ -222,6 +223,9 @@ impl Monitor {
 
     /// The first transaction: settings, base, and that we are here; then looks for what runs.
     fn take_over(&mut self, stop: Option<StopKind>) -> Result<(), RunError> {
+        if self.until == Until::Once {
+            self.cycle.world.prefetch.close();
+        }
         let mut bodies: VecDeque<EventBody> = VecDeque::new();
         bodies.extend(self.read_config());
         let pid = std::process::id();
@@ -673,6 +677,7 @@ impl Monitor {
 
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
+        self.cycle.world.prefetch.close();
         if matches!(end, Err(RunError::Fenced { .. })) {
             // Journal and view may be another monitor's by now.
             self.cycle.world.keepers.leave();
@@ -724,17 +729,6 @@ impl Monitor {
 
 fn is_start(body: &EventBody) -> bool {
     matches!(body, EventBody::Observation(Observation::Started { .. }))
-}
-
-/// Returns why something failed that was not an agent's doing.
-fn fault_of(body: &EventBody) -> Option<&str> {
-    let EventBody::Observation(seen) = body else { return None };
-    match seen {
-        Observation::AttemptFaulted { why, .. }
-        | Observation::LaneFaulted { why }
-        | Observation::Lost { why, .. } => Some(why),
-        _ => None,
-    }
 }
 
 fn on_exit(state: &State) -> OnExit {

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
+use super::ahead::{Prefetch, Wanted};
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
@@ -28,14 +29,15 @@ use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
 use crate::config::{self, layout::Layout};
 use crate::git::Repo;
-use crate::machine::agent::Agent;
+use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
+use crate::machine::schedule;
 use crate::machine::settings::AgentCommand;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
@@ -63,6 +65,7 @@ pub struct RealWorld {
     pub doubtful: BTreeSet<AttemptId>,
     pub current: CurrentFile,
     pub forecasts: Forecasts,
+    pub prefetch: Prefetch,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
 }
@@ -106,7 +109,24 @@ impl World for RealWorld {
         for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
             self.stop_setup(attempt);
         }
+        // Those of agents that have left leave too.
+        self.keepers.retain(|agent| {
+            [LANDING_AGENT, BASE_AGENT].contains(&agent)
+                || state.agents.contains_key(&AgentName::new(agent))
+        });
         self.current.write(&self.layout, state);
+    }
+
+    fn look_ahead(&mut self, state: &State) {
+        let Some(repo) = &self.repo else { return };
+        let worktree = &state.settings.worktree;
+        let wanted = schedule::ahead(state).into_iter().map(|ahead| Wanted {
+            place: self.layout.slot(&worktree.dir, ahead.agent.as_str(), ahead.slot),
+            agent: ahead.agent,
+            at: ahead.at.as_str().into(),
+            is_moving: ahead.is_moving,
+        });
+        self.prefetch.want(wanted.collect(), repo, &self.threads);
     }
 
     fn warn(&mut self, text: &str) {
@@ -147,7 +167,7 @@ impl RealWorld {
             let _ = input.send(told);
         };
         let (sender, on_failure) = (send.clone(), failed.clone());
-        let share = Arc::clone(&self.threads);
+        let (share, prefetch) = (Arc::clone(&self.threads), self.prefetch.clone());
         let run = move || {
             let observation = crate::sys::fail::point("effect.run")
                 .map_err(|error| Fault(error.to_string()))
@@ -155,6 +175,7 @@ impl RealWorld {
             let told = observation.map(|seen| Input::Event(EventBody::Observation(seen)));
             sender(told.unwrap_or_else(|fault| on_failure(fault.0)));
             drop(share);
+            prefetch.nudge();
         };
         if let Err(error) = thread::Builder::new().name(name.into()).spawn(run) {
             send(failed(format!("cannot start a thread: {error}")));
@@ -238,7 +259,9 @@ impl RealWorld {
             is_inherited: self.inherited.remove(id),
         };
         let (keepers, watch) = (Arc::clone(&self.keepers), Arc::clone(&self.watch));
-        self.spawn_for(id, move || prepare::run(&prepare, &repo, &keepers, &watch));
+        self.prefetch.withdraw(&prepare.places.dir);
+        let prefetch = self.prefetch.clone();
+        self.spawn_for(id, move || prepare::run(&prepare, &repo, &keepers, &watch, &prefetch));
     }
 
     fn begin_start(&mut self, state: &State, id: &AttemptId) {
@@ -608,7 +631,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Forecasts, Input, Progress, RealWorld, Watch};
+    use super::{CurrentFile, Fault, Forecasts, Input, Prefetch, Progress, RealWorld, Watch};
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
@@ -638,6 +661,7 @@ mod tests {
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(&State::new(settings(), Time::default())),
             forecasts: Forecasts::default(),
+            prefetch: Prefetch::default(),
             threads: Arc::new(()),
         };
         (world, told)

@@ -63,9 +63,9 @@ pub struct AgentEntry<'a> {
     /// How much of the status is left, in milliseconds, where it ends by itself.
     #[serde(skip)]
     pub left_ms: Option<u64>,
-    /// No longer in the settings.
+    /// Why it leaves after its attempt, in words; `None`: it does not.
     #[serde(skip)]
-    pub is_retired: bool,
+    pub leaves: Option<&'static str>,
 }
 
 /// Returns an agent's entry at the moment given.
@@ -99,7 +99,14 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         why: agent.unusable.as_deref(),
         at_it_ms,
         left_ms: until.map(|until| until.ms_since(at)),
-        is_retired: agent.is_retired,
+        leaves: agent.is_retired.then(|| leaves(state, agent)),
+    }
+}
+
+fn leaves(state: &State, agent: &Agent) -> &'static str {
+    match state.settings.group_of(&agent.name) {
+        Some(_) => "scaled down",
+        None => "no longer in the settings",
     }
 }
 

@@ -101,6 +101,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
@@ -142,6 +143,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("agent {name} cannot start: {}", first_line(why))
         }
         ProjectChange::AgentUnusable { name, why: None } => format!("agent {name} can start again"),
+        ProjectChange::AgentsScaled { group, target, why, .. } => {
+            format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
+        }
         ProjectChange::BreakerSet { name, breaker } => match breaker.until {
             Some(_) => {
                 let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));

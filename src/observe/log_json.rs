@@ -31,6 +31,12 @@ struct Entry<'a> {
     purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
+    /// Of agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    /// Agents it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +115,12 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             agent: Some(name.as_str()),
             reason: why.as_deref(),
             ..kind(yes_or_no(why.is_some(), "agent_unusable", "agent_usable"))
+        },
+        ProjectChange::AgentsScaled { group, target, why, .. } => Entry {
+            group: Some(group),
+            count: Some(target.count),
+            reason: Some(why),
+            ..kind("agents_scaled")
         },
         ProjectChange::BreakerSet { name, breaker } => Entry {
             agent: Some(name.as_str()),

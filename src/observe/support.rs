@@ -38,6 +38,7 @@ fn agent(stage: &str, count: u32) -> AgentGroup {
         name: stage.into(),
         stages: vec![stage.into()],
         count,
+        scale_min: None,
         command: AgentCommand::Shell("true".into()),
         completion: Completion::Exit,
         env: BTreeMap::new(),

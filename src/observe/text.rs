@@ -205,10 +205,11 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
         let gap = if at_it.is_empty() { "" } else { "; " };
         at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));
     }
-    if entry.is_retired {
-        at_it.push_str(" (its last: no longer in the settings)");
+    if let Some(why) = entry.leaves {
+        at_it.push_str(&format!(" ({why})"));
     }
-    let status = Cell::new(entry.status.word()).inked(ink);
+    let last = if entry.leaves.is_some() { " (last)" } else { "" };
+    let status = Cell::new(&format!("{}{last}", entry.status.word())).inked(ink);
     vec![Cell::new(name), status, Cell::new(&at_it)]
 }
 

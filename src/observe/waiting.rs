@@ -13,6 +13,7 @@ use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal;
+use crate::machine::scale;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
 use crate::machine::schedule::pool::{lacking, may_take};
@@ -334,6 +335,11 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     {
         let what = format!("{who}: agent `{}` cannot start: {}", agent.name, first_line(why));
         return Reason::new(On::Agent, what);
+    }
+    if able().next().is_none() {
+        let comes = scale::may_bring(state, stage, &demand.needs, demand.tier_min);
+        let what = if comes { "the monitor's next turn" } else { "no agent is there for it" };
+        return Reason::new(On::Agent, format!("{who}: {what}"));
     }
     if able().all(|agent| agent.is_paused) {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -38,14 +38,47 @@ pub enum Heard {
     Late(Output),
 }
 
-/// Runs a command, which leads a process group of its own, to its end or to `limit`.
+/// Ends children that are heard out with it, from any thread.
+#[derive(Debug)]
+pub struct Stop(OwnedFd);
+
+impl Stop {
+    /// Makes one that is not raised.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(eventfd(0, flags)?))
+    }
+
+    /// Ends what runs with it, and whatever would be started; it stays raised.
+    pub fn raise(&self) {
+        // It only fails where it has been raised as often as can be counted.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Returns true once it was raised.
+    pub fn is_raised(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Runs a command, which leads a process group of its own, to its end or to `limit`. Where `stop` is
+/// raised it is ended with its group, as by a signal of others.
 ///
 /// The child is reaped after the last signal, so that none can reach another process.
 ///
 /// # Errors
-/// When it cannot be started, or not be waited for.
-pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Heard> {
-    run(command, limit, None)
+/// When it cannot be started, or not be waited for; when `stop` is raised before.
+pub fn output_within(
+    command: &mut Command,
+    limit: Duration,
+    stop: Option<&Stop>,
+) -> io::Result<Heard> {
+    run(command, limit, None, stop)
 }
 
 /// As [`output_within`], but keeps no more than the first `bytes_max` of each output, and leaves
@@ -58,10 +91,18 @@ pub fn output_bounded(
     limit: Duration,
     bytes_max: usize,
 ) -> io::Result<Heard> {
-    run(command, limit, Some(bytes_max))
+    run(command, limit, Some(bytes_max), None)
 }
 
-fn run(command: &mut Command, limit: Duration, bytes_max: Option<usize>) -> io::Result<Heard> {
+fn run(
+    command: &mut Command,
+    limit: Duration,
+    bytes_max: Option<usize>,
+    stop: Option<&Stop>,
+) -> io::Result<Heard> {
+    if stop.is_some_and(Stop::is_raised) {
+        return Err(io::Error::other("it is wanted no longer"));
+    }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut pipes = Pipes {
         out: child.stdout.take(),
@@ -70,7 +111,7 @@ fn run(command: &mut Command, limit: Duration, bytes_max: Option<usize>) -> io::
         stderr: Vec::new(),
         bytes_max: bytes_max.unwrap_or(usize::MAX),
     };
-    let is_late = match hear(&child, &mut pipes, limit) {
+    let is_late = match hear(&child, &mut pipes, limit, stop) {
         Ok(is_late) => is_late,
         Err(error) => {
             // Nobody would wait for it any more.
@@ -88,15 +129,25 @@ fn run(command: &mut Command, limit: Duration, bytes_max: Option<usize>) -> io::
 }
 
 /// Reads until the child has ended and said all; returns whether it had to be ended for that.
-fn hear(child: &Child, pipes: &mut Pipes, limit: Duration) -> io::Result<bool> {
+fn hear(
+    child: &Child,
+    pipes: &mut Pipes,
+    limit: Duration,
+    mut stop: Option<&Stop>,
+) -> io::Result<bool> {
     let pid = Pid::from_child(child);
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut deadline = clock::monotonic() + limit;
     let mut is_late = false;
     loop {
-        let is_over = pipes.step(&process, deadline)?;
+        let is_over = pipes.step(&process, deadline, stop)?;
         if is_over && pipes.are_closed() {
             return Ok(is_late);
+        }
+        if stop.is_some_and(Stop::is_raised) {
+            stop = None;
+            end_group(child);
+            deadline = clock::monotonic() + DRAIN;
         }
         if clock::monotonic() >= deadline {
             if is_late {
@@ -131,7 +182,12 @@ impl Pipes {
 
     /// Waits for the next piece of output or for the child's end, no longer than to `deadline`;
     /// returns whether the child has ended.
-    fn step(&mut self, process: &OwnedFd, deadline: Instant) -> io::Result<bool> {
+    fn step(
+        &mut self,
+        process: &OwnedFd,
+        deadline: Instant,
+        stop: Option<&Stop>,
+    ) -> io::Result<bool> {
         let wait = deadline.saturating_duration_since(clock::monotonic());
         let wait = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -146,6 +202,7 @@ impl Pipes {
         if is_closed {
             polled.push(PollFd::new(process, PollFlags::IN));
         }
+        polled.extend(stop.map(|stop| PollFd::new(&stop.0, PollFlags::IN)));
         match rustix::event::poll(&mut polled, Some(&wait)) {
             Ok(0) | Err(Errno::INTR) => return Ok(false),
             Ok(_) => {}
@@ -154,7 +211,7 @@ impl Pipes {
         let is_ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = is_ready.into_iter();
         if is_closed {
-            return Ok(true);
+            return Ok(ready.next() == Some(true));
         }
         if self.out.is_some() && ready.next() == Some(true) {
             take(&mut self.out, &mut self.stdout)?;
@@ -193,7 +250,7 @@ mod tests {
     fn run(script: &str, limit: Duration) -> Heard {
         let mut shell = command("sh", Path::new("/"));
         shell.args(["-c", script]).process_group(0);
-        output_within(&mut shell, limit).expect("a shell runs")
+        output_within(&mut shell, limit, None).expect("a shell runs")
     }
 
     #[test]
@@ -232,6 +289,27 @@ mod tests {
             Heard::Late(output) => panic!("{output:?}"),
         }
         assert_eq!(alive.read(&mut [0]).expect("it is read"), 0, "something of it is left");
+    }
+
+    #[test]
+    fn what_is_wanted_no_longer_is_ended_with_its_group_or_never_started() {
+        let stop = Stop::new().expect("a descriptor");
+        let mut shell = command("sh", Path::new("/"));
+        shell.args(["-c", "echo so far; sleep 600 & sleep 600"]).process_group(0);
+        let heard = std::thread::scope(|scope| {
+            let child =
+                scope.spawn(|| output_within(&mut shell, Duration::from_secs(60), Some(&stop)));
+            assert!(!stop.is_raised());
+            stop.raise();
+            child.join().expect("it does not panic")
+        });
+        // Raised before the start there is an error.
+        if let Ok(heard) = heard {
+            assert!(matches!(heard, Heard::Ended(output) if !output.status.success()));
+        }
+        assert!(stop.is_raised());
+        let mut shell = command("true", Path::new("/"));
+        assert!(output_within(&mut shell, Duration::from_secs(60), Some(&stop)).is_err());
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::fs;
 use std::num::NonZero;
 
+/// What is given way by: a third of the share that others get where all want to run.
+const NICENESS: i32 = 5;
+
 /// Returns the number of cores that this process may use, at least 1.
 #[must_use]
 pub fn cores() -> u64 {
@@ -23,6 +26,12 @@ pub fn memory_bytes() -> Option<u64> {
 #[must_use]
 pub fn load_average() -> Option<f64> {
     load_in(&fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+/// Lets everything else go first from now on, on this thread and for the children that it starts.
+pub fn yield_to_others() {
+    // Where that is not allowed it goes on as before.
+    let _ = rustix::process::nice(NICENESS);
 }
 
 fn load_in(text: &str) -> Option<f64> {

@@ -45,6 +45,7 @@ pub fn group(name: &str, stages: &[&str], count: u32) -> AgentGroup {
         name: name.into(),
         stages: stages.iter().map(|name| (*name).to_owned()).collect(),
         count,
+        scale_min: None,
         command: AgentCommand::Shell("true".into()),
         completion: Completion::Marker,
         env: BTreeMap::new(),

@@ -1,7 +1,8 @@
 //! `pipeline agent list`.
 
-use super::json::{AgentList, NamedAgent, document};
+use super::json::{AgentList, GroupEntry, NamedAgent, document};
 use crate::machine::State;
+use crate::machine::settings::AgentGroup;
 use crate::machine::time::Time;
 use crate::observe::agents::entry;
 use crate::observe::page::{Cell, Ink, Page, table};
@@ -10,7 +11,7 @@ use crate::observe::text::row;
 /// Returns a table: name, status, what it is at, its stages, attempts completed and failed.
 #[must_use]
 pub fn render_agents(state: &State, at: Time, page: Page) -> String {
-    if state.agents.is_empty() {
+    if state.settings.agents.is_empty() && state.agents.is_empty() {
         return "no agents: see `[[agent]]` in pipeline.toml\n".into();
     }
     let headings = ["agent", "status", "at", "stages", "done", "failed"];
@@ -24,18 +25,57 @@ pub fn render_agents(state: &State, at: Time, page: Page) -> String {
         cells.push(Cell::new(&entry.failed.to_string()));
         cells
     }));
-    table(page, 0, &rows)
+    table(page, 0, &rows) + &group_lines(state)
 }
 
-/// Returns `{"agents":[…]}`, by name.
+/// Returns a line for each group whose number of agents is not simply its `count`.
+fn group_lines(state: &State) -> String {
+    let lines = groups(state).filter_map(|(group, entry)| {
+        let GroupEntry { name, target, min, max, .. } = entry;
+        let auto = format!("pipeline agent scale {name} auto");
+        match (entry.by_hand, group.scale_min) {
+            (false, None) => None,
+            (false, Some(_)) => {
+                Some(format!("{name}: {target} of {min} to {max}, by queue length\n"))
+            }
+            (true, None) => Some(format!("{name}: {target} by hand, not {max} ({auto})\n")),
+            (true, Some(_)) => {
+                Some(format!("{name}: {target} by hand, of {min} to {max} ({auto})\n"))
+            }
+        }
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+fn groups(state: &State) -> impl Iterator<Item = (&AgentGroup, GroupEntry<'_>)> {
+    state.settings.agents.iter().map(|group| {
+        let target = state.target(group);
+        let agents = state.agents.values().filter(|agent| agent.is_retired);
+        let is_its = |name| state.settings.group_of(name).is_some_and(|its| its.name == group.name);
+        let entry = GroupEntry {
+            name: &group.name,
+            target: target.count,
+            min: group.least(),
+            max: group.count,
+            by_hand: target.is_by_hand,
+            retiring: agents.filter(|agent| is_its(&agent.name)).count(),
+        };
+        (group, entry)
+    })
+}
+
+/// Returns `{"agents":[…],"groups":[…]}`, agents by name.
 #[must_use]
 pub fn render_agents_json(state: &State, at: Time) -> String {
     let agents = state.agents.values().map(|agent| NamedAgent {
         name: agent.name.as_str(),
         entry: entry(state, agent, at),
         capabilities: &agent.capabilities,
+        retiring: agent.is_retired,
     });
-    document(&AgentList { agents: agents.collect() })
+    let groups = groups(state).map(|(_, entry)| entry).collect();
+    document(&AgentList { agents: agents.collect(), groups })
 }
 
 #[cfg(test)]
@@ -43,8 +83,33 @@ mod tests {
     use serde_json::Value;
 
     use super::{render_agents, render_agents_json};
+    use crate::machine::Command;
     use crate::observe::page::Page;
     use crate::observe::support::{Pipeline, settings, task};
+
+    #[test]
+    fn groups_say_how_many_there_are_where_that_is_not_plain() {
+        let mut settings = settings();
+        settings.agents[0].scale_min = Some(0);
+        let mut pipeline = Pipeline::started(settings, vec![task("A", &[])]);
+        let scale = |pipeline: &mut Pipeline, group: &str, to| {
+            pipeline.send(Command::ScaleAgents { group: group.into(), to: Some(to) });
+        };
+        scale(&mut pipeline, "test", 2);
+        scale(&mut pipeline, "architect", 0);
+        let text = render_agents(&pipeline.state, pipeline.now, Page::plain(100));
+        let groups = "\n\narchitect: 0 by hand, of 0 to 1 (pipeline agent scale architect auto)\n\
+                      test: 2 by hand, not 1 (pipeline agent scale test auto)\n";
+        assert!(text.ends_with(groups), "{text}");
+        assert!(text.contains("\narchitect         working (last)  A architect"), "{text}");
+        let json = render_agents_json(&pipeline.state, pipeline.now);
+        let json: Value = serde_json::from_str(&json).expect("a document");
+        assert_eq!(json["agents"][0]["retiring"], true);
+        let group = serde_json::json!({
+            "name": "architect", "target": 0, "min": 0, "max": 1, "by_hand": true, "retiring": 1
+        });
+        assert_eq!(json["groups"][0], group);
+    }
 
     #[test]
     fn each_agent_shows_what_it_is_at() {

@@ -35,6 +35,23 @@ pub(super) struct TaskList<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct AgentList<'a> {
     pub(super) agents: Vec<NamedAgent<'a>>,
+    /// In the settings' order.
+    pub(super) groups: Vec<GroupEntry<'a>>,
+}
+
+/// How many agents a group has.
+#[derive(Debug, Serialize)]
+pub(super) struct GroupEntry<'a> {
+    pub(super) name: &'a str,
+    /// Agents it is to have now.
+    pub(super) target: u32,
+    /// What its settings allow without a person; `count` twice where that is fixed.
+    pub(super) min: u32,
+    pub(super) max: u32,
+    /// A person said so.
+    pub(super) by_hand: bool,
+    /// Agents that leave after their task.
+    pub(super) retiring: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +60,8 @@ pub(super) struct NamedAgent<'a> {
     #[serde(flatten)]
     pub(super) entry: AgentEntry<'a>,
     pub(super) capabilities: &'a [String],
+    /// Leaves after its task.
+    pub(super) retiring: bool,
 }
 
 /// `task show --json`: what `task list` tells, and the rest.

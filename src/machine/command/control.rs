@@ -26,7 +26,7 @@ pub(super) fn pause_agent(
     name: &AgentName,
     is_paused: bool,
 ) -> Result<Step, Refusal> {
-    let Some(agent) = state.agents.get(name) else {
+    let Some(agent) = state.agents.get(name).or_else(|| state.dismissed.get(name)) else {
         return Err(Refusal::invalid(format!("there is no agent `{name}`"))
             .with_hint("see `pipeline agent list`"));
     };

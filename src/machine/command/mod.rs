@@ -3,6 +3,7 @@
 mod add;
 mod control;
 mod edit;
+mod scale;
 
 use super::event::{Command, Event};
 use super::id::TaskId;
@@ -28,6 +29,7 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
         Command::Resume => Ok(control::pause(state, false)),
         Command::PauseAgent { name } => control::pause_agent(state, name, true),
         Command::ResumeAgent { name } => control::pause_agent(state, name, false),
+        Command::ScaleAgents { group, to } => scale::scale(state, event.at, group, *to),
         Command::SwitchMode { to, wait_ms, is_forced } => {
             control::switch(state, event.at, *to, *wait_ms, *is_forced)
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::forecast::Forecast;
-use crate::machine::agent::Agent;
 use crate::machine::id::{AgentName, StageName, TaskId};
+use crate::machine::settings::AgentGroup;
+use crate::machine::state::State;
 
 /// What is computed from a run ahead.
 pub(super) struct Figures {
@@ -40,7 +41,7 @@ impl Figures {
         let waves = links.values().map(|link| link.wave + 1).max().unwrap_or(0);
         let mut waves: Vec<Vec<TaskId>> = vec![Vec::new(); waves];
         links.iter().for_each(|(id, link)| waves[link.wave].push((*id).clone()));
-        let workers = forecast.end.agents.values().filter(|agent| is_worker(agent)).count();
+        let workers = workers(&forecast.end, |_| true);
         let (work_ms, stages) = work(forecast);
         let even_ms = work_ms.div_ceil(workers.max(1) as u64);
         let bottleneck = stages.into_iter().max_by_key(|(_, ms)| *ms);
@@ -57,22 +58,36 @@ impl Figures {
     }
 }
 
-fn is_worker(agent: &Agent) -> bool {
-    !agent.is_paused && !agent.is_retired
+/// Returns how many agents may be given work, of groups for which `is_meant`: those that come when
+/// they are needed among them, though they have left again when the plan ends.
+fn workers(end: &State, is_meant: impl Fn(&[String]) -> bool) -> usize {
+    let of = |group: &AgentGroup| {
+        let may_come = end.is_scaling(group).then_some(group.count);
+        let numbers = 1..=may_come.unwrap_or(end.target(group).count);
+        numbers.filter(|number| is_worker(end, &group.member(*number))).count()
+    };
+    end.settings.agents.iter().filter(|group| is_meant(&group.stages)).map(of).sum()
+}
+
+/// Returns true for agents that may be given work.
+fn is_worker(end: &State, name: &AgentName) -> bool {
+    let may_come = end.settings.group_of(name).is_some_and(|group| end.is_scaling(group));
+    match end.agents.get(name) {
+        Some(agent) => !agent.is_paused && (may_come || !agent.is_retired),
+        None => may_come && end.dismissed.get(name).is_none_or(|agent| !agent.is_paused),
+    }
 }
 
 /// Returns the work of those who can be given any, and of each stage that for each who serves it.
 fn work(forecast: &Forecast) -> (u64, BTreeMap<StageName, u64>) {
-    let agents = &forecast.end.agents;
     let mut stages: BTreeMap<StageName, u64> = BTreeMap::new();
-    let is_theirs = |name: &AgentName| agents.get(name).is_some_and(is_worker);
-    for entry in forecast.schedule.iter().filter(|entry| is_theirs(&entry.agent)) {
+    for entry in forecast.schedule.iter().filter(|entry| is_worker(&forecast.end, &entry.agent)) {
         *stages.entry(entry.stage.clone()).or_default() += entry.least_ms;
     }
     let all = stages.values().sum();
     for (stage, ms) in &mut stages {
-        let serving = agents.values().filter(|a| is_worker(a) && a.stages.contains(stage));
-        *ms = ms.div_ceil(serving.count().max(1) as u64);
+        let serves = |stages: &[String]| stages.iter().any(|name| name == stage.as_str());
+        *ms = ms.div_ceil(workers(&forecast.end, serves).max(1) as u64);
     }
     (all, stages)
 }

@@ -153,7 +153,11 @@ pub fn outlook(state: &State, at: Time) -> Outlook {
 #[must_use]
 pub fn attempts_max(state: &State, workers: Workers) -> usize {
     let agents = match workers {
-        Workers::Agents => state.agents.len(),
+        Workers::Agents => {
+            let groups = state.settings.agents.iter().filter(|group| state.is_scaling(group));
+            let may_come = groups.map(|group| group.count as usize).sum::<usize>();
+            state.agents.len().max(may_come)
+        }
         Workers::Alike(count) => count as usize,
     };
     ATTEMPTS_MAX.min(LOOKS_MAX / agents.max(1)).max(agents)
@@ -227,6 +231,7 @@ fn group(name: &str, stages: Vec<String>, count: u32) -> AgentGroup {
         name: name.to_owned(),
         stages,
         count,
+        scale_min: None,
         command: AgentCommand::Task,
         completion: Completion::Exit,
         env: BTreeMap::new(),
@@ -273,7 +278,7 @@ fn one_more(settings: &Settings, place: usize) -> Settings {
     changed.hash = format!("plan, one more {}", group.name);
     group.capabilities.push(group.name.clone());
     group.name.push_str(ONE_MORE);
-    group.count = 1;
+    (group.count, group.scale_min) = (1, None);
     changed.agents.push(group);
     changed.scheduler.command.clear();
     changed

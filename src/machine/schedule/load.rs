@@ -1,12 +1,15 @@
 //! What runs, as far as it keeps other work from starting beside it.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use super::demand::{self, Demand};
 use super::paths::Paths;
+use super::pool::has_agent;
 use crate::machine::amount::{self, Amounts};
 use crate::machine::gate;
-use crate::machine::id::{StageName, TaskId};
+use crate::machine::id::{AttemptId, StageName, TaskId};
+use crate::machine::landing;
 use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
@@ -95,6 +98,12 @@ impl<'a> Load<'a> {
     /// Looks at what runs. Cost: live attempts.
     #[must_use]
     pub fn of(state: &'a State) -> Self {
+        Self::without(state, &BTreeSet::new())
+    }
+
+    /// Looks at what runs, as though these attempts had ended.
+    #[must_use]
+    pub fn without(state: &'a State, ended: &BTreeSet<&AttemptId>) -> Self {
         let mut load = Self {
             state,
             taken: Amounts::new(),
@@ -103,7 +112,8 @@ impl<'a> Load<'a> {
             alone: None,
             running: Vec::new(),
         };
-        for attempt in state.attempts.values().filter(|attempt| attempt.is_work()) {
+        let live = state.attempts.values().filter(|attempt| attempt.is_work());
+        for attempt in live.filter(|attempt| !ended.contains(&attempt.id)) {
             if let (Some(id), Some(stage)) = (&attempt.task, attempt.stage()) {
                 load.start(id, stage, &attempt.demand);
             }
@@ -211,10 +221,17 @@ fn unlanded(state: &State) -> Paths<'_> {
 /// Returns true when the task goes on by itself until it has landed.
 fn is_on_its_way(state: &State, task: &Task) -> bool {
     match &task.phase {
-        TaskPhase::Ready { .. } => state.is_open(task) && task.unserved.is_none(),
+        TaskPhase::Ready { stage } => {
+            let demand = Demand::of(&state.settings, task, stage);
+            let is_possible = Obstacle::beyond(&state.settings, &demand).is_none();
+            state.is_open(task) && is_possible && has_agent(state, stage, &demand)
+        }
         TaskPhase::Working { .. } => true,
         TaskPhase::Landing { .. } => {
-            !task.is_held && task.approval.is_none() && gate::may_act(state, &task.id)
+            !task.is_held
+                && task.approval.is_none()
+                && gate::may_act(state, &task.id)
+                && !landing::is_shut(state)
         }
         TaskPhase::Waiting
         | TaskPhase::Blocked(_)

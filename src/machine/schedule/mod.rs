@@ -1,5 +1,6 @@
 //! Who gets what: a pure pick from the ready tasks. A new mode is one file and one arm here.
 
+mod ahead;
 pub mod demand;
 pub mod load;
 mod parallel;
@@ -10,11 +11,15 @@ pub mod queues;
 pub mod rank;
 mod sequential;
 
+use super::agent::Agent;
 use super::id::{AgentName, StageName, TaskId};
 use super::mode::Orchestration;
 use super::state::State;
 
+pub use ahead::{Ahead, ahead};
 pub use parallel::AGEING;
+use pool::Pool;
+
 pub use pool::can_serve;
 
 /// A task's stage for an agent.
@@ -37,8 +42,15 @@ pub struct Picked {
 /// Picks at most `room` assignments.
 #[must_use]
 pub fn pick(state: &State, room: usize) -> Picked {
+    pick_with(state, &[], room)
+}
+
+/// Picks as if `added` were there as well, free.
+#[must_use]
+pub fn pick_with(state: &State, added: &[Agent], room: usize) -> Picked {
+    let pool = Pool::of(state, added);
     match state.orchestration {
-        Orchestration::Sequential => sequential::pick(state, room),
-        Orchestration::Parallel | Orchestration::Hybrid => parallel::pick(state, room),
+        Orchestration::Sequential => sequential::pick(state, &pool, room),
+        Orchestration::Parallel | Orchestration::Hybrid => parallel::pick(state, pool, room),
     }
 }

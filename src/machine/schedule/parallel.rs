@@ -24,28 +24,39 @@ use crate::machine::state::State;
 /// attempts of others may fall on the same numbers for ever.
 pub const AGEING: u64 = 8;
 
-pub(super) fn pick(state: &State, room: usize) -> Picked {
-    let pool = Pool::of(state);
+pub(super) fn pick<'a>(state: &'a State, pool: Pool<'a>, room: usize) -> Picked {
     if pool.is_empty() {
         return Picked::default();
     }
-    let mut round = Round {
-        state,
-        room,
-        due: pool.due(AGEING),
-        pool,
-        load: Load::of(state),
-        assigned: BTreeSet::new(),
-        fruitless: BTreeSet::new(),
-        is_closed: false,
-        picked: Picked::default(),
-    };
-    for stage in state.settings.stages.iter().rev().map(Stage::id) {
-        if let Some(queues) = state.index.ready.get(&stage) {
-            round.serve(&stage, queues);
-        }
-    }
+    let mut round = Round::of(state, room, Load::of(state));
+    round.due = pool.due(AGEING);
+    round.pool = pool;
+    round.serve_from(0);
     round.picked
+}
+
+/// Picks for one agent after another as though it were free, beside `load` and what was picked before.
+pub(super) struct Guesses<'a>(Round<'a>);
+
+impl<'a> Guesses<'a> {
+    pub(super) fn of(state: &'a State, load: Load<'a>) -> Self {
+        let mut round = Round::of(state, usize::MAX, load);
+        round.is_guess = true;
+        Self(round)
+    }
+
+    /// Returns what the agent gets, when its attempt has ended, of the stages from the given place on.
+    pub(super) fn pick(&mut self, agent: &'a Agent, place: usize) -> Option<&Assignment> {
+        let round = &mut self.0;
+        let is_due = (agent.completed + agent.failed + 1) % AGEING == AGEING - 1;
+        round.due = if is_due { vec![agent] } else { Vec::new() };
+        round.pool = Pool::only(round.state, agent);
+        round.is_closed = false;
+        round.fruitless.clear();
+        let before = round.picked.assignments.len();
+        round.serve_from(place);
+        round.picked.assignments.get(before)
+    }
 }
 
 struct Round<'a> {
@@ -60,10 +71,37 @@ struct Round<'a> {
     fruitless: BTreeSet<usize>,
     /// One that must be alone comes next: nothing starts before it.
     is_closed: bool,
+    /// What cannot start keeps nothing from others: by then it may have started.
+    is_guess: bool,
     picked: Picked,
 }
 
 impl<'a> Round<'a> {
+    fn of(state: &'a State, room: usize, load: Load<'a>) -> Self {
+        Self {
+            state,
+            room,
+            pool: Pool::empty(state),
+            load,
+            assigned: BTreeSet::new(),
+            due: Vec::new(),
+            fruitless: BTreeSet::new(),
+            is_closed: false,
+            is_guess: false,
+            picked: Picked::default(),
+        }
+    }
+
+    /// Serves the stages from the given place on, the one furthest along first.
+    fn serve_from(&mut self, place: usize) {
+        let stages = self.state.settings.stages.get(place..).unwrap_or_default();
+        for stage in stages.iter().rev().map(Stage::id) {
+            if let Some(queues) = self.state.index.ready.get(&stage) {
+                self.serve(&stage, queues);
+            }
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.is_closed || self.picked.assignments.len() >= self.room
     }
@@ -105,7 +143,8 @@ impl<'a> Round<'a> {
                 true
             }
             Some(obstacle) => {
-                if obstacle.is_passing() && has_worker(self.state, stage, demand) {
+                if !self.is_guess && obstacle.is_passing() && has_worker(self.state, stage, demand)
+                {
                     self.load.keep(id, demand, &obstacle);
                     self.is_closed |= matches!(obstacle, Obstacle::NotAlone(_));
                 }

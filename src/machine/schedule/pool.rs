@@ -1,12 +1,13 @@
 //! The agents that may get an attempt now, and which of them is best for a task.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::demand::Demand;
 use crate::machine::agent::Agent;
 use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
 use crate::machine::overlap;
+use crate::machine::scale;
 use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
 use crate::machine::task::Task;
@@ -15,15 +16,27 @@ use crate::machine::task::Task;
 #[derive(Debug)]
 pub struct Pool<'a> {
     state: &'a State,
-    free: BTreeSet<&'a AgentName>,
+    free: BTreeMap<&'a AgentName, &'a Agent>,
 }
 
 impl<'a> Pool<'a> {
-    /// Looks at who is free. Cost: agents.
+    /// Looks at who is free; `added` are taken for it. Cost: agents.
     #[must_use]
-    pub fn of(state: &'a State) -> Self {
-        let free = state.agents.values().filter(|agent| agent.is_free()).map(|agent| &agent.name);
-        Self { state, free: free.collect() }
+    pub fn of(state: &'a State, added: &'a [Agent]) -> Self {
+        let free = state.agents.values().filter(|agent| agent.is_free()).chain(added);
+        Self { state, free: free.map(|agent| (&agent.name, agent)).collect() }
+    }
+
+    /// Knows of no agent.
+    #[must_use]
+    pub fn empty(state: &'a State) -> Self {
+        Self { state, free: BTreeMap::new() }
+    }
+
+    /// Takes one agent for the only one there is, and for free.
+    #[must_use]
+    pub fn only(state: &'a State, agent: &'a Agent) -> Self {
+        Self { state, free: [(&agent.name, agent)].into() }
     }
 
     /// Returns true when nobody is free.
@@ -39,7 +52,7 @@ impl<'a> Pool<'a> {
     }
 
     fn agents(&self) -> impl Iterator<Item = &'a Agent> {
-        self.free.iter().map(|name| &self.state.agents[*name])
+        self.free.values().copied()
     }
 
     /// Returns the best free agent for a task's stage, among those that serve it and have what it
@@ -85,7 +98,7 @@ impl<'a> Pool<'a> {
     /// Returns true while the agent has not been taken.
     #[must_use]
     pub fn has(&self, agent: &Agent) -> bool {
-        self.free.contains(&agent.name)
+        self.free.contains_key(&agent.name)
     }
 
     /// Takes an agent out.
@@ -144,11 +157,13 @@ pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand
     tier >= demand.tier_min && can_serve(state, agent, stage, &demand.needs)
 }
 
-/// Returns true when an agent is there for it that is neither paused nor about to leave.
+/// Returns true when an agent is there for it that is neither paused nor about to leave, or comes
+/// when it is needed.
 #[must_use]
 pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let mut there = state.agents.values().filter(|agent| agent.may_work());
     there.any(|agent| may_take(state, agent, stage, demand))
+        || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
 }
 
 /// Returns true when such an agent is there that does not cool down either.
@@ -157,28 +172,35 @@ pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let there = state.agents.values().filter(|agent| agent.may_work());
     let mut there = there.filter(|agent| agent.breaker.until.is_none());
     there.any(|agent| may_take(state, agent, stage, demand))
+        || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
 }
 
 /// Returns what an agent would have to have that none has, or why those that have it cannot start, in
-/// words; `None`: one has it all, busy or not.
+/// words; `None`: one has it all, busy or not, or comes when it is needed.
 #[must_use]
 pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<String> {
     let serving =
         state.agents.values().filter(|agent| !agent.is_retired && agent.stages.contains(stage));
-    let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
-    if able.clone().any(|agent| agent.unusable.is_none()) {
-        return None;
-    }
-    if let Some((agent, why)) = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?))) {
-        return Some(format!("agent `{}` cannot start: {why}", agent.name));
-    }
-    if serving.clone().next().is_none() {
-        return Some(format!("no agent serves stage `{stage}`"));
-    }
-    let has = |need: &String| {
-        let need = std::slice::from_ref(need);
-        serving.clone().any(|agent| can_serve(state, agent, stage, need))
+    let has_all = |needs: &[String]| {
+        serving.clone().any(|agent| can_serve(state, agent, stage, needs))
+            || scale::may_bring(state, stage, needs, 0)
     };
+    if has_all(needs) {
+        let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
+        let comes = scale::may_bring(state, stage, needs, 0);
+        if comes || able.clone().any(|agent| agent.unusable.is_none()) {
+            return None;
+        }
+        let first = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?)));
+        return first.map(|(agent, why)| format!("agent `{}` cannot start: {why}", agent.name));
+    }
+    if !has_all(&[]) {
+        let mut groups = state.settings.agents.iter();
+        let dismissed = groups.find(|group| group.can_serve(stage.as_str(), needs));
+        let how = dismissed.map(|group| format!(": pipeline agent scale {} 1", group.name));
+        return Some(format!("no agent serves stage `{stage}`{}", how.unwrap_or_default()));
+    }
+    let has = |need: &String| has_all(std::slice::from_ref(need));
     Some(match needs.iter().find(|need| !has(need)) {
         Some(need) => format!("no agent of stage `{stage}` has `{need}`"),
         None => format!("no agent of stage `{stage}` has all of `{}`", needs.join("`, `")),

@@ -11,7 +11,7 @@ use crate::machine::settings::Stage;
 use crate::machine::state::State;
 use crate::machine::task::{Task, TaskPhase};
 
-pub(super) fn pick(state: &State, room: usize) -> Picked {
+pub(super) fn pick(state: &State, pool: &Pool<'_>, room: usize) -> Picked {
     let mut picked = Picked::default();
     let current = state.current.as_ref().filter(|id| is_going_on(state, id));
     let Some(current) = current else {
@@ -28,7 +28,7 @@ pub(super) fn pick(state: &State, room: usize) -> Picked {
         && state.tasks[current].backoff_until.is_none()
         && let demand = Demand::of(&state.settings, &state.tasks[current], stage)
         && Load::of(state).obstacle(current, stage, &demand).is_none()
-        && let Some(agent) = Pool::of(state).best(&state.tasks[current], stage, &demand)
+        && let Some(agent) = pool.best(&state.tasks[current], stage, &demand)
     {
         let (task, stage, agent) = (current.clone(), stage.clone(), agent.name.clone());
         picked.assignments.push(Assignment { task, stage, agent });

@@ -11,6 +11,7 @@ use crate::machine::Change;
 use crate::machine::attempt::{Attempt, Exit, Outcome, Tries};
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
+use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
@@ -151,6 +152,9 @@ kinds! {
     }
     "agent_pause_set" { name: AgentName, is_paused: bool } => {
         Change::Project(ProjectChange::AgentPauseSet { name, is_paused })
+    }
+    "agents_scaled" { group: String, target: Target, why: String, at: Time } => {
+        Change::Project(ProjectChange::AgentsScaled { group, target, why, at })
     }
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })

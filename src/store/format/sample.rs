@@ -8,6 +8,7 @@ use crate::machine::attempt::{
 };
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
+use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
@@ -66,6 +67,7 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         name: name.into(),
         stages: strings(&[name]),
         count,
+        scale_min: (count > 1).then_some(1),
         command,
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
@@ -332,6 +334,7 @@ fn project_changes() -> Vec<Change> {
         breaker_set(),
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
+        scaled(),
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
         ProjectChange::CurrentTaskSet { id: None },
@@ -377,6 +380,16 @@ pub(super) fn proposals() -> impl Iterator<Item = Proposal> {
         ],
         until: Some(at(9)),
     })
+}
+
+/// One of two stays.
+pub(super) fn scaled() -> ProjectChange {
+    ProjectChange::AgentsScaled {
+        group: "implementation".into(),
+        target: Target { count: 1, is_by_hand: true },
+        why: "by hand".into(),
+        at: at(6),
+    }
 }
 
 fn task_changes() -> Vec<TaskChange> {

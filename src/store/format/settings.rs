@@ -29,7 +29,7 @@ mirror! { struct Scheduler {
     resources: BTreeMap<String, u64>,
     load_limit: f64,
     escalate_after: u32,
-} optional { command: Vec<String> } }
+} optional { command: Vec<String>, prefetch: Option<f64> } }
 
 mirror! { words Policy { CriticalPath, Priority, Fifo, Shortest } }
 
@@ -100,7 +100,7 @@ mirror! { struct AgentGroup {
     capabilities: Vec<String>,
     tier: u32,
     complexity: Vec<String>,
-} }
+} optional { scale_min: Option<u32> } }
 
 mirror! { enum AgentCommand {
     Argv(words: Vec<String>),

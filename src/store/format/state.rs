@@ -11,6 +11,7 @@ use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::attempt::Attempt;
 use crate::machine::breaker::Breaker;
+use crate::machine::crew::Target;
 use crate::machine::estimate::Learned;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
@@ -85,6 +86,8 @@ mirror! {
         pinned: Vec<Arc<Settings>>,
         weighing: Weighing,
         proposal: Proposal,
+        targets: BTreeMap<String, Target>,
+        dismissed: BTreeMap<AgentName, Agent>,
     }
     derived { index }
 }
@@ -158,8 +161,15 @@ mirror! {
         busy_ms: u64,
         idle_since: Time,
     }
-    optional { last_task: Option<TaskId>, breaker: Breaker, unusable: Option<String> }
+    optional {
+        last_task: Option<TaskId>,
+        breaker: Breaker,
+        spare: Option<u32>,
+        unusable: Option<String>,
+    }
 }
+
+mirror! { struct Target { count: u32, is_by_hand: bool } }
 
 mirror! { struct Breaker {
     failures: u32,

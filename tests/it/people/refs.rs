@@ -182,7 +182,7 @@ fn collecting_garbage_under_an_agent_and_a_landing_costs_nothing() {
     collect(&project);
     project.release("hold.check");
     project.until("the other task", || project.runs().iter().any(|id| id == "B.impl.1"));
-    project.write(".pipeline/worktrees/implementation/0/half.txt", "half done\n");
+    project.write(".pipeline/worktrees/implementation/1/half.txt", "half done\n");
     collect(&project);
     project.release("hold.implementation");
     assert_ends_landed(&project, &mut monitor, TWO);

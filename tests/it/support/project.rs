@@ -145,8 +145,13 @@ impl Project {
     }
 
     /// Runs git in the project; what it said on standard output, trimmed.
+    ///
+    /// While a worktree is being made, git reads a file of it that is still empty; a person types it
+    /// again.
     pub(crate) fn git(&self, args: &[&str]) -> String {
-        let done = run(self.cleaned("git", &self.root).args(args));
+        let is_half_made = |done: &Done| done.err.contains("/commondir: Success");
+        let try_it = || Some(self.try_git(args)).filter(|done| !is_half_made(done));
+        let done = until("worktrees to be made", String::new, try_it);
         assert_eq!(done.code, Some(0), "git {args:?}: {}{}", done.out, done.err);
         done.out.trim_end().to_owned()
     }

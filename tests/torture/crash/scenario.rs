@@ -14,6 +14,11 @@ if grep -q 'Merge to finish' "$PIPELINE_TASK_FILE"; then
 fi
 case "$PIPELINE_TASK_ID" in
 FAILS) [ -e "$E2E_DIR/failed" ] || { touch "$E2E_DIR/failed"; exit 3; } ;;
+AHEAD-1)
+    # The worktree of the next one is made meanwhile, unless there is none to come.
+    n=0
+    until [ -e ../1/a.txt ] || [ $n = 100 ]; do sleep 0.02; n=$((n + 1)); done
+    ;;
 TWO-*)
     touch "$E2E_DIR/begun-$PIPELINE_TASK_ID"
     until [ -e "$E2E_DIR/begun-TWO-1" ] && [ -e "$E2E_DIR/begun-TWO-2" ]; do sleep 0.02; done
@@ -101,6 +106,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: base_followed,
         ..PLAIN
     },
+    Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
         name: "cancel",
@@ -116,6 +122,23 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         begin: draining,
         landed: &["A", "B"],
         check: is_sequential,
+        ..PLAIN
+    },
+    Scenario {
+        name: "growing",
+        prepare: growing,
+        landed: &["A", "B", "C"],
+        check: has_grown,
+        ..PLAIN
+    },
+    Scenario {
+        name: "scale",
+        prepare: scaled,
+        begin: running,
+        args: SCALE,
+        again: scale_again,
+        landed: &["A", "B"],
+        check: |project| assert_eq!(target(project), 1),
         ..PLAIN
     },
     Scenario {
@@ -162,6 +185,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
 const BODY_BYTES: usize = 240 * 1024;
@@ -286,6 +310,14 @@ fn conflict(project: &Project) {
     add(project, "TWO-2", "implementation");
 }
 
+/// Two tasks that one agent works on one after the other: the worktree of the second is made ready
+/// beside the first.
+fn ahead(project: &Project) {
+    pilot(project);
+    add(project, "AHEAD-1", "implementation");
+    add(project, "AHEAD-2", "implementation");
+}
+
 fn retry(project: &Project) {
     pilot(project);
     add(project, "FAILS", "implementation");
@@ -319,6 +351,42 @@ fn draining(project: &Project) {
     });
     switch.kill();
     project.release("hold");
+}
+
+/// Three tasks for a group that has nobody yet.
+fn growing(project: &Project) {
+    pilot(project);
+    let text = settings(PILOT, 1).replace("count = 1", "scale = { min = 0, max = 3 }");
+    project.write("pipeline.toml", &text);
+    project.commit("Scaling");
+    ["A", "B", "C"].iter().for_each(|id| add(project, id, "architect"));
+}
+
+fn has_grown(project: &Project) {
+    let is_grown = |entry: &serde_json::Value| {
+        entry["kind"] == "agents_scaled" && entry["group"] == "architect" && entry["count"] == 3
+    };
+    assert!(project.log().iter().any(is_grown), "{}", project.story());
+}
+
+/// Two agents where the settings say one, each with a task.
+fn scaled(project: &Project) {
+    pilot(project);
+    project.ok(&["agent", "scale", "implementation", "2"]);
+    ["A", "B"].iter().for_each(|id| add(project, id, "implementation"));
+}
+
+fn scale_again(project: &Project) {
+    project.ok(SCALE);
+}
+
+/// Agents that the implementation's group is to have.
+fn target(project: &Project) -> u64 {
+    let list = project.ok(&["agent", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("agents are JSON");
+    let mut groups = list["groups"].as_array().expect("a list").iter();
+    let group = groups.find(|group| group["name"] == "implementation").expect("it is there");
+    group["target"].as_u64().expect("a number")
 }
 
 fn is_sequential(project: &Project) {

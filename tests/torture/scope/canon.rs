@@ -39,7 +39,8 @@ fn write_state(to: &mut impl Write, state: &State) -> fmt::Result {
         write!(to, "{stand:?}{work:?}{rest:?}")?;
     }
     for agent in state.agents.values() {
-        let stand = (agent.is_paused, &agent.attempt, agent.slot, agent.completed);
+        let slots = (agent.slot, agent.spare);
+        let stand = (agent.is_paused, &agent.attempt, slots, agent.completed);
         write!(to, "{stand:?}")?;
     }
     for attempt in state.attempts.values() {

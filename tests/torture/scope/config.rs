@@ -149,6 +149,7 @@ pub fn settings() -> Settings {
         name: name.into(),
         stages: stages.iter().map(|stage| stage.name.clone()).collect(),
         count: 1,
+        scale_min: None,
         command: AgentCommand::Shell("true".into()),
         completion: Completion::Exit,
         env: BTreeMap::new(),

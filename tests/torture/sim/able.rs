@@ -1,21 +1,71 @@
-//! Who may take what, judged apart from the scheduler.
+//! Who may take what, and how many there may be, judged apart from the scheduler.
 
 use pipeline::machine::State;
 use pipeline::machine::agent::Agent;
-use pipeline::machine::id::StageName;
+use pipeline::machine::id::{AgentName, StageName};
 use pipeline::machine::schedule::can_serve;
+use pipeline::machine::settings::AgentGroup;
 use pipeline::machine::task::Task;
+use pipeline::machine::time::Time;
 
 /// Returns true when the agent may take the task's present stage: it serves it, has what is needed,
 /// and as many tiers stand below it as the task's failures ask for, where there are so many.
 pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) -> bool {
-    let tier = |agent: &Agent| state.settings.agents[agent.group].tier;
-    let serves =
-        |agent: &&Agent| !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
-    let mut tiers: Vec<u32> = state.agents.values().filter(serves).map(tier).collect();
+    let tier = state.settings.agents[agent.group].tier;
+    let serves = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
+    let groups = state.settings.agents.iter().filter(serves);
+    let mut tiers: Vec<u32> = groups.map(|group| group.tier).collect();
     tiers.sort_unstable();
     tiers.dedup();
     let steps = task.tally.stage_failures / state.settings.scheduler.escalate_after;
     let least = tiers.get(steps as usize).or(tiers.last()).copied();
-    serves(&agent) && Some(tier(agent)) >= least
+    let is_able = !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
+    is_able && Some(tier) >= least
+}
+
+/// Returns true when a person said how many agents the group has.
+fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
+    state.targets.get(&group.name).is_some_and(|target| target.is_by_hand)
+}
+
+/// Returns the agents that are not there, and come when the queues ask for them; not those who left
+/// paused or to cool down.
+pub fn may_come(state: &State) -> Vec<Agent> {
+    let mut found = Vec::new();
+    for (place, group) in state.settings.agents.iter().enumerate() {
+        if group.scale_min.is_none() || is_by_hand(state, group) {
+            continue;
+        }
+        let absent = group.names().filter(|name| !state.agents.contains_key(name));
+        let is_free =
+            |name: &AgentName| state.dismissed.get(name).is_none_or(|agent| agent.is_free());
+        found.extend(absent.filter(is_free).map(|name| Agent {
+            group: place,
+            stages: group.stages.iter().map(StageName::new).collect(),
+            capabilities: group.capabilities.clone(),
+            ..Agent::new(name, 0, Time::default())
+        }));
+    }
+    found
+}
+
+/// Asserts that each group has as many agents as it may have, those that leave after their task not
+/// counted; and with those, no more of its present names than its settings or a person allow.
+pub fn are_as_many_as_may_be(state: &State) {
+    for (place, group) in state.settings.agents.iter().enumerate() {
+        let own = state.agents.values().filter(|agent| agent.group == place && !agent.is_retired);
+        let there = own.count() as u32;
+        let least = group.scale_min.unwrap_or(group.count);
+        let bounds = least..=group.count;
+        let is_free_choice = group.scale_min.is_none() && is_by_hand(state, group);
+        assert!(
+            is_free_choice || bounds.contains(&there),
+            "{there} of {bounds:?} `{}`",
+            group.name
+        );
+        if group.scale_min.is_some() {
+            let named = group.names().filter(|name| state.agents.contains_key(name)).count();
+            assert!(named as u32 <= group.count, "{named} agents of `{}`", group.name);
+        }
+    }
 }

@@ -81,6 +81,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         name: name.into(),
         stages,
         count: count as u32,
+        scale_min: None,
         command: AgentCommand::Shell("true".into()),
         completion,
         env: BTreeMap::new(),
@@ -153,6 +154,12 @@ fn more(new: &mut Settings, mut more: Dice) {
     new.scheduler.load_limit = if more.permille(400) { 1.0 } else { 0.0 };
     if more.permille(250) {
         new.scheduler.command = vec!["scheduler".into()];
+    }
+    for group in &mut new.agents {
+        if more.permille(350) {
+            group.count = 1 + more.below(3) as u32;
+            group.scale_min = Some(more.below(group.count as usize + 1) as u32);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The fault-free phase: everything comes to an end, or says truly what it waits for.
 
+use pipeline::machine::agent::Agent;
 use pipeline::machine::attempt::Class;
 use pipeline::machine::event::RetryTarget;
 use pipeline::machine::id::{AgentName, TaskId};
@@ -9,7 +10,7 @@ use pipeline::machine::task::{Task, TaskKind, TaskPhase};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Command, State, gate, proposal, turn};
 
-use super::able::may_take;
+use super::able::{may_come, may_take};
 use super::dice::Dice;
 use super::people;
 use super::seed::Run;
@@ -55,17 +56,19 @@ pub fn nobody_waits(state: &State, now: Time) {
     let is_sequential = state.orchestration == Orchestration::Sequential;
     let is_busy = state.has_work() || state.landing.is_some();
     let kept = together::kept(state);
+    // One that comes when it is needed is as good as one that is free.
+    let there = state.agents.values().filter(|agent| agent.is_free()).cloned();
+    let free: Vec<Agent> = there.chain(may_come(state)).collect();
     for task in state.tasks.values() {
         let TaskPhase::Ready { stage } = &task.phase else { continue };
         let may_start = !task.is_held
             && task.backoff_until.is_none()
             && gate::may_act(state, &task.id)
             && is_met(state, task);
-        let mut agents = state.agents.values().filter(|agent| agent.is_free());
         if kept.contains(&task.id) {
             continue;
         }
-        let able = agents.find(|agent| may_take(state, agent, task, stage));
+        let able = free.iter().find(|agent| may_take(state, agent, task, stage));
         let (true, Some(agent)) = (may_start, able) else { continue };
         // In sequential mode the current task has the word, while it can go on by itself.
         let current = state.current.as_ref().filter(|_| is_sequential);
@@ -75,8 +78,7 @@ pub fn nobody_waits(state: &State, now: Time) {
                 let current = &state.tasks[id];
                 // All who could take it cool down.
                 let is_cooling = matches!(&current.phase, TaskPhase::Ready { stage } if {
-                    let mut free = state.agents.values().filter(|agent| agent.is_free());
-                    !free.any(|agent| may_take(state, agent, current, stage))
+                    !free.iter().any(|agent| may_take(state, agent, current, stage))
                 });
                 current.backoff_until.is_some() || is_in_lane || is_cooling
             });
@@ -151,7 +153,13 @@ impl Run {
     /// People take back what they held up.
     fn free(&mut self, dice: &mut Dice) {
         self.ask(Command::Resume, 0, dice);
-        let agents: Vec<AgentName> = self.judge.state.agents.keys().cloned().collect();
+        let state = &self.judge.state;
+        let agents = state.agents.keys().chain(state.dismissed.keys()).cloned();
+        let groups = state.settings.agents.iter().map(|group| group.name.clone());
+        let (agents, groups): (Vec<AgentName>, Vec<String>) = (agents.collect(), groups.collect());
+        for group in groups {
+            self.ask(Command::ScaleAgents { group, to: None }, 0, dice);
+        }
         for name in agents {
             self.ask(Command::ResumeAgent { name }, 0, dice);
         }
@@ -203,10 +211,10 @@ impl Run {
                 TaskPhase::Blocked(block) => !is_freed || block.reason.contains("no stage"),
                 TaskPhase::Waiting => is_held || !is_met(state, task),
                 TaskPhase::Ready { stage } => {
-                    let may_serve = |agent: &&pipeline::machine::agent::Agent| {
-                        !agent.is_paused && may_take(state, agent, task, stage)
-                    };
-                    let has_agent = state.agents.values().any(|agent| may_serve(&agent));
+                    let may_serve =
+                        |agent: &Agent| !agent.is_paused && may_take(state, agent, task, stage);
+                    let has_agent = state.agents.values().any(may_serve)
+                        || may_come(state).iter().any(may_serve);
                     let is_stopped = !is_freed && !may_launch(state, None);
                     let is_served = has_agent && !together::is_beyond(state, task, stage);
                     is_held || !is_met(state, task) || !is_served || is_stopped

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::machine::attempt::{Attempt, AttemptKind, Class};
-use pipeline::machine::change::{AttemptChange, Change, LaneChange, TaskChange};
+use pipeline::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
+use pipeline::machine::crew::Target;
 use pipeline::machine::id::{AttemptId, StageName, TaskId};
 use pipeline::machine::lane::LandingPhase;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
@@ -12,7 +13,7 @@ use pipeline::machine::task::{Tally, TaskPhase};
 use pipeline::machine::{State, apply};
 use pipeline::store::ledger::decode;
 
-use super::able::may_take;
+use super::able::{are_as_many_as_may_be, may_take};
 use super::disk::Disk;
 use super::repo::commit_of;
 use super::together;
@@ -97,6 +98,7 @@ impl Judge {
             apply(&mut self.state, change);
         }
         assert_eq!(self.state.metrics.attempts, self.work, "I24: attempts are counted");
+        are_as_many_as_may_be(&self.state);
     }
 
     fn before(&mut self, change: &Change, world: &World) {
@@ -117,7 +119,28 @@ impl Judge {
                 self.landed += u64::from(matches!(change, LaneChange::Landed { .. }));
                 self.before_lane(change, world);
             }
+            Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
+                self.before_scaling(group, *target);
+            }
             Change::Project(_) | Change::Attempt(..) => {}
+        }
+    }
+
+    fn before_scaling(&mut self, name: &str, target: Target) {
+        let state = &self.state;
+        let group = state.settings.group(name).expect("it is there");
+        let old = state.target(group);
+        let comes = (old.count + 1..=target.count).map(|number| group.member(number));
+        let is_back = comes.into_iter().any(|name| state.dismissed.contains_key(&name));
+        self.classes.insert(
+            match (old.is_by_hand || target.is_by_hand, target.count > old.count) {
+                (false, true) => "a group grows by its queues",
+                (false, false) => "a group shrinks by its queues",
+                (true, _) => "a person says how many agents there are",
+            },
+        );
+        if is_back {
+            self.classes.insert("an agent comes back");
         }
     }
 
@@ -182,6 +205,11 @@ impl Judge {
         let Some(attempt) = self.state.attempts.get(id) else { panic!("`{id}` ends, unknown") };
         if !attempt.is_work() {
             return;
+        }
+        let agent = self.state.agents.get(&attempt.agent);
+        assert_eq!(agent.and_then(|agent| agent.attempt.as_ref()), Some(id), "its agent is gone");
+        if agent.is_some_and(|agent| agent.is_retired) {
+            self.classes.insert("an agent leaves after its task");
         }
         let place = (attempt.agent.clone(), attempt.slot);
         let slot = world.slots.get(&place);

@@ -2,7 +2,7 @@
 //! and ended as `monitor::run` does it.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::forecast::trial;
-use pipeline::machine::id::{AgentName, AttemptId};
+use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::mode::{Isolation, Rollout};
+use pipeline::machine::schedule::ahead;
 use pipeline::machine::time::Time;
 use pipeline::machine::{Change, Command, Effect, EventBody, Observation, State};
 use pipeline::monitor::cycle::{Cycle, World as Port};
@@ -21,8 +22,9 @@ use pipeline::sys::clock::Clock;
 use super::dice::Dice;
 use super::disk::Disk;
 use super::propose;
+use super::repo::{Commit, commit_of};
 use super::work::{What, of_effect};
-use super::world::{Order, Probe, Report, World};
+use super::world::{Order, Place, Probe, Report, World};
 
 /// Longest that a monitor goes without a look of its own, in milliseconds.
 const POLL_MS: u64 = 30_000;
@@ -54,6 +56,7 @@ impl Clock for SteadyClock {
 #[derive(Debug)]
 enum Asked {
     Git(What),
+    Ahead(BTreeMap<Place, Commit>),
     Start(Box<Order>),
     Find(AttemptId, AgentName, AttemptPhase),
     Stop(AttemptId, AgentName),
@@ -123,6 +126,24 @@ impl Port for Door {
     }
 
     fn heed(&mut self, _: &State) {}
+
+    fn look_ahead(&mut self, state: &State) {
+        let has_git = state.settings.project.isolation == Isolation::Worktree;
+        let mut wanted: BTreeMap<Place, Commit> = BTreeMap::new();
+        let found = ahead(state);
+        assert!(found.len() as f64 <= state.settings.prefetch() * state.agents.len() as f64);
+        let tasks: BTreeSet<&TaskId> = found.iter().map(|ahead| &ahead.task).collect();
+        assert_eq!(tasks.len(), found.len(), "a task is prepared for twice");
+        for ahead in &found {
+            assert!(has_git && state.rollout != Rollout::Shadow, "I27: {ahead:?}");
+            let is_there = |it: &Attempt| it.agent == ahead.agent && it.slot == ahead.slot;
+            let user = state.attempts.values().find(|attempt| is_there(attempt));
+            assert!(user.is_none(), "I9: {ahead:?} while {user:?} has the worktree");
+            let place = (ahead.agent.clone(), ahead.slot);
+            assert!(wanted.insert(place, commit_of(&ahead.at)).is_none(), "twice: {ahead:?}");
+        }
+        self.asked.push(Asked::Ahead(wanted));
+    }
 
     fn warn(&mut self, _: &str) {}
 
@@ -362,6 +383,7 @@ impl Monitor {
         for asked in std::mem::take(&mut self.cycle.world.asked) {
             match asked {
                 Asked::Git(what) => world.begin(self.number, what, dice),
+                Asked::Ahead(wanted) => world.want(self.number, wanted, dice),
                 Asked::Start(order) => world.order(self.number, *order),
                 Asked::Find(id, agent, phase) => self.find_again(&id, &agent, phase, world, dice),
                 Asked::Stop(id, agent) => world.stop(self.number, &id, &agent),

@@ -18,6 +18,11 @@ const TASKS_MAX: usize = 30;
 
 /// Draws a command that fits the state, or does not.
 pub fn command(state: &State, dice: &mut Dice) -> Command {
+    // Drawn apart, so that old seeds draw the rest as ever.
+    let mut more = Dice(dice.0 ^ 0x5ca1e);
+    if more.permille(60) {
+        return scale(state, &mut more);
+    }
     match dice.below(40) {
         0..=7 => add(state, dice),
         8..=11 => edit(state, dice),
@@ -57,6 +62,12 @@ pub fn command(state: &State, dice: &mut Dice) -> Command {
 fn agent(state: &State, dice: &mut Dice) -> AgentName {
     let agents: Vec<AgentName> = state.agents.keys().cloned().collect();
     dice.pick(&agents).unwrap_or_else(|| AgentName::new("nobody"))
+}
+
+fn scale(state: &State, dice: &mut Dice) -> Command {
+    let groups: Vec<String> = state.settings.agents.iter().map(|it| it.name.clone()).collect();
+    let group = dice.pick(&groups).unwrap_or_else(|| "nobody".into());
+    Command::ScaleAgents { group, to: dice.permille(650).then(|| dice.below(4) as u32) }
 }
 
 fn switch(dice: &mut Dice) -> Command {

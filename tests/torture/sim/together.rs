@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline::machine::State;
+use pipeline::machine::agent::Agent;
 use pipeline::machine::amount;
 use pipeline::machine::attempt::Attempt;
 use pipeline::machine::gate;
@@ -12,7 +13,7 @@ use pipeline::machine::mode::{Isolation, Orchestration};
 use pipeline::machine::overlap::any_overlap;
 use pipeline::machine::task::{Task, TaskPhase};
 
-use super::able::may_take;
+use super::able::{may_come, may_take};
 
 fn is_changing(state: &State, stage: &StageName) -> bool {
     let is_bare = state.settings.project.isolation == Isolation::None;
@@ -95,8 +96,17 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
 /// Returns true when a task has changed one of the paths, and nobody need do anything for it to land.
 fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
     let is_going_on = match &task.phase {
-        TaskPhase::Ready { .. } => state.index.is_unblocked(&task.id) && task.unserved.is_none(),
-        TaskPhase::Landing { .. } => task.approval.is_none(),
+        TaskPhase::Ready { stage } => {
+            let can_run = !is_beyond(state, task, stage) && has_agent(state, task, stage);
+            state.index.is_unblocked(&task.id) && can_run
+        }
+        TaskPhase::Landing { .. } => {
+            let base = &state.base;
+            let is_red =
+                base.red.is_some() && base.red.as_ref().map(|(at, _)| at) == base.landed.as_ref();
+            let is_shut = base.conflict.is_some() || (is_red && !state.monitor.allows_red_base);
+            task.approval.is_none() && !is_shut
+        }
         TaskPhase::Working { .. } => true,
         _ => false,
     };
@@ -111,7 +121,8 @@ fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
     let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
-    there.any(|agent| may_take(state, agent, task, stage))
+    let takes = |agent: &Agent| may_take(state, agent, task, stage);
+    there.any(takes) || may_come(state).iter().any(takes)
 }
 
 /// Asserts that an attempt may start beside what runs, and says what it takes.

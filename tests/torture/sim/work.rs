@@ -3,6 +3,8 @@
 //!
 //! The steps are those of `monitor::prepare`, `monitor::work` and `monitor::lane`.
 
+use std::collections::BTreeMap;
+
 use pipeline::machine::attempt::Attempt;
 use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
@@ -31,6 +33,11 @@ pub enum What {
         resume: Option<Commit>,
         /// Landing commits that a new task branch must hold.
         owed: Vec<Commit>,
+    },
+    /// Makes a worktree ready ahead; nothing is told of it.
+    Ahead {
+        place: Place,
+        at: Commit,
     },
     Save {
         attempt: AttemptId,
@@ -204,10 +211,16 @@ impl Job {
         matches!(self.what, What::Look | What::Try(_))
     }
 
+    fn is_ahead(&self) -> bool {
+        matches!(self.what, What::Ahead { .. })
+    }
+
     /// Returns the worktree or the refs it works on: one git at a time may write there.
     fn place(&self) -> Option<&Place> {
         match &self.what {
-            What::Prepare { place, .. } | What::Save { place, .. } => Some(place),
+            What::Prepare { place, .. } | What::Save { place, .. } | What::Ahead { place, .. } => {
+                Some(place)
+            }
             What::Advance { .. }
             | What::TakeBase { .. }
             | What::Merge { .. }
@@ -241,7 +254,9 @@ impl Job {
                 }
                 other => unreachable!("{other:?} is no answer of it"),
             },
-            What::Look | What::Try(_) => unreachable!("nothing is told of it"),
+            What::Look | What::Try(_) | What::Ahead { .. } => {
+                unreachable!("nothing is told of it")
+            }
             What::Follow { to, behind, .. } => {
                 let (to, behind) = (oid(*to), *behind);
                 Observation::FollowRefused { to, why, behind, is_passing: true }
@@ -280,6 +295,9 @@ fn lane_fault() -> Observation {
 impl World {
     /// Begins a piece of work for a monitor.
     pub fn begin(&mut self, monitor: u32, what: What, dice: &mut Dice) {
+        if let What::Prepare { place, .. } = &what {
+            self.withdraw(place, dice);
+        }
         let (fault, hang) = (self.mix.fault, self.mix.hang);
         if let What::Propose(answer) = &what {
             self.marks.hit(propose::mark(answer));
@@ -300,12 +318,57 @@ impl World {
         self.jobs.push(Job { monitor, what, step: 0, fate, found: None });
     }
 
+    /// Has worktrees made ready ahead, one after another, as `monitor::ahead`; what is not wanted any
+    /// more is not begun.
+    pub fn want(&mut self, monitor: u32, wanted: BTreeMap<Place, Commit>, dice: &mut Dice) {
+        self.jobs.retain(|job| !(job.is_ahead() && job.step == 0));
+        let is_busy = self.jobs.iter().any(Job::is_ahead);
+        let wanted: Vec<(Place, Commit)> = wanted.into_iter().collect();
+        let Some((place, at)) = dice.pick(&wanted).filter(|_| !is_busy && dice.permille(500))
+        else {
+            return;
+        };
+        if self.ready.get(&place) != Some(&at) {
+            self.ready.remove(&place);
+            self.begin(monitor, What::Ahead { place, at }, dice);
+        }
+    }
+
+    /// One step of making a worktree ready ahead.
+    fn make_ahead(&mut self, mut job: Job, place: Place, at: Commit) {
+        job.step += 1;
+        if job.step == 1 {
+            self.assert_quiet(&place, "made ready ahead");
+            return self.jobs.push(job);
+        }
+        self.make_slot(&place, Some(at));
+        if job.fate == Fate::Done {
+            self.ready.insert(place, at);
+        }
+    }
+
+    /// An attempt gets a place: what is made ready there is not begun, or ended half-way.
+    fn withdraw(&mut self, place: &Place, dice: &mut Dice) {
+        let is_there = |job: &mut Job| job.is_ahead() && job.place() == Some(place);
+        let ended: Vec<Job> = self.jobs.extract_if(.., is_there).collect();
+        for job in ended.iter().filter(|job| job.step == 1) {
+            self.marks.hit("a worktree that is made ready ahead is wanted now");
+            if dice.permille(500) {
+                self.kill_half(job);
+            }
+        }
+    }
+
     /// One step of one piece of work; returns false when none can go on.
     pub fn job_step(&mut self, dice: &mut Dice) -> bool {
         if !self.orphans.is_empty() && dice.permille(500) {
             let place = dice.below(self.orphans.len());
             let mut orphan = self.orphans.swap_remove(place);
-            let _ = self.advance(&mut orphan, dice);
+            if let What::Ahead { place, at } = orphan.what {
+                self.make_slot(&place, Some(at));
+            } else {
+                let _ = self.advance(&mut orphan, dice);
+            }
             return true;
         }
         let is_shut = |job: &Job| {
@@ -320,9 +383,13 @@ impl World {
         let Some(at) = dice.pick(&able) else { return !self.orphans.is_empty() };
         let mut job = self.jobs.swap_remove(at);
         if job.fate == Fate::Refused && (job.step == 1 || dice.permille(500)) {
-            if !job.is_for_show() {
+            if !job.is_for_show() && !job.is_ahead() {
                 self.mail.push((job.monitor, job.fault()));
             }
+            return true;
+        }
+        if let What::Ahead { place, at } = job.what.clone() {
+            self.make_ahead(job, place, at);
             return true;
         }
         match self.advance(&mut job, dice) {
@@ -347,7 +414,8 @@ impl World {
 
     /// A git was killed in the middle of what it wrote.
     pub fn kill_half(&mut self, job: &Job) {
-        if let (What::Prepare { place, .. }, 1) = (&job.what, job.step) {
+        if let (What::Prepare { place, .. } | What::Ahead { place, .. }, 1) = (&job.what, job.step)
+        {
             let slot = self.slots.entry(place.clone()).or_default();
             if slot.unsaved.is_none() {
                 self.marks.hit("git killed while it made a worktree");
@@ -366,7 +434,18 @@ impl World {
                     return None;
                 }
                 let at = resume.or(job.found).or(start);
-                self.make_slot(&place, at);
+                let is_ready = self.ready.remove(&place).is_some_and(|ready| Some(ready) == at);
+                let slot = self.slots.entry(place.clone()).or_default();
+                if is_ready && !slot.is_gone {
+                    assert_eq!(
+                        (slot.head, slot.is_half, slot.is_used),
+                        (at, false, false),
+                        "{place:?}"
+                    );
+                    self.marks.hit("a worktree was made ready ahead");
+                } else {
+                    self.make_slot(&place, at);
+                }
                 let tip = task.and(job.found).map(oid);
                 Some(Observation::Prepared { attempt, base: at.map(oid), tip })
             }
@@ -397,6 +476,7 @@ impl World {
                 self.land(job, step, &task, (number, commit, onto))
             }
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
+            What::Ahead { .. } => unreachable!("`World::make_ahead` does it"),
             What::Look => self.look(job, step),
             What::Try(trial) => Some(tried(&trial)),
             What::Propose(answer) => Some(*answer),
@@ -445,6 +525,7 @@ impl World {
         let slot = self.slots.entry(place.clone()).or_default();
         slot.is_half = false;
         slot.is_gone = false;
+        slot.is_used = false;
         slot.head = at;
         self.assert_quiet(place, "cleaned");
     }

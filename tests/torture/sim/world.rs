@@ -159,6 +159,8 @@ pub struct Slot {
     pub unsaved: Option<AttemptId>,
     /// Somebody removed it.
     pub is_gone: bool,
+    /// An agent was at work in it since it was last made ready.
+    pub is_used: bool,
 }
 
 /// What really happened in an attempt, whatever was reported.
@@ -184,6 +186,8 @@ pub struct World {
     /// Processes whose keeper died.
     pub strays: Vec<Process>,
     pub slots: BTreeMap<Place, Slot>,
+    /// What the monitor made ready ahead, by what it remembers.
+    pub ready: BTreeMap<Place, Commit>,
     pub jobs: Vec<Job>,
     /// Git processes of dead monitors: each has one step left.
     pub orphans: Vec<Job>,
@@ -212,6 +216,7 @@ impl World {
             disk: BTreeMap::new(),
             strays: Vec::new(),
             slots: BTreeMap::new(),
+            ready: BTreeMap::new(),
             jobs: Vec::new(),
             orphans: Vec::new(),
             truth: BTreeMap::new(),
@@ -491,6 +496,7 @@ impl World {
             if !slot.is_gone {
                 assert!(!slot.is_half, "`{}` runs in a half worktree", order.attempt);
                 slot.unsaved = Some(order.attempt.clone());
+                slot.is_used = true;
                 self.truth.entry(order.attempt.clone()).or_default().has_changed = true;
             }
         }
@@ -623,6 +629,7 @@ impl World {
         }
         self.mail.clear();
         self.awaited.clear();
+        self.ready.clear();
         for job in std::mem::take(&mut self.jobs) {
             if job.is_writing() && dice.permille(400) {
                 self.marks.hit("git outlives its monitor");
@@ -639,6 +646,7 @@ impl World {
         self.keepers.clear();
         self.strays.clear();
         self.awaited.clear();
+        self.ready.clear();
         self.mail.clear();
         for job in
             std::mem::take(&mut self.jobs).into_iter().chain(std::mem::take(&mut self.orphans))
