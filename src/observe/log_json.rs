@@ -87,6 +87,14 @@ const fn yes_or_no(flag: bool, yes: &'static str, no: &'static str) -> &'static 
     if flag { yes } else { no }
 }
 
+const fn stop_word(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Leave => "leave",
+        StopKind::Drain => "drain",
+        StopKind::Now => "now",
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -99,12 +107,7 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             Entry { reason: Some(why), ..kind("monitor_ended") }
         }
         ProjectChange::StopRequested { kind: stop } => {
-            let to = match stop {
-                StopKind::Leave => "leave",
-                StopKind::Drain => "drain",
-                StopKind::Now => "now",
-            };
-            Entry { to: Some(to), ..kind("stop_requested") }
+            Entry { to: Some(stop_word(*stop)), ..kind("stop_requested") }
         }
         ProjectChange::PauseSet { is_paused } => kind(yes_or_no(*is_paused, "paused", "resumed")),
         ProjectChange::AgentPauseSet { name, is_paused } => {

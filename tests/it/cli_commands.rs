@@ -171,7 +171,7 @@ fn init_refuses_what_will_not_do_and_says_what_to_run() {
     repository.check(&[("init --force", 4, Nothing, "--base BRANCH")]);
     write(&repository.work().join("pipeline.toml"), "foo = 1\n");
     repository.check(&[("init --force", 2, Nothing, "unknown key `foo`")]);
-    write(&repository.work().join("pipeline.toml"), "[scheduler]\ncommand = [\"x\"]\n");
+    write(&repository.work().join("pipeline.toml"), "[landing]\nstyle = \"squash\"\n");
     repository.check(&[("init --force", 2, Nothing, "not yet")]);
     assert!(!repository.work().join(".git/pipeline").exists(), "a refusal leaves nothing");
     fs::remove_file(repository.work().join("pipeline.toml")).expect("it is there");
