@@ -7,7 +7,7 @@ use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::task::{Block, Tally, TaskPhase};
 
@@ -116,6 +116,13 @@ pub fn task_of(change: &Change) -> Option<&str> {
     }
 }
 
+fn usable(agent: &AgentName, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("agent {agent} cannot start: {}", first_line(why)),
+        None => format!("agent {agent} can start again"),
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Option<String> {
     Some(match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -139,10 +146,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
-        ProjectChange::AgentUnusable { name, why: Some(why) } => {
-            format!("agent {name} cannot start: {}", first_line(why))
-        }
-        ProjectChange::AgentUnusable { name, why: None } => format!("agent {name} can start again"),
+        ProjectChange::AgentUnusable { name, why } => usable(name, why.as_deref()),
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }

@@ -42,7 +42,7 @@ impl Project {
 
     /// Puts a program on the path.
     fn install(&self, name: &str, text: &str) {
-        let dir = self.dir().join("bin");
+        let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
         fs::write(&draft, text).expect("a program");
@@ -73,7 +73,7 @@ fn init(names: &[&str], args: &[&str]) -> (Project, Done) {
     project.write("README", "a project\n");
     project.commit("A beginning");
     names.iter().for_each(|name| project.install(name, STAND_IN));
-    let bin = project.dir().join("bin");
+    let bin = project.dir().join("programs");
     fs::create_dir_all(&bin).expect("a folder for programs");
     for name in ["git", "sh"] {
         std::os::unix::fs::symlink(program(name), bin.join(name)).expect("a link");

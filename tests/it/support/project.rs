@@ -131,7 +131,7 @@ impl Project {
         command.env_clear();
         // Programs of a test's own come first; the folder need not be there.
         let path = std::env::var("PATH").expect("a path");
-        command.env("PATH", format!("{}:{path}", base.join("bin").display()));
+        command.env("PATH", format!("{}:{path}", base.join("programs").display()));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")] {
             command.env(name, base.join(folder));
         }
