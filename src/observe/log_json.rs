@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::forecast::ForecastEntry;
 use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
@@ -95,6 +96,20 @@ const fn stop_word(kind: StopKind) -> &'static str {
     }
 }
 
+fn usable<'a>(agent: &'a str, why: Option<&'a str>) -> Entry<'a> {
+    let entry = kind(yes_or_no(why.is_some(), "agent_unusable", "agent_usable"));
+    Entry { agent: Some(agent), reason: why, ..entry }
+}
+
+fn of_breaker<'a>(agent: &'a str, breaker: &Breaker) -> Entry<'a> {
+    Entry {
+        agent: Some(agent),
+        failed: Some(breaker.failures),
+        until: breaker.until.map(Stamp),
+        ..kind("agent_breaker_set")
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -114,23 +129,14 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
-        ProjectChange::AgentUnusable { name, why } => Entry {
-            agent: Some(name.as_str()),
-            reason: why.as_deref(),
-            ..kind(yes_or_no(why.is_some(), "agent_unusable", "agent_usable"))
-        },
+        ProjectChange::AgentUnusable { name, why } => usable(name.as_str(), why.as_deref()),
         ProjectChange::AgentsScaled { group, target, why, .. } => Entry {
             group: Some(group),
             count: Some(target.count),
             reason: Some(why),
             ..kind("agents_scaled")
         },
-        ProjectChange::BreakerSet { name, breaker } => Entry {
-            agent: Some(name.as_str()),
-            failed: Some(breaker.failures),
-            until: breaker.until.map(Stamp),
-            ..kind("agent_breaker_set")
-        },
+        ProjectChange::BreakerSet { name, breaker } => of_breaker(name.as_str(), breaker),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }
