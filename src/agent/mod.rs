@@ -5,6 +5,7 @@
 //! [`task_file`] and [`prompt`] are what an agent is given, [`reply`] what it answers. This folder
 //! knows processes and files; it does not know what an outcome means.
 
+pub(crate) mod budget;
 pub mod client;
 pub mod connect;
 pub mod environment;

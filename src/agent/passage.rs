@@ -30,32 +30,48 @@ pub struct Passage {
     pub cut_bytes: usize,
 }
 
-/// Makes a passage of a Markdown text, at most `bytes_max` (at least 4096) bytes long.
+/// The least bound of a passage, in bytes: room for the note that all of it was left out.
+pub const PASSAGE_BYTES_MIN: usize = 128;
+
+/// A bound that cuts nothing.
+pub const WHOLE: usize = usize::MAX / 2;
+
+/// Returns a text of our own as a passage.
+#[must_use]
+pub fn whole(text: &str) -> Passage {
+    Passage { text: text.to_owned(), cut_bytes: 0 }
+}
+
+/// Makes a passage of a Markdown text, at most `bytes_max` (at least [`PASSAGE_BYTES_MIN`]) bytes
+/// long.
 ///
 /// Line ends become LF; terminal colours and control characters go; lines that would be status
 /// lines or marks of ours are quoted with `> `, inside fences too; a fence left open is closed.
 #[must_use]
 pub fn markdown(text: &str, bytes_max: usize) -> Passage {
-    let (mut text, cut_bytes) = quoted(text, bytes_max);
-    let mut walk = lines(text.as_bytes());
-    walk.by_ref().for_each(drop);
-    if let Some(fence) = walk.fence() {
-        text.extend(std::iter::repeat_n(char::from(fence.mark), fence.count));
-        text.push('\n');
-    }
-    Passage { text, cut_bytes }
+    fitted(text, bytes_max, Side::Head, |mut text| {
+        let mut walk = lines(text.as_bytes());
+        walk.by_ref().for_each(drop);
+        if let Some(fence) = walk.fence() {
+            text.extend(std::iter::repeat_n(char::from(fence.mark), fence.count));
+            text.push('\n');
+        }
+        text
+    })
 }
 
-/// Makes a passage of a program's output: as [`markdown`], in a code fence of its own.
+/// Makes a passage of a program's output: as [`markdown`], in a code fence of its own. Of one that is
+/// cut the end is kept rather than the beginning: there it says what failed.
 #[must_use]
 pub fn output(text: &str, bytes_max: usize) -> Passage {
-    let (text, cut_bytes) = quoted(text, bytes_max);
-    if text.is_empty() {
-        return Passage { text, cut_bytes };
-    }
-    let longest = text.lines().map(|line| fence_count(line.as_bytes())).max().unwrap_or(0);
-    let fence = "`".repeat(longest.max(2) + 1);
-    Passage { text: format!("{fence}\n{text}{fence}\n"), cut_bytes }
+    fitted(text, bytes_max, Side::Tail, |text| {
+        if text.is_empty() {
+            return text;
+        }
+        let longest = text.lines().map(|line| fence_count(line.as_bytes())).max().unwrap_or(0);
+        let fence = "`".repeat(longest.max(2) + 1);
+        format!("{fence}\n{text}{fence}\n")
+    })
 }
 
 /// Returns the text without its live status lines, such as an agent's notes need.
@@ -83,9 +99,31 @@ pub fn single_line(text: &str, chars_max: usize) -> String {
     }
 }
 
-fn quoted(text: &str, bytes_max: usize) -> (String, usize) {
-    // Quoting the shortest status line makes it a fifth longer; a fence or two must fit as well.
-    let (text, cut_bytes) = clipped(&plain(text), bytes_max / 4 * 3);
+/// Which side of a text keeps twice as much as the other when its middle is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Head,
+    Tail,
+}
+
+/// Cuts, quotes and finishes a text. Quoting and finishing make it longer, so it is cut again by what
+/// it is too long.
+fn fitted(text: &str, bytes_max: usize, more: Side, finish: impl Fn(String) -> String) -> Passage {
+    let plain = plain(text);
+    let mut room = bytes_max;
+    loop {
+        let (clipped, cut_bytes) = clipped(&plain, room, more);
+        let text = finish(quoted(&clipped));
+        let excess = text.len().saturating_sub(bytes_max);
+        if excess == 0 || room == 0 {
+            return Passage { text, cut_bytes };
+        }
+        room = room.min(plain.len()).saturating_sub(excess);
+    }
+}
+
+/// Returns whole lines, those that would mean something to us quoted; nothing for a blank text.
+fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for line in text.trim_matches('\n').lines() {
         if is_ours(line) {
@@ -97,7 +135,7 @@ fn quoted(text: &str, bytes_max: usize) -> (String, usize) {
     if out.trim().is_empty() {
         out.clear();
     }
-    (out, cut_bytes)
+    out
 }
 
 /// Returns whether a line would mean something to us.
@@ -117,17 +155,20 @@ fn plain(text: &str) -> String {
     text.replace(is_unseen, "")
 }
 
-/// Leaves out lines in the middle of a text that is too long, twice as much after as before; says
-/// how many bytes.
-fn clipped(text: &str, bytes_max: usize) -> (String, usize) {
+/// Leaves out lines in the middle of a text that is too long; says how many bytes.
+fn clipped(text: &str, bytes_max: usize, more: Side) -> (String, usize) {
     const NOTE_BYTES_MAX: usize = 64;
     if text.len() <= bytes_max {
         return (text.to_owned(), 0);
     }
-    let budget = bytes_max.saturating_sub(NOTE_BYTES_MAX);
-    let head = boundary(text, budget / 3 * 2);
+    let third = bytes_max.saturating_sub(NOTE_BYTES_MAX) / 3;
+    let (head, tail) = match more {
+        Side::Head => (2 * third, third),
+        Side::Tail => (third, 2 * third),
+    };
+    let head = boundary(text, head);
     let head = text[..head].rfind('\n').map_or(head, |end| end + 1);
-    let tail = boundary(text, text.len() - budget / 3);
+    let tail = boundary(text, text.len() - tail);
     let tail = text[tail..].find('\n').map_or(tail, |end| tail + end + 1);
     let cut = tail - head;
     (format!("{}\n[… {cut} bytes left out …]\n\n{}", &text[..head], &text[tail..]), cut)
@@ -140,7 +181,7 @@ fn boundary(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{markdown, output, single_line, without_status_lines};
+    use super::{PASSAGE_BYTES_MIN, markdown, output, single_line, without_status_lines};
 
     fn check(text: &str, expected: &str) {
         assert_eq!(markdown(text, 1 << 20).text, expected, "{text:?}");
@@ -181,13 +222,26 @@ mod tests {
         let passage = markdown(&text, 4096);
         assert!(passage.text.len() <= 4096, "{}", passage.text.len());
         assert!(passage.cut_bytes > text.len() - 4096);
+        assert!(passage.text.len() > 3900, "{}", passage.text.len());
         assert!(passage.text.starts_with("line 0 é\nline 1 é\n"));
         assert!(passage.text.ends_with("line 4999 é\n"));
         assert!(passage.text.contains(&format!("[… {} bytes left out …]", passage.cut_bytes)));
-        for nasty in ["é".repeat(9000), "##status:\n".repeat(9000), "```\n".repeat(9001)] {
-            assert!(markdown(&nasty, 4096).text.len() <= 4096);
-            assert!(output(&nasty, 4096).text.len() <= 4096);
+        let nasty = ["é", "##status:\n", "```\n", "x", "~~~~~~~~\n", "`"].map(|it| it.repeat(1501));
+        for nasty in nasty.into_iter().chain([format!("{}\n", "`".repeat(99)).repeat(99)]) {
+            for max in (PASSAGE_BYTES_MIN..600).step_by(17).chain([4096, 8999]) {
+                let (text, fenced) = (markdown(&nasty, max).text, output(&nasty, max).text);
+                assert!(text.len() <= max && fenced.len() <= max, "{max} {nasty:.20}");
+            }
         }
+    }
+
+    #[test]
+    fn of_output_the_end_is_kept_rather_than_the_beginning() {
+        let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
+        let passage = output(&text, 6144);
+        let (head, tail) = passage.text.split_once("[…").expect("it is cut");
+        assert!(tail.len() > head.len() * 3 / 2, "{} {}", head.len(), tail.len());
+        assert!(head.starts_with("```\nline 0\n") && tail.ends_with("line 4999\n```\n"));
     }
 
     #[test]

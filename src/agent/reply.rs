@@ -330,10 +330,10 @@ mod tests {
         file.body = "##status:\n".repeat(100_000);
         file.notes =
             vec![
-                Note { stage: "test".into(), text: format!("{}\n", "~".repeat(99)).repeat(9000) };
+                Note { stage: "test".into(), text: format!("{}\n", "~".repeat(99)).repeat(900) };
                 9
             ];
-        let evidence = "`".repeat(2_000_000);
+        let evidence = "`".repeat(200_000);
         file.failures = vec![Failure { what: "x".repeat(9000), evidence }; 5];
         let blocked =
             BlockedTask { task: "T".into(), stage: "s".into(), reason: "é".repeat(9000) };

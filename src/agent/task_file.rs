@@ -5,15 +5,20 @@
 
 use std::fmt::{self, Write};
 
-use super::passage::{self, MARK, TITLE_CHARS_MAX};
+use super::passage::{self, MARK, Passage, TITLE_CHARS_MAX, WHOLE};
 use super::status_line::Status;
 
 // Together below half of what a task file may hold, since the agent adds to it.
-const BODY_BYTES_MAX: usize = 192 << 10;
+pub(super) const BODY_BYTES_MAX: usize = 192 << 10;
 const NOTES_BYTES_MAX: usize = 192 << 10;
-const EVIDENCE_BYTES_MAX: usize = 96 << 10;
+const EVIDENCE_BYTES_MAX: usize = 48 << 10;
+pub(super) const HINT_BYTES_MAX: usize = 48 << 10;
 /// Blocked tasks, conflicting files and the like are listed up to here.
 const ITEMS_MAX: usize = 200;
+/// Longest name of a stage or an attempt above its text, in characters.
+const NAME_CHARS_MAX: usize = 100;
+/// The least that a text among others is cut to, in bytes, its name included.
+const PART_BYTES_MIN: usize = 4 * NAME_CHARS_MAX + 16 + passage::PASSAGE_BYTES_MIN;
 
 /// Also for people at a pane, who get no prompt.
 const BELOW: &str = "write below this line and keep those at the top; \
@@ -38,10 +43,14 @@ pub struct TaskFile {
     pub notes: Vec<Note>,
     /// Why earlier attempts did not pass, oldest first.
     pub failures: Vec<Failure>,
+    /// What a person said with `task retry --note`, in Markdown.
+    pub hint: Option<String>,
     /// Tasks that need a person; given to the supervisor only.
     pub blocked: Vec<BlockedTask>,
     /// A merge that stands half-done in the worktree.
     pub merge: Option<Merge>,
+    /// The worktree holds what an attempt left that was cut short.
+    pub is_resumed: bool,
 }
 
 /// What an earlier stage left.
@@ -107,86 +116,170 @@ fn write_all(text: &mut String, file: &TaskFile) -> fmt::Result {
     writeln!(text, "nonce: {}", field(&file.nonce))?;
     writeln!(text, "---\n")?;
     writeln!(text, "# {}: {}\n", field(&file.task), field(&file.title))?;
-    text.push_str(&passage::markdown(&file.body, BODY_BYTES_MAX).text);
-    for (heading, section) in [
-        ("Notes of earlier stages", notes(&file.notes, NOTES_BYTES_MAX).text),
-        ("Why earlier attempts did not pass", failures(&file.failures, EVIDENCE_BYTES_MAX).text),
-        ("Merge to finish", file.merge.as_ref().map(merge).unwrap_or_default()),
-        ("Blocked tasks", blocked(&file.blocked)),
-    ] {
-        if !section.is_empty() {
-            write!(text, "\n## {heading}\n\n{section}")?;
+    let body = passage::markdown(&file.body, BODY_BYTES_MAX);
+    text.push_str(&body.text);
+    let sections = [
+        (RESUMED, passage::whole(resumed(file))),
+        (NOTES, notes(&file.notes, NOTES_BYTES_MAX)),
+        (BLOCKED, blocked(&file.blocked, WHOLE)),
+        (FAILURES, failures(&file.failures, EVIDENCE_BYTES_MAX)),
+        (MERGE, merge(file, WHOLE)),
+        (PERSON, hint(file, HINT_BYTES_MAX)),
+    ];
+    for (heading, section) in &sections {
+        if !section.text.is_empty() {
+            write!(text, "\n## {heading}\n\n{}", section.text)?;
         }
+    }
+    let sections = sections.iter().map(|(heading, section)| (*heading, section.cut_bytes));
+    let cut = [(TASK, body.cut_bytes)].into_iter().chain(sections).filter(|(_, cut)| *cut > 0);
+    let cut: Vec<&str> = cut.map(|(heading, _)| heading).collect();
+    if !cut.is_empty() {
+        let task = field(&file.task);
+        writeln!(
+            text,
+            "\nShortened above: {}. Whole: `pipeline task show {task}`.",
+            cut.join(", ")
+        )?;
     }
     writeln!(text, "\n{MARK} {BELOW} -->\n")?;
     writeln!(text, "## Notes\n\n")?;
     writeln!(text, "{}", Status::InProgress.line())
 }
 
-/// Returns the notes one after the other, each under its stage's name; the share of each is equal.
-pub(super) fn notes(notes: &[Note], bytes_max: usize) -> passage::Passage {
-    let mut all = passage::Passage { text: String::new(), cut_bytes: 0 };
-    let share = bytes_max / notes.len().max(1);
-    for note in notes {
-        let stage = passage::single_line(&note.stage, TITLE_CHARS_MAX);
-        let text = passage::without_status_lines(&note.text);
-        let part = passage::markdown(&text, share.saturating_sub(stage.len() + 16));
-        all.cut_bytes += part.cut_bytes;
-        if !part.text.is_empty() {
-            let gap = if all.text.is_empty() { "" } else { "\n" };
-            all.text.push_str(&format!("{gap}### {stage}\n\n{}", part.text));
+/// Headings of the sections, in task file and prompt.
+pub(super) const TASK: &str = "The task";
+pub(super) const PERSON: &str = "From a person";
+pub(super) const RESUMED: &str = "Where you begin";
+pub(super) const MERGE: &str = "Merge to finish";
+pub(super) const FAILURES: &str = "Why earlier attempts did not pass";
+pub(super) const NOTES: &str = "Notes of earlier stages";
+pub(super) const BLOCKED: &str = "Blocked tasks";
+
+/// Returns what a person said.
+pub(super) fn hint(file: &TaskFile, bytes_max: usize) -> Passage {
+    passage::markdown(file.hint.as_deref().unwrap_or_default(), bytes_max)
+}
+
+/// Returns what is to be known of the work that is there already; empty without any.
+pub(super) fn resumed(file: &TaskFile) -> &'static str {
+    if file.is_resumed {
+        "An earlier attempt at this stage was cut short. What it had done is in this folder: look at \
+         it,\nkeep what is right, and go on from there.\n"
+    } else {
+        ""
+    }
+}
+
+/// Returns the greatest length to which texts of these lengths must be cut to fit in `room`
+/// together: those that are shorter stay whole, and what they do not need goes to the others.
+fn level(lengths: impl Iterator<Item = usize>, room: usize) -> usize {
+    let mut lengths: Vec<usize> = lengths.collect();
+    lengths.sort_unstable();
+    let mut left = room;
+    let mut count = lengths.len();
+    for length in lengths {
+        if length > left / count {
+            return left / count;
         }
+        left -= length;
+        count -= 1;
     }
-    all
+    usize::MAX
 }
 
-/// Returns what failed one after the other, the newest last; the share of each is equal.
-pub(super) fn failures(failures: &[Failure], bytes_max: usize) -> passage::Passage {
-    let mut all = passage::Passage { text: String::new(), cut_bytes: 0 };
-    let share = bytes_max / failures.len().max(1);
-    for failure in failures {
-        let what = passage::single_line(&failure.what, TITLE_CHARS_MAX);
-        let part = passage::output(&failure.evidence, share.saturating_sub(what.len() + 16));
+/// Cuts each of several texts so that all fit in `bytes_max`, and joins them by a blank line. Where
+/// there are too many, the oldest are left out.
+fn together<T>(items: &[T], bytes_max: usize, part: impl Fn(&T, usize) -> Passage) -> Passage {
+    let most = (bytes_max / (PART_BYTES_MIN + 1)).max(1);
+    let (old, kept) = items.split_at(items.len().saturating_sub(most));
+    let mut all = passage::whole("");
+    all.cut_bytes = old.iter().map(|item| part(item, WHOLE).text.len()).sum();
+    let whole: Vec<Passage> = kept.iter().map(|item| part(item, WHOLE)).collect();
+    // One byte for the blank line before each.
+    let share = level(whole.iter().map(|whole| whole.text.len() + 1), bytes_max);
+    for (item, whole) in kept.iter().zip(whole) {
+        let part = if whole.text.len() < share { whole } else { part(item, share - 1) };
+        let gap = if all.text.is_empty() || part.text.is_empty() { "" } else { "\n" };
+        all.text.push_str(gap);
+        all.text.push_str(&part.text);
         all.cut_bytes += part.cut_bytes;
-        let gap = if all.text.is_empty() { "" } else { "\n" };
-        let middle = if part.text.is_empty() { "" } else { "\n" };
-        all.text.push_str(&format!("{gap}- {what}\n{middle}{}", part.text));
     }
     all
 }
 
-/// Returns what a half-done merge asks for.
-pub(super) fn merge(merge: &Merge) -> String {
-    let with = passage::single_line(&merge.with, TITLE_CHARS_MAX);
+/// Returns the notes one after the other, each under its stage's name; the longest are cut first.
+pub(super) fn notes(notes: &[Note], bytes_max: usize) -> Passage {
+    together(notes, bytes_max, |note, bytes_max| {
+        let heading = format!("### {}\n\n", passage::single_line(&note.stage, NAME_CHARS_MAX));
+        let text = passage::without_status_lines(&note.text);
+        headed(heading, |room| passage::markdown(&text, room), bytes_max)
+    })
+}
+
+/// Returns what failed one after the other, the newest last; the longest are cut first.
+pub(super) fn failures(failures: &[Failure], bytes_max: usize) -> Passage {
+    together(failures, bytes_max, |failure, bytes_max| {
+        let what = format!("- {}\n", passage::single_line(&failure.what, NAME_CHARS_MAX));
+        if failure.evidence.trim().is_empty() {
+            return passage::whole(&what);
+        }
+        headed(what + "\n", |room| passage::output(&failure.evidence, room), bytes_max)
+    })
+}
+
+/// Puts a heading before a text, unless that is empty.
+fn headed(heading: String, text: impl Fn(usize) -> Passage, bytes_max: usize) -> Passage {
+    let part = text(bytes_max.saturating_sub(heading.len()));
+    let heading = if part.text.is_empty() { String::new() } else { heading };
+    Passage { text: heading + &part.text, ..part }
+}
+
+/// Returns what a half-done merge asks for; empty without one.
+pub(super) fn merge(file: &TaskFile, bytes_max: usize) -> Passage {
+    let Some(merge) = &file.merge else { return passage::whole("") };
+    let with = passage::single_line(&merge.with, NAME_CHARS_MAX);
     if merge.files.is_empty() {
-        return format!(
+        return passage::whole(&format!(
             "In this worktree {with} is merged into this work, not committed yet; git found no \
              conflict. Make\nboth work together, do not abort the merge; committing is not needed.\n"
-        );
+        ));
     }
-    let files = list(merge.files.iter().map(|path| format!("`{path}`")));
-    format!(
+    let text = format!(
         "This work conflicts with {with}. The merge stands half-done in this worktree, with \
          conflict\nmarkers in these files. Make both changes work together, leave no marker, do \
-         not\nabort the merge; committing is not needed.\n\n{files}"
-    )
+         not\nabort the merge; committing is not needed.\n\n"
+    );
+    let files = merge.files.iter();
+    headed(text, |room| list(files.clone().map(|path| format!("`{path}`")), room), bytes_max)
 }
 
 /// Returns the blocked tasks, one a line.
-pub(super) fn blocked(blocked: &[BlockedTask]) -> String {
-    list(blocked.iter().map(|task| format!("{} ({}): {}", task.task, task.stage, task.reason)))
+pub(super) fn blocked(blocked: &[BlockedTask], bytes_max: usize) -> Passage {
+    let lines = blocked.iter();
+    list(lines.map(|task| format!("{} ({}): {}", task.task, task.stage, task.reason)), bytes_max)
 }
 
-fn list(items: impl ExactSizeIterator<Item = String>) -> String {
-    let more = items.len().saturating_sub(ITEMS_MAX);
-    let mut text = String::new();
-    for item in items.take(ITEMS_MAX) {
-        text.push_str(&format!("- {}\n", passage::single_line(&item, TITLE_CHARS_MAX)));
+/// Returns one line for each item as far as they fit; the others are counted.
+fn list(items: impl ExactSizeIterator<Item = String>, bytes_max: usize) -> Passage {
+    /// Of the line that counts what is left out.
+    const MORE_BYTES_MAX: usize = 40;
+    let mut all = Passage { text: String::new(), cut_bytes: 0 };
+    let mut left_out = 0;
+    for (place, item) in items.enumerate() {
+        let line = format!("- {}\n", passage::single_line(&item, TITLE_CHARS_MAX));
+        let has_room = all.text.len() + line.len() + MORE_BYTES_MAX <= bytes_max;
+        if place < ITEMS_MAX && left_out == 0 && has_room {
+            all.text.push_str(&line);
+        } else {
+            left_out += 1;
+            all.cut_bytes += line.len();
+        }
     }
-    if more > 0 {
-        text.push_str(&format!("- … and {more} more\n"));
+    if left_out > 0 {
+        all.text.push_str(&format!("- … and {left_out} more\n"));
     }
-    text
+    all
 }
 
 #[cfg(test)]

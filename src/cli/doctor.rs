@@ -17,7 +17,7 @@ use crate::agent::rendezvous;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::{AgentCommand, AgentGroup, Settings};
+use crate::machine::settings::{AgentCommand, AgentGroup};
 use crate::monitor::preset;
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
@@ -287,8 +287,7 @@ fn settings(project: &Project) -> Finding {
                 Ok(loaded) if loaded.settings.agents.is_empty() => {
                     Finding::bad("settings", "no agents", "add an `[[agent]]` to pipeline.toml")
                 }
-                Ok(loaded) => prompt_gone(project, &loaded.settings)
-                    .unwrap_or_else(|| Finding::good("settings", "pipeline.toml is valid")),
+                Ok(_) => Finding::good("settings", "pipeline.toml is valid"),
                 Err(error) => Finding::bad("settings", error.to_string(), "mend pipeline.toml"),
             }
         }
@@ -314,15 +313,6 @@ fn presets(project: &Project) -> Vec<Finding> {
         ),
     });
     found.collect()
-}
-
-/// Returns a finding about a stage's prompt file that is not there; `None` when all are.
-fn prompt_gone(project: &Project, settings: &Settings) -> Option<Finding> {
-    let is_gone = |name: &&String| !project.layout.root.join(name).is_file();
-    let mut prompts = settings.stages.iter().filter_map(|stage| stage.prompt.as_ref());
-    let gone = prompts.find(is_gone)?;
-    let remedy = "write it, or leave `prompt` out to use the built-in one";
-    Some(Finding::bad("settings", format!("there is no prompt `{gone}`"), remedy))
 }
 
 /// Tries a lock of our own on this very file system.

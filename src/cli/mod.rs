@@ -31,6 +31,7 @@ mod init_agents;
 mod journal;
 mod keeper;
 mod monitor;
+mod prompt;
 mod serve;
 mod steer;
 mod views;
@@ -161,6 +162,7 @@ fn task(
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),
         TaskCommand::Diff(args) => return rim::task_diff(context, console, args),
+        TaskCommand::Prompt(args) => return rim::task_prompt(context, console, args),
     }
     Ok(Exit::Done)
 }

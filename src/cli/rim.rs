@@ -17,10 +17,10 @@ use super::gate::{Gate, Sent};
 use super::monitor::Manner;
 use super::project::{Open, Project};
 use super::said::Said;
-use super::task_args::{DiffArgs, ListArgs, TaskLogArgs};
+use super::task_args::{DiffArgs, ListArgs, PromptArgs, TaskLogArgs};
 use super::{
     agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
-    journal, monitor as runs, views,
+    journal, monitor as runs, prompt, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -224,6 +224,18 @@ pub fn task_diff(
     args: &DiffArgs,
 ) -> Result<Exit, Error> {
     views::diff(&project(context, console)?, console, args)
+}
+
+/// `pipeline task prompt`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_prompt(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &PromptArgs,
+) -> Result<Exit, Error> {
+    prompt::run(&project(context, console)?, console, args)
 }
 
 /// `pipeline agent list`.

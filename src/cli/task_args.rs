@@ -39,6 +39,12 @@ pub enum TaskCommand {
     Log(TaskLogArgs),
     /// Show what a task changes.
     Diff(DiffArgs),
+    /// Print exactly what an agent would be given for a task.
+    ///
+    /// The next attempt at the stage gets this on standard input, byte for byte, unless something
+    /// happens before: notes, failures, a changed prompt file. Id and nonce of the attempt do not
+    /// stand in a prompt, only in the task file. pipeline.toml counts as it stands.
+    Prompt(PromptArgs),
 }
 
 /// What `add` and `edit` share; an empty value takes away what was there.
@@ -245,4 +251,14 @@ pub struct DiffArgs {
     /// Show the names of files and how much of them.
     #[arg(long)]
     pub stat: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PromptArgs {
+    /// Name the task.
+    #[arg(value_parser = value::id)]
+    pub id: TaskId,
+    /// Take this stage; without it the one at which the task goes on.
+    #[arg(long, value_name = "NAME")]
+    pub stage: Option<String>,
 }

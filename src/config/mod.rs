@@ -9,6 +9,7 @@ pub mod file;
 pub mod layout;
 pub mod preset;
 pub mod problem;
+pub mod prompt_file;
 pub mod reader;
 pub mod template;
 pub mod validate;
@@ -41,18 +42,20 @@ pub struct Loaded {
 /// [`ConfigError::Newer`] or [`ConfigError::Older`] when `requires` does not fit this program, in
 /// which case nothing else is looked at; else [`ConfigError::Invalid`] with every problem found.
 pub fn load(text: &str) -> Result<Loaded, ConfigError> {
-    load_as(text, None, env!("CARGO_PKG_VERSION"))
+    load_as(text, VERSION, None)
 }
 
-/// As [`load`], for the project at `root`, which may have presets of its own.
+/// Reads the text of the `pipeline.toml` of the project at `root`, and looks at the files it names.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`]; and when a stage's prompt file is of no use.
 pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
-    load_as(text, Some(root), env!("CARGO_PKG_VERSION"))
+    load_as(text, VERSION, Some(root))
 }
 
-fn load_as(text: &str, root: Option<&Path>, running: &'static str) -> Result<Loaded, ConfigError> {
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loaded, ConfigError> {
     let report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
     let table = document.get_ref();
@@ -67,6 +70,9 @@ fn load_as(text: &str, root: Option<&Path>, running: &'static str) -> Result<Loa
         let hash = format!("{:016x}", xxh3_64(text.as_bytes()));
         let mut read = file::read(&mut Section::root(&report, table), hash);
         warnings = validate::check(&mut read, root);
+        if let Some(root) = root.filter(|_| report.problems().is_empty()) {
+            validate::check_prompts(&read, root);
+        }
         settings = Some(read.settings);
     }
     match settings.filter(|_| report.problems().is_empty()) {
@@ -106,7 +112,7 @@ fn check_requires(
 
 #[cfg(test)]
 mod tests {
-    use super::{ConfigError, load, load_as};
+    use super::{ConfigError, load, load_as, load_in};
     use crate::machine::mode::{Isolation, Orchestration, Rollout};
     use crate::machine::settings::{AgentCommand, Completion, OnExit, Settings, Slice};
 
@@ -480,11 +486,23 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn a_newer_requirement_is_said_before_anything_else() {
         let text = "requires = \">=0.3\"\n[what]\nis = \"this\"\n[broken";
-        let error = load_as(text, None, "0.2.9").expect_err("too old");
+        let error = load_as(text, "0.2.9", None).expect_err("too old");
         assert_eq!(error, ConfigError::Newer { required: ">=0.3".into(), running: "0.2.9" });
         assert!(error.to_string().contains("a newer program is needed"));
-        let error = load_as("requires = \"<0.2\"", None, "0.2.0").expect_err("too new");
+        let error = load_as("requires = \"<0.2\"", "0.2.0", None).expect_err("too new");
         assert_eq!(error, ConfigError::Older { required: "<0.2".into(), running: "0.2.0" });
+    }
+
+    #[test]
+    fn a_prompt_file_that_is_of_no_use_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("own.md"), "Do it well.\n").expect("written");
+        let text = "[[stage]]\nname = \"a\"\nprompt = \"own.md\"\n";
+        assert!(load_in(dir.path(), text).is_ok());
+        let text = format!("{text}[[stage]]\nname = \"b\"\nprompt = \"agents/b.md\"\n");
+        let error = load_in(dir.path(), &text).expect_err("it is not there").to_string();
+        let place = "line 6, column 10: cannot use `stage.prompt`, `agents/b.md`: there is no";
+        assert!(error.contains(place), "{error}");
     }
 
     #[test]

@@ -92,6 +92,15 @@ pub enum Wrong {
         /// What it must be.
         expected: String,
     },
+    /// A file that the value names and that is of no use.
+    File {
+        /// With its section.
+        key: String,
+        /// As written in the file.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A key that must be given.
     Missing {
         /// With its section.
@@ -153,6 +162,7 @@ impl fmt::Display for Wrong {
             Self::Value { key, value, expected } => {
                 write!(f, "`{key}` must be {expected}, found `{value}`")
             }
+            Self::File { key, value, why } => write!(f, "cannot use `{key}`, `{value}`: {why}"),
             Self::Missing { key, expected } => write!(f, "`{key}` is missing: {expected}"),
         }
     }

@@ -112,6 +112,12 @@ impl<'a> Section<'a> {
         self.report.add(self.at(key), what);
     }
 
+    /// Notes that the file named by `key` is of no use.
+    pub fn wrong_file(&self, key: &str, value: &str, why: &str) {
+        let what = Wrong::File { key: self.path(key), value: value.into(), why: why.into() };
+        self.report.add(self.at(key), what);
+    }
+
     /// Notes that `key` must be given.
     pub fn missing(&self, key: &str, expected: &'static str) {
         self.report.add(self.at, Wrong::Missing { key: self.path(key), expected });

@@ -10,6 +10,7 @@ use crate::machine::settings::{AgentCommand, AgentGroup, Settings, Slice, Stage}
 
 use super::file::Read;
 use super::preset;
+use super::prompt_file;
 use super::reader::Section;
 
 /// Words that statuses, queues and worktree folders already use.
@@ -51,6 +52,16 @@ pub fn check(read: &mut Read<'_>, root: Option<&Path>) -> Vec<String> {
     check_protect(read);
     check_slice(read);
     warnings(&read.settings)
+}
+
+/// Looks at the prompt files of the project at `root`.
+pub fn check_prompts(read: &Read<'_>, root: &Path) {
+    for (stage, at) in read.settings.stages.iter().zip(&read.stages) {
+        let Some(name) = &stage.prompt else { continue };
+        if let Err(unusable) = prompt_file::read(root, name) {
+            at.wrong_file("prompt", name, &unusable.why);
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {

@@ -131,6 +131,18 @@ impl Repo {
         Ok(last.split(' ').nth(1) == Some(older.as_str()))
     }
 
+    /// Returns the files in which the merge of two commits conflicts, in git's order; empty where it
+    /// is clean.
+    ///
+    /// # Errors
+    /// When a commit does not exist, or the two have no history in common.
+    pub fn conflicts(&self, ours: &Oid, theirs: &Oid) -> Result<Vec<String>, GitError> {
+        Ok(match self.merge_trees(ours, theirs)? {
+            Trees::Clean(_) => Vec::new(),
+            Trees::Conflict(paths) => paths,
+        })
+    }
+
     /// Merges two commits; makes no commit.
     pub(super) fn merge_trees(&self, ours: &Oid, theirs: &Oid) -> Result<Trees, GitError> {
         let call = Call::write("git.merge_tree", &self.root)

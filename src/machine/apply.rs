@@ -223,6 +223,7 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
         AttemptChange::Prepared { tip: None, .. }
+        | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
         | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
@@ -247,6 +248,7 @@ fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
             attempt.started_at = Some(*at);
             attempt.tries = Tries::default();
         }
+        AttemptChange::Briefed { prompt } => attempt.prompt = Some(prompt.clone()),
         AttemptChange::StopRequested => attempt.is_stopping = true,
         AttemptChange::Exited { exit, verdict } => {
             attempt.exit = exit.as_deref().cloned();

@@ -200,6 +200,8 @@ pub struct Attempt {
     pub slot: u32,
     /// Hash of the settings it runs by.
     pub settings: String,
+    /// Hash of the project's own prompt file that it was given; `None`: the built-in one, or none.
+    pub prompt: Option<String>,
     /// What it takes of what is shared, as of its beginning; nothing for checks, and once it is over.
     pub demand: Demand,
     pub phase: AttemptPhase,

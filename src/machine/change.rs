@@ -195,6 +195,10 @@ pub enum AttemptChange {
         base: Option<Oid>,
         tip: Option<Oid>,
     },
+    /// Its prompt was made of a prompt file of the project with that hash.
+    Briefed {
+        prompt: String,
+    },
     Started {
         at: Time,
     },

@@ -181,6 +181,11 @@ pub enum Observation {
         base: Option<Oid>,
         tip: Option<Oid>,
     },
+    /// Its prompt is written, its role from a prompt file of the project with that hash.
+    Briefed {
+        attempt: AttemptId,
+        prompt: String,
+    },
     Started {
         attempt: AttemptId,
         at: Time,

@@ -9,7 +9,7 @@ use super::observe::{counted, no_landing, paused, with_tail};
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, task as of_task};
-use super::task::{Block, EVIDENCE_BYTES_MAX, Evidence, Task, TaskPhase, keep_tail};
+use super::task::{Block, EVIDENCE_BYTES_MAX, Evidence, Task, TaskPhase, keep_ends};
 use super::time::Time;
 use super::turn::{base_check_due, landing_check};
 
@@ -55,18 +55,14 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::LandingRaced { task, number, found } => {
             with(state, task, *number, |landing| raced(state, event, landing, found.as_ref()))
         }
-        Observation::Followed { to } => {
-            if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
-                return Step::note("the base is to follow elsewhere now");
-            }
-            Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
-        }
+        Observation::Followed { to } => followed(state, to),
         Observation::FollowRefused { to, why, behind, is_passing } => {
             follow_refused(state, event, to, why, *behind, *is_passing)
         }
         Observation::MonitorStarted { .. }
         | Observation::MonitorEnded { .. }
         | Observation::Prepared { .. }
+        | Observation::Briefed { .. }
         | Observation::Started { .. }
         | Observation::Exited { .. }
         | Observation::Lost { .. }
@@ -90,6 +86,13 @@ fn base_conflicts(state: &State, base: &Oid, paths: &[String]) -> Step {
     }
     let paths = paths.join(", ");
     Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
+}
+
+fn followed(state: &State, to: &Oid) -> Step {
+    if state.base.follow.as_ref().is_none_or(|follow| follow.to != *to) {
+        return Step::note("the base is to follow elsewhere now");
+    }
+    Step::accept(vec![lane(LaneChange::BaseFollowed { to: to.clone() })])
 }
 
 /// Decides for the landing under way, if it is the one meant.
@@ -436,7 +439,7 @@ pub(super) fn base_checked(
     let is_judged = verdict.class == Class::ChecksFailed;
     if is_judged || failed > state.settings.limits.infrastructure_retries {
         let text = with_tail(&verdict.reason, check);
-        let tail = keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned();
+        let tail = keep_ends(&text, EVIDENCE_BYTES_MAX);
         return vec![lane(LaneChange::BaseFoundRed { commit, tail })];
     }
     let tries = paused(state, event, failed, &verdict.reason);
@@ -471,7 +474,7 @@ pub(super) fn send_back(state: &State, at: Time, task: &Task, back: &SendBack<'_
         of_task(id, TaskChange::Steered { steer: Box::new(steer) }),
     ];
     if let Some(stage) = stage.clone() {
-        let text = keep_tail(back.text, EVIDENCE_BYTES_MAX).to_owned();
+        let text = keep_ends(back.text, EVIDENCE_BYTES_MAX);
         let evidence = Evidence { from: back.attempt.clone(), stage, class: back.class, text };
         changes.push(of_task(id, TaskChange::Evidenced { evidence }));
     }

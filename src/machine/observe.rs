@@ -20,7 +20,7 @@ use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
 use super::task::{
-    Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_tail,
+    Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_ends, keep_tail,
 };
 use super::time::Time;
 use super::usage::Usage;
@@ -37,10 +37,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
                 prepared(state, event, found, base.as_ref(), tip.as_ref())
             })
         }
+        Observation::Briefed { attempt, prompt } => {
+            with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
+        }
         Observation::Started { attempt, at } => {
-            with(state, attempt, &[AttemptPhase::Starting], |found| {
-                vec![of_attempt(&found.id, AttemptChange::Started { at: *at })]
-            })
+            with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
         }
         Observation::Exited { attempt, exit } => {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
@@ -185,6 +186,17 @@ fn prepared(
     }
     let change = AttemptChange::Prepared { base: base.cloned(), tip: tip.cloned() };
     vec![of_attempt(&found.id, change)]
+}
+
+fn started(found: &Attempt, at: Time) -> Vec<Change> {
+    vec![of_attempt(&found.id, AttemptChange::Started { at })]
+}
+
+fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {
+    if found.prompt.as_deref() == Some(prompt) {
+        return Vec::new();
+    }
+    vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
 }
 
 fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
@@ -474,6 +486,7 @@ impl End<'_> {
             Class::Completed => self.completed(),
             Class::ChangesRequested => {
                 let mut changes = vec![self.tallied(|tally| tally.attempts += 1)];
+                changes.extend(self.noted());
                 let back = landing::SendBack {
                     from: Some(self.stage),
                     attempt: &self.found.id,
@@ -485,7 +498,9 @@ impl End<'_> {
                 changes.extend(landing::send_back(self.state, self.event.at, self.task, &back));
                 changes
             }
-            Class::Blocked | Class::Unstartable => self.gave_up(),
+            // The answer that a person gives is of use beside the question only.
+            Class::Blocked => [vec![self.evidenced()], self.gave_up()].concat(),
+            Class::Unstartable => self.gave_up(),
             Class::Stopped => vec![self.steered(None), self.ready()],
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
@@ -511,11 +526,7 @@ impl End<'_> {
         if let Some(tip) = &self.found.saved {
             changes.push(of_task(id, TaskChange::TipMoved { tip: tip.clone() }));
         }
-        let notes = self.found.exit.as_ref().map_or("", |exit| exit.notes.as_str());
-        if !notes.trim().is_empty() {
-            let text = keep_tail(notes, NOTES_BYTES_MAX).to_owned();
-            changes.push(of_task(id, TaskChange::Noted { stage: self.stage.clone(), text }));
-        }
+        changes.extend(self.noted());
         changes.push(of_task(id, TaskChange::Steered { steer: Box::default() }));
         let at = self.event.at;
         let used = self.task.tally.attempts + 1;
@@ -536,6 +547,14 @@ impl End<'_> {
         };
         changes.push(of_task(id, TaskChange::Moved { to, at }));
         changes
+    }
+
+    /// What the agent wrote for the others, if it did.
+    fn noted(&self) -> Option<Change> {
+        let notes = self.found.exit.as_ref().map_or("", |exit| exit.notes.as_str());
+        let text = keep_tail(notes, NOTES_BYTES_MAX).to_owned();
+        let noted = TaskChange::Noted { stage: self.stage.clone(), text };
+        (!notes.trim().is_empty()).then(|| of_task(&self.task.id, noted))
     }
 
     fn failed(&self) -> Vec<Change> {
@@ -596,17 +615,37 @@ impl End<'_> {
     }
 
     fn evidenced(&self) -> Change {
-        // The reason of failed checks holds their output already.
-        let text = if self.outcome.class == Class::ChecksFailed {
-            self.outcome.reason.clone()
-        } else {
-            with_tail(&self.outcome.reason, self.found)
+        let reason = &self.outcome.reason;
+        let exit = self.found.exit.as_ref();
+        let text = match self.outcome.class {
+            // The reason holds their output already.
+            Class::ChecksFailed => reason.clone(),
+            // What it had found out until then; what it printed last says nothing of the question.
+            Class::Blocked => {
+                format!("{reason}\n{}", exit.map_or("", |exit| exit.notes.trim())).trim().to_owned()
+            }
+            Class::Completed
+            | Class::Empty
+            | Class::Incomplete
+            | Class::Failed
+            | Class::ConflictLeft
+            | Class::ChangesRequested
+            | Class::TimedOut
+            | Class::Silent
+            | Class::Crashed
+            | Class::Unstartable
+            | Class::Lost
+            | Class::Infrastructure
+            | Class::Stopped
+            | Class::Conflict
+            | Class::LandingChecksFailed
+            | Class::Dependency => with_tail(reason, self.found),
         };
         let evidence = Evidence {
             from: self.found.id.clone(),
             stage: self.stage.clone(),
             class: self.outcome.class,
-            text: keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned(),
+            text: keep_ends(&text, EVIDENCE_BYTES_MAX),
         };
         of_task(&self.task.id, TaskChange::Evidenced { evidence })
     }

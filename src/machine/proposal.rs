@@ -361,6 +361,7 @@ fn counts(change: &Change) -> bool {
             AttemptChange::Ended { .. } => true,
             AttemptChange::Added { .. }
             | AttemptChange::Prepared { .. }
+            | AttemptChange::Briefed { .. }
             | AttemptChange::Started { .. }
             | AttemptChange::StopRequested
             | AttemptChange::Exited { .. }

@@ -155,6 +155,10 @@ pub struct Retry {
     pub jitter: f64,
 }
 
+/// Longest prompt file of a project, in bytes: such a role is never cut, and a prompt must hold the
+/// task as well.
+pub const ROLE_BYTES_MAX: usize = 16 << 10;
+
 /// One `[[stage]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {

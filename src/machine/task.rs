@@ -116,8 +116,8 @@ pub const EVIDENCE_COUNT_MAX: usize = 4;
 pub const NOTES_BYTES_MAX: usize = 16 * 1024;
 /// Longest title and body of a task.
 pub const TITLE_BYTES_MAX: usize = 1024;
-/// Longest body of a task.
-pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest body of a task; prompts and task files hold a part of a long one.
+pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Work of others that conflicts with the task's branch, should both land as they stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,4 +228,40 @@ pub fn keep_tail(text: &str, bytes_max: usize) -> &str {
         start += 1;
     }
     &text[start..]
+}
+
+/// Cuts `text` to at most `bytes_max` bytes, keeping its first line, or the beginning of that, and its
+/// end: the line says what failed, the end how.
+#[must_use]
+pub fn keep_ends(text: &str, bytes_max: usize) -> String {
+    const GAP: &str = "\n[…]\n";
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let first = text.lines().next().unwrap_or_default();
+    let mut end = first.len().min(bytes_max / 4);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let tail = keep_tail(&text[end..], bytes_max.saturating_sub(end + GAP.len()));
+    format!("{}{GAP}{tail}", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keep_ends;
+
+    #[test]
+    fn the_reason_and_the_end_of_a_long_text_are_kept() {
+        let text = format!("`make` exited with status 2\n{}the end é", "output é\n".repeat(600));
+        for bytes_max in 40..400 {
+            let kept = keep_ends(&text, bytes_max);
+            assert!(kept.len() <= bytes_max && kept.ends_with(" é"), "{bytes_max}: {kept}");
+            assert!(kept.starts_with("`make` exi"), "{kept}");
+        }
+        let kept = keep_ends(&text, 400);
+        assert!(kept.starts_with("`make` exited with status 2\n[…]\n"), "{kept}");
+        assert_eq!(keep_ends("short", 5), "short");
+        assert_eq!(keep_ends(&"é".repeat(300), 50).len(), 50 - 1);
+    }
 }

@@ -468,6 +468,7 @@ pub(super) fn new_attempt(
         nonce: format!("{nonce:032x}"),
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
+        prompt: None,
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

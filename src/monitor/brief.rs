@@ -3,27 +3,41 @@
 use std::fs;
 use std::path::Path;
 
-use crate::agent::prompt::{self, Context};
+use crate::agent::prompt::{self, Context, Prompt};
 use crate::agent::task_file::{self, BlockedTask, Failure, Merge, Note, TaskFile};
+use crate::config::prompt_file::{self, PromptFile, Unusable};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind};
-use crate::machine::settings::Stage;
+use crate::machine::mode::Isolation;
+use crate::machine::settings::{Settings, Stage};
 use crate::machine::stage;
 use crate::machine::task::{Task, TaskPhase};
 
 /// Blocked tasks listed to the supervisor.
 const BLOCKED_MAX: usize = 50;
-/// Bound of a project's own prompt file, in bytes.
-const PROMPT_BYTES_MAX: u64 = 256 * 1024;
 
 /// Everything about an attempt that its files are made of; a copy, to be used on another thread.
 #[derive(Debug, Clone)]
 pub struct Brief {
-    pub file: TaskFile,
-    hint: Option<String>,
+    file: TaskFile,
+    stages: Vec<String>,
+    landed: String,
     returns_to: Option<String>,
+    checks: Vec<String>,
+    landing_checks: Vec<String>,
+    must_change: bool,
+    /// Without git the task file lies beside the prompt, not in the working folder.
+    is_bare: bool,
     /// A prompt file of the project, relative to its root.
     prompt: Option<String>,
+}
+
+/// What an agent is told of its role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    pub text: String,
+    /// Of the project's own prompt file; `None`: the built-in role.
+    pub hash: Option<String>,
 }
 
 /// Collects what an attempt's files say; `None` for checks.
@@ -31,7 +45,16 @@ pub fn of(state: &State, attempt: &Attempt) -> Option<Brief> {
     let AttemptKind::Work { stage } = &attempt.kind else { return None };
     let task = state.tasks.get(attempt.task.as_ref()?)?;
     let settings = state.rules_of(attempt);
-    let (_, configured) = settings.stage(stage.as_str())?;
+    let (_, stage) = settings.stage(stage.as_str())?;
+    let mut brief = of_next(state, settings, task, stage);
+    brief.file.attempt = attempt.id.as_str().into();
+    brief.file.nonce.clone_from(&attempt.nonce);
+    Some(brief)
+}
+
+/// Collects what the next attempt at a stage would be told by these settings; its id and nonce, which
+/// stand in the task file alone, are left blank.
+pub fn of_next(state: &State, settings: &Settings, task: &Task, stage: &Stage) -> Brief {
     let notes = task
         .notes
         .iter()
@@ -43,27 +66,37 @@ pub fn of(state: &State, attempt: &Attempt) -> Option<Brief> {
     let file = TaskFile {
         task: task.id.as_str().into(),
         title: task.spec.title.clone(),
-        stage: stage.as_str().into(),
-        attempt: attempt.id.as_str().into(),
-        nonce: attempt.nonce.clone(),
+        stage: stage.name.clone(),
+        attempt: String::new(),
+        nonce: String::new(),
         body: task.spec.body.clone(),
         notes: notes.collect(),
         failures: failures.collect(),
-        blocked: blocked(state, configured, task),
-        merge: None,
-    };
-    let returns_to = stage::back_from(settings, task, Some(stage));
-    Some(Brief {
-        file,
         hint: task.hint.clone(),
+        blocked: blocked(state, stage, task),
+        merge: None,
+        is_resumed: task.resume_from.is_some(),
+    };
+    let is_bare = settings.project.isolation == Isolation::None;
+    let returns_to = stage::back_from(settings, task, Some(&stage.id()));
+    let passes = settings.stages.iter().filter(|stage| stage::applies(stage, task));
+    Brief {
+        file,
+        stages: passes.map(|stage| stage.name.clone()).collect(),
+        landed: settings.landing.branch.clone(),
         returns_to: returns_to.map(|stage| stage.as_str().to_owned()),
-        prompt: configured.prompt.clone(),
-    })
+        checks: stage.checks.clone(),
+        landing_checks: if is_bare { Vec::new() } else { settings.landing.checks.clone() },
+        must_change: stage.must_change && !is_bare,
+        is_bare,
+        prompt: stage.prompt.clone(),
+    }
 }
 
 /// The supervisor is told what needs a person.
 fn blocked(state: &State, stage: &Stage, of: &Task) -> Vec<BlockedTask> {
-    if stage.short != "super" || state.index.counts.blocked == 0 {
+    let is_supervisor = stage.name == "supervisor" || stage.short == "super";
+    if !is_supervisor || state.index.counts.blocked == 0 {
         return Vec::new();
     }
     let tasks = state.tasks.values().filter(|task| task.id != of.id);
@@ -89,47 +122,53 @@ impl Brief {
         self.file.merge = Some(Merge { with: "what has landed".into(), files });
     }
 
-    /// Returns the prompt; `path` is the task file as the agent would open it.
+    /// Returns the role: the project's own, read from below `root`, or the built-in one.
     ///
     /// # Errors
-    /// When the project's prompt file cannot be read.
-    pub fn prompt(&self, root: &Path, path: &str) -> std::io::Result<String> {
-        let own = match &self.prompt {
+    /// When the project's prompt file is of no use; the built-in one does not take its place.
+    pub fn role(&self, root: &Path) -> Result<Role, Unusable> {
+        match &self.prompt {
             Some(name) => {
-                let bytes = crate::sys::file::read_bounded(&root.join(name), PROMPT_BYTES_MAX);
-                let missing = || std::io::Error::other("there is no such file");
-                let bytes = bytes.and_then(|bytes| bytes.ok_or_else(missing)).map_err(|error| {
-                    std::io::Error::other(format!("cannot read prompt `{name}`: {error}"))
-                })?;
-                Some(String::from_utf8_lossy(&bytes).into_owned())
+                let PromptFile { text, hash } = prompt_file::read(root, name)?;
+                Ok(Role { text, hash: Some(hash) })
             }
-            None => None,
-        };
-        let role = own.as_deref().unwrap_or_else(|| prompt::built_in(&self.file.stage));
-        let context = Context {
-            file: &self.file,
-            path,
-            hint: self.hint.as_deref(),
-            returns_to: self.returns_to.as_deref(),
-        };
-        Ok(prompt::render(role, &context))
+            None => Ok(Role { text: prompt::built_in(&self.file.stage).into(), hash: None }),
+        }
     }
 
-    /// Puts task file and, where there is one, prompt where the attempt finds them; nobody reads them
-    /// yet.
+    /// Returns the prompt for a role.
+    #[must_use]
+    pub fn prompt(&self, role: &Role) -> Prompt {
+        let name = task_file::file_name(&self.file.task);
+        let stages: Vec<&str> = self.stages.iter().map(String::as_str).collect();
+        let context = Context {
+            file: &self.file,
+            stages: &stages,
+            landed: Some(&*self.landed).filter(|_| !self.is_bare),
+            path: if self.is_bare { "$PIPELINE_TASK_FILE" } else { &name },
+            returns_to: self.returns_to.as_deref(),
+            checks: &self.checks,
+            landing_checks: &self.landing_checks,
+            must_change: self.must_change,
+        };
+        prompt::render(&role.text, &context)
+    }
+
+    /// Puts the task file where the attempt finds it; nobody reads it yet.
     ///
     /// # Errors
-    /// Any of read and write.
-    pub fn write(
-        &self,
-        root: &Path,
-        task_file: &Path,
-        prompt_file: Option<&Path>,
-    ) -> std::io::Result<()> {
+    /// Any of write.
+    pub fn write_task_file(&self, path: &Path) -> std::io::Result<()> {
         crate::sys::fail::point("brief.write")?;
-        fs::write(task_file, task_file::render(&self.file))?;
-        let Some(prompt_file) = prompt_file else { return Ok(()) };
-        let name = task_file.file_name().map(|name| name.to_string_lossy().into_owned());
-        fs::write(prompt_file, self.prompt(root, &name.unwrap_or_default())?)
+        fs::write(path, task_file::render(&self.file))
+    }
+
+    /// Puts the prompt where the attempt finds it; nobody reads it yet.
+    ///
+    /// # Errors
+    /// Any of write.
+    pub fn write_prompt(&self, path: &Path, role: &Role) -> std::io::Result<()> {
+        crate::sys::fail::point("brief.write_prompt")?;
+        fs::write(path, self.prompt(role).text)
     }
 }

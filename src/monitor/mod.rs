@@ -3,6 +3,7 @@
 //! [`cycle`] is the loop over any store, world and clock; [`world`] the real world: git, keepers,
 //! files. Nothing here decides what happens next; that is the machine's.
 
+pub mod brief;
 pub mod cycle;
 pub mod progress;
 pub mod run;
@@ -10,7 +11,6 @@ pub mod view;
 pub mod world;
 
 mod ahead;
-mod brief;
 mod current;
 mod error;
 mod forecast;
@@ -23,6 +23,7 @@ pub mod preset;
 mod propose;
 pub mod report;
 mod room;
+mod settings_file;
 mod sources;
 pub mod sweep;
 mod work;

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::ahead::Prefetch;
-use super::brief::Brief;
+use super::brief::{Brief, Role};
 use super::job::Places;
 use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
@@ -75,10 +75,20 @@ pub fn run(
     keepers: &Keepers,
     watch: &Arc<Watch>,
     prefetch: &Prefetch,
+    tell: &dyn Fn(Observation),
 ) -> Result<Observation, Fault> {
     if prepare.is_inherited {
         end_leftovers(prepare, keepers, watch)?;
     }
+    let attempt = || prepare.attempt.clone();
+    let role = match prepare.brief.as_ref().map(|brief| brief.role(&prepare.root)) {
+        Some(Err(unusable)) if unusable.is_passing => return Err(Fault(unusable.to_string())),
+        Some(Err(unusable)) => {
+            return Ok(Observation::CannotStart { attempt: attempt(), why: unusable.to_string() });
+        }
+        Some(Ok(role)) => Some(role),
+        None => None,
+    };
     fs::create_dir_all(&prepare.places.attempt_dir)
         .map_err(|error| Fault::file("make", &prepare.places.attempt_dir, &error))?;
     let tip = match &prepare.task {
@@ -101,18 +111,21 @@ pub fn run(
     if is_setup_due(&ready.changed) {
         set_up(prepare, repo, keepers, watch, &at)?;
     }
-    if let Some(brief) = &prepare.brief {
+    if let (Some(brief), Some(role)) = (&prepare.brief, &role) {
         if let Some(why) = taken_name(prepare) {
-            return Ok(Observation::CannotStart { attempt: prepare.attempt.clone(), why });
+            return Ok(Observation::CannotStart { attempt: attempt(), why });
         }
         let mut brief = brief.clone();
         if prepare.merge.is_some() {
             brief.set_merge(ready.conflicts);
         }
-        write_brief(prepare, repo, &brief)?;
+        write_brief(prepare, repo, &brief, role)?;
+        if let Some(prompt) = &role.hash {
+            tell(Observation::Briefed { attempt: attempt(), prompt: prompt.clone() });
+        }
     }
     Ok(Observation::Prepared {
-        attempt: prepare.attempt.clone(),
+        attempt: attempt(),
         base: Some(crate::machine::id::Oid::new(at.as_str())),
         tip: tip.map(crate::machine::id::Oid::new),
     })
@@ -338,11 +351,14 @@ fn exclude_line(path: &str) -> String {
     line
 }
 
-fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief) -> Result<(), Fault> {
+fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief, role: &Role) -> Result<(), Fault> {
     let places = &prepare.places;
     brief
-        .write(&prepare.root, &places.task_file, Some(&places.prompt_file))
+        .write_task_file(&places.task_file)
         .map_err(|error| Fault(format!("cannot write the task file: {error}")))?;
+    brief
+        .write_prompt(&places.prompt_file, role)
+        .map_err(|error| Fault::file("write", &places.prompt_file, &error))?;
     let mut excludes = repo.user_excludes()?;
     let name = places.task_file.file_name().unwrap_or_default().to_string_lossy();
     excludes.push(b'\n');

@@ -18,13 +18,13 @@ use super::outage::Outage;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
 use super::room::{Guard, fault_of};
+use super::settings_file::SettingsFile;
 use super::sources::{Input, Watched, watch_files, watch_signals};
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
 use crate::agent::connect::KeeperExe;
 use crate::agent::rendezvous::runtime_dir;
-use crate::config;
 use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptPhase};
@@ -39,7 +39,6 @@ use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::file::read_bounded;
 
 /// How long a first SIGINT waits for a second one.
 const SECOND_SIGNAL_MS: u64 = 5_000;
@@ -47,8 +46,6 @@ const SECOND_SIGNAL_MS: u64 = 5_000;
 const LEAVE_WAIT_MS: u64 = 5_000;
 /// More attempts than this make polling brisk.
 const BUSY_ATTEMPTS: usize = 3;
-/// Largest `pipeline.toml` read, in bytes.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// How often a single turn looks whether all it began has answered.
 const ONCE_LOOK_MS: u64 = 20;
 /// How soon to look again for attempts that could not be looked for.
@@ -140,7 +137,7 @@ struct Monitor {
     looked_at: Time,
     /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
     has_looked: bool,
-    config_seen: Option<Vec<u8>>,
+    settings_file: SettingsFile,
     guard: Guard,
     outage: Outage,
     /// Held until the end.
@@ -210,7 +207,7 @@ impl Monitor {
             is_interrupted: false,
             looked_at: started_at,
             has_looked: false,
-            config_seen: None,
+            settings_file: SettingsFile::default(),
             guard,
             outage: Outage::default(),
             lock: Some(lock),
@@ -221,13 +218,18 @@ impl Monitor {
         Ok(monitor)
     }
 
+    fn read_settings(&mut self) -> Option<EventBody> {
+        let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+        self.settings_file.read(&world.layout, state, &mut world.progress)
+    }
+
     /// The first transaction: settings, base, and that we are here; then looks for what runs.
     fn take_over(&mut self, stop: Option<StopKind>) -> Result<(), RunError> {
         if self.until == Until::Once {
             self.cycle.world.prefetch.close();
         }
         let mut bodies: VecDeque<EventBody> = VecDeque::new();
-        bodies.extend(self.read_config());
+        bodies.extend(self.read_settings());
         let pid = std::process::id();
         let seen = Observation::MonitorStarted { pid, allows_red_base: self.allows_red_base };
         bodies.push_back(EventBody::Observation(seen));
@@ -505,7 +507,7 @@ impl Monitor {
     }
 
     fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {
-        bodies.extend(self.read_config());
+        bodies.extend(self.read_settings());
         let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
         let Some(edit) = world.current.read_edit(&world.layout, state) else { return };
         let body = EventBody::Command(Command::PickTask { text: edit });
@@ -540,35 +542,6 @@ impl Monitor {
             && let Err(error) = world.layout.link()
         {
             world.progress.warn(&format!("cannot make `.pipeline/state`: {error}"));
-        }
-    }
-
-    /// Returns the command that adopts `pipeline.toml`, when it has changed and is valid.
-    fn read_config(&mut self) -> Option<EventBody> {
-        let path = self.cycle.world.layout.config();
-        // A file gone missing keeps the adopted settings.
-        let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
-        if self.config_seen.as_ref() == Some(&bytes) {
-            return None;
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        self.config_seen = Some(bytes);
-        let progress = &mut self.cycle.world.progress;
-        match config::load_in(&self.cycle.world.layout.root, &text) {
-            Ok(loaded) => {
-                loaded.warnings.iter().for_each(|warning| progress.warn(warning));
-                if loaded.settings.hash == self.cycle.ledger.state().settings.hash {
-                    return None;
-                }
-                let settings = Box::new(loaded.settings);
-                Some(EventBody::Command(Command::AdoptSettings { settings }))
-            }
-            Err(error) => {
-                let path = path.display();
-                progress
-                    .warn(&format!("`{path}` is broken, the settings stay as they were: {error}"));
-                None
-            }
         }
     }
 

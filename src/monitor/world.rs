@@ -259,9 +259,16 @@ impl RealWorld {
             is_inherited: self.inherited.remove(id),
         };
         let (keepers, watch) = (Arc::clone(&self.keepers), Arc::clone(&self.watch));
+        let input = self.input.clone();
+        let tell = move |seen| {
+            // The loop has ended: the attempt is prepared again.
+            let _ = input.send(Input::Event(EventBody::Observation(seen)));
+        };
         self.prefetch.withdraw(&prepare.places.dir);
         let prefetch = self.prefetch.clone();
-        self.spawn_for(id, move || prepare::run(&prepare, &repo, &keepers, &watch, &prefetch));
+        self.spawn_for(id, move || {
+            prepare::run(&prepare, &repo, &keepers, &watch, &prefetch, &tell)
+        });
     }
 
     fn begin_start(&mut self, state: &State, id: &AttemptId) {
@@ -309,9 +316,8 @@ impl RealWorld {
                 return self.see(Observation::AttemptFaulted { attempt: id, why });
             }
         };
-        if let Err(error) = self.make_files(state, attempt) {
-            let why = format!("cannot write the attempt's files: {error}");
-            return self.see(Observation::AttemptFaulted { attempt: id, why });
+        if let Err(seen) = self.make_files(state, attempt) {
+            return self.see(seen);
         }
         self.attend(state, attempt);
         self.keepers.start(attempt.agent.as_str(), order);
@@ -350,21 +356,39 @@ impl RealWorld {
     }
 
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
-    /// worktree does otherwise.
-    fn make_files(&self, state: &State, attempt: &Attempt) -> std::io::Result<()> {
+    /// worktree does otherwise. Where that fails, returns what is to be told of the attempt.
+    fn make_files(&self, state: &State, attempt: &Attempt) -> Result<(), Observation> {
+        let id = || attempt.id.clone();
+        let faulted = |error: std::io::Error| Observation::AttemptFaulted {
+            attempt: id(),
+            why: format!("cannot write the attempt's files: {error}"),
+        };
         let places = places(&self.layout, state.rules_of(attempt), attempt);
         match std::fs::create_dir(&places.attempt_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(faulted(error));
+            }
             Ok(()) | Err(_) => {}
         }
         let is_bare = state.settings.project.isolation == Isolation::None;
-        match brief::of(state, attempt).filter(|_| is_bare) {
-            Some(brief) => {
-                let prompt = job::has_prompt(state, attempt).then_some(&*places.prompt_file);
-                brief.write(&self.layout.root, &places.task_file, prompt)
-            }
-            None => Ok(()),
+        let Some(brief) = brief::of(state, attempt).filter(|_| is_bare) else { return Ok(()) };
+        brief.write_task_file(&places.task_file).map_err(faulted)?;
+        if !job::has_prompt(state, attempt) {
+            return Ok(());
         }
+        let role = brief.role(&self.layout.root).map_err(|unusable| {
+            let (attempt, why) = (id(), unusable.to_string());
+            if unusable.is_passing {
+                Observation::AttemptFaulted { attempt, why }
+            } else {
+                Observation::CannotStart { attempt, why }
+            }
+        })?;
+        brief.write_prompt(&places.prompt_file, &role).map_err(faulted)?;
+        if let Some(prompt) = role.hash {
+            self.see(Observation::Briefed { attempt: id(), prompt });
+        }
+        Ok(())
     }
 
     /// Remembers what is to be read when the attempt ends.

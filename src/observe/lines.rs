@@ -294,6 +294,7 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
             Some(format!("{} {}", subject(), ended(outcome, is_check)))
         }
         AttemptChange::Prepared { .. }
+        | AttemptChange::Briefed { .. }
         | AttemptChange::Started { .. }
         | AttemptChange::Exited { .. }
         | AttemptChange::Saved { .. }

@@ -63,6 +63,9 @@ struct Entry<'a> {
     /// What a branch would conflict with.
     #[serde(skip_serializing_if = "Option::is_none")]
     forecast: Option<Vec<ForecastEntry<'a>>>,
+    /// Hash of a prompt file of the project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<&'a str>,
 }
 
 /// Returns one decision of the transaction `seq` as a JSON object, without a line feed.
@@ -274,6 +277,9 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         }
         AttemptChange::Prepared { base, .. } => {
             Entry { commit: base.as_ref().map(|base| base.as_str()), ..kind("attempt_prepared") }
+        }
+        AttemptChange::Briefed { prompt } => {
+            Entry { prompt: Some(prompt), ..kind("attempt_briefed") }
         }
         AttemptChange::Started { .. } => kind("attempt_started"),
         AttemptChange::StopRequested => kind("attempt_stop_requested"),

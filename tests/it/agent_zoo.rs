@@ -4,4 +4,5 @@ mod bare;
 mod ends;
 mod lane;
 mod place;
+mod prompts;
 mod zoo;

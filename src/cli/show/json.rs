@@ -166,6 +166,8 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) leaked: u32,
     /// What it left.
     pub(super) commit: Option<&'a str>,
+    /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
+    pub(super) prompt: Option<&'a str>,
     pub(super) usage: UsageEntry<'a>,
 }
 
@@ -209,6 +211,7 @@ impl<'a> AttemptEntry<'a> {
                 cached_tokens: usage.and_then(|usage| usage.cached_tokens),
                 cost_usd: usage.and_then(|usage| usage.cost_usd_micros).map(dollars),
             },
+            prompt: attempt.prompt.as_deref(),
         }
     }
 }

@@ -51,6 +51,10 @@ pub fn render_task(state: &State, task: &Task, at: Time, page: Page) -> String {
         out.push_str(&heading(page, &title));
         out.push_str(&format!("{}\n", clean_lines(evidence.text.trim())));
     }
+    if let Some(hint) = &task.hint {
+        out.push_str(&heading(page, "hint"));
+        out.push_str(&format!("{}\n", clean_lines(hint.trim())));
+    }
     let rows: Vec<Vec<Cell>> =
         task.history.iter().chain(live(state, task)).map(|attempt| row(attempt, at)).collect();
     if !rows.is_empty() {
@@ -115,7 +119,6 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("landed as", entry.commit.unwrap_or_default(), Ink::Good);
     fact("created", &entry.created_at.to_string(), plain);
     fact("changed", &entry.updated_at.to_string(), plain);
-    fact("hint", task.hint.as_deref().unwrap_or_default(), plain);
     rows
 }
 

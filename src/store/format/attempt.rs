@@ -105,6 +105,7 @@ mirror! {
         tries: Tries,
         outcome: Option<Outcome>,
         demand: Demand,
+        prompt: Option<String>,
     }
 }
 

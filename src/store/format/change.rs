@@ -246,6 +246,9 @@ kinds! {
     "attempt_prepared" { id: AttemptId, base: Option<Oid>, tip: Option<Oid> } => {
         Change::Attempt(id, AttemptChange::Prepared { base, tip })
     }
+    "attempt_briefed" { id: AttemptId, prompt: String } => {
+        Change::Attempt(id, AttemptChange::Briefed { prompt })
+    }
     "attempt_started" { id: AttemptId, at: Time } => {
         Change::Attempt(id, AttemptChange::Started { at })
     }

@@ -213,6 +213,7 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         saved: Some(oid('c')),
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
+        prompt: Some("0123456789abcdef".into()),
         demand: Demand {
             needs: vec!["gpu".into()],
             is_so_far: true,
@@ -466,6 +467,7 @@ fn attempt_changes() -> Vec<AttemptChange> {
     }
     changes.extend([
         AttemptChange::Prepared { base: Some(oid('a')), tip: None },
+        AttemptChange::Briefed { prompt: "0123456789abcdef".into() },
         AttemptChange::Started { at: at(10) },
         AttemptChange::StopRequested,
         AttemptChange::Exited { exit: None, verdict: outcome(Class::Lost) },
