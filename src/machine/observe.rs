@@ -77,9 +77,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
-        Observation::OverloadSeen { what } => {
-            strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
-        }
+        Observation::OverloadSeen { what } => overload_seen(state, what),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
         Observation::NotProposed { number, fault, why } => {
             answered(state, event.at, *number, Err((*fault, why)))
@@ -106,6 +104,10 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+fn overload_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
 }
 
 /// Only agents that changed are told of.
