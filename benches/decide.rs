@@ -56,6 +56,7 @@ impl Machine {
             leaked: 0,
             cpu_ms: 0,
             rss_kib_max: 0,
+            usage: pipeline::machine::usage::Usage::default(),
             marker: None,
             notes: String::new(),
             tail: String::new(),

@@ -25,6 +25,7 @@ pub mod status_line;
 pub mod task_file;
 pub mod terminal;
 pub mod tree;
+pub mod usage;
 
 use std::io;
 use std::time::Duration;

@@ -146,7 +146,11 @@ fn plain_words(line: &str) -> Option<Vec<&str>> {
 }
 
 /// Returns the file to execute for `program`: looked up here, since a search at exec is slower.
-fn find_program(program: &str, dir: &Path, env: &[(String, String)]) -> io::Result<PathBuf> {
+pub(crate) fn find_program(
+    program: &str,
+    dir: &Path,
+    env: &[(String, String)],
+) -> io::Result<PathBuf> {
     if program.contains('/') {
         return Ok(dir.join(program));
     }

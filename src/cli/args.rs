@@ -140,7 +140,8 @@ pub struct InitArgs {
     /// Start from and return to BRANCH instead of the one checked out.
     #[arg(long)]
     pub base: Option<String>,
-    /// Write these agents, for you to fill in their commands; `shell`: small scripts that work.
+    /// Write agents of these presets (claude, codex, …; by default those on the PATH), or of names of
+    /// your own, for you to fill in their commands; `shell`: small scripts that work.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub agents: Vec<String>,
     /// Say how agents are started.
@@ -343,6 +344,8 @@ pub enum AgentCommand {
         /// Name the agent.
         name: String,
     },
+    /// Give the agent one small task in a repository made for it, and say whether it works.
+    Test(AgentTestArgs),
     /// Say how many agents a group has; those too many leave after their task.
     ///
     /// A group is an `[[agent]]` of pipeline.toml. The number stays until `count` or `scale` of that
@@ -363,6 +366,15 @@ pub enum AgentCommand {
         #[arg(short, long)]
         follow: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AgentTestArgs {
+    /// Name the agent, or its group.
+    pub name: String,
+    /// End it after so long.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = when::duration)]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, clap::Args)]

@@ -15,6 +15,7 @@ use super::views::find;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId};
+use crate::observe::words::used;
 
 /// How often a followed log is looked at: it grows without an event that we are told of.
 const LOOK: Duration = Duration::from_millis(250);
@@ -55,6 +56,9 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
     };
     let id = attempt.id.clone();
     console.note(&format!("attempt {id}"));
+    if let Some(used) = attempt.exit.as_ref().and_then(|exit| used(&exit.usage)) {
+        console.note(&used);
+    }
     if args.failed
         && let Some(outcome) = &attempt.outcome
     {

@@ -18,7 +18,8 @@ use crate::agent::terminal::tmux;
 use crate::config;
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::settings::LauncherKind;
+use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind};
+use crate::monitor::preset;
 use crate::store::history::history;
 use crate::store::ledger::LedgerError;
 use crate::store::lock::{FileLock, is_held};
@@ -187,6 +188,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
     findings.extend(tools(project));
     findings.push(settings(project));
     findings.extend(windows(project));
+    findings.extend(presets(project));
     findings.push(locks(project));
     findings.extend(left_by_git(project));
     findings.extend(space(project));
@@ -311,6 +313,27 @@ fn windows(project: &Project) -> Option<Finding> {
             Finding::bad("tmux", found, format!("install tmux {major}.{minor} or newer"))
         }
     })
+}
+
+/// Looks whether the programs of presets are there.
+fn presets(project: &Project) -> Vec<Finding> {
+    let root = &project.layout.root;
+    let bytes = read_bounded(&project.layout.config(), CONFIG_BYTES_MAX).ok().flatten();
+    let loaded = bytes.and_then(|b| config::load_in(root, &String::from_utf8_lossy(&b)).ok());
+    let Some(settings) = loaded.map(|loaded| loaded.settings) else { return Vec::new() };
+    let program = std::env::current_exe().unwrap_or_default();
+    let program_dir = program.parent().unwrap_or(root);
+    let is_preset = |group: &&AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    let groups = settings.agents.iter().filter(is_preset);
+    let found = groups.map(|group| match preset::trouble(root, program_dir, group) {
+        None => Finding::good("agents", format!("agent `{}` can start", group.name)),
+        Some(why) => Finding::bad(
+            "agents",
+            format!("agent `{}` cannot start: {why}", group.name),
+            "its tasks wait until then; or name another `preset` in pipeline.toml",
+        ),
+    });
+    found.collect()
 }
 
 /// Tries a lock of our own on this very file system.

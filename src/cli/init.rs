@@ -9,6 +9,7 @@ use super::args::{InitArgs, IsolationArg, LauncherArg};
 use super::console::Console;
 use super::error::Error;
 use super::exit_code::Kind;
+use super::init_agents as agents;
 use super::project::{CONFIG_BYTES_MAX, has_refs};
 use crate::agent::rendezvous;
 use crate::config;
@@ -18,7 +19,7 @@ use crate::config::template::{self, Agents, Template};
 use crate::git::{GitError, Repo};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
-use crate::machine::settings::Settings;
+use crate::machine::settings::{AgentCommand, Settings};
 use crate::observe::document::state_document;
 use crate::store::format::state_value;
 use crate::store::journal::FileStore;
@@ -45,6 +46,8 @@ pub struct Inited {
     /// False: the pipeline was set up before.
     pub is_new: bool,
     pub notes: Vec<String>,
+    /// What is to be said of the agents that were written.
+    pub agents: Written,
 }
 
 /// Sets the pipeline up in `dir`.
@@ -83,11 +86,17 @@ pub fn run(
                 .warn("`--agents` was not used: move pipeline.toml away to have it written anew");
         }
     }
-    let is_placeholder = args.agents.iter().any(|name| name != "shell");
+    inited.agents.told.iter().for_each(|line| console.note(line));
+    inited.agents.warnings.iter().for_each(|line| console.warn(line));
+    let has_presets =
+        settings.agents.iter().any(|group| matches!(group.command, AgentCommand::Preset { .. }));
+    let is_placeholder = !has_presets && args.agents.iter().any(|name| name != "shell");
     console.note(if settings.agents.is_empty() {
         "next: name your agents in pipeline.toml, then `pipeline task add TITLE`"
     } else if inited.has_written_config && is_placeholder {
         "next: fill in the agents' commands in pipeline.toml, then `pipeline task add TITLE`"
+    } else if inited.has_written_config && has_presets {
+        "next: `pipeline agent test implementation`, then `pipeline task add TITLE`"
     } else {
         "next: `pipeline task add TITLE`, then `pipeline monitor`"
     });
@@ -142,7 +151,7 @@ fn init_folder(
     let layout = Layout::of_folder(dir);
     let notes: Vec<String> = clear_remains(&layout, args.force)?.into_iter().collect();
     let found = Found::default();
-    let (settings, text) = match given {
+    let (settings, text, agents) = match given {
         Some((settings, _)) => {
             if settings.project.isolation != Isolation::None {
                 return Err(Error::invalid(
@@ -150,16 +159,18 @@ fn init_folder(
                 )
                 .at(&layout.config()));
             }
-            (settings, None)
+            (settings, None, Written::default())
         }
         None => {
-            let (settings, text) = write_template(args, "main", &found, Isolation::None)?;
-            (settings, Some(text))
+            let (settings, text, agents) =
+                write_template(args, dir, "main", &found, Isolation::None)?;
+            (settings, Some(text), agents)
         }
     };
     fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
     let is_new = open_journal(&layout, &settings, wait)?;
-    finish(&layout, settings, text.as_deref(), is_new, notes)
+    let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
+    Ok(Inited { agents, ..inited })
 }
 
 fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error> {
@@ -202,18 +213,20 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
         clear_refs(&repo, args.force)?;
     }
     let found = detect::look(repo.root(), |path| is_tracked(&repo, path));
-    let (settings, text) = match given {
-        Some((settings, _)) => (settings, None),
+    let (settings, text, agents) = match given {
+        Some((settings, _)) => (settings, None, Written::default()),
         None => {
-            let (settings, text) = write_template(args, &base, &found, Isolation::Worktree)?;
-            (settings, Some(text))
+            let (settings, text, agents) =
+                write_template(args, repo.root(), &base, &found, Isolation::Worktree)?;
+            (settings, Some(text), agents)
         }
     };
     fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
     let is_new = open_journal(&layout, &settings, wait)?;
     exclude(&repo)?;
     link(&layout)?;
-    finish(&layout, settings, text.as_deref(), is_new, notes)
+    let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
+    Ok(Inited { agents, ..inited })
 }
 
 fn is_tracked(repo: &Repo, path: &Path) -> bool {
@@ -278,22 +291,36 @@ fn clear_refs(repo: &Repo, is_forced: bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// What is to be said of the agents that were written.
+#[derive(Debug, Default)]
+pub struct Written {
+    told: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Returns the settings, their text, and what is to be said of the agents in them.
 fn write_template(
     args: &InitArgs,
+    root: &Path,
     base: &str,
     found: &Found,
     isolation: Isolation,
-) -> Result<(Settings, String), Error> {
+) -> Result<(Settings, String, Written), Error> {
+    let choice = agents::choose(&args.agents, root)?;
+    let posts = template::posts(&choice.presets);
     let agents = match args.agents.as_slice() {
+        _ if !posts.is_empty() => Agents::Presets(&posts),
         [] => Agents::Example,
         [one] if one == "shell" => Agents::Shell,
         names => Agents::Named(names),
     };
     let text = template::render(&Template { base, found, agents, isolation });
-    let loaded = config::load(&text).map_err(|error| {
+    let loaded = config::load_in(root, &text).map_err(|error| {
         Error::usage("these agents would not make a valid pipeline.toml").because(&error)
     })?;
-    Ok((loaded.settings, text))
+    let agents =
+        Written { told: agents::told(&choice, &posts), warnings: agents::warnings(&choice) };
+    Ok((loaded.settings, text, agents))
 }
 
 /// Makes the journal with its first checkpoint; false: there is one already.
@@ -334,6 +361,7 @@ fn finish(
         has_written_config: text.is_some(),
         is_new,
         notes,
+        agents: Written::default(),
     })
 }
 

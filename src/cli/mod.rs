@@ -19,6 +19,7 @@ pub mod value;
 pub mod when;
 
 mod add;
+mod agent_test;
 mod attach;
 mod attempt_log;
 mod control;
@@ -27,6 +28,7 @@ mod doctor;
 mod edit;
 mod graph;
 mod init;
+mod init_agents;
 mod journal;
 mod keeper;
 mod monitor;
@@ -182,6 +184,7 @@ fn agent(
             control::resume_agent(&mut *rim::open(context)?, console, name)?;
         }
         AgentCommand::Attach { name } => return rim::agent_attach(context, console, name),
+        AgentCommand::Test(args) => return rim::agent_test(context, console, args),
         AgentCommand::Scale { group, to } => {
             control::scale(&mut *rim::open(context)?, console, group, *to)?;
         }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs, StatusArgs, StopArgs,
+    AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
+    StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -18,8 +19,8 @@ use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, PromptArgs, TaskLogArgs};
 use super::{
-    attempt_log, demo as demonstration, doctor as health, graph as pictures, journal,
-    monitor as runs, prompt, views,
+    agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
+    journal, monitor as runs, prompt, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -258,6 +259,19 @@ pub fn agent_logs(
     attempt_log::of_agent(project(context, console)?, console, name, is_following)
 }
 
+/// `pipeline agent test`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn agent_test(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &AgentTestArgs,
+) -> Result<Exit, Error> {
+    let manner = manner(context, console);
+    trial::run(args, project(context, console)?, manner, console)
+}
+
 /// `pipeline doctor`.
 ///
 /// # Errors
@@ -313,11 +327,11 @@ pub fn exec(args: &[OsString]) -> Result<Exit, Error> {
 /// `pipeline agent attach`.
 ///
 /// # Errors
-/// Whatever stops it; else it does not return.
+/// Whatever stops it.
 pub fn agent_attach(
     context: &Context,
     console: &mut Console<'_>,
     name: &str,
 ) -> Result<Exit, Error> {
-    Err(super::attach::run(&project(context, console)?, name))
+    super::attach::run(&project(context, console)?, name)
 }

@@ -4,6 +4,7 @@
 
 use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::preset::ENV_ALLOW;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, GROUP_AGENTS_MAX, Landing, LauncherKind, Limits, Monitor,
     OnExit, Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
@@ -260,19 +261,17 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         Vec::new()
     });
     at.word("sandbox", (), &[("none", Some(())), ("landlock", None), ("bwrap", None)]);
-    for key in ["preset", "model"] {
-        if at.has(key) {
-            at.not_yet(key, "say in `command` what to run");
-        }
-    }
-    let command = command(&mut at);
-    let launcher = launcher(&mut at, &command);
-    let completion = match launcher {
-        LauncherKind::Process => Completion::Exit,
-        // A program with an input line is left by people, which says nothing of its work.
-        LauncherKind::Tmux => Completion::Marker,
-    };
     let (count, scale_min) = count(&mut at);
+    let command = command(&mut at);
+    let is_preset = matches!(command, AgentCommand::Preset { .. });
+    let launcher = launcher(&mut at, &command);
+    // A program with an input line is left by people, which says nothing of its work.
+    let has_marker = is_preset || launcher == LauncherKind::Tmux;
+    let completion = if has_marker { Completion::Marker } else { Completion::Exit };
+    let env_allow = match is_preset {
+        true => ENV_ALLOW.map(str::to_owned).to_vec(),
+        false => vec!["*".into()],
+    };
     let group = AgentGroup {
         name,
         stages,
@@ -286,7 +285,7 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
             &[("marker", Some(Completion::Marker)), ("exit", Some(Completion::Exit))],
         ),
         env: at.section("env").all_strings().into_iter().collect(),
-        env_allow: at.strings("env_allow").unwrap_or_else(|| vec!["*".into()]),
+        env_allow: at.strings("env_allow").unwrap_or(env_allow),
         capabilities: at.strings("capabilities").unwrap_or_default(),
         tier: at.integer("tier", 1, 1..=1000),
         complexity: at.strings("complexity").unwrap_or_default(),
@@ -332,13 +331,33 @@ fn count(at: &mut Section<'_>) -> (u32, Option<u32>) {
     (most, Some(least))
 }
 
-/// Reads `command`; where it is wrong the value returned is of no use, the report says so.
+/// Reads `preset` with its `model`, or `command`; where it is wrong the value returned is of no use,
+/// the report says so.
 fn command(at: &mut Section<'_>) -> AgentCommand {
     const EXPECTED: &str = "a program with arguments, a shell line, \"task\" or \"person\"";
-    if !at.has("command") {
-        if !at.has("preset") {
-            at.missing("command", EXPECTED);
+    let (has_preset, has_command) = (at.has("preset"), at.has("command"));
+    let model = at.string("model");
+    if has_preset {
+        let name = at.string("preset").unwrap_or_default();
+        if has_command {
+            at.wrong_value(
+                "command",
+                "…",
+                "left out beside `preset`: one of them says what to run",
+            );
         }
+        if name == "person" {
+            return AgentCommand::Person;
+        }
+        let is_env_own = at.has("env_allow");
+        let model = model.unwrap_or_default();
+        return AgentCommand::Preset { name, model, is_env_own };
+    }
+    if let Some(model) = model {
+        at.wrong_value("model", &model, "left out without a `preset`");
+    }
+    if !has_command {
+        at.missing("preset", "the program to use, or `command`: what to run");
         return AgentCommand::Task;
     }
     if at.is_list("command") {

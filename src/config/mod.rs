@@ -7,6 +7,7 @@
 pub mod detect;
 pub mod file;
 pub mod layout;
+pub mod preset;
 pub mod problem;
 pub mod prompt_file;
 pub mod reader;
@@ -68,7 +69,7 @@ fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loa
     if errors.is_empty() {
         let hash = format!("{:016x}", xxh3_64(text.as_bytes()));
         let mut read = file::read(&mut Section::root(&report, table), hash);
-        warnings = validate::check(&mut read);
+        warnings = validate::check(&mut read, root);
         if let Some(root) = root.filter(|_| report.problems().is_empty()) {
             validate::check_prompts(&read, root);
         }
@@ -258,6 +259,47 @@ sandbox = "none"
     }
 
     #[test]
+    fn an_agent_of_a_preset_has_the_defaults_of_a_preset() {
+        let agent = |rest: &str| format!("[[agent]]\nname = \"a\"\nstages = [\"arch\"]\n{rest}\n");
+        let bare = settings(&agent("preset = \"claude\"\nmodel = \"large\""));
+        let group = &bare.agents[0];
+        let preset = |is_env_own| AgentCommand::Preset {
+            name: "claude".into(),
+            model: "large".into(),
+            is_env_own,
+        };
+        assert_eq!((&group.command, group.completion), (&preset(false), Completion::Marker));
+        assert!(group.env_allow.contains(&"HOME".to_owned()) && group.env_allow.len() == 8);
+        assert_eq!(bare.landing.protect.last().expect("added"), "agents/presets/**");
+        let own = agent("preset = \"claude\"\nmodel = \"large\"\nenv_allow = [\"PATH\"]");
+        assert_eq!(settings(&own).agents[0].command, preset(true));
+        for (rest, part) in [
+            ("", "`agent.preset` is missing"),
+            ("model = \"x\"\ncommand = \"true\"", "left out without a `preset`"),
+            ("preset = \"claude\"\ncommand = \"true\"", "left out beside `preset`"),
+            (
+                "preset = \"cluade\"",
+                "unknown value `cluade` of `agent.preset`, did you mean `claude`",
+            ),
+            ("preset = \"../x\"", "unknown value `../x`"),
+            ("preset = \"person\"\nlauncher = \"process\"", "for a person, who works in a window"),
+        ] {
+            refused(&agent(rest), &[part]);
+        }
+    }
+
+    #[test]
+    fn a_preset_of_the_project_is_known_there_alone() {
+        let text = "[[agent]]\nname = \"a\"\nstages = [\"arch\"]\npreset = \"mine\"\n";
+        let dir = tempfile::tempdir().expect("a folder");
+        let presets = dir.path().join(super::preset::DIR);
+        std::fs::create_dir_all(&presets).expect("made");
+        std::fs::write(presets.join("mine.toml"), "about = \"x\"").expect("written");
+        assert!(super::load_in(dir.path(), text).is_ok());
+        refused(text, &["unknown value `mine`"]);
+    }
+
+    #[test]
     fn every_built_key_takes_another_value() {
         let text = r#"
 [project]
@@ -336,17 +378,16 @@ pilot = { labels = ["pilot"] }
             refused(text, &["is not yet built"]);
         }
         let agent = "[[agent]]\nname = \"a\"\nstages = [\"arch\"]\n";
-        refused(
-            &format!("{agent}preset = \"claude\""),
-            &["`agent.preset = \"claude\"` is not yet"],
-        );
         let sandbox = format!("{agent}command = \"x\"\nsandbox = \"bwrap\"");
         refused(&sandbox, &["is not yet built"]);
         let person = format!("{agent}command = \"person\"\nlauncher = \"process\"");
         refused(&person, &["for a person, who works in a window"]);
-        let person = settings(&format!("{agent}command = \"person\""));
-        assert_eq!(person.agents[0].launcher, LauncherKind::Tmux);
-        assert_eq!(person.agents[0].completion, Completion::Marker);
+        for key in ["command", "preset"] {
+            let person = settings(&format!("{agent}{key} = \"person\""));
+            assert_eq!(person.agents[0].command, AgentCommand::Person);
+            assert_eq!(person.agents[0].launcher, LauncherKind::Tmux);
+            assert_eq!(person.agents[0].completion, Completion::Marker);
+        }
     }
 
     #[test]
@@ -446,7 +487,7 @@ pilot = { labels = ["pilot"] }
         refused(&agent("w", "complexity = [\"simpel\"]"), &["did you mean `simple`?"]);
         refused(&agent("w", "env = { PIPELINE_NONCE = \"x\" }"), &["sets itself"]);
         refused(&agent("w", "env = { A = 1 }"), &["`agent.env.A` must be a string"]);
-        refused("[[agent]]\nname = \"w\"\n", &["`agent.stages` is missing", "`agent.command` is"]);
+        refused("[[agent]]\nname = \"w\"\n", &["`agent.stages` is missing", "`agent.preset` is"]);
         let wrong = "[[agent]]\nname = \"w\"\nstages = [\"suervisor\"]\ncommand = []\n";
         refused(wrong, &["did you mean `supervisor`?", "a program with arguments"]);
     }

@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::machine::amount::{self, Amounts};
+use crate::machine::preset::Part;
 
 use super::problem::{Problem, Wrong};
 use super::value;
@@ -264,6 +265,28 @@ impl<'a> Section<'a> {
             }
         }
         strings
+    }
+
+    /// Returns the parts of a command line: words, and lists of words.
+    pub fn parts(&mut self, key: &'static str) -> Vec<Part> {
+        const EXPECTED: &str = "a list of words and lists of words";
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, EXPECTED);
+            return Vec::new();
+        };
+        let word = |item: Value<'a>| match item.get_ref().as_str() {
+            Some(text) if !text.contains('\0') => Some(text.to_owned()),
+            Some(_) | None => {
+                self.wrong_type(key, item, EXPECTED);
+                None
+            }
+        };
+        let part = |item: Value<'a>| match item.get_ref().as_array() {
+            Some(words) => Some(Part::Group(words.iter().filter_map(word).collect())),
+            None => word(item).map(Part::Word),
+        };
+        array.iter().filter_map(part).collect()
     }
 
     /// Returns what a word stands for; a word that stands for `None` is "not yet".

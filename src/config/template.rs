@@ -5,6 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use crate::machine::mode::Isolation;
+use crate::machine::preset::Preset;
 
 use super::detect::Found;
 use super::file::DEFAULT_STAGES;
@@ -32,6 +33,32 @@ pub enum Agents<'a> {
     /// One block for each name, with a command to fill in; a name that is a stage's, long or short,
     /// serves that stage, any other serves all.
     Named(&'a [String]),
+    /// One for each stage, by preset.
+    Presets(&'a [Post<'a>]),
+}
+
+/// Who does a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Post<'a> {
+    /// Long name.
+    pub stage: &'a str,
+    pub preset: &'a Preset,
+}
+
+/// Gives each default stage a preset: the first of `presets` does the work, and one of another
+/// provider, where there is one, judges it as supervisor. Where it is not known whose models a
+/// program uses, it counts as another's only beside one of which that is known. Empty without presets.
+#[must_use]
+pub fn posts(presets: &[Preset]) -> Vec<Post<'_>> {
+    let Some(first) = presets.first() else { return Vec::new() };
+    let is_known = |preset: &&Preset| !preset.provider.is_empty();
+    let mut others = presets.iter().filter(|preset| preset.provider != first.provider);
+    let judge = others.clone().find(is_known).or_else(|| others.next()).unwrap_or(first);
+    let post = |(stage, short): (&'static str, &str)| Post {
+        stage,
+        preset: if short == "super" { judge } else { first },
+    };
+    DEFAULT_STAGES.into_iter().map(post).collect()
 }
 
 /// Returns the text; `config::load` takes it as long as base and names are valid.
@@ -44,6 +71,7 @@ pub fn render(template: &Template<'_>) -> String {
         Agents::Example => text.push_str(EXAMPLE),
         Agents::Shell => DEFAULT_STAGES.iter().for_each(|(name, _)| shell_agent(&mut text, name)),
         Agents::Named(names) => names.iter().for_each(|name| named_agent(&mut text, name)),
+        Agents::Presets(posts) => preset_agents(&mut text, posts),
     }
     text
 }
@@ -58,7 +86,7 @@ fn write_head(text: &mut String, template: &Template<'_>) -> std::fmt::Result {
     if template.isolation == Isolation::None {
         writeln!(text, "isolation = \"none\"    # no git: agents run in this folder")?;
     }
-    if matches!(template.agents, Agents::Named(_)) {
+    if matches!(template.agents, Agents::Named(_) | Agents::Presets(_)) {
         writeln!(
             text,
             "rollout = \"pilot\"     # your branch stays as it is until: pipeline rollout set production"
@@ -111,6 +139,49 @@ echo "$PIPELINE_STAGE done by $PIPELINE_AGENT" >> "notes/$PIPELINE_TASK_ID.md"
     ));
 }
 
+fn preset_agents(text: &mut String, posts: &[Post<'_>]) {
+    text.push_str(
+        "\n# Who does the work. A preset is the command line of a program, with what it may do:\n\
+         # `pipeline agent test NAME` tries one. More of a kind: `count = 3`.\n",
+    );
+    let mut told: Vec<&str> = Vec::new();
+    for post in posts {
+        let Preset { name, about, allows, .. } = post.preset;
+        if !told.contains(&name.as_str()) && !allows.is_empty() {
+            told.push(name);
+            let says = wrapped(&format!("{about} {allows}."), LINE_CHARS_MAX - 2);
+            text.push_str("#\n");
+            says.iter().for_each(|line| text.push_str(&format!("# {line}\n")));
+        }
+    }
+    for post in posts {
+        let (stage, preset) = (quoted(post.stage), quoted(&post.preset.name));
+        text.push_str(&format!(
+            "\n[[agent]]\nname = {stage}\nstages = [{stage}]\npreset = {preset}\n\
+             # model = \"\"             # left out: the program's own choice\n"
+        ));
+    }
+}
+
+/// Columns of what is written for people.
+pub const LINE_CHARS_MAX: usize = 80;
+
+/// Returns the words in lines of at most `chars` characters, but for words that are longer.
+#[must_use]
+pub fn wrapped(words: &str, chars: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= chars => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn named_agent(text: &mut String, name: &str) {
     let is_called = |(long, short): &&(&str, &str)| name == *long || name == *short;
     let stages: Vec<String> = match DEFAULT_STAGES.iter().find(is_called) {
@@ -132,10 +203,13 @@ command = "echo 'fill in this command in pipeline.toml' >&2; exit 1"
 
 #[cfg(test)]
 mod tests {
-    use super::{Agents, Template, render};
+    use std::path::Path;
+
+    use super::{Agents, Template, posts, render, wrapped};
     use crate::config::detect::Found;
     use crate::config::load;
     use crate::machine::mode::{Isolation, Rollout};
+    use crate::machine::preset::Preset;
     use crate::machine::settings::Settings;
 
     fn check(agents: Agents<'_>, isolation: Isolation) -> Settings {
@@ -175,7 +249,41 @@ mod tests {
             assert_eq!(named.agents[0].stages, ["implementation"]);
             assert_eq!(named.agents[1].stages.len(), 4);
             assert_eq!(named.project.rollout, Rollout::Pilot);
+            let presets = [preset("claude"), preset("codex")];
+            let real = check(Agents::Presets(&posts(&presets)), isolation);
+            let stages: Vec<&str> = real.agents.iter().map(|group| &*group.stages[0]).collect();
+            assert_eq!(stages, ["architect", "test", "implementation", "supervisor"]);
+            assert_eq!(real.project.rollout, Rollout::Pilot);
         }
+    }
+
+    fn preset(name: &str) -> Preset {
+        crate::config::preset::load(Path::new("/nowhere"), name).expect("built in").preset
+    }
+
+    #[test]
+    fn the_supervisor_is_of_another_provider_where_there_is_one() {
+        let table: [(&[&str], &str, &str); 6] = [
+            (&["claude", "codex"], "claude", "codex"),
+            (&["codex", "claude"], "codex", "claude"),
+            (&["claude"], "claude", "claude"),
+            (&["claude", "opencode", "gemini"], "claude", "gemini"),
+            (&["claude", "opencode"], "claude", "opencode"),
+            (&["opencode", "aider", "codex"], "opencode", "codex"),
+        ];
+        for (names, worker, judge) in table {
+            let presets: Vec<Preset> = names.iter().map(|name| preset(name)).collect();
+            let posts = posts(&presets);
+            let names: Vec<&str> = posts.iter().map(|post| &*post.preset.name).collect();
+            assert_eq!(names, [worker, worker, worker, judge], "{names:?}");
+        }
+        assert!(posts(&[]).is_empty());
+    }
+
+    #[test]
+    fn words_are_wrapped() {
+        assert_eq!(wrapped("aa bb  cc dddddd e", 5), ["aa bb", "cc", "dddddd", "e"]);
+        assert!(wrapped(" ", 5).is_empty());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::path::Path;
 use globset::GlobBuilder;
 
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentGroup, Settings, Slice, Stage};
+use crate::machine::settings::{AgentCommand, AgentGroup, Settings, Slice, Stage};
 
 use super::file::Read;
+use super::preset;
 use super::prompt_file;
 use super::reader::Section;
 
@@ -35,13 +36,14 @@ const INSIDE: &str = "a path inside the project: relative, without `..`";
 /// Checks what was read, fills in what follows from it, and returns warnings.
 ///
 /// Problems go to the report of the sections; the settings then are of no use.
-pub fn check(read: &mut Read<'_>) -> Vec<String> {
+pub fn check(read: &mut Read<'_>, root: Option<&Path>) -> Vec<String> {
     check_paths(read);
     check_branches(read);
     check_stages(&mut read.settings.stages, &read.stages);
     let stages = &read.settings.stages;
     for (group, at) in read.settings.agents.iter_mut().zip(&read.agents) {
         check_agent(group, at, stages);
+        check_preset(group, at, root);
     }
     check_agent_names(&read.settings.agents, &read.agents);
     check_protect(read);
@@ -215,6 +217,17 @@ fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
     }
 }
 
+/// Refuses a preset that is not there. One whose file is wrong is told when it is to be used: it is
+/// read anew for each attempt.
+fn check_preset(group: &AgentGroup, at: &Section<'_>, root: Option<&Path>) {
+    let AgentCommand::Preset { name, .. } = &group.command else { return };
+    let own = |name: &str| root.is_some_and(|root| preset::has_own(root, name));
+    let known: Vec<&str> = preset::BUILT_IN.iter().map(|(name, _)| *name).collect();
+    if !is_name(name) || !(known.contains(&name.as_str()) || own(name)) {
+        at.unknown_value("preset", name, &known);
+    }
+}
+
 fn check_agent_names(groups: &[AgentGroup], sections: &[Section<'_>]) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for (group, at) in groups.iter().zip(sections) {
@@ -244,8 +257,14 @@ fn check_protect(read: &mut Read<'_>) {
             read.landing.wrong_value("protect", pattern, "a list of patterns without a first `/`");
         }
     }
-    for prompt in read.settings.stages.iter().filter_map(|stage| stage.prompt.as_deref()) {
-        let pattern = globset::escape(prompt);
+    let prompts = read.settings.stages.iter().filter_map(|stage| stage.prompt.as_deref());
+    let mut patterns: Vec<String> = prompts.map(globset::escape).collect();
+    let is_preset = |group: &AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    if read.settings.agents.iter().any(is_preset) {
+        // What is run as an agent, and what it may do.
+        patterns.push(format!("{}/**", preset::DIR));
+    }
+    for pattern in patterns {
         if !landing.protect.contains(&pattern) {
             landing.protect.push(pattern);
         }

@@ -16,8 +16,6 @@ pub struct Agent {
     pub is_paused: bool,
     /// No longer in the settings, or one too many: ends what it has, gets nothing new.
     pub is_retired: bool,
-    /// Why it cannot be started on this machine, in words.
-    pub unable: Option<String>,
     pub attempt: Option<AttemptId>,
     /// The worktree slot of its attempt, or for its next one. No slot that it ever had has a greater
     /// number than this and `spare`.
@@ -32,6 +30,8 @@ pub struct Agent {
     /// The task it has, or had last.
     pub last_task: Option<TaskId>,
     pub breaker: Breaker,
+    /// Why it cannot start anything, in words: its program or preset is not there.
+    pub unusable: Option<String>,
 }
 
 impl Agent {
@@ -45,7 +45,6 @@ impl Agent {
             capabilities: Vec::new(),
             is_paused: false,
             is_retired: false,
-            unable: None,
             attempt: None,
             slot,
             spare: None,
@@ -55,6 +54,7 @@ impl Agent {
             idle_since: at,
             last_task: None,
             breaker: Breaker::default(),
+            unusable: None,
         }
     }
 
@@ -64,11 +64,11 @@ impl Agent {
         self.attempt.is_none() && self.may_work() && self.breaker.until.is_none()
     }
 
-    /// Returns true when it can be started and is neither paused nor about to leave; it may be busy
-    /// or cool down.
+    /// Returns true when it is neither paused nor about to leave, and can be started; it may be busy or
+    /// cool down.
     #[must_use]
     pub fn may_work(&self) -> bool {
-        !self.is_paused && !self.is_retired && self.unable.is_none()
+        !self.is_paused && !self.is_retired && self.unusable.is_none()
     }
 
     /// Returns the slot that its next attempt gets when the present one, in `slot`, ends well and

@@ -18,6 +18,7 @@ use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
 use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
 use super::time::Time;
+use super::usage;
 use super::weigh::Weighing;
 
 /// Length of the window in which `launch_rate` counts, in milliseconds.
@@ -62,15 +63,15 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 agent.is_paused = *is_paused;
             }
         }
+        ProjectChange::AgentUnusable { name, why } => {
+            if let Some(agent) = state.agents.get_mut(name) {
+                agent.unusable.clone_from(why);
+            }
+        }
         ProjectChange::AgentsScaled { group, target, at, .. } => {
             crew::scale(state, group, *target, *at);
         }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
-        ProjectChange::AbilitySet { name, unable } => {
-            if let Some(agent) = state.agents.get_mut(name) {
-                agent.unable.clone_from(unable);
-            }
-        }
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -215,10 +216,16 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             }
         }
         AttemptChange::Started { at } => note_handoff(state, id, *at),
+        AttemptChange::Exited { exit: Some(exit), .. } => {
+            let metrics = &mut state.metrics;
+            metrics.tokens = usage::sum(metrics.tokens, exit.usage.tokens());
+            let cost = exit.usage.cost_usd_micros;
+            metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
+        }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
-        | AttemptChange::Exited { .. }
+        | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
         | AttemptChange::Judged { .. }
         | AttemptChange::Checking

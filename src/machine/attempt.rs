@@ -3,6 +3,7 @@
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::schedule::demand::Demand;
 use super::time::Time;
+use super::usage::Usage;
 
 /// What an attempt is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +165,8 @@ pub struct Exit {
     pub notes: String,
     /// End of its output, bounded; or why it could not be started.
     pub tail: String,
+    /// What it used of its provider.
+    pub usage: Usage,
 }
 
 /// How it ended, with the reason in words.

@@ -97,7 +97,7 @@ fn has_others(state: &State, agent: &Agent, attempt: &Attempt) -> bool {
 fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
     let command = state.group_of(agent).map(|group| &group.command);
     let runs_own_command = match command {
-        Some(AgentCommand::Argv(_) | AgentCommand::Shell(_)) => true,
+        Some(AgentCommand::Argv(_) | AgentCommand::Shell(_) | AgentCommand::Preset { .. }) => true,
         // What a task brings along fails by itself; a person cannot fail.
         Some(AgentCommand::Task | AgentCommand::Person) | None => false,
     };

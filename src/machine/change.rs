@@ -60,16 +60,16 @@ pub enum ProjectChange {
         name: AgentName,
         breaker: Box<Breaker>,
     },
+    /// Why an agent cannot start anything; `None`: it can.
+    AgentUnusable {
+        name: AgentName,
+        why: Option<String>,
+    },
     ModeSwitched {
         to: Orchestration,
     },
     DrainSet {
         drain: Option<Drain>,
-    },
-    /// Why an agent cannot be started on this machine; `None`: it can.
-    AbilitySet {
-        name: AgentName,
-        unable: Option<String>,
     },
     RolloutSet {
         to: Rollout,

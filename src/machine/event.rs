@@ -240,13 +240,14 @@ pub enum Observation {
     ShortageSeen {
         what: Option<String>,
     },
+    /// Why agents cannot start anything, in words, by the name of their group; those of other groups
+    /// can, as far as is known.
+    AgentsSeen {
+        unusable: BTreeMap<String, String>,
+    },
     /// The machine's load is above the limit, in words; `None`: it no longer is.
     OverloadSeen {
         what: Option<String>,
-    },
-    /// What tmux lacks for agents to be started in it, in words; `None`: nothing.
-    TmuxSeen {
-        lacking: Option<String>,
     },
     /// The external scheduler's answer to a question; without pairs: nothing now.
     Proposed {

@@ -119,6 +119,7 @@ mod tests {
             leaked: 0,
             cpu_ms: 0,
             rss_kib_max: 0,
+            usage: crate::machine::usage::Usage::default(),
             marker,
             notes: String::new(),
             tail: String::new(),

@@ -33,13 +33,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             let (base, landed) = (base.clone(), landed.clone());
             Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
         }
-        Observation::BaseConflicts { base, paths } => {
-            if state.base.tip.as_ref() != Some(base) {
-                return Step::note("the base moved on meanwhile");
-            }
-            let paths = paths.join(", ");
-            Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
-        }
+        Observation::BaseConflicts { base, paths } => base_conflicts(state, base, paths),
         Observation::LaneFaulted { why } => Step::accept(faulted(state, event, why)),
         Observation::Merged { task, number, commit, onto, protected } => {
             with(state, task, *number, |landing| {
@@ -79,11 +73,19 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
+        | Observation::AgentsSeen { .. }
         | Observation::Proposed { .. }
         | Observation::NotProposed { .. }
-        | Observation::OverloadSeen { .. }
-        | Observation::TmuxSeen { .. } => Step::note("not of the lane"),
+        | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
+}
+
+fn base_conflicts(state: &State, base: &Oid, paths: &[String]) -> Step {
+    if state.base.tip.as_ref() != Some(base) {
+        return Step::note("the base moved on meanwhile");
+    }
+    let paths = paths.join(", ");
+    Step::accept(vec![lane(LaneChange::BaseConflicted { paths })])
 }
 
 fn followed(state: &State, to: &Oid) -> Step {

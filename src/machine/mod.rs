@@ -15,6 +15,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod lane;
 pub mod task;
+pub mod usage;
 
 pub mod change;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod glob;
 pub mod graph;
 pub mod overlap;
 pub mod plan;
+pub mod preset;
 pub mod progress;
 pub mod proposal;
 pub mod retry;

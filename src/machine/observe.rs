@@ -1,5 +1,7 @@
 //! What is decided when something was seen of an attempt; of landings see `landing.rs`.
 
+use std::collections::BTreeMap;
+
 use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
@@ -13,7 +15,7 @@ use super::lane::Follow;
 use super::mode::Isolation;
 use super::proposal::answered;
 use super::retry::delay_ms;
-use super::settings::{Completion, LauncherKind, Settings};
+use super::settings::{Completion, Settings};
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
@@ -21,6 +23,7 @@ use super::task::{
     Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_ends, keep_tail,
 };
 use super::time::Time;
+use super::usage::Usage;
 
 /// Decides what an observation leads to; a late or odd one is noted.
 pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
@@ -73,8 +76,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::ShortageSeen { what } => {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }
+        Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::OverloadSeen { what } => overload_seen(state, what),
-        Observation::TmuxSeen { lacking } => tmux_seen(state, lacking.as_deref()),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
         Observation::NotProposed { number, fault, why } => {
             answered(state, event.at, *number, Err((*fault, why)))
@@ -93,10 +96,6 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
     }
 }
 
-fn overload_seen(state: &State, what: &Option<String>) -> Step {
-    strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
-}
-
 /// Only whether there is one counts, not how much is left.
 fn strain_seen(
     old: Option<&String>,
@@ -107,16 +106,18 @@ fn strain_seen(
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
 }
 
-/// Agents whose launcher is tmux get no work without one. Here too only whether counts.
-fn tmux_seen(state: &State, lacking: Option<&str>) -> Step {
-    let changes = state.agents.values().filter_map(|agent| {
-        let launcher = state.group_of(agent).map(|group| group.launcher);
-        let unable = lacking.filter(|_| launcher == Some(LauncherKind::Tmux));
-        let is_news = agent.unable.is_some() != unable.is_some();
-        let (name, unable) = (agent.name.clone(), unable.map(str::to_owned));
-        is_news.then(|| project(ProjectChange::AbilitySet { name, unable }))
+fn overload_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
+}
+
+/// Only agents that changed are told of.
+fn agents_seen(state: &State, unusable: &BTreeMap<String, String>) -> Step {
+    let changed = state.agents.values().filter_map(|agent| {
+        let why = state.group_of(agent).and_then(|group| unusable.get(&group.name));
+        let change = ProjectChange::AgentUnusable { name: agent.name.clone(), why: why.cloned() };
+        (agent.unusable.as_ref() != why).then(|| project(change))
     });
-    Step::accept(changes.collect())
+    Step::accept(changed.collect())
 }
 
 fn monitor_ended(at: Time, why: &str) -> Step {
@@ -221,17 +222,26 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
             judge::of_check(exit, &state.rules_of(found).landing.checks)
         }
     };
+    let exit = Exit { usage: own_usage(state, found, exit), ..exit.clone() };
     let change =
         AttemptChange::Exited { exit: Some(Box::new(exit.clone())), verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];
     // From here on the attempt is looked at as it will be once the exit is applied.
-    let found = Attempt { exit: Some(exit.clone()), ..found.clone() };
+    let found = Attempt { exit: Some(exit), ..found.clone() };
     if !found.is_work() {
         changes.extend(end_check(state, event, &found, &verdict));
     } else if state.settings.project.isolation == Isolation::None {
         changes.extend(after_saving(state, event, &found, &verdict, None));
     }
     changes
+}
+
+/// Returns what the attempt itself used: some programs tell of a session that is taken up again all
+/// that it ever used.
+fn own_usage(state: &State, found: &Attempt, exit: &Exit) -> Usage {
+    let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
+    let history = task.into_iter().flat_map(|task| &task.history);
+    exit.usage.clone().beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {

@@ -323,9 +323,9 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::MonitorStarted { .. }
             | ProjectChange::PauseSet { .. }
             | ProjectChange::AgentPauseSet { .. }
+            | ProjectChange::AgentUnusable { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
-            | ProjectChange::AbilitySet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::ShortageSet { .. }

@@ -41,15 +41,15 @@ fn scaled(group: &str, count: u32, why: String, at: Time) -> Change {
     project(ProjectChange::AgentsScaled { group: group.to_owned(), target, why, at })
 }
 
-/// Returns the groups that may have more agents than they have, by their place; not those whose
-/// agents cannot be started here.
+/// Returns the groups that may have more agents than they have, by their place; none whose agents
+/// cannot start.
 fn growing(state: &State) -> impl Iterator<Item = (usize, &AgentGroup, u32)> {
     let groups = state.settings.agents.iter().enumerate();
     groups.filter_map(|(place, group)| {
         let count = state.target(group).count;
         let may_grow = state.is_scaling(group) && count < group.count;
-        let is_able = |agent: &Agent| agent.group != place || agent.unable.is_none();
-        (may_grow && state.agents.values().all(is_able)).then_some((place, group, count))
+        let is_unusable = |agent: &Agent| agent.group == place && agent.unusable.is_some();
+        (may_grow && !state.agents.values().any(is_unusable)).then_some((place, group, count))
     })
 }
 

@@ -282,6 +282,14 @@ pub enum AgentCommand {
     Task,
     /// Nothing: a person works there, with a shell.
     Person,
+    /// What the preset of that name says when an attempt starts.
+    Preset {
+        name: String,
+        /// Empty: the program's own choice.
+        model: String,
+        /// `env_allow` stands as the file has it: what the preset names does not pass by itself.
+        is_env_own: bool,
+    },
 }
 
 /// In what an agent's program runs.

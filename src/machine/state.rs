@@ -61,6 +61,10 @@ pub struct Metrics {
     pub stage_ms: BTreeMap<String, StageSum>,
     /// The same by group of agents and complexity too, the newest counting most.
     pub learned: History,
+    /// Read and written; `None`: nothing is known.
+    pub tokens: Option<u64>,
+    /// Millionths of a dollar; `None`: nothing is known.
+    pub cost_usd_micros: Option<u64>,
 }
 
 /// Durations of one stage.

@@ -22,12 +22,16 @@ use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::may_take;
 use super::schedule::{self, Assignment};
+use super::settings::{AgentCommand, AgentGroup};
 use super::stage;
 use super::state::State;
 use super::step::{attempt, lane, project, task};
 use super::task::{Block, Task, TaskKind, TaskPhase};
 use super::time::Time;
 use super::weigh;
+
+/// Attempts of presets started per second, unless configured.
+const PRESET_LAUNCH_RATE: u32 = 10;
 
 /// Most items of one kind handled in one turn.
 pub const TURN_ITEMS_MAX: usize = 1024;
@@ -330,11 +334,14 @@ pub(super) fn may_launch(state: &State) -> bool {
 
 /// Returns how many attempts may start in the present second; `None`: as many as there are.
 ///
-/// Without a configured rate there is no limit: every agent is a command. The default of 10 is for
-/// presets, which are not built.
+/// Without a configured rate there is no limit where every agent is a command; presets, whose
+/// programs load much at their start and share an account, have one.
 #[must_use]
 pub fn launch_room(state: &State, at: Time) -> Option<u32> {
-    let rate = state.settings.monitor.launch_rate.unwrap_or(0);
+    let is_preset = |group: &AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    let has_presets = state.settings.agents.iter().any(is_preset);
+    let default = if has_presets { PRESET_LAUNCH_RATE } else { 0 };
+    let rate = state.settings.monitor.launch_rate.unwrap_or(default);
     if rate == 0 {
         return None;
     }

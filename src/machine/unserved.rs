@@ -12,10 +12,12 @@ use super::task::{Task, TaskPhase};
 use super::turn::TURN_ITEMS_MAX;
 
 /// Returns what is to be told about the tasks that the changes make ready, and after a change of
-/// settings about all that are. Cost: after a change of settings, the state.
+/// settings or of what agents can start about all that are. Cost: after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
-    let adopts = |change: &&Change| match change {
-        Change::Project(ProjectChange::SettingsAdopted { .. }) => true,
+    let is_for_all = |change: &&Change| match change {
+        Change::Project(
+            ProjectChange::SettingsAdopted { .. } | ProjectChange::AgentUnusable { .. },
+        ) => true,
         // What the queues decide takes nobody away who cannot come back.
         Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
             let group = state.settings.group(group);
@@ -23,9 +25,9 @@ pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
         }
         Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
     };
-    if let Some(adoption) = changes.iter().find(adopts) {
+    if changes.iter().any(|change| is_for_all(&change)) {
         let mut later = state.clone();
-        apply(&mut later, adoption);
+        changes.iter().filter(is_for_all).for_each(|change| apply(&mut later, change));
         let ready = later.tasks.values().filter_map(|task| match &task.phase {
             TaskPhase::Ready { stage } => told_of(&later, task, stage),
             TaskPhase::Waiting

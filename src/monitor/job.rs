@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::preset::{self, Launch};
 use crate::agent::environment::agent_env;
 use crate::agent::job::{AttemptRef, GRACE_MS, JOB_VERSION, Job, JobCommand, MARKER_GRACE_MS};
 use crate::agent::terminal::typing::Typing;
@@ -14,7 +15,10 @@ use crate::machine::attempt::{Attempt, AttemptKind};
 use crate::machine::estimate;
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentCommand, AgentGroup, Completion, LauncherKind, Settings};
+use crate::machine::preset::Interactive;
+use crate::machine::settings::{
+    AgentCommand, AgentGroup, Completion, LauncherKind, Settings, Stage,
+};
 use crate::machine::task::Task;
 
 /// The paths of one attempt.
@@ -79,12 +83,14 @@ pub fn needs_marker(state: &State, attempt: &Attempt) -> bool {
 }
 
 /// Why there is nothing to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoOrder {
     /// The settings know the agent no longer.
     AgentGone,
     /// The agent runs the task's own command, and the task has none.
     NoCommand,
+    /// Its preset cannot be used, in words.
+    NoPreset(String),
 }
 
 /// Returns the order for an attempt.
@@ -116,29 +122,37 @@ fn work(
     let group = settings.group_of(&attempt.agent).ok_or(NoOrder::AgentGone)?;
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
     let own = task.and_then(|task| task.spec.command.clone());
-    let command = command(around.layout, group, own, &places)?;
     let stage = attempt.stage().and_then(|stage| settings.stage(stage.as_str()));
-    let timeout =
-        stage.map(|(_, stage)| estimate::timeout_ms(state, stage, task, Some(&group.name)));
+    let is_preset = matches!(group.command, AgentCommand::Preset { .. });
+    let stage = stage.map(|(_, stage)| stage);
+    let launch = launch(around, settings, group, own, stage, &places)?;
+    let timeout = stage.map(|stage| estimate::timeout_ms(state, stage, task, Some(&group.name)));
     let marker_file = (group.completion == Completion::Marker).then(|| places.task_file.clone());
-    let mut job = base(around, settings, attempt, &places, &group.env_allow, &group.env);
-    job.commands = vec![command];
+    let mut job = base(around, settings, attempt, &places, &launch.env_allow, &launch.env);
+    job.commands = vec![launch.command];
     if has_prompt(state, attempt) {
         let prompt = places.prompt_file.to_string_lossy().into_owned();
         job.env.push(("PIPELINE_PROMPT_FILE".into(), prompt));
-        job.stdin = Some(places.prompt_file);
+        job.stdin = launch.has_stdin.then_some(places.prompt_file);
     }
     job.timeout_ms = timeout;
+    job.silence_ms = stage.filter(|_| is_preset).map(|stage| stage.silence_ms);
     job.marker_file = marker_file;
     if group.launcher == LauncherKind::Tmux {
-        in_window(around.layout, &mut job, group, task);
+        in_window(around.layout, &mut job, group, task, launch.interactive);
     }
     Ok(job)
 }
 
 /// Moves a job into the agent's window. It is over when its marker has stood for a moment, since a
 /// program with an input line does not leave by itself; a person is not hurried.
-fn in_window(layout: &Layout, job: &mut Job, group: &AgentGroup, task: Option<&Task>) {
+fn in_window(
+    layout: &Layout,
+    job: &mut Job,
+    group: &AgentGroup,
+    task: Option<&Task>,
+    known: Option<Interactive>,
+) {
     let is_person = group.command == AgentCommand::Person;
     let named = |name: &str| {
         let found = job.env.iter().find(|(found, _)| found == name);
@@ -146,15 +160,22 @@ fn in_window(layout: &Layout, job: &mut Job, group: &AgentGroup, task: Option<&T
     };
     let file = named("PIPELINE_TASK_FILE").unwrap_or_default();
     let file = file.strip_prefix(&format!("{}/", job.dir.display())).unwrap_or(&file);
+    let mut typing = Typing::line(file, named("PIPELINE_PROMPT_FILE").as_deref());
+    if let Some(known) = known {
+        typing.ready = Some(known.ready).filter(|ready| !ready.is_empty());
+        typing.busy = Some(known.busy).filter(|busy| !busy.is_empty());
+        typing.submit = known.submit;
+    }
     let project = layout.root.file_name().map(|name| name.to_string_lossy());
     job.terminal = Some(Terminal {
         session: session_name(&project.unwrap_or_default()),
-        typing: (!is_person).then(|| Typing::line(file, named("PIPELINE_PROMPT_FILE").as_deref())),
+        typing: (!is_person).then_some(typing),
         notice: is_person.then(|| notice(file, task)),
     });
     job.marker_file = named("PIPELINE_TASK_FILE").map(PathBuf::from);
     job.marker_grace_ms = MARKER_STABLE_MS;
     job.stdin = None;
+    job.silence_ms = None;
     if is_person {
         job.timeout_ms = None;
     }
@@ -194,31 +215,43 @@ pub fn has_prompt(state: &State, attempt: &Attempt) -> bool {
 }
 
 /// Fills in the placeholders; a program path with a slash is taken from the project's root.
-fn command(
-    layout: &Layout,
+fn launch(
+    around: &Surroundings<'_>,
+    settings: &Settings,
     group: &AgentGroup,
     own: Option<String>,
+    stage: Option<&Stage>,
     places: &Places,
-) -> Result<JobCommand, NoOrder> {
+) -> Result<Launch, NoOrder> {
     let fill = |text: &String| {
         let path = |path: &Path| path.to_string_lossy().into_owned();
-        text.replace("{project}", &path(&layout.root))
+        text.replace("{project}", &path(&around.layout.root))
             .replace("{prompt_file}", &path(&places.prompt_file))
             .replace("{task_file}", &path(&places.task_file))
             .replace("{model}", "")
     };
-    match &group.command {
-        AgentCommand::Shell(text) => Ok(JobCommand::Shell(fill(text))),
+    let command = match &group.command {
+        AgentCommand::Shell(text) => JobCommand::Shell(fill(text)),
         AgentCommand::Argv(words) => {
             let mut words: Vec<String> = words.iter().map(fill).collect();
             if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
-                *program = layout.root.join(&*program).to_string_lossy().into_owned();
+                *program = around.layout.root.join(&*program).to_string_lossy().into_owned();
             }
-            Ok(JobCommand::Argv(words))
+            JobCommand::Argv(words)
         }
-        AgentCommand::Task => own.map(JobCommand::Shell).ok_or(NoOrder::NoCommand),
-        AgentCommand::Person => Ok(JobCommand::Shell(PERSON.into())),
-    }
+        AgentCommand::Task => own.map(JobCommand::Shell).ok_or(NoOrder::NoCommand)?,
+        AgentCommand::Person => JobCommand::Shell(PERSON.into()),
+        AgentCommand::Preset { .. } => {
+            let root = &around.layout.root;
+            if let Some(why) = preset::trouble(root, around.program_dir, group) {
+                return Err(NoOrder::NoPreset(why));
+            }
+            let stage = stage.map_or("", |stage| stage.name.as_str());
+            return preset::launch(root, group, stage, settings, places).map_err(NoOrder::NoPreset);
+        }
+    };
+    let (env, env_allow) = (group.env.clone(), group.env_allow.clone());
+    Ok(Launch { command, env, env_allow, has_stdin: true, interactive: None })
 }
 
 /// Returns the job that runs `commands` one after another in the attempt's worktree.

@@ -8,7 +8,6 @@ pub mod cycle;
 pub mod progress;
 pub mod run;
 pub mod view;
-mod windows;
 pub mod world;
 
 mod ahead;
@@ -20,6 +19,7 @@ mod lane;
 mod outage;
 mod overload;
 mod prepare;
+pub mod preset;
 mod propose;
 pub mod report;
 mod room;

@@ -119,6 +119,7 @@ impl Progress {
                     format!("{}  {} s", attempt.id, since / 1000)
                 }
                 None if agent.is_paused => "paused".into(),
+                None if agent.unusable.is_some() => "cannot start".into(),
                 None if agent.breaker.until.is_some() => "cooling".into(),
                 None => "idle".into(),
             });

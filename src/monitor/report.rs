@@ -14,13 +14,18 @@ use crate::agent::job::{EndedBy as Ended, ExitRecord};
 use crate::agent::probe::Probe;
 use crate::agent::reply;
 use crate::agent::status_line::Status;
+use crate::agent::usage::{self, Output, Reading};
 use crate::machine::attempt::{EndedBy, Exit, Marker};
 use crate::machine::id::AttemptId;
+use crate::machine::preset::Preset;
 use crate::machine::task::{EVIDENCE_BYTES_MAX, NOTES_BYTES_MAX, keep_tail};
 use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation};
 use crate::sys::file::read_bounded;
 use crate::sys::room::is_shortage;
+
+/// Largest `usage_file` read, in bytes.
+const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// What is to be read when an attempt ends.
 #[derive(Debug, Clone)]
@@ -33,6 +38,16 @@ pub struct Watched {
     /// Without a status line it has failed, so the end of its output is evidence.
     pub needs_marker: bool,
     pub log: PathBuf,
+    /// How the output is read; `None`: it is not.
+    pub output: Option<Box<OutputRules>>,
+}
+
+/// How the output of an attempt is read.
+#[derive(Debug, Clone)]
+pub struct OutputRules {
+    pub preset: Preset,
+    /// The preset's `usage_file`.
+    pub document: Option<PathBuf>,
 }
 
 /// How a setup job ended, told to the thread that waits for it.
@@ -178,6 +193,7 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
         watched.task_file.as_deref().map(|file| read_reply(file, &watched.nonce, record.code))
     });
     let Said { marker, notes, unreadable } = said.unwrap_or_default();
+    let reading = watched.and_then(|watched| read_output(record, watched)).unwrap_or_default();
     let is_clean = record.code == Some(0)
         && match marker {
             None => watched.is_none_or(|watched| !watched.needs_marker),
@@ -190,7 +206,7 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
         }
         Some(watched) if !is_clean => {
             let odd = unreadable.map(|line| format!("not understood: `{line}`\n"));
-            odd.unwrap_or_default() + &tail_of(&watched.log)
+            odd.unwrap_or_default() + &evidence(&watched.log, &reading)
         }
         Some(_) | None => String::new(),
     };
@@ -215,7 +231,38 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
         marker,
         notes,
         tail,
+        usage: reading.usage,
     }
+}
+
+fn read_output(record: &ExitRecord, watched: &Watched) -> Option<Reading> {
+    let OutputRules { preset, document } = &**watched.output.as_ref()?;
+    // Without a log nothing was said.
+    let log = std::fs::read(&watched.log).unwrap_or_default();
+    let document =
+        document.as_ref().and_then(|path| read_bounded(path, DOCUMENT_BYTES_MAX).ok()?);
+    let is_whole = record.log_dropped_bytes == 0;
+    let output = Output { log: &log, document: document.as_deref(), is_whole };
+    Some(usage::read(output, preset))
+}
+
+/// Returns what an attempt's output says of its failure: what was read of it, and the lines at its end
+/// that are no events; all of the end where nothing was read.
+fn evidence(log: &Path, reading: &Reading) -> String {
+    let end = tail_of(log);
+    let mut said: Vec<&str> = Vec::new();
+    for text in [&reading.text, &reading.error, &reading.limit].into_iter().flatten() {
+        if !said.iter().any(|known| known.contains(text.as_str())) {
+            said.push(text);
+        }
+    }
+    if said.is_empty() {
+        return end;
+    }
+    // The first may be the rest of one that is an event.
+    let lines = end.lines().skip(1).filter(|line| !line.trim_start().starts_with('{'));
+    said.extend(lines.filter(|line| !line.trim().is_empty()));
+    keep_tail(&said.join("\n"), EVIDENCE_BYTES_MAX).to_owned()
 }
 
 /// What counts for an attempt of what stands in its task file.

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::overload;
-use super::windows;
 use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation, State};
 use crate::sys::fail;
@@ -45,7 +44,6 @@ pub struct Guard {
     pause_ms: u64,
     has_reserve: bool,
     load: overload::Watch,
-    windows: windows::Watch,
 }
 
 impl Guard {
@@ -53,16 +51,14 @@ impl Guard {
     pub fn new(state_dir: PathBuf, worktrees: PathBuf) -> Self {
         let (looked_at, failed_at, has_reserve) = (None, None, false);
         let (pause_ms, load) = (PAUSE_MS, overload::Watch::default());
-        let windows = windows::Watch::default();
-        Self { state_dir, worktrees, looked_at, failed_at, pause_ms, has_reserve, load, windows }
+        Self { state_dir, worktrees, looked_at, failed_at, pause_ms, has_reserve, load }
     }
 
-    /// Looks at the disk, the load and what agents need, unless that has just been done; returns what the machine is to
+    /// Looks at the disk and the load, unless that has just been done; returns what the machine is to
     /// be told.
     pub fn look(&mut self, state: &State, now: Time) -> Vec<EventBody> {
         let disk = self.look_at_disk(state, now);
-        let load = self.load.look(state, now);
-        disk.into_iter().chain(load).chain(self.windows.look(state, now)).collect()
+        disk.into_iter().chain(self.load.look(state, now)).collect()
     }
 
     fn look_at_disk(&mut self, state: &State, now: Time) -> Option<EventBody> {
@@ -104,8 +100,7 @@ impl Guard {
     /// Returns when to look whether there is room again and the load has fallen; `None`: nothing is
     /// waited for.
     pub fn due_at(&self, state: &State) -> Option<Time> {
-        let due = [self.room_due_at(state), self.load.due_at(state), self.windows.due_at(state)];
-        due.into_iter().flatten().min()
+        self.room_due_at(state).into_iter().chain(self.load.due_at(state)).min()
     }
 
     fn room_due_at(&self, state: &State) -> Option<Time> {

@@ -236,7 +236,7 @@ impl Monitor {
         // What will be done is said before any of it is done.
         let begun = self.cycle.record(std::mem::take(&mut bodies).into())?;
         self.tell_answers(&begun, &vec![false; begun.answers.len()]);
-        self.cycle.world.progress.open(self.cycle.ledger.state());
+        bodies.extend(self.cycle.world.open(self.cycle.ledger.state()));
         if let Some(repo) = &self.cycle.world.repo {
             let seen = lane::look(&branches(self.cycle.ledger.state()), repo)
                 .map_err(|fault| RunError::Git(fault.0))?;
@@ -524,7 +524,7 @@ impl Monitor {
         let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
         // One that is gone, or was emptied for good.
         world.current.write(&world.layout, state);
-        world.look_at_base(state);
+        world.look_around(state);
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {
                 world.look_for_end(state, attempt);

@@ -1,8 +1,8 @@
 //! The real world: git, keepers and files. Effects run on threads of their own; the loop's thread
 //! starts no process and waits for none.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -16,9 +16,10 @@ use super::forecast::Forecasts;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::prepare::{self, Prepare};
+use super::preset;
 use super::progress::Progress;
 use super::propose::Question;
-use super::report::{Watch, Watched, ended, lost_because};
+use super::report::{OutputRules, Watch, Watched, ended, lost_because};
 use super::sources::Input;
 use super::work::{self, Fault};
 use crate::agent::Launcher;
@@ -26,9 +27,9 @@ use crate::agent::client::Keepers;
 use crate::agent::job::GRACE_MS;
 use crate::agent::probe::Probe;
 use crate::agent::{task_file, tree};
-use crate::config::layout::Layout;
+use crate::config::{self, layout::Layout};
 use crate::git::Repo;
-use crate::machine::agent::{BASE_AGENT, LANDING_AGENT};
+use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
@@ -37,6 +38,7 @@ use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
 use crate::machine::schedule;
+use crate::machine::settings::AgentCommand;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -309,12 +311,48 @@ impl RealWorld {
                 );
                 return self.see(Observation::CannotStart { attempt: id, why });
             }
+            Err(NoOrder::NoPreset(why)) => {
+                self.look_at_agents(state);
+                return self.see(Observation::AttemptFaulted { attempt: id, why });
+            }
         };
         if let Err(seen) = self.make_files(state, attempt) {
             return self.see(seen);
         }
         self.attend(state, attempt);
         self.keepers.start(attempt.agent.as_str(), order);
+    }
+
+    /// Says what will be done; returns what is new about agents, having warned of those that could not
+    /// start before and still cannot.
+    pub fn open(&mut self, state: &State) -> Option<EventBody> {
+        self.progress.open(state);
+        let unusable = self.unusable(state);
+        for agent in state.agents.values().filter(|agent| agent.unusable.is_some()) {
+            let why = state.group_of(agent).and_then(|group| unusable.get(&group.name));
+            if let Some(why) = why.filter(|why| agent.unusable.as_ref() == Some(why)) {
+                self.progress.warn(&format!("agent {} cannot start: {why}", agent.name));
+            }
+        }
+        agents_seen(state, unusable)
+    }
+
+    /// Looks at what can change without an event: the base, and the programs of agents.
+    pub fn look_around(&self, state: &State) {
+        self.look_at_base(state);
+        self.look_at_agents(state);
+    }
+
+    /// Looks which agents' programs and presets are there, and tells the loop what is new.
+    fn look_at_agents(&self, state: &State) {
+        if let Some(news) = agents_seen(state, self.unusable(state)) {
+            // The loop has ended: the next monitor looks.
+            let _ = self.input.send(Input::Event(news));
+        }
+    }
+
+    fn unusable(&self, state: &State) -> BTreeMap<String, String> {
+        preset::troubles(&self.layout.root, &self.program_dir, &state.settings)
     }
 
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
@@ -365,8 +403,18 @@ impl RealWorld {
             slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
             needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
+            output: self.output_rules(state, attempt, &places.attempt_dir).map(Box::new),
             log: places.log,
         }
+    }
+
+    /// Returns how the attempt's output is read; `None` where it is of no preset, or that is gone.
+    fn output_rules(&self, state: &State, attempt: &Attempt, dir: &Path) -> Option<OutputRules> {
+        let group = state.rules_of(attempt).group_of(&attempt.agent)?;
+        let AgentCommand::Preset { name, .. } = &group.command else { return None };
+        let preset = config::preset::load(&self.layout.root, name).ok()?.preset;
+        let document = preset.usage_file.as_ref().map(|file| dir.join(file));
+        attempt.is_work().then_some(OutputRules { preset, document })
     }
 
     /// Looks for an attempt that a monitor before this one ordered, or was about to.
@@ -576,6 +624,16 @@ impl RealWorld {
         // Without a thread the next poll looks.
         let _ = thread::Builder::new().name("base".into()).spawn(work);
     }
+}
+
+/// Returns what is told of agents' programs and presets; `None`: the state knows it.
+fn agents_seen(state: &State, unusable: BTreeMap<String, String>) -> Option<EventBody> {
+    let is_known = |agent: &Agent| {
+        let why = state.group_of(agent).and_then(|group| unusable.get(&group.name));
+        agent.unusable.as_ref() == why
+    };
+    let is_news = !state.agents.values().all(is_known);
+    is_news.then_some(EventBody::Observation(Observation::AgentsSeen { unusable }))
 }
 
 /// Returns the lane's branches by full name.

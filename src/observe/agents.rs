@@ -18,8 +18,8 @@ pub enum AgentStatus {
     Paused,
     /// Failed again and again: gets nothing for a while.
     Cooling,
-    /// It cannot be started on this machine.
-    Unable,
+    /// Cannot be started.
+    Failed,
 }
 
 impl AgentStatus {
@@ -31,7 +31,7 @@ impl AgentStatus {
             Self::Working => "working",
             Self::Paused => "paused",
             Self::Cooling => "cooling",
-            Self::Unable => "unable",
+            Self::Failed => "failed",
         }
     }
 }
@@ -54,6 +54,9 @@ pub struct AgentEntry<'a> {
     pub failed: u64,
     /// The attempt it has included, in seconds.
     pub busy_s: f64,
+    /// Why it cannot be started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'a str>,
     /// How long it has had the attempt, in milliseconds.
     #[serde(skip)]
     pub at_it_ms: Option<u64>,
@@ -74,12 +77,12 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         Orchestration::Parallel | Orchestration::Hybrid => None,
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
-    let status = match (attempt, agent.is_paused, agent.breaker.until) {
-        (None, false, _) if agent.unable.is_some() => AgentStatus::Unable,
-        (Some(_), _, _) => AgentStatus::Working,
-        (None, true, _) => AgentStatus::Paused,
-        (None, false, Some(_)) => AgentStatus::Cooling,
-        (None, false, None) => AgentStatus::Idle,
+    let status = match (attempt, agent.is_paused, &agent.unusable, agent.breaker.until) {
+        (Some(_), ..) => AgentStatus::Working,
+        (None, true, ..) => AgentStatus::Paused,
+        (None, false, Some(_), _) => AgentStatus::Failed,
+        (None, false, None, Some(_)) => AgentStatus::Cooling,
+        (None, false, None, None) => AgentStatus::Idle,
     };
     let until = agent.breaker.until.filter(|_| status == AgentStatus::Cooling);
     let at_it_ms = attempt.map(|attempt| at.ms_since(attempt.assigned_at));
@@ -93,6 +96,7 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         completed: agent.completed,
         failed: agent.failed,
         busy_s: (agent.busy_ms + at_it_ms.unwrap_or(0)) as f64 / 1000.0,
+        why: agent.unusable.as_deref(),
         at_it_ms,
         left_ms: until.map(|until| until.ms_since(at)),
         leaves: agent.is_retired.then(|| leaves(state, agent)),

@@ -62,13 +62,19 @@ pub fn figures(state: &State, at: Time) -> Figures<'_> {
         attempts: metrics.attempts,
         retries: metrics.retries,
         reverts: 0,
-        cost_usd: None,
-        tokens: None,
+        cost_usd: metrics.cost_usd_micros.map(dollars),
+        tokens: metrics.tokens,
         throughput_per_h: rounded(window.throughput_per_h(state)),
         utilization: rounded(window.utilization(state)),
         handoff_ms: Handoff { p50: quantile(&handoff, 50), p99: quantile(&handoff, 99) },
         stage_s: stages.map(|(name, sum)| (name.as_str(), of_stage(sum))).collect(),
     }
+}
+
+/// Returns millionths of a dollar as dollars.
+#[must_use]
+pub fn dollars(micros: u64) -> f64 {
+    micros as f64 / 1e6
 }
 
 fn of_stage(sum: &StageSum) -> StageFigures {

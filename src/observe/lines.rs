@@ -95,6 +95,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
         )
         | Change::Project(
             ProjectChange::SettingsAdopted { .. }
+            | ProjectChange::AgentUnusable { .. }
             | ProjectChange::MonitorStarted { .. }
             | ProjectChange::MonitorEnded { .. }
             | ProjectChange::StopRequested { .. }
@@ -102,7 +103,6 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
-            | ProjectChange::AbilitySet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
@@ -116,10 +116,10 @@ pub fn task_of(change: &Change) -> Option<&str> {
     }
 }
 
-fn ability(agent: &AgentName, unable: Option<&str>) -> String {
-    match unable {
-        Some(why) => format!("agent {agent} gets no work: {}", first_line(why)),
-        None => format!("agent {agent} can work again"),
+fn usable(agent: &AgentName, why: Option<&str>) -> String {
+    match why {
+        Some(why) => format!("agent {agent} cannot start: {}", first_line(why)),
+        None => format!("agent {agent} can start again"),
     }
 }
 
@@ -146,6 +146,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentPauseSet { name, is_paused } => {
             format!("agent {name} {}", if *is_paused { "paused" } else { "resumed" })
         }
+        ProjectChange::AgentUnusable { name, why } => usable(name, why.as_deref()),
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
@@ -157,7 +158,6 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
             None => return None,
         },
-        ProjectChange::AbilitySet { name, unable } => ability(name, unable.as_deref()),
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));

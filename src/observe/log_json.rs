@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::forecast::ForecastEntry;
 use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
-use crate::machine::id::{AgentName, AttemptId, TaskId};
+use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -98,13 +99,18 @@ const fn stop_word(kind: StopKind) -> &'static str {
     }
 }
 
-fn ability<'a>(agent: &'a AgentName, unable: Option<&'a str>) -> Entry<'a> {
-    let entry = kind(yes_or_no(unable.is_none(), "agent_able", "agent_unable"));
-    Entry { agent: Some(agent.as_str()), reason: unable, ..entry }
+fn usable<'a>(agent: &'a str, why: Option<&'a str>) -> Entry<'a> {
+    let entry = kind(yes_or_no(why.is_some(), "agent_unusable", "agent_usable"));
+    Entry { agent: Some(agent), reason: why, ..entry }
 }
 
-fn strain<'a>(what: Option<&'a str>, began: &'static str, ended: &'static str) -> Entry<'a> {
-    Entry { reason: what, ..kind(yes_or_no(what.is_some(), began, ended)) }
+fn of_breaker<'a>(agent: &'a str, breaker: &Breaker) -> Entry<'a> {
+    Entry {
+        agent: Some(agent),
+        failed: Some(breaker.failures),
+        until: breaker.until.map(Stamp),
+        ..kind("agent_breaker_set")
+    }
 }
 
 fn of_project(change: &ProjectChange) -> Entry<'_> {
@@ -126,19 +132,14 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             let entry = kind(yes_or_no(*is_paused, "agent_paused", "agent_resumed"));
             Entry { agent: Some(name.as_str()), ..entry }
         }
+        ProjectChange::AgentUnusable { name, why } => usable(name.as_str(), why.as_deref()),
         ProjectChange::AgentsScaled { group, target, why, .. } => Entry {
             group: Some(group),
             count: Some(target.count),
             reason: Some(why),
             ..kind("agents_scaled")
         },
-        ProjectChange::BreakerSet { name, breaker } => Entry {
-            agent: Some(name.as_str()),
-            failed: Some(breaker.failures),
-            until: breaker.until.map(Stamp),
-            ..kind("agent_breaker_set")
-        },
-        ProjectChange::AbilitySet { name, unable } => ability(name, unable.as_deref()),
+        ProjectChange::BreakerSet { name, breaker } => of_breaker(name.as_str(), breaker),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }
@@ -152,10 +153,12 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
         }
         ProjectChange::ShortageSet { what } => {
-            strain(what.as_deref(), "shortage_began", "shortage_ended")
+            let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
+            Entry { reason: what.as_deref(), ..entry }
         }
         ProjectChange::OverloadSet { what } => {
-            strain(what.as_deref(), "overload_began", "overload_ended")
+            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
+            Entry { reason: what.as_deref(), ..entry }
         }
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {

@@ -243,6 +243,7 @@ impl Pipeline {
             leaked: 0,
             cpu_ms: 10,
             rss_kib_max: 1,
+            usage: crate::machine::usage::Usage::default(),
             marker,
             notes: String::new(),
             tail: tail.into(),

@@ -8,7 +8,7 @@ use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
-use super::words::span;
+use super::words::{amount, span};
 use crate::machine::plan::Outlook;
 
 /// Waiting tasks shown; the rest is counted.
@@ -72,6 +72,9 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     }
     if counts.cancelled > 0 {
         parts.push(format!("{} cancelled", counts.cancelled));
+    }
+    if let Some(tokens) = status.metrics.tokens {
+        parts.push(format!("{} tokens", amount(tokens)));
     }
     if let Some(cost) = status.metrics.cost_usd {
         parts.push(format!("cost ${cost:.2}"));
@@ -187,7 +190,7 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     let ink = match entry.status {
         AgentStatus::Idle => Ink::Faint,
         AgentStatus::Working => Ink::Busy,
-        AgentStatus::Paused | AgentStatus::Cooling | AgentStatus::Unable => Ink::Bad,
+        AgentStatus::Paused | AgentStatus::Cooling | AgentStatus::Failed => Ink::Bad,
     };
     let mut at_it = match (entry.current_task, entry.stage, entry.at_it_ms) {
         (Some(task), Some(stage), Some(ms)) => format!("{task} {stage} for {}", span(ms)),
@@ -197,6 +200,10 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     if let Some(left) = entry.left_ms {
         let gap = if at_it.is_empty() { "" } else { " " };
         at_it.push_str(&format!("{gap}for another {}", span(left)));
+    }
+    if let Some(why) = entry.why {
+        let gap = if at_it.is_empty() { "" } else { "; " };
+        at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));
     }
     if let Some(why) = entry.leaves {
         at_it.push_str(&format!(" ({why})"));

@@ -329,16 +329,17 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
+    let mut unusable = able().filter_map(|agent| Some((agent, agent.unusable.as_ref()?)));
+    if !able().any(Agent::may_work)
+        && let Some((agent, why)) = unusable.next()
+    {
+        let what = format!("{who}: agent `{}` cannot start: {}", agent.name, first_line(why));
+        return Reason::new(On::Agent, what);
+    }
     if able().next().is_none() {
         let comes = scale::may_bring(state, stage, &demand.needs, demand.tier_min);
         let what = if comes { "the monitor's next turn" } else { "no agent is there for it" };
         return Reason::new(On::Agent, format!("{who}: {what}"));
-    }
-    if let Some(why) = able().find_map(|agent| agent.unable.as_deref())
-        && able().all(|agent| agent.unable.is_some() || agent.is_paused)
-    {
-        let what = format!("{who}: {} cannot work: {}", names(&mut able()), first_line(why));
-        return Reason::new(On::Agent, what);
     }
     if able().all(|agent| agent.is_paused) {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
+use super::figures::dollars;
 use crate::machine::State;
 use crate::machine::agent::BASE_AGENT;
 use crate::machine::attempt::{AttemptKind, AttemptPhase};
@@ -14,6 +15,7 @@ use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::{Settings, Stage};
 use crate::machine::task::{Priority, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
+use crate::machine::usage::Usage;
 
 /// Characters of a commit id shown to people.
 const SHORT_OID_CHARS: usize = 7;
@@ -79,6 +81,43 @@ pub fn span(ms: u64) -> String {
         60..3600 => format!("{min} min {} s", s % 60),
         3600..86_400 => format!("{h} h {} min", min % 60),
         86_400.. => format!("{d} d {} h", h % 24),
+    }
+}
+
+/// Returns what an attempt used, for people: `12.3k tokens read, 400 written, $0.0123`; `None`: nothing
+/// is known.
+#[must_use]
+pub fn used(usage: &Usage) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(read) = usage.input_tokens {
+        parts.push(format!("{} tokens read", amount(read)));
+    }
+    if let Some(written) = usage.output_tokens {
+        let noun = if parts.is_empty() { "tokens " } else { "" };
+        parts.push(format!("{} {noun}written", amount(written)));
+    }
+    if let Some(micros) = usage.cost_usd_micros {
+        parts.push(format!("${:.4}", dollars(micros)));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Returns the same in fewer words: `12.7k tokens, $0.01`.
+#[must_use]
+pub fn used_briefly(usage: &Usage) -> Option<String> {
+    let tokens = usage.tokens().map(|tokens| format!("{} tokens", amount(tokens)));
+    let cost = usage.cost_usd_micros.map(|micros| format!("${:.2}", dollars(micros)));
+    let parts: Vec<String> = tokens.into_iter().chain(cost).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Returns a count, from ten thousand on in thousands or millions with one digit after the point.
+#[must_use]
+pub fn amount(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{:.1}k", count as f64 / 1e3),
+        1_000_000.. => format!("{:.1}M", count as f64 / 1e6),
     }
 }
 

@@ -4,7 +4,6 @@ use pipeline::machine::attempt::Class;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId, Oid};
 use pipeline::machine::mode::Rollout;
-use pipeline::machine::settings::LauncherKind;
 use pipeline::machine::{Command, Effect, Observation};
 
 use crate::machine_cases::{short_machine, stands};
@@ -187,23 +186,37 @@ fn an_overload_starts_no_attempt_but_failures_count_and_landings_go_on() {
     m.state.check();
 }
 
+/// Why the agents of a group cannot start; `None`: they can.
+fn unusable(group: &str, why: Option<&str>) -> Observation {
+    let why = why.map(|why| (group.to_owned(), why.to_owned()));
+    Observation::AgentsSeen { unusable: why.into_iter().collect() }
+}
+
 #[test]
-fn agents_in_tmux_get_no_work_while_it_is_missing() {
-    let mut m = short_machine(|settings| settings.agents[0].launcher = LauncherKind::Tmux);
-    let see = |m: &mut Machine, lacking: Option<&str>| {
-        m.see(Observation::TmuxSeen { lacking: lacking.map(str::to_owned) });
-    };
-    see(&mut m, Some("tmux is not there"));
-    let unable = m.state.agents.values().filter(|agent| agent.unable.is_some()).count();
-    assert_eq!(unable as u32, m.state.settings.agents[0].count);
+fn an_agent_that_cannot_start_gets_nothing_and_its_tasks_wait_with_the_reason() {
+    let mut m = short_machine(|_| {});
     m.add(&[new_task("A", &[])]);
+    let attempt = AttemptId::new("A.impl.1");
+    m.see(unusable("implementation", Some("`claude` is not on the PATH")));
+    m.see(Observation::AttemptFaulted { attempt, why: "`claude` is not on the PATH".into() });
+    m.pass_ms(600_000);
     stands(&m, &[("A", "ready impl")]);
-    assert!(m.state.is_idle(), "only a person can help");
-    see(&mut m, Some("tmux is 1.0"));
-    m.state.check();
-    see(&mut m, None);
+    let why = "agent `implementation` cannot start: `claude` is not on the PATH";
+    assert_eq!(m.state.tasks[&id("A")].unserved.as_deref(), Some(why));
+    assert!(m.state.is_idle(), "only a person can mend that");
+    // One that was ready before, and one that came later.
+    m.add(&[new_task("B", &[])]);
     m.turns();
-    stands(&m, &[("A", "working A.impl.1")]);
+    assert_eq!(m.state.tasks[&id("B")].unserved.as_deref(), Some(why));
+    assert!(m.state.attempts.is_empty());
+    let before = m.state.clone();
+    m.see(unusable("implementation", Some("`claude` is not on the PATH")));
+    assert_eq!(m.state, before, "what is known changes nothing");
+
+    m.see(unusable("implementation", None));
+    m.turns();
+    assert_eq!(m.state.attempts.len(), 1);
+    assert_eq!(m.state.tasks[&id("A")].unserved, None);
     m.state.check();
 }
 

@@ -166,6 +166,7 @@ pub fn exit(end: End, at: Time) -> Exit {
         leaked: 0,
         cpu_ms: 0,
         rss_kib_max: 0,
+        usage: pipeline::machine::usage::Usage::default(),
         marker,
         notes: "notes".into(),
         tail: "tail".into(),

@@ -31,6 +31,8 @@ mod monitor_world;
 mod people;
 mod plan_cases;
 mod plan_oracle;
+mod presets;
+mod presets_output;
 mod support;
 mod tidy;
 mod tmux;

@@ -120,6 +120,23 @@ fn line_is_pasted_and_the_marker_ends_the_attempt() {
 }
 
 #[test]
+fn preset_in_a_window_is_started_by_its_line_for_a_terminal() {
+    let project = listener();
+    project.write(
+        "agents/presets/mine.toml",
+        "about = \"a listener\"\nheadless = [\"sh\", \"-c\", \"exit 9\"]\n[interactive]\n\
+         line = [\"sh\", \"{project}/tools/agent.sh\"]\nready = '^> $'\nsubmit = [\"Enter\"]\n",
+    );
+    let agent = "[[agent]]\nname = \"worker\"\nstages = [\"work\"]\nlauncher = \"tmux\"\n\
+                 preset = \"mine\"\nenv_allow = [\"*\"]\n";
+    project.write("pipeline.toml", &format!("[[stage]]\nname = \"work\"\n\n{agent}"));
+    project.commit("Presets");
+    project.import(ONE);
+    run_to_the_end(&project, ONE);
+    assert!(log(&project, "A.work.1").contains("got [\x1b[200~Read TASK-A.md, then "));
+}
+
+#[test]
 fn one_window_serves_task_after_task_and_agents_have_one_each() {
     let command = "[\"sh\", \"{project}/tools/agent.sh\"]";
     let project = project(&(agent("one", command) + &agent("two", command)));
@@ -189,7 +206,8 @@ fn leaving_the_window_disturbs_nobody() {
     project.release("hold");
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
     assert_done(&project, ONE);
-    assert_eq!(project.runs(), ["A.work.1"], "{}", project.story());
+    let shown = fs::read_to_string(project.dir().join("shown")).unwrap_or_default();
+    assert_eq!(project.runs(), ["A.work.1"], "{shown}\n{}", project.story());
 }
 
 /// Something is killed while the agent works: the attempt is lost, and done again.
@@ -312,12 +330,16 @@ fn without_tmux_its_agents_get_no_work_and_it_is_said_why() {
     let mut monitor = project.start_with(&["monitor", "--until-idle"], &path);
     assert_eq!(monitor.end(&project), Some(1), "{}", project.story());
     assert!(
-        monitor.said().contains("worker gets no work: tmux is not there"),
+        monitor.said().contains("worker cannot start: tmux is not there"),
         "{}",
         monitor.said()
     );
-    assert!(monitor.said().contains("worker cannot work: tmux is not there"), "{}", monitor.said());
-    assert_eq!(project.status()["agents"]["worker"]["status"], "unable");
+    assert!(
+        monitor.said().contains("`worker` cannot start: tmux is not there"),
+        "{}",
+        monitor.said()
+    );
+    assert_eq!(project.status()["agents"]["worker"]["status"], "failed");
     let mut doctor = project.start_with(&["doctor"], &path);
     assert_eq!(doctor.end(&project), Some(1));
     assert!(doctor.said().contains("install tmux"), "{}", doctor.said());

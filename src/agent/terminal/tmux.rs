@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -164,18 +164,26 @@ impl Tmux {
         })
     }
 
-    /// Returns the command that shows the window in this terminal, in a view of its own: several
-    /// people may look at several windows. It is to be executed; the view goes when it is left.
-    #[must_use]
-    pub fn attach(&self, session: &str, window: &str) -> Command {
+    /// Shows the window in this terminal until the person leaves, in a view of its own: several
+    /// people may look at several windows.
+    ///
+    /// The view is removed from here: `destroy-unattached` makes the server of tmux 3.3a crash now
+    /// and then when a view of several is left. One that stays goes with the last window.
+    ///
+    /// # Errors
+    /// When tmux cannot be started.
+    pub fn attach(&self, session: &str, window: &str) -> io::Result<ExitStatus> {
         let view = format!("{session}-view-{}", std::process::id());
         let mut command = child::command("tmux", Path::new("/"));
-        command.env_remove("TMUX").env_remove("TMUX_PANE").stdin(std::process::Stdio::inherit());
+        command.env_remove("TMUX").env_remove("TMUX_PANE").stdin(Stdio::inherit());
         self.server(&mut command);
         command.args(["new-session", "-t", session, "-s", &view, ";"]);
-        command.args(["set-option", "-t", &view, "destroy-unattached", "on", ";"]);
         command.args(["select-window", "-t", &format!("{view}:{window}")]);
-        command
+        fail::point("tmux.attach")?;
+        let status = command.status()?;
+        // Gone with its windows is gone too.
+        let _ = self.call(["kill-session", "-t", &format!("={view}")], &[]);
+        Ok(status)
     }
 
     fn server(&self, command: &mut Command) {

@@ -10,6 +10,7 @@ use crate::machine::complexity;
 use crate::machine::task::{Spec, Task};
 use crate::observe::agents::AgentEntry;
 use crate::observe::document::TaskEntry;
+use crate::observe::figures::dollars;
 use crate::observe::forecast::ForecastEntry;
 use crate::observe::waiting::Reason;
 use crate::observe::words::{Stamp, attempt_kind, attempt_phase};
@@ -167,11 +168,25 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) commit: Option<&'a str>,
     /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
     pub(super) prompt: Option<&'a str>,
+    pub(super) usage: UsageEntry<'a>,
+}
+
+/// What an attempt used; `null` is unknown.
+#[derive(Debug, Serialize)]
+pub(super) struct UsageEntry<'a> {
+    pub(super) session: Option<&'a str>,
+    /// Those from a cache included.
+    pub(super) input_tokens: Option<u64>,
+    pub(super) output_tokens: Option<u64>,
+    /// Of the input, those from a cache.
+    pub(super) cached_tokens: Option<u64>,
+    pub(super) cost_usd: Option<f64>,
 }
 
 impl<'a> AttemptEntry<'a> {
     pub(super) fn new(attempt: &'a Attempt) -> Self {
         let (outcome, exit) = (attempt.outcome.as_ref(), attempt.exit.as_ref());
+        let usage = exit.map(|exit| &exit.usage);
         Self {
             id: attempt.id.as_str(),
             kind: attempt_kind(&attempt.kind),
@@ -189,6 +204,13 @@ impl<'a> AttemptEntry<'a> {
             rss_kib_max: exit.map(|exit| exit.rss_kib_max),
             leaked: exit.map_or(0, |exit| exit.leaked),
             commit: attempt.saved.as_ref().map(|commit| commit.as_str()),
+            usage: UsageEntry {
+                session: usage.and_then(|usage| usage.session.as_deref()),
+                input_tokens: usage.and_then(|usage| usage.input_tokens),
+                output_tokens: usage.and_then(|usage| usage.output_tokens),
+                cached_tokens: usage.and_then(|usage| usage.cached_tokens),
+                cost_usd: usage.and_then(|usage| usage.cost_usd_micros).map(dollars),
+            },
             prompt: attempt.prompt.as_deref(),
         }
     }

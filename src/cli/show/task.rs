@@ -12,7 +12,7 @@ use crate::observe::document::TaskEntry;
 use crate::observe::forecast;
 use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
 use crate::observe::waiting::{On, Reason, Waits};
-use crate::observe::words::{StatusWords, listed, span};
+use crate::observe::words::{StatusWords, listed, span, used_briefly};
 
 /// Dependencies and dependents listed; the rest is counted.
 const NAMES_MAX: usize = 10;
@@ -148,6 +148,8 @@ fn row(attempt: &Attempt, at: Time) -> Vec<Cell> {
         Some(outcome) if outcome.reason.is_empty() => outcome.class.word().to_owned(),
         Some(outcome) => format!("{}: {}", outcome.class.word(), first_line(&outcome.reason)),
     };
+    let used = attempt.exit.as_ref().and_then(|exit| used_briefly(&exit.usage));
+    let stand = used.iter().fold(stand, |stand, used| format!("{stand} ({used})"));
     let names = [attempt.id.as_str(), attempt.agent.as_str(), took.as_str(), stand.as_str()];
     names.into_iter().map(Cell::new).collect()
 }

@@ -317,6 +317,7 @@ impl Ahead<'_> {
             leaked: 0,
             cpu_ms: 0,
             rss_kib_max: 0,
+            usage: crate::machine::usage::Usage::default(),
             marker: Some(Marker::Completed),
             notes: String::new(),
             tail: String::new(),

@@ -175,8 +175,8 @@ pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
         || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
 }
 
-/// Returns what an agent would have to have that none has, in words; `None`: one has it all, busy
-/// or not, or comes when it is needed.
+/// Returns what an agent would have to have that none has, or why those that have it cannot start, in
+/// words; `None`: one has it all, busy or not, or comes when it is needed.
 #[must_use]
 pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<String> {
     let serving =
@@ -186,7 +186,13 @@ pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<Str
             || scale::may_bring(state, stage, needs, 0)
     };
     if has_all(needs) {
-        return None;
+        let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
+        let comes = scale::may_bring(state, stage, needs, 0);
+        if comes || able.clone().any(|agent| agent.unusable.is_none()) {
+            return None;
+        }
+        let first = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?)));
+        return first.map(|(agent, why)| format!("agent `{}` cannot start: {why}", agent.name));
     }
     if !has_all(&[]) {
         let mut groups = state.settings.agents.iter();

@@ -8,6 +8,7 @@ use crate::machine::attempt::{
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
+use crate::machine::usage::Usage;
 
 use super::mirror::mirror;
 
@@ -62,6 +63,18 @@ mirror! {
         marker: Option<Marker>,
         notes: String,
         tail: String,
+        usage: Usage,
+    }
+}
+
+mirror! {
+    struct Usage { is_session_total: bool }
+    optional {
+        session: Option<String>,
+        input_tokens: Option<u64>,
+        output_tokens: Option<u64>,
+        cached_tokens: Option<u64>,
+        cost_usd_micros: Option<u64>,
     }
 }
 

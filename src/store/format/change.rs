@@ -159,8 +159,8 @@ kinds! {
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
-    "ability_set" { name: AgentName, unable: Option<String> } => {
-        Change::Project(ProjectChange::AbilitySet { name, unable })
+    "agent_unusable" { name: AgentName, why: Option<String> } => {
+        Change::Project(ProjectChange::AgentUnusable { name, why })
     }
     "mode_switched" { to: Orchestration } => {
         Change::Project(ProjectChange::ModeSwitched { to })

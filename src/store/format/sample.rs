@@ -24,6 +24,7 @@ use crate::machine::task::{
     Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
+use crate::machine::usage::Usage;
 
 const START_MS: u64 = 1_795_215_600_000;
 
@@ -82,6 +83,10 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
     }
 }
 
+fn preset(name: &str, model: &str) -> AgentCommand {
+    AgentCommand::Preset { name: name.into(), model: model.into(), is_env_own: true }
+}
+
 pub(super) fn settings(pilot: Slice) -> Settings {
     Settings {
         hash: "0123456789abcdef".into(),
@@ -121,6 +126,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             group("supervisor", 1, AgentCommand::Shell("true && true".into())),
             group("script", 1, AgentCommand::Task),
             group("person", 1, AgentCommand::Person),
+            group("assistant", 1, preset("claude", "large")),
         ],
         landing: LandingRules {
             branch: "pipeline/landed".into(),
@@ -173,6 +179,14 @@ fn full_exit(marker: Marker) -> Exit {
         leaked: 2,
         cpu_ms: 12_345,
         rss_kib_max: 65_536,
+        usage: Usage {
+            session: Some("5e55".into()),
+            input_tokens: Some(1_200),
+            output_tokens: Some(0),
+            cached_tokens: None,
+            cost_usd_micros: Some(12_300),
+            is_session_total: true,
+        },
         marker: Some(marker),
         notes: "for the next".into(),
         tail: "error: no\n".into(),
@@ -325,8 +339,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
-        ability_set(),
-        ProjectChange::AbilitySet { name: AgentName::new("script"), unable: None },
+        ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
+        ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
         scaled(),
         ProjectChange::DrainSet { drain: None },
         ProjectChange::CurrentTaskSet { id: Some(id) },
@@ -515,11 +529,6 @@ pub(super) fn breaker_set() -> ProjectChange {
     ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
 }
 
-pub(super) fn ability_set() -> ProjectChange {
-    let unable = Some("tmux is not there".into());
-    ProjectChange::AbilitySet { name: AgentName::new("script"), unable }
-}
-
 pub(super) fn follow_set() -> LaneChange {
     let follow = Follow { to: oid('c'), tries: tries(), is_passing: false };
     LaneChange::FollowSet { follow: Some(follow), why: Some("uncommitted".into()), behind: 3 }
@@ -536,6 +545,7 @@ pub(super) fn clean_exit() -> Exit {
         leaked: 0,
         cpu_ms: 0,
         rss_kib_max: 0,
+        usage: Usage::default(),
         marker: None,
         notes: String::new(),
         tail: String::new(),

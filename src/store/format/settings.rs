@@ -102,7 +102,13 @@ mirror! { struct AgentGroup {
     complexity: Vec<String>,
 } optional { launcher: LauncherKind, scale_min: Option<u32> } }
 
-mirror! { enum AgentCommand { Argv(words: Vec<String>), Shell(line: String), Task, Person } }
+mirror! { enum AgentCommand {
+    Argv(words: Vec<String>),
+    Shell(line: String),
+    Task,
+    Person,
+    Preset { name: String, model: String, is_env_own: bool },
+} }
 mirror! { words LauncherKind { Process, Tmux } }
 mirror! { words Completion { Marker, Exit } }
 

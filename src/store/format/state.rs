@@ -132,7 +132,11 @@ mirror! { struct Metrics {
     retries: u64,
     handoff_ms: Vec<u64>,
     stage_ms: BTreeMap<String, StageSum>,
-} optional { learned: BTreeMap<String, Learned> } }
+} optional {
+    learned: BTreeMap<String, Learned>,
+    tokens: Option<u64>,
+    cost_usd_micros: Option<u64>,
+} }
 
 mirror! { struct Learned {
     count: u64,
@@ -161,7 +165,7 @@ mirror! {
         last_task: Option<TaskId>,
         breaker: Breaker,
         spare: Option<u32>,
-        unable: Option<String>,
+        unusable: Option<String>,
     }
 }
 

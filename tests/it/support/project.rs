@@ -129,7 +129,9 @@ impl Project {
         let base = self.dir();
         let mut command = pipeline::sys::child::command(program, dir);
         command.env_clear();
-        command.env("PATH", std::env::var_os("PATH").expect("a path"));
+        // Programs of a test's own come first; the folder need not be there.
+        let path = std::env::var("PATH").expect("a path");
+        command.env("PATH", format!("{}:{path}", base.join("programs").display()));
         for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp"), ("XDG_RUNTIME_DIR", "run")] {
             command.env(name, base.join(folder));
         }

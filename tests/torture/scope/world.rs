@@ -605,6 +605,7 @@ fn exit(ending: Ending) -> Exit {
         leaked: 0,
         cpu_ms: 0,
         rss_kib_max: 0,
+        usage: pipeline::machine::usage::Usage::default(),
         marker,
         notes: String::new(),
         tail: String::new(),

@@ -557,6 +557,7 @@ impl World {
             leaked: u32::from(process.has_leaked),
             cpu_ms: 0,
             rss_kib_max: 0,
+            usage: pipeline::machine::usage::Usage::default(),
             marker,
             notes: String::new(),
             tail: String::new(),

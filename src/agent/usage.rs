@@ -1,0 +1,224 @@
+//! What a program's output says of its run, read by the rules of its preset.
+//!
+//! Bytes in, facts out. What cannot be found is unknown; nothing here fails.
+
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+
+use crate::machine::preset::{Fact, OutputRule, Preset, Take};
+use crate::machine::usage::Usage;
+
+/// Texts are kept up to this many bytes, their ends.
+const TEXT_BYTES_MAX: usize = 4 << 10;
+/// As validation of presets has it.
+const REGEX_BYTES_MAX: usize = 256 << 10;
+/// More than any run uses; beyond it a number is not one of tokens.
+const NUMBER_MAX: f64 = 1e15;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reading {
+    pub usage: Usage,
+    /// What it said last.
+    pub text: Option<String>,
+    /// What it says went wrong.
+    pub error: Option<String>,
+    /// How it says that its provider's limit is reached.
+    pub limit: Option<String>,
+}
+
+/// Output to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    pub log: &'a [u8],
+    /// The preset's `usage_file`, where there is one.
+    pub document: Option<&'a [u8]>,
+    /// Nothing of the log was left out for its length: else sums are not known.
+    pub is_whole: bool,
+}
+
+/// Reads the output of one run.
+#[must_use]
+pub fn read(output: Output<'_>, preset: &Preset) -> Reading {
+    let rules: Vec<Rule<'_>> = preset.output.iter().filter_map(Rule::new).collect();
+    let mut found = Found::default();
+    if rules.is_empty() {
+        return Reading::default();
+    }
+    for line in output.log.split(|byte| *byte == b'\n') {
+        match event(line) {
+            Some(event) => rules.iter().for_each(|rule| rule.look_at_event(&event, &mut found)),
+            None => {
+                let line = String::from_utf8_lossy(line);
+                rules.iter().for_each(|rule| rule.look_at_line(line.trim_end(), &mut found));
+            }
+        }
+    }
+    if let Some(event) = output.document.and_then(event) {
+        rules.iter().for_each(|rule| rule.look_at_event(&event, &mut found));
+    }
+    let is_known = |fact: Fact| {
+        let is_sum = |rule: &OutputRule| rule.fact == fact && rule.take == Take::All;
+        output.is_whole || !preset.output.iter().any(is_sum)
+    };
+    let count = |fact, number: Option<f64>| {
+        number.filter(|number| is_known(fact) && *number < NUMBER_MAX).map(|number| number as u64)
+    };
+    Reading {
+        usage: Usage {
+            session: found.session,
+            input_tokens: count(Fact::InputTokens, found.input),
+            output_tokens: count(Fact::OutputTokens, found.output),
+            cached_tokens: count(Fact::CachedTokens, found.cached),
+            cost_usd_micros: count(Fact::CostUsd, found.cost.map(|usd| (usd * 1e6).round())),
+            is_session_total: preset.is_session_total,
+        },
+        text: found.text,
+        error: found.error,
+        limit: found.limit,
+    }
+}
+
+/// Returns the JSON object in a line.
+fn event(line: &[u8]) -> Option<Value> {
+    let line = line.trim_ascii();
+    line.starts_with(b"{").then(|| serde_json::from_slice(line).ok())?
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    session: Option<String>,
+    input: Option<f64>,
+    output: Option<f64>,
+    cached: Option<f64>,
+    cost: Option<f64>,
+    text: Option<String>,
+    error: Option<String>,
+    limit: Option<String>,
+}
+
+impl Found {
+    fn number(&mut self, fact: Fact) -> Option<&mut Option<f64>> {
+        match fact {
+            Fact::InputTokens => Some(&mut self.input),
+            Fact::OutputTokens => Some(&mut self.output),
+            Fact::CachedTokens => Some(&mut self.cached),
+            Fact::CostUsd => Some(&mut self.cost),
+            Fact::Session | Fact::Text | Fact::Error | Fact::Limit => None,
+        }
+    }
+
+    fn text(&mut self, fact: Fact) -> Option<&mut Option<String>> {
+        match fact {
+            Fact::Session => Some(&mut self.session),
+            Fact::Text => Some(&mut self.text),
+            Fact::Error => Some(&mut self.error),
+            Fact::Limit => Some(&mut self.limit),
+            Fact::InputTokens | Fact::OutputTokens | Fact::CachedTokens | Fact::CostUsd => None,
+        }
+    }
+
+    fn add_number(&mut self, rule: &OutputRule, number: f64) {
+        let Some(place) = self.number(rule.fact) else { return };
+        *place = Some(match rule.take {
+            Take::Last => number,
+            Take::All => place.unwrap_or(0.0) + number,
+        });
+    }
+
+    fn add_text(&mut self, rule: &OutputRule, text: &str) {
+        let Some(place) = self.text(rule.fact) else { return };
+        let mut whole = match rule.take {
+            Take::Last => String::new(),
+            Take::All => place.take().unwrap_or_default(),
+        };
+        whole.push_str(text);
+        if whole.len() > TEXT_BYTES_MAX {
+            let from = whole.len() - TEXT_BYTES_MAX;
+            let from = (from..whole.len()).find(|at| whole.is_char_boundary(*at));
+            whole.drain(..from.unwrap_or(0));
+        }
+        *place = Some(whole);
+    }
+}
+
+struct Rule<'a> {
+    rule: &'a OutputRule,
+    pattern: Option<Regex>,
+}
+
+impl<'a> Rule<'a> {
+    /// Returns `None` for a pattern that validation would have refused.
+    fn new(rule: &'a OutputRule) -> Option<Self> {
+        let pattern = match &rule.pattern {
+            Some(text) => Some(RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build().ok()?),
+            None => None,
+        };
+        Some(Self { rule, pattern })
+    }
+
+    fn look_at_event(&self, event: &Value, found: &mut Found) {
+        let is_there = |(pointer, text): (&String, &String)| {
+            event.pointer(pointer).and_then(plain).is_some_and(|found| found == *text)
+        };
+        if self.rule.at.is_empty() || !self.rule.when.iter().all(is_there) {
+            return;
+        }
+        let values = self.rule.at.iter().filter_map(|pointer| event.pointer(pointer));
+        if found.number(self.rule.fact).is_some() {
+            let numbers: Vec<f64> = values
+                .filter_map(|value| match value {
+                    Value::Number(number) => number.as_f64().filter(|number| *number >= 0.0),
+                    other => number(self.part(&plain(other)?)?),
+                })
+                .collect();
+            if !numbers.is_empty() {
+                found.add_number(self.rule, numbers.iter().sum());
+            }
+        } else if let Some(text) = values.filter_map(plain).find(|text| !text.is_empty())
+            && let Some(part) = self.part(&text)
+        {
+            found.add_text(self.rule, part);
+        }
+    }
+
+    fn look_at_line(&self, line: &str, found: &mut Found) {
+        if !self.rule.at.is_empty() {
+            return;
+        }
+        let Some(part) = self.part(line) else { return };
+        if found.number(self.rule.fact).is_none() {
+            found.add_text(self.rule, part);
+        } else if let Some(number) = number(part) {
+            found.add_number(self.rule, number);
+        }
+    }
+
+    /// Returns the part of the text that the pattern is about.
+    fn part<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let Some(pattern) = &self.pattern else { return Some(text) };
+        let groups = pattern.captures(text)?;
+        groups.get(1).or_else(|| groups.get(0)).map(|part| part.as_str())
+    }
+}
+
+/// Returns a value as text; `None` for null, lists and objects.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(is_true) => Some(is_true.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Reads numbers as people are told them: `1,234`, `1.2k`, `3M`.
+fn number(text: &str) -> Option<f64> {
+    let text: String = text.trim().chars().filter(|c| *c != ',').collect();
+    let (digits, factor) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1e3),
+        None => text.strip_suffix('M').map_or((text.as_str(), 1.0), |digits| (digits, 1e6)),
+    };
+    let number: f64 = digits.parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some(number * factor)
+}

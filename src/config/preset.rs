@@ -1,0 +1,427 @@
+//! Presets: the files that say how coding assistants' command lines are called and understood.
+//!
+//! Those built in are data too; a file of the same name in the project's `agents/presets` stands in
+//! for one, and one of another name is added. Read strictly, like `pipeline.toml`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use regex::RegexBuilder;
+use toml::de::DeTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::problem::{Problem, Wrong};
+use super::reader::{Report, Section};
+use crate::machine::preset::{Fact, Interactive, OutputRule, Part, Preset, PromptBy, Take};
+use crate::sys::file::read_bounded;
+
+/// Where a project has its own.
+pub const DIR: &str = "agents/presets";
+/// Largest file read, in bytes.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Largest compiled regular expression, in bytes.
+pub const REGEX_BYTES_MAX: usize = 256 << 10;
+
+/// What a line may name; `{command}` is each command that an agent must be free to run.
+pub const PLACEHOLDERS: [&str; 8] = [
+    "{model}",
+    "{prompt}",
+    "{prompt_file}",
+    "{task_file}",
+    "{log_dir}",
+    "{session}",
+    "{project}",
+    "{command}",
+];
+
+macro_rules! built_in {
+    ($($name:literal),+ $(,)?) => {
+        /// The presets built in, in the order in which `init` looks for them.
+        pub const BUILT_IN: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../agents/presets/", $name, ".toml")))),+];
+    };
+}
+
+built_in!(
+    "claude",
+    "codex",
+    "opencode",
+    "gemini",
+    "qwen",
+    "aider",
+    "mini-swe-agent",
+    "shell",
+    "person",
+);
+
+/// A preset with what identifies its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    pub preset: Preset,
+    /// 16 hex digits.
+    pub hash: String,
+}
+
+/// Why a preset cannot be used.
+#[derive(Debug)]
+pub enum PresetError {
+    /// Neither built in nor a file of the project.
+    Unknown { name: String },
+    /// The file cannot be read.
+    Unreadable { path: PathBuf, source: std::io::Error },
+    /// Something in it is wrong.
+    Invalid {
+        /// As people find it: relative to the project.
+        file: String,
+        /// At least one, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+impl fmt::Display for PresetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { name } => {
+                write!(f, "there is no preset `{name}`, and no file `{DIR}/{name}.toml`")
+            }
+            Self::Unreadable { path, source } => {
+                write!(f, "cannot read the preset `{}`: {source}", path.display())
+            }
+            Self::Invalid { file, problems } => {
+                write!(f, "cannot use the preset `{file}`")?;
+                match problems.as_slice() {
+                    [problem] => write!(f, ": {problem}"),
+                    several => several.iter().try_for_each(|problem| write!(f, "\n  {problem}")),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for PresetError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { source, .. } => Some(source),
+            Self::Unknown { .. } | Self::Invalid { .. } => None,
+        }
+    }
+}
+
+/// Returns the preset of that name as it counts in the project at `root`.
+///
+/// # Errors
+/// When there is none, or its file cannot be read or is wrong.
+pub fn load(root: &Path, name: &str) -> Result<Loaded, PresetError> {
+    let file = format!("{DIR}/{name}.toml");
+    let path = root.join(&file);
+    let own = read_bounded(&path, FILE_BYTES_MAX)
+        .map_err(|source| PresetError::Unreadable { path, source })?;
+    let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
+    let text = match (&own, built_in) {
+        (Some(bytes), _) => String::from_utf8_lossy(bytes),
+        (None, Some((_, text))) => (*text).into(),
+        (None, None) => return Err(PresetError::Unknown { name: name.to_owned() }),
+    };
+    let preset = parse(name, &text).map_err(|problems| PresetError::Invalid { file, problems })?;
+    Ok(Loaded { preset, hash: format!("{:016x}", xxh3_64(text.as_bytes())) })
+}
+
+/// Returns true when the project at `root` has a preset file of that name.
+#[must_use]
+pub fn has_own(root: &Path, name: &str) -> bool {
+    root.join(format!("{DIR}/{name}.toml")).is_file()
+}
+
+/// Reads the text of a preset file.
+fn parse(name: &str, text: &str) -> Result<Preset, Vec<Problem>> {
+    let report = Report::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let at = error.span().map_or(0, |span| span.start);
+        report.add(at, Wrong::Syntax { message: error.message().trim_end().to_owned() });
+    }
+    if !errors.is_empty() {
+        return Err(report.problems());
+    }
+    let preset = read(name, &mut Section::root(&report, document.get_ref()));
+    let problems = report.problems();
+    if problems.is_empty() { Ok(preset) } else { Err(problems) }
+}
+
+fn read(name: &str, at: &mut Section<'_>) -> Preset {
+    let prompts = [("stdin", Some(PromptBy::Stdin)), ("line", Some(PromptBy::Line))];
+    let preset = Preset {
+        name: name.to_owned(),
+        about: at.string("about").unwrap_or_default(),
+        provider: at.string("provider").unwrap_or_default(),
+        install: at.string("install").unwrap_or_default(),
+        allows: at.string("allows").unwrap_or_default(),
+        headless: line(at, "headless"),
+        resume: line(at, "resume"),
+        prompt: at.word("prompt", PromptBy::Stdin, &prompts),
+        env: variables(at),
+        env_allow: at.strings("env_allow").unwrap_or_default(),
+        interactive: at.has("interactive").then(|| interactive(at.section("interactive"))),
+        usage_file: at.string("usage_file"),
+        is_session_total: at.boolean("session_total", false),
+        output: at.sections("output").into_iter().map(output).collect(),
+    };
+    if !at.has("about") {
+        at.missing("about", "what it is, in a few words");
+    }
+    let names = |part: &Part, what: &str| words(part).iter().any(|word| word.contains(what));
+    let has = |parts: &[Part], what: &str| parts.iter().any(|part| names(part, what));
+    if preset.prompt == PromptBy::Line
+        && !preset.headless.is_empty()
+        && !has(&preset.headless, "{prompt}")
+        && !has(&preset.headless, "{prompt_file}")
+    {
+        let expected = "\"stdin\", where `headless` names no `{prompt}` and no `{prompt_file}`";
+        at.wrong_value("prompt", "line", expected);
+    }
+    if !preset.resume.is_empty() && preset.headless.is_empty() {
+        at.missing("headless", "the line of a first run, where there is a `resume`");
+    }
+    if let Some(file) = &preset.usage_file
+        && (file.contains('/') || file.starts_with('.'))
+    {
+        at.wrong_value("usage_file", file, "the name of a file in `{log_dir}`");
+    }
+    at.finish();
+    preset
+}
+
+fn words(part: &Part) -> &[String] {
+    match part {
+        Part::Word(word) => std::slice::from_ref(word),
+        Part::Group(words) => words,
+    }
+}
+
+/// Reads a command line: a program, then arguments; placeholders must be known.
+fn line(at: &mut Section<'_>, key: &'static str) -> Vec<Part> {
+    if !at.has(key) {
+        return Vec::new();
+    }
+    let parts = at.parts(key);
+    let is_program = |part: &Part| matches!(part, Part::Word(word) if !word.trim().is_empty());
+    if !parts.first().is_some_and(is_program) {
+        at.wrong_value(key, "[]", "a program with arguments");
+    }
+    for part in &parts {
+        let words = words(part);
+        if words.is_empty() {
+            at.wrong_value(key, "[]", "a list whose inner lists are not empty");
+        }
+        for word in words {
+            if let Some(unknown) = unknown_placeholder(word) {
+                at.unknown_value(key, unknown, &PLACEHOLDERS);
+            }
+        }
+        if matches!(part, Part::Word(word) if word.contains("{command}")) {
+            at.wrong_value(key, "{command}", "in an inner list, which is there for each command");
+        }
+    }
+    parts
+}
+
+/// Returns the first `{word}` that is no placeholder; other braces are text.
+fn unknown_placeholder(word: &str) -> Option<&str> {
+    let mut rest = word;
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open..];
+        let close = rest.find('}')?;
+        let found = &rest[..=close];
+        let is_word =
+            found.len() > 2 && found[1..close].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_word && !PLACEHOLDERS.contains(&found) {
+            return Some(found);
+        }
+        rest = &rest[1..];
+    }
+    None
+}
+
+fn variables(at: &mut Section<'_>) -> std::collections::BTreeMap<String, String> {
+    let pairs = at.section("env").all_strings();
+    for (name, _) in &pairs {
+        if name.is_empty() || name.contains(['=', '\0']) || name.starts_with("PIPELINE_") {
+            at.wrong_value("env", name, "variables' names, none of them `PIPELINE_…`");
+        }
+    }
+    pairs.into_iter().collect()
+}
+
+fn interactive(mut at: Section<'_>) -> Interactive {
+    let interactive = Interactive {
+        line: line(&mut at, "line"),
+        ready: pattern(&mut at, "ready").unwrap_or_default(),
+        busy: pattern(&mut at, "busy").unwrap_or_default(),
+        submit: at.strings("submit").unwrap_or_else(|| vec!["Enter".to_owned()]),
+    };
+    if interactive.line.is_empty() {
+        at.missing("line", "the command line in a terminal");
+    }
+    if interactive.ready.is_empty() {
+        at.missing("ready", "a pattern that says that it takes input");
+    }
+    at.finish();
+    interactive
+}
+
+/// Reads a regular expression.
+fn pattern(at: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let text = at.string(key)?;
+    if let Err(error) = RegexBuilder::new(&text).size_limit(REGEX_BYTES_MAX).build() {
+        let error = error.to_string();
+        let error = error.lines().last().unwrap_or_default();
+        at.wrong_value(key, &text, &format!("a regular expression ({error})"));
+    }
+    Some(text)
+}
+
+fn output(mut at: Section<'_>) -> OutputRule {
+    let facts = [
+        ("session", Some(Fact::Session)),
+        ("input_tokens", Some(Fact::InputTokens)),
+        ("output_tokens", Some(Fact::OutputTokens)),
+        ("cached_tokens", Some(Fact::CachedTokens)),
+        ("cost_usd", Some(Fact::CostUsd)),
+        ("text", Some(Fact::Text)),
+        ("error", Some(Fact::Error)),
+        ("limit", Some(Fact::Limit)),
+    ];
+    if !at.has("fact") {
+        at.missing("fact", "what is to be read");
+    }
+    let rule = OutputRule {
+        fact: at.word("fact", Fact::Text, &facts),
+        when: at.section("when").all_strings().into_iter().collect(),
+        at: at.strings("at").unwrap_or_default(),
+        pattern: pattern(&mut at, "pattern"),
+        take: at.word("take", Take::Last, &[("last", Some(Take::Last)), ("all", Some(Take::All))]),
+    };
+    if rule.at.is_empty() && rule.pattern.is_none() {
+        at.missing("at", "JSON pointers, or a `pattern` for lines of text");
+    }
+    if rule.at.is_empty() && !rule.when.is_empty() {
+        at.wrong_value("when", "…", "left out, where there is no `at`");
+    }
+    for pointer in rule.at.iter().chain(rule.when.keys()).filter(|text| !text.starts_with('/')) {
+        at.wrong_value("at", pointer, "JSON pointers, such as `/usage/input_tokens`");
+    }
+    at.finish();
+    rule
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{BUILT_IN, DIR, PresetError, load, parse};
+    use crate::machine::preset::{Fact, Part, Preset, PromptBy, Take};
+
+    fn built_in(name: &str) -> Preset {
+        let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).expect("built in");
+        parse(name, text).unwrap_or_else(|problems| panic!("{name}: {problems:#?}"))
+    }
+
+    fn refused(text: &str, parts: &[&str]) {
+        let problems = parse("x", text).expect_err("refused");
+        let messages: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(messages.len(), parts.len(), "{text}\n{messages:#?}");
+        for (message, part) in messages.iter().zip(parts) {
+            assert!(message.contains(part), "`{part}` is not in `{message}`");
+        }
+    }
+
+    fn has(parts: &[Part], what: &str) -> bool {
+        parts.iter().any(|part| super::words(part).iter().any(|word| word.contains(what)))
+    }
+
+    #[test]
+    fn every_built_in_preset_is_valid_and_complete() {
+        for (name, _) in BUILT_IN {
+            let preset = built_in(name);
+            assert!(!preset.about.is_empty(), "{name}");
+            assert_eq!(preset.headless.is_empty(), *name == "person", "{name}");
+            assert_eq!(preset.interactive.is_none(), *name == "person", "{name}");
+            if ["shell", "person"].contains(name) {
+                continue;
+            }
+            assert!(has(&preset.headless, "{model}"), "{name} takes a model");
+            assert!(!preset.install.is_empty() && !preset.allows.is_empty(), "{name}");
+            assert!(!preset.env_allow.is_empty(), "{name} is given its key");
+            let is_resumed = has(&preset.resume, "{session}") || *name == "aider";
+            assert!(preset.resume.is_empty() || is_resumed, "{name}: which session");
+            let facts: Vec<Fact> = preset.output.iter().map(|rule| rule.fact).collect();
+            assert!(facts.contains(&Fact::Text) || facts.contains(&Fact::InputTokens), "{name}");
+            let interactive = preset.interactive.expect("checked above");
+            assert!(!interactive.submit.is_empty() && !interactive.ready.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_project_stands_in_for_one_built_in() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let built_in = load(dir.path(), "claude").expect("built in");
+        fs::create_dir_all(dir.path().join(DIR)).expect("made");
+        let text = "about = \"mine\"\nheadless = [\"mine\", [\"-m\", \"{model}\"]]\n";
+        for name in ["claude", "own"] {
+            fs::write(dir.path().join(format!("{DIR}/{name}.toml")), text).expect("written");
+            let own = load(dir.path(), name).expect("read");
+            assert_eq!((own.preset.name.as_str(), own.preset.program()), (name, Some("mine")));
+            assert_ne!(own.hash, built_in.hash);
+        }
+        assert!(matches!(load(dir.path(), "none"), Err(PresetError::Unknown { .. })));
+        fs::write(dir.path().join(format!("{DIR}/own.toml")), "about = 1\n").expect("written");
+        let error = load(dir.path(), "own").expect_err("refused").to_string();
+        assert!(error.contains("`agents/presets/own.toml`: line 1, column 9: `about`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_place() {
+        refused("about = \"x\"\nhedless = []\n", &["line 2, column 1: unknown key `hedless`, did"]);
+        refused("headless = [\"x\"]\n", &["`about` is missing"]);
+        let about = "about = \"x\"\n";
+        let table = [
+            ("headless = []", "a program with arguments"),
+            ("headless = [[\"x\"]]", "a program with arguments"),
+            ("headless = [\"x\", 1]", "a list of words and lists of words"),
+            ("headless = [\"x\", []]", "inner lists are not empty"),
+            ("headless = [\"x\", \"{modle}\"]", "`{modle}` of `headless`, did you mean `{model}`?"),
+            ("headless = [\"x\", \"{command}\"]", "in an inner list"),
+            ("headless = [\"x\"]\nprompt = \"line\"", "names no `{prompt}`"),
+            ("resume = [\"x\", \"{session}\"]", "`headless` is missing"),
+            ("usage_file = \"../x\"", "the name of a file"),
+            ("env = { PIPELINE_X = \"\" }", "none of them `PIPELINE_"),
+            ("[interactive]\nline = [\"x\"]\n", "`interactive.ready` is missing"),
+            ("[interactive]\nline = [\"x\"]\nready = \"(\"", "a regular expression ("),
+            ("[[output]]\nat = [\"/x\"]", "`output.fact` is missing"),
+            ("[[output]]\nfact = \"txt\"\nat = [\"/x\"]", "did you mean `text`?"),
+            ("[[output]]\nfact = \"text\"", "`output.at` is missing"),
+            ("[[output]]\nfact = \"text\"\nat = [\"x\"]", "JSON pointers, such as"),
+            ("[[output]]\nfact = \"text\"\npattern = \"x\"\nwhen = { \"/a\" = \"b\" }", "left out"),
+        ];
+        for (text, part) in table {
+            refused(&format!("{about}{text}\n"), &[part]);
+        }
+    }
+
+    #[test]
+    fn braces_that_are_no_placeholder_are_text() {
+        let text =
+            "about = \"x\"\nheadless = [\"x\", '{\"a\":{}}', \"{}\", \"{ model }\", \"{\"]\n";
+        assert_eq!(parse("x", text).expect("valid").headless.len(), 5);
+    }
+
+    #[test]
+    fn defaults_are_those_of_a_program_that_reads_its_prompt() {
+        let preset = parse("x", "about = \"x\"\nheadless = [\"x\"]\n").expect("valid");
+        assert_eq!(preset.prompt, PromptBy::Stdin);
+        assert!(!preset.is_session_total && preset.interactive.is_none());
+        let rule = "[[output]]\nfact = \"text\"\npattern = \"x\"\n";
+        let preset = parse("x", &format!("about = \"x\"\n{rule}")).expect("valid");
+        assert_eq!(preset.output[0].take, Take::Last);
+    }
+}

@@ -1,0 +1,352 @@
+//! What a preset's agents are started with, and why they cannot be.
+//!
+//! The preset's file is read anew for each attempt, so an edit counts from the next one on.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::job::Places;
+use crate::agent::environment::agent_env;
+use crate::agent::job::JobCommand;
+use crate::agent::spawn::find_program;
+use crate::agent::terminal::tmux;
+use crate::config::preset::{self, Loaded};
+use crate::machine::preset::{Interactive, Part, Preset, PromptBy};
+use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
+
+/// What an agent must be free to run to say how its stage ended.
+const SAID: [&str; 4] =
+    ["pipeline done", "pipeline block", "pipeline fail", "pipeline request-changes"];
+
+/// What a job is made of.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Launch {
+    pub command: JobCommand,
+    pub env: BTreeMap<String, String>,
+    pub env_allow: Vec<String>,
+    /// The prompt comes on standard input.
+    pub has_stdin: bool,
+    /// How it takes its line in a terminal, where it is known.
+    pub interactive: Option<Interactive>,
+}
+
+/// Returns what an agent of `group` is started with.
+///
+/// # Errors
+/// In words, when the preset or the prompt cannot be read, or a placeholder has no value.
+pub fn launch(
+    root: &Path,
+    group: &AgentGroup,
+    stage: &str,
+    settings: &Settings,
+    places: &Places,
+) -> Result<Launch, String> {
+    let AgentCommand::Preset { name, model, .. } = &group.command else {
+        return Err(format!("agent `{}` has no preset", group.name));
+    };
+    let Loaded { preset, .. } = preset::load(root, name).map_err(|error| error.to_string())?;
+    let commands = commands(settings, stage);
+    let prompt = match uses(&preset, "{prompt}") {
+        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
+            format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
+        })?),
+        false => None,
+    };
+    let values = Values { root, model, places, commands: &commands, prompt: prompt.as_deref() };
+    let interactive = match group.launcher {
+        LauncherKind::Process => None,
+        LauncherKind::Tmux => {
+            let none = || format!("the preset `{name}` has no line for a terminal");
+            Some(preset.interactive.clone().ok_or_else(none)?)
+        }
+    };
+    let line = interactive.as_ref().map_or(&preset.headless, |interactive| &interactive.line);
+    let words = values.line(line).map_err(|placeholder| missing(name, placeholder))?;
+    let (env, env_allow) = environment(group, &preset);
+    let has_stdin = preset.prompt == PromptBy::Stdin;
+    Ok(Launch { command: JobCommand::Argv(words), env, env_allow, has_stdin, interactive })
+}
+
+fn missing(name: &str, placeholder: &str) -> String {
+    let key = placeholder.trim_matches(['{', '}']);
+    format!("the preset `{name}` needs a `{key}`: add it to its `[[agent]]`")
+}
+
+fn environment(group: &AgentGroup, preset: &Preset) -> (BTreeMap<String, String>, Vec<String>) {
+    let mut env = preset.env.clone();
+    env.extend(group.env.clone());
+    let mut allow = group.env_allow.clone();
+    if matches!(group.command, AgentCommand::Preset { is_env_own: false, .. }) {
+        allow.extend(preset.env_allow.iter().cloned());
+    }
+    (env, allow)
+}
+
+/// Returns the commands that an agent at the stage must be free to run: how it says that it is done,
+/// and the checks that judge it. One that no rule of permission can hold is left out.
+fn commands(settings: &Settings, stage: &str) -> Vec<String> {
+    let own = settings.stage(stage).map_or(&[][..], |(_, stage)| stage.checks.as_slice());
+    let checks = own.iter().chain(&settings.landing.checks).map(|check| check.trim());
+    let mut commands: Vec<String> = Vec::new();
+    for command in SAID.into_iter().chain(checks) {
+        if !command.contains(['\n', '(', ')']) && !commands.iter().any(|known| known == command) {
+            commands.push(command.to_owned());
+        }
+    }
+    commands
+}
+
+fn uses(preset: &Preset, placeholder: &str) -> bool {
+    preset.headless.iter().any(|part| match part {
+        Part::Word(word) => word.contains(placeholder),
+        Part::Group(words) => words.iter().any(|word| word.contains(placeholder)),
+    })
+}
+
+/// What placeholders stand for.
+struct Values<'a> {
+    root: &'a Path,
+    /// Empty: none.
+    model: &'a str,
+    places: &'a Places,
+    commands: &'a [String],
+    prompt: Option<&'a str>,
+}
+
+impl Values<'_> {
+    /// Returns the arguments; fails with a placeholder that has no value.
+    fn line(&self, parts: &[Part]) -> Result<Vec<String>, &'static str> {
+        let mut line = Vec::new();
+        for part in parts {
+            match part {
+                Part::Word(word) => line.push(self.fill(word, None)?),
+                Part::Group(words) if words.iter().any(|word| word.contains("{command}")) => {
+                    for command in self.commands {
+                        for word in words {
+                            line.push(self.fill(word, Some(command))?);
+                        }
+                    }
+                }
+                Part::Group(words) => {
+                    let filled: Result<Vec<String>, _> =
+                        words.iter().map(|word| self.fill(word, None)).collect();
+                    line.extend(filled.unwrap_or_default());
+                }
+            }
+        }
+        if let Some(program) = line.first_mut().filter(|program| program.contains('/')) {
+            *program = self.root.join(&*program).to_string_lossy().into_owned();
+        }
+        Ok(line)
+    }
+
+    /// Puts values in place of placeholders, in one pass: what a value holds is left as it is.
+    fn fill(&self, word: &str, command: Option<&str>) -> Result<String, &'static str> {
+        let path = |path: &Path| Some(Cow::Owned(path.to_string_lossy().into_owned()));
+        let mut filled = String::new();
+        let mut rest = word;
+        while let Some(open) = rest.find('{') {
+            filled.push_str(&rest[..open]);
+            rest = &rest[open..];
+            let known = preset::PLACEHOLDERS.into_iter().find(|known| rest.starts_with(known));
+            let Some(placeholder) = known else {
+                filled.push('{');
+                rest = &rest[1..];
+                continue;
+            };
+            let value: Option<Cow<'_, str>> = match placeholder {
+                "{model}" => (!self.model.is_empty()).then_some(self.model.into()),
+                "{prompt}" => self.prompt.map(Into::into),
+                "{prompt_file}" => path(&self.places.prompt_file),
+                "{task_file}" => path(&self.places.task_file),
+                "{log_dir}" => path(&self.places.attempt_dir),
+                "{project}" => path(self.root),
+                "{command}" => command.map(Into::into),
+                // No session is taken up again yet.
+                _ => None,
+            };
+            filled.push_str(&value.ok_or(placeholder)?);
+            rest = &rest[placeholder.len()..];
+        }
+        filled.push_str(rest);
+        Ok(filled)
+    }
+}
+
+/// Returns why no agent of the group can start now, with what to do; `None`: nothing is known that
+/// keeps them from it. Looks at presets alone.
+#[must_use]
+pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<String> {
+    let AgentCommand::Preset { name, model, .. } = &group.command else { return None };
+    let preset = match preset::load(root, name) {
+        Ok(loaded) => loaded.preset,
+        Err(error) => return Some(error.to_string()),
+    };
+    let Some(program) = preset.program() else {
+        return Some(format!("the preset `{name}` has no `headless` line"));
+    };
+    let needs_model = |part: &Part| matches!(part, Part::Word(word) if word.contains("{model}"));
+    if model.is_empty() && preset.headless.iter().any(needs_model) {
+        return Some(missing(name, "{model}"));
+    }
+    let (env, allow) = environment(group, &preset);
+    let extra: Vec<(String, String)> = env.into_iter().collect();
+    let env = agent_env(std::env::vars_os(), &allow, program_dir, &extra);
+    if find_program(program, root, &env).is_ok_and(|found| found.is_file()) {
+        return None;
+    }
+    Some(missing_words(program, &preset.install))
+}
+
+/// Returns that a program is not there, with what to do.
+#[must_use]
+pub fn missing_words(program: &str, install: &str) -> String {
+    let place = if program.contains('/') { "there" } else { "on the PATH" };
+    let install = match install.is_empty() {
+        true => String::new(),
+        false => format!(": install it with `{install}`"),
+    };
+    format!("`{program}` is not {place}{install}")
+}
+
+/// Returns why the agents of each group cannot start, by its name; those that can are left out.
+#[must_use]
+pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMap<String, String> {
+    let lacking = OnceCell::new();
+    let found = settings.agents.iter().filter_map(|group| {
+        let in_tmux = group.launcher == LauncherKind::Tmux;
+        let window = if in_tmux { lacking.get_or_init(tmux::lacking).clone() } else { None };
+        Some((group.name.clone(), window.or_else(|| trouble(root, program_dir, group))?))
+    });
+    found.collect()
+}
+
+/// Returns the presets of coding assistants whose programs are on the PATH, in the order of the list.
+#[must_use]
+pub fn found(root: &Path) -> Vec<Preset> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let env = [("PATH".to_owned(), path)];
+    let presets = assistants().filter_map(|name| Some(preset::load(root, name).ok()?.preset));
+    let is_there = |preset: &Preset| {
+        let program = preset.program().filter(|program| !program.contains('/'));
+        program.is_some_and(|program| find_program(program, root, &env).is_ok())
+    };
+    presets.filter(is_there).collect()
+}
+
+/// Returns the names of the presets built in that are of coding assistants.
+pub fn assistants() -> impl Iterator<Item = &'static str> {
+    let names = preset::BUILT_IN.iter().map(|(name, _)| *name);
+    names.filter(|name| !["shell", "person"].contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::{Launch, launch, trouble};
+    use crate::agent::job::JobCommand;
+    use crate::config;
+    use crate::machine::settings::Settings;
+    use crate::monitor::job::Places;
+
+    fn places(dir: &Path) -> Places {
+        Places {
+            dir: dir.join("tree"),
+            attempt_dir: dir.join("attempt"),
+            prompt_file: dir.join("prompt.md"),
+            task_file: dir.join("tree/T.md"),
+            excludes: PathBuf::new(),
+            log: PathBuf::new(),
+        }
+    }
+
+    fn settings(rest: &str) -> Settings {
+        let text = format!(
+            "[landing]\nchecks = [\"cargo test\", \"(cd x && make)\"]\n\
+             [[agent]]\nname = \"a\"\nstages = [\"impl\"]\n{rest}\n"
+        );
+        config::load(&text).unwrap_or_else(|error| panic!("{error}")).settings
+    }
+
+    fn launched(dir: &Path, rest: &str) -> Result<Launch, String> {
+        let settings = settings(rest);
+        launch(dir, &settings.agents[0], "implementation", &settings, &places(dir))
+    }
+
+    fn line(launch: &Launch) -> String {
+        let JobCommand::Argv(words) = &launch.command else { panic!("no words") };
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_stage_can_be_finished_and_the_model_is_named_where_there_is_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bare = launched(dir.path(), "preset = \"claude\"").expect("a line");
+        let text = line(&bare);
+        assert!(text.starts_with("claude -p --output-format stream-json --verbose"), "{text}");
+        for rule in ["(pipeline done)", "(pipeline request-changes *)", "(cargo test *)"] {
+            assert!(text.contains(&format!("Bash{rule}")), "{rule}: {text}");
+        }
+        assert!(!text.contains("make") && !text.contains("--model"), "{text}");
+        assert!(bare.has_stdin);
+        let model = launched(dir.path(), "preset = \"claude\"\nmodel = \"{prompt}\"");
+        let text = line(&model.expect("a line"));
+        assert!(text.contains(" --model {prompt}"), "a value is no placeholder: {text}");
+    }
+
+    #[test]
+    fn what_passes_is_the_default_with_what_the_preset_names_or_what_is_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let text = "preset = \"claude\"\nenv = { DISABLE_TELEMETRY = \"0\", A = \"b\" }";
+        let found = launched(dir.path(), text).expect("a line");
+        assert!(found.env_allow.contains(&"HOME".to_owned()));
+        assert!(found.env_allow.contains(&"ANTHROPIC_*".to_owned()));
+        assert_eq!((&*found.env["DISABLE_TELEMETRY"], &*found.env["A"]), ("0", "b"));
+        assert_eq!(found.env["DISABLE_AUTOUPDATER"], "1");
+        let own = launched(dir.path(), "preset = \"claude\"\nenv_allow = [\"PATH\"]");
+        assert_eq!(own.expect("a line").env_allow, ["PATH"]);
+    }
+
+    #[test]
+    fn the_prompt_comes_as_the_preset_says() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("prompt.md"), "do {model}\n").expect("written");
+        let aider = launched(dir.path(), "preset = \"aider\"").expect("a line");
+        let file = dir.path().join("prompt.md");
+        assert!(line(&aider).contains(&format!("--message-file {}", file.display())));
+        assert!(!aider.has_stdin);
+        let mini = launched(dir.path(), "preset = \"mini-swe-agent\"").expect("a line");
+        assert!(line(&mini).ends_with(" -t do {model}\n"), "{}", line(&mini));
+        fs::remove_file(&file).expect("removed");
+        let error = launched(dir.path(), "preset = \"mini-swe-agent\"").expect_err("no prompt");
+        assert!(error.contains("prompt.md"), "{error}");
+    }
+
+    #[test]
+    fn what_keeps_an_agent_from_starting_is_known_before() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let presets = dir.path().join(config::preset::DIR);
+        fs::create_dir_all(&presets).expect("made");
+        let check = |text: &str, rest: &str| {
+            fs::write(presets.join("claude.toml"), format!("about = \"x\"\n{text}\n"))
+                .expect("written");
+            let settings = settings(&format!("preset = \"claude\"\n{rest}"));
+            trouble(dir.path(), Path::new("/none"), &settings.agents[0]).unwrap_or_default()
+        };
+        assert_eq!(check("headless = [\"sh\"]", ""), "");
+        let env = "env = { PATH = \"/nowhere\" }";
+        assert_eq!(check("headless = [\"sh\"]", env), "`sh` is not on the PATH");
+        let gone = check("headless = [\"no-such-program\"]\ninstall = \"get it\"", "");
+        assert_eq!(gone, "`no-such-program` is not on the PATH: install it with `get it`");
+        assert_eq!(check("headless = [\"./tool\"]", ""), "`./tool` is not there");
+        let model = check("headless = [\"sh\", \"{model}\"]", "");
+        assert!(model.contains("needs a `model`"), "{model}");
+        assert_eq!(check("headless = [\"sh\", \"{model}\"]", "model = \"m\""), "");
+        assert!(check("", "").contains("no `headless` line"));
+        assert!(check("x = 1", "").contains("unknown key `x`"));
+    }
+}
