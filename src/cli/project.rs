@@ -237,10 +237,15 @@ impl Gate for Open {
     fn wait_change(&mut self, wait_max: Duration) -> Result<(), Error> {
         if self.events.is_none() {
             let (sender, receiver) = channel();
-            let watcher = notify::recommended_watcher(move |_| {
-                // The command has ended.
-                let _ = sender.send(());
-            });
+            let watcher =
+                notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                    // Our own look opens the folder, and would be followed by another one for ever.
+                    if event.is_ok_and(|event| event.kind.is_access()) {
+                        return;
+                    }
+                    // The command has ended.
+                    let _ = sender.send(());
+                });
             let journal = self.project.layout.state.join("journal");
             let watcher = watcher.and_then(|mut watcher| {
                 watcher.watch(&journal, RecursiveMode::NonRecursive).map(|()| watcher)

@@ -133,7 +133,9 @@ impl Run {
             // end in a kind world.
             let tries = [&state.base.take_tries, &state.base.check_tries];
             let is_tried = tries.iter().any(|tries| tries.until.is_some());
-            if !state.is_idle() || state.landing.is_some() || is_tried {
+            // The load has fallen, which is looked for even where there is nothing to do.
+            let is_strained = state.overload.is_some();
+            if !state.is_idle() || state.landing.is_some() || is_tried || is_strained {
                 idle_since = None;
             } else if let Some((number, polls)) = idle_since
                 && number == monitor.number
