@@ -88,6 +88,20 @@ impl Repo {
         }
     }
 
+    /// Takes away the locks that an ended git left in a slot that nobody uses. One that is half made
+    /// is made again by whoever needs it.
+    ///
+    /// # Errors
+    /// When somebody else is at work there, or files cannot be removed.
+    pub fn tidy_slot(&self, slot: &Path) -> Result<(), GitError> {
+        let path = settle(slot)?;
+        let _gate = self.slot_gate(&path)?;
+        match self.find_slot(&path)? {
+            Found::Ready(admin) => clear_state(&admin),
+            Found::Absent | Found::Broken | Found::Foreign(_) => Ok(()),
+        }
+    }
+
     /// Notes that `setup` ran in the slot at `commit`, so that the next [`SlotReady::changed`] is
     /// counted from there.
     ///

@@ -135,6 +135,11 @@ impl Prefetch {
             let made = make(&wanted, repo, &stop);
             let took = clock::monotonic().duration_since(begun);
             let mut inner = self.inner();
+            if inner.is_closed && stop.is_raised() && inner.stop_of(&wanted.place).is_some() {
+                // Ended with the monitor: no attempt has asked for the place. What cannot be taken
+                // away goes when the slot is used.
+                let _ = repo.tidy_slot(&wanted.place);
+            }
             inner.under_way = None;
             // What failed is found out by the attempt that needs it, if it is still so then.
             if made.is_ok_and(|is_made| is_made) && !stop.is_raised() {
