@@ -45,7 +45,12 @@ impl Project {
         let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
-        fs::write(&draft, text).expect("a program");
+        let text_file = dir.join(format!(".{name}.text"));
+        fs::write(&text_file, text).expect("its text");
+        // Written by another process: a fork of another test, with this one's descriptor still open
+        // for writing, would make the program busy.
+        let mut copy = pipeline::sys::child::command("cp", &dir);
+        assert!(copy.arg(&text_file).arg(&draft).status().expect("cp runs").success());
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&draft, mode).expect("runnable");
         fs::rename(&draft, &path).expect("in its place");
