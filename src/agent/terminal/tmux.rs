@@ -95,7 +95,13 @@ pub fn version() -> io::Result<(String, (u32, u32))> {
 #[must_use]
 pub fn lacking() -> Option<String> {
     let (major, minor) = VERSION_MIN;
-    match version() {
+    // Once more: a call may be killed, or be late on a busy machine.
+    let is_there = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+    let asked = match version() {
+        Err(error) if is_there(&error) => version(),
+        asked => asked,
+    };
+    match asked {
         Ok((_, numbers)) if numbers >= VERSION_MIN => None,
         Ok((text, _)) => Some(format!("tmux is {text}, {major}.{minor} or newer is needed")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some("tmux is not there".into()),
@@ -288,8 +294,9 @@ fn run(command: &mut Command, what: &str) -> io::Result<String> {
         }
         Heard::Ended(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.trim();
-            Err(io::Error::other(format!("`tmux {what}` failed ({}): {said}", output.status)))
+            let said = [": ", said.trim()].concat();
+            let said = said.trim_end_matches(": ");
+            Err(io::Error::other(format!("`tmux {what}` failed ({}){said}", output.status)))
         }
         Heard::Late(_) => {
             Err(io::Error::other(format!("`tmux {what}` did not answer within {CALL_MAX:?}")))

@@ -9,6 +9,11 @@ use pipeline::agent::rendezvous::SOCKET_PATH_BYTES_MAX;
 use pipeline::agent::terminal::Terminal;
 use pipeline::agent::terminal::typing::Typing;
 use pipeline::sys::proc;
+#[cfg(feature = "failpoints")]
+use {
+    pipeline::agent::client::Report, pipeline::agent::probe::Probe,
+    pipeline::agent::tree::end_orphans, std::time::Duration,
+};
 
 use super::{AGENT, World, is_alive, wait_until};
 
@@ -134,4 +139,72 @@ fn window_opens_however_long_and_odd_the_path_of_the_sockets() {
     assert_eq!(record.code, Some(0), "{record:?}");
     drop(monitor);
     leave(&world);
+}
+
+/// How a job in a window went, with the keeper and all below it under `plan`; the points passed.
+#[cfg(feature = "failpoints")]
+fn struck(plan: &str, job: impl Fn(&World) -> Job) -> Vec<String> {
+    let world = World::new(&format!("pane-{}", plan.replace([':', '.', '='], "-")));
+    let plan_text = format!("PIPELINE_FAILPOINT={plan}");
+    let log_text = format!("PIPELINE_FAILPOINT_LOG={}", world.path("points").display());
+    let args = [&plan_text, &log_text, env!("CARGO_BIN_EXE_pipeline"), "__keeper"];
+    let monitor = world.monitor_with("/usr/bin/env", &args);
+    monitor.keepers.start(AGENT, job(&world));
+    let found = loop {
+        match monitor.next() {
+            Report::Exited { record, .. } => break Probe::Exited(record),
+            Report::KeeperLost { found, .. } => break found.expect("readable"),
+            Report::StartFailed { .. } => break Probe::Nothing,
+            Report::Connected { .. } | Report::Started { .. } => {}
+            other => panic!("at `{plan}`: {other:?}"),
+        }
+    };
+    drop(monitor);
+    if let Probe::Strays(started) = &found {
+        end_orphans(started, Duration::ZERO).expect("ends");
+    }
+    leave(&world);
+    let runs = fs::read_to_string(world.path("count")).unwrap_or_default().lines().count();
+    match &found {
+        Probe::Exited(record) => match record.ended_by {
+            EndedBy::Exit => assert_eq!((record.code, runs), (Some(0), 1), "at `{plan}`"),
+            EndedBy::Lost => assert!(!record.reason.is_empty(), "at `{plan}`: {record:?}"),
+            other => panic!("at `{plan}`: {other:?}"),
+        },
+        Probe::Nothing => assert_eq!(runs, 0, "at `{plan}`"),
+        Probe::Strays(_) | Probe::Started(_) => assert!(runs <= 1, "at `{plan}`"),
+        Probe::KeeperAlive => panic!("at `{plan}`: {found:?}"),
+    }
+    let points = fs::read_to_string(world.path("points")).unwrap_or_default();
+    points.lines().map(str::to_owned).collect()
+}
+
+/// Killed or refused at any point of theirs, keeper and shim leave nothing behind that hides a run.
+#[cfg(feature = "failpoints")]
+#[test]
+fn struck_at_any_point_a_window_never_hides_a_run() {
+    let plain = |world: &World| in_window(world.job("a1", &["echo x >>count"]), None);
+    let typed = |world: &World| {
+        let text = "printf 'ready> '; read -r line; echo x >>count";
+        in_window(world.job("a1", &[text]), Some("^ready> "))
+    };
+    let mut passes = std::collections::BTreeMap::new();
+    let points = struck("none", plain).into_iter();
+    let pastes = struck("none", typed).into_iter().filter(|name| name == "tmux.paste");
+    for name in points.chain(pastes) {
+        let pass = passes.entry(name.clone()).and_modify(|pass| *pass += 1).or_insert(1);
+        let is_ours = name.starts_with("pane.") || name.starts_with("tmux.");
+        for action in ["kill", "error"].into_iter().take(1 + usize::from(is_ours)) {
+            let plan = format!("{name}:{pass}={action}");
+            match name.as_str() {
+                "tmux.paste" => drop(struck(&plan, typed)),
+                _ => drop(struck(&plan, plain)),
+            }
+        }
+    }
+    let ours = ["listen", "connect", "face", "pty"].map(|name| format!("pane.{name}"));
+    let theirs = ["open", "paste", "clear"].map(|name| format!("tmux.{name}"));
+    let missed: Vec<&String> =
+        ours.iter().chain(&theirs).filter(|name| !passes.contains_key(*name)).collect();
+    assert!(missed.is_empty(), "never passed: {missed:?} of {passes:?}");
 }

@@ -125,9 +125,8 @@ pub(super) fn log(project: &Project, attempt: &str) -> String {
 
 /// Attempts that were lost.
 pub(super) fn lost(project: &Project) -> usize {
-    let is_lost = |entry: &&serde_json::Value| {
-        entry["kind"] == "attempt_ended" && entry["class"] == "lost"
-    };
+    let is_lost =
+        |entry: &&serde_json::Value| entry["kind"] == "attempt_ended" && entry["class"] == "lost";
     project.log().iter().filter(is_lost).count()
 }
 

@@ -68,11 +68,15 @@ fn person(project: &Project, is_over: &AtomicBool) -> usize {
         tmux(project, &["send-keys", "-t", &pane, "-l", &line]);
         tmux(project, &["send-keys", "-t", &pane, "Enter"]);
         typed += 1;
-        until("what was typed to show", || project.story(), || {
-            // Or the window goes away with its server.
-            let is_there = pane_of(project, "implementation").is_some();
-            (!is_there || asked(project, &pane).as_ref() != Some(&task)).then_some(())
-        });
+        until(
+            "what was typed to show",
+            || project.story(),
+            || {
+                // Or the window goes away with its server.
+                let is_there = pane_of(project, "implementation").is_some();
+                (!is_there || asked(project, &pane).as_ref() != Some(&task)).then_some(())
+            },
+        );
     }
     typed
 }

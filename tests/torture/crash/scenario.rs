@@ -546,7 +546,8 @@ fn installed(project: &Project) {
     served_by(project, 0, "preset = \"mine\"\nenv_allow = [\"*\"]\ncompletion = \"exit\"");
     // Written by another process: one that is being written cannot be executed.
     let mut shell = pipeline::sys::child::command("sh", &project.dir());
-    let text = "mkdir programs && cd programs && cp \"$1\" comes-and-goes && chmod +x comes-and-goes";
+    let text =
+        "mkdir programs && cd programs && cp \"$1\" comes-and-goes && chmod +x comes-and-goes";
     let args = ["-c", text, "sh", "../project/tools/agent.sh"];
     assert!(shell.args(args).status().expect("a shell").success());
 }

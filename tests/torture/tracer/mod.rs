@@ -29,8 +29,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 pub use call::can_fail;
-use role::Role;
 use pipeline::sys::clock::monotonic;
+use role::Role;
 
 /// Starts the command only when it has been taken hold of.
 const START: &str = "read -r go && exec \"$@\"";
