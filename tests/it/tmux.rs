@@ -207,6 +207,27 @@ fn without_tmux_its_agents_get_no_work_and_it_is_said_why() {
     assert!(project.ok(&["doctor"]).contains("ok       tmux: 3."));
 }
 
+/// Is killed when it is asked for its version for the first time.
+const KILLED_ONCE: &str = r#"#!/bin/sh
+[ "$1" = -V ] && mkdir "$E2E_DIR/asked" 2>/dev/null && kill -9 $$
+PATH=${PATH#*/programs:} exec tmux "$@"
+"#;
+
+#[test]
+fn tmux_that_was_killed_while_it_was_asked_is_asked_again() {
+    let project = listener();
+    project.import(ONE);
+    fs::write(project.dir().join("killed-once"), KILLED_ONCE).expect("a file beside the project");
+    // Made by another process: one that is being written cannot be executed.
+    let mut shell = pipeline::sys::child::command("sh", &project.dir());
+    let text = "mkdir programs; cp killed-once programs/tmux; chmod +x programs/tmux";
+    assert!(shell.args(["-c", text]).status().expect("a shell").success());
+    run_to_the_end(&project, ONE);
+    assert!(project.dir().join("asked").exists());
+    let told = project.ok(&["log"]);
+    assert!(!told.contains("cannot start"), "{told}");
+}
+
 #[test]
 fn attach_says_what_to_do_where_there_is_no_window() {
     let project = project(
