@@ -162,6 +162,11 @@ fn more(new: &mut Settings, mut more: Dice) {
             group.scale_min = Some(more.below(group.count as usize + 1) as u32);
         }
     }
+    for group in &mut new.agents {
+        if more.permille(400) {
+            group.launcher = LauncherKind::Tmux;
+        }
+    }
 }
 
 /// Draws settings; `old`: those they replace in a project that exists.

@@ -203,6 +203,8 @@ impl Run {
     fn explain(&self, is_freed: bool) {
         let state = &self.judge.state;
         assert_eq!(state.overload, None, "I21: the load has fallen, and nobody looks");
+        let mut unusable = state.agents.values().filter(|agent| agent.unusable.is_some());
+        assert_eq!(unusable.next(), None, "I21: its program is there, and nobody looks");
         for task in state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task) {
             let is_held = !is_freed && (task.is_held || !gate::may_act(state, &task.id));
             let is_explained = match &task.phase {

@@ -198,6 +198,7 @@ impl Judge {
         let is_done = self.done.get(id).is_some_and(|done| done.contains(stage));
         assert!(!is_done, "`{id}` runs {stage} again after it completed");
         let agent = &state.agents[&new.agent];
+        assert_eq!(agent.unusable, None, "`{id}` is given to `{}`", new.agent);
         assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
     }
 
