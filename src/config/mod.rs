@@ -364,8 +364,6 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
-            ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),

@@ -14,6 +14,7 @@ use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
 use super::progress::{self, Progress};
 use super::proposal;
+use super::purse;
 use super::schedule::demand::Demand;
 use super::schedule::queues::Queues;
 use super::schedule::rank::Rank;
@@ -65,6 +66,8 @@ pub struct Index {
     pub doomed: BTreeSet<TaskId>,
     /// Tasks blocked by a dependency that is no longer a dead end.
     pub freed: BTreeSet<TaskId>,
+    /// Ready tasks that have used up what they may cost.
+    pub overdrawn: BTreeSet<TaskId>,
     /// By stage, then by demand, in order of rank. Held and gated tasks are not in it, nor
     /// those whose dependencies an edit made unmet.
     pub ready: BTreeMap<StageName, Queues>,
@@ -372,7 +375,9 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             if links.dead_ends > 0 {
                 put(&mut index.doomed, id.clone(), is_in);
             }
-            if let Some(until) = task.backoff_until {
+            if is_open && purse::is_overdrawn(&state.settings.limits, task) {
+                put(&mut index.overdrawn, id.clone(), is_in);
+            } else if let Some(until) = task.backoff_until {
                 put(&mut index.backoff, (until, id.clone()), is_in);
             } else if is_open {
                 let demand = Demand::of(&state.settings, task, stage);

@@ -16,6 +16,7 @@ mod machine_estimate;
 mod machine_order;
 mod machine_phase;
 mod machine_proposed;
+mod machine_purse;
 mod machine_relined;
 mod machine_scale;
 mod machine_schedule;
