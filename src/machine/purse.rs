@@ -128,10 +128,12 @@ impl Level {
 #[must_use]
 pub fn money(micros: u64) -> String {
     let dollars = micros as f64 / 1e6;
-    match micros {
-        1..100 => format!("${dollars:.6}"),
-        100..1_000_000 if !micros.is_multiple_of(10_000) => format!("${dollars:.4}"),
-        _ => format!("${dollars:.2}"),
+    if (1..100).contains(&micros) {
+        format!("${dollars:.6}")
+    } else if micros < 1_000_000 && !micros.is_multiple_of(10_000) {
+        format!("${dollars:.4}")
+    } else {
+        format!("${dollars:.2}")
     }
 }
 

@@ -126,6 +126,14 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
     }
 }
 
+const fn stops(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Leave => "agents keep running",
+        StopKind::Drain => "agents are waited for",
+        StopKind::Now => "agents are ended, their work saved",
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Option<String> {
     Some(match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -136,14 +144,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("monitor {pid} started{red}")
         }
         ProjectChange::MonitorEnded { why, .. } => format!("monitor ended: {}", first_line(why)),
-        ProjectChange::StopRequested { kind } => {
-            let agents = match kind {
-                StopKind::Leave => "agents keep running",
-                StopKind::Drain => "agents are waited for",
-                StopKind::Now => "agents are ended, their work saved",
-            };
-            format!("stop requested: {agents}")
-        }
+        ProjectChange::StopRequested { kind } => format!("stop requested: {}", stops(*kind)),
         ProjectChange::PauseSet { is_paused: true } => "paused".into(),
         ProjectChange::PauseSet { is_paused: false } => "resumed".into(),
         ProjectChange::AgentPauseSet { name, is_paused } => {

@@ -164,6 +164,14 @@ fn more(new: &mut Settings, mut more: Dice) {
             group.scale_min = Some(more.below(group.count as usize + 1) as u32);
         }
     }
+    // Enough for a few attempts of those that `purse::usage_of` draws.
+    let limits = &mut new.limits;
+    if more.permille(300) {
+        limits.cost_usd_micros = 1 + more.below(3_000_000) as u64;
+    }
+    if more.permille(300) {
+        limits.cost_usd_per_task_micros = 1 + more.below(1_500_000) as u64;
+    }
 }
 
 /// Draws settings; `old`: those they replace in a project that exists.
