@@ -7,7 +7,7 @@ use super::attempt::{Attempt, AttemptPhase, EndedBy, Exit};
 use super::change::{Change, ProjectChange};
 use super::id::{AttemptId, TaskId};
 use super::index;
-use super::settings::{AgentCommand, Limits};
+use super::settings::{AgentCommand, AgentGroup, Limits};
 use super::state::State;
 use super::step::project;
 use super::task::Task;
@@ -149,8 +149,9 @@ pub fn bounds(state: &State) -> [(Bound, u64, u64); 2] {
 
 /// Returns how many attempts this run may still begin: none once a bound is used up.
 ///
-/// What runs is taken to cost what its group's attempts cost on average, so that many at once go
-/// beyond the bound by little; where that is not known yet, by as many as there are agents.
+/// What runs is taken to cost what its group's attempts cost on average, before the first what all
+/// of the run do, so that many at once go beyond the bound by little; while nothing at all is known,
+/// by as many as there are agents.
 /// Cost: live attempts, where there is a bound on the cost.
 #[must_use]
 pub fn attempts_left(state: &State) -> u32 {
@@ -165,7 +166,7 @@ pub fn attempts_left(state: &State) -> u32 {
     let used = state.run.spent.cost_usd_micros.saturating_add(expected(state));
     let left = limit.saturating_sub(used);
     // With the dearest alone no more would begin; the turns go on until nothing is left.
-    let dearest = state.settings.agents.iter().map(|group| mean_of(state, &group.name)).max();
+    let dearest = state.settings.agents.iter().map(|group| mean_of(state, group)).max();
     let by_cost = match dearest.unwrap_or(0) {
         0 if left > 0 => u32::MAX,
         0 => 0,
@@ -179,13 +180,22 @@ pub fn attempts_left(state: &State) -> u32 {
 pub fn expected(state: &State) -> u64 {
     let costs = state.attempts.values().filter(|attempt| is_at_work(attempt)).map(|attempt| {
         let group = state.rules_of(attempt).group_of(&attempt.agent);
-        group.map_or(0, |group| mean_of(state, &group.name))
+        group.map_or(0, |group| mean_of(state, group))
     });
     costs.fold(0, u64::saturating_add)
 }
 
-fn mean_of(state: &State, group: &str) -> u64 {
-    state.metrics.groups.get(group).map_or(0, Spent::mean)
+/// Returns what an attempt of the group is expected to cost.
+fn mean_of(state: &State, group: &AgentGroup) -> u64 {
+    match state.metrics.groups.get(&group.name) {
+        Some(spent) => spent.mean(),
+        None if has_provider(group) => state.run.spent.mean(),
+        None => 0,
+    }
+}
+
+const fn has_provider(group: &AgentGroup) -> bool {
+    matches!(group.command, AgentCommand::Preset { .. })
 }
 
 /// What it cost is not known yet.
@@ -219,8 +229,7 @@ pub(super) fn overdrawn_words(limits: &Limits, task: &Task) -> String {
 pub(super) fn note(state: &mut State, id: &AttemptId, exit: Option<&Exit>) {
     let Some(attempt) = state.attempts.get(id).filter(|attempt| attempt.is_work()) else { return };
     let group = state.rules_of(attempt).group_of(&attempt.agent);
-    let has_provider =
-        group.is_some_and(|group| matches!(group.command, AgentCommand::Preset { .. }));
+    let has_provider = group.is_some_and(has_provider);
     let usage = exit.map(|exit| &exit.usage);
     let is_told = usage.is_some_and(|it| it.cost_usd_micros.is_some() || it.tokens().is_some());
     let has_run = exit.is_none_or(|exit| exit.ended_by != EndedBy::SpawnFailed);

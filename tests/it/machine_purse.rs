@@ -160,6 +160,22 @@ fn what_runs_counts_with_what_its_group_costs_on_average() {
 }
 
 #[test]
+fn a_group_of_which_nothing_is_known_yet_counts_as_the_others_do() {
+    let mut m = machine(|s| s.limits.cost_usd_micros = 100 * CENT);
+    m.add(&[new_task("A", &[]), new_task("B", &[]), new_task("C", &[])]);
+    run(&mut m, "A", End::Done, 40);
+    // 40 are spent; B's architect and A's tester may cost as much each.
+    assert_eq!([m.stand("A"), m.stand("B")], ["working A.test.1", "working B.arch.1"]);
+    run(&mut m, "A", End::Done, 10);
+    // 50 are spent, B's may cost 40 more: one may begin, and then none.
+    assert_eq!([m.stand("A"), m.stand("B")], ["working A.impl.1", "working B.arch.1"]);
+    let attempt = m.start("B");
+    end(&mut m, &attempt, End::Done, usage(None));
+    // What never says what it costs is expected to cost what the rest of its group does.
+    assert_eq!([m.stand("B"), m.stand("C")], ["working B.test.1", "working C.arch.1"]);
+}
+
+#[test]
 fn what_is_not_known_uses_nothing_up_and_is_counted() {
     let mut m = wide(1, |limits| limits.cost_usd_micros = 100 * CENT);
     m.add(&[new_task("A", &[])]);

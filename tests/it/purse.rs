@@ -211,3 +211,19 @@ fn a_key_in_the_environment_of_a_subscription_is_said() {
         assert!(!said.contains("ANTHROPIC_API_KEY is set"), "{said}");
     }
 }
+
+#[test]
+fn init_says_which_key_an_agent_would_be_given() {
+    let project = Project::bare();
+    fs::create_dir(&project.root).expect("the project's folder");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.write("README", "a project\n");
+    project.commit("A beginning");
+    let mut command = project.command(&project.root, &["init", "--agents", "claude,codex"]);
+    let output = command.env("OPENAI_API_KEY", "k").output().expect("the program starts");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    let note = "note: OPENAI_API_KEY is set: codex may be billed by the token";
+    assert!(said.contains(note) && !said.contains("claude may be billed"), "{said}");
+    assert!(said.contains("`env = { OPENAI_API_KEY = \"\" }`"), "{said}");
+    assert!(said.lines().all(|line| line.len() <= 80), "{said}");
+}
