@@ -233,7 +233,8 @@ pub(super) fn note(state: &mut State, id: &AttemptId, exit: Option<&Exit>) {
     let usage = exit.map(|exit| &exit.usage);
     let is_told = usage.is_some_and(|it| it.cost_usd_micros.is_some() || it.tokens().is_some());
     let has_run = exit.is_none_or(|exit| exit.ended_by != EndedBy::SpawnFailed);
-    if !is_told && !(has_provider && has_run) {
+    let has_cost = is_told || (has_provider && has_run);
+    if !has_cost {
         return;
     }
     let (group, task) = (group.map(|group| group.name.clone()), attempt.task.clone());
