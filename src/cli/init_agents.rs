@@ -81,16 +81,15 @@ pub fn told(choice: &Choice, posts: &[Post<'_>], root: &Path) -> Vec<String> {
     lines
 }
 
-/// Says that a program may be billed where its person believes in a subscription.
-fn billed(preset: &Preset, root: &Path) -> Option<String> {
+/// Says that a program may be billed where its person believes in a subscription, and what helps.
+fn billed(preset: &Preset, root: &Path) -> Vec<String> {
     let keys = billing_keys_of(root, preset);
-    let (first, verb) = (keys.first()?, if keys.len() == 1 { "is" } else { "are" });
-    Some(format!(
-        "{} {verb} set: {} may be billed by the token, not by a subscription; \
-         `env = {{ {first} = \"\" }}` in its `[[agent]]` keeps it from it",
-        keys.join(", "),
-        preset.name
-    ))
+    let Some(first) = keys.first() else { return Vec::new() };
+    let (verb, keys, name) =
+        (if keys.len() == 1 { "is" } else { "are" }, keys.join(", "), &preset.name);
+    let found =
+        format!("{keys} {verb} set: {name} may be billed by the token, not by a subscription");
+    vec![found, format!("`env = {{ {first} = \"\" }}` in its `[[agent]]` keeps it from it")]
 }
 
 /// Returns what to warn of.
