@@ -124,6 +124,13 @@ fn a_monitor_that_is_killed_takes_no_budget_along() {
         // It ends while nobody looks.
         project.release(&format!("hold.{id}"));
     }
+    let mut monitor = project.start(&["monitor"]);
+    project.until("all to land for which there was money", || {
+        let status = project.status();
+        status["waiting"][0]["on"] == "budget" && status["counts"]["completed"] == 4
+    });
+    // Killed while nothing is at work.
+    monitor.kill();
     let said = project.fails(1, &UNTIL_IDLE);
     assert!(said.contains("$1.20 of $1.00 spent: raise `limits.cost_usd`"), "{said}");
     assert_eq!(project.runs().len(), 4, "{}", project.story());
