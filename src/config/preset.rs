@@ -161,6 +161,7 @@ fn read(name: &str, at: &mut Section<'_>) -> Preset {
         prompt: at.word("prompt", PromptBy::Stdin, &prompts),
         env: variables(at),
         env_allow: at.strings("env_allow").unwrap_or_default(),
+        billed_by: at.strings("billed_by").unwrap_or_default(),
         interactive: at.has("interactive").then(|| interactive(at.section("interactive"))),
         usage_file: at.string("usage_file"),
         is_session_total: at.boolean("session_total", false),

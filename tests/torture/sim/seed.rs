@@ -229,7 +229,7 @@ impl Run {
                 if monitor.is_up() && !monitor.is_stale && seq == self.judge.seq {
                     self.judge.agrees(monitor.cycle.ledger.state(), self.steps.is_multiple_of(16));
                     if !monitor.has_news() {
-                        end::nobody_waits(&self.judge.state, monitor.now());
+                        end::nobody_waits(&self.judge.state, &self.judge.purse, monitor.now());
                     }
                 }
                 self.monitor = Some(monitor);

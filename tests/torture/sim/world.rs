@@ -9,11 +9,13 @@ use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::settings::{Completion, LauncherKind};
 use pipeline::machine::time::Time;
+use pipeline::machine::usage::Usage;
 use pipeline::machine::{Observation, State};
 
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
+use super::purse::usage_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
 use super::seed::Canary;
 use super::work::Job;
@@ -598,7 +600,7 @@ impl World {
             leaked: u32::from(process.has_leaked),
             cpu_ms: 0,
             rss_kib_max: 0,
-            usage: pipeline::machine::usage::Usage::default(),
+            usage: if order.is_work { usage_of(&order.attempt, 0) } else { Usage::default() },
             marker,
             notes: String::new(),
             tail: String::new(),
