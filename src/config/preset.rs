@@ -372,6 +372,15 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_to_its_folder_may_read_the_prompt_in_a_terminal() {
+        // Seen with claude 2.1 and gemini 0.61: the prompt's file is outside of the worktree.
+        for (name, what) in [("claude", "Read(/{prompt_file})"), ("gemini", "{log_dir}")] {
+            let line = built_in(name).interactive.expect("it has a line in a terminal").line;
+            assert!(has(&line, what), "{name}: {line:?}");
+        }
+    }
+
+    #[test]
     fn a_file_of_the_project_stands_in_for_one_built_in() {
         let dir = tempfile::tempdir().expect("a folder");
         let built_in = load(dir.path(), "claude").expect("built in");
