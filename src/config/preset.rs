@@ -363,6 +363,25 @@ mod tests {
     }
 
     #[test]
+    fn codex_gives_commands_the_path_that_it_was_given() {
+        // Seen with codex 0.169: in a login shell `pipeline done` was not found.
+        let codex = built_in("codex");
+        let interactive = codex.interactive.expect("it has a line in a terminal").line;
+        for line in [codex.headless, codex.resume, interactive] {
+            assert!(has(&line, "allow_login_shell=false"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_to_its_folder_may_read_the_prompt_in_a_terminal() {
+        // Seen with claude 2.1 and gemini 0.61: the prompt's file is outside of the worktree.
+        for (name, what) in [("claude", "Read(/{prompt_file})"), ("gemini", "{log_dir}")] {
+            let line = built_in(name).interactive.expect("it has a line in a terminal").line;
+            assert!(has(&line, what), "{name}: {line:?}");
+        }
+    }
+
+    #[test]
     fn a_file_of_the_project_stands_in_for_one_built_in() {
         let dir = tempfile::tempdir().expect("a folder");
         let built_in = load(dir.path(), "claude").expect("built in");
