@@ -9,6 +9,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
+use crate::machine::provider::{Pause, refusal_words};
 use crate::machine::task::{Block, Tally, TaskPhase};
 
 /// Returns the lines of one transaction; a failed attempt's line also says when it is tried again.
@@ -103,6 +104,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
@@ -121,6 +124,16 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
         Some(why) => format!("agent {agent} cannot start: {}", first_line(why)),
         None => format!("agent {agent} can start again"),
     }
+}
+
+/// Says how a provider pauses; a pause that is over is said by what starts then.
+fn paused(name: &str, pause: &Pause) -> Option<String> {
+    if pause.is_refused {
+        let (words, command) = (refusal_words(name, pause), pause.command());
+        return Some(format!("{words}; needs a person: {command}"));
+    }
+    let left = span(pause.until?.ms_since(pause.since));
+    Some(format!("{name} has reached a limit: its agents get nothing for {left}"))
 }
 
 fn of_project(change: &ProjectChange) -> Option<String> {
@@ -158,6 +171,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
             None => return None,
         },
+        ProjectChange::ProviderSet { name, pause: Some(pause) } => paused(name, pause)?,
+        ProjectChange::ProviderSet { name, pause: None } => {
+            format!("{name} serves its agents again")
+        }
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));
@@ -183,7 +200,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             let why = first_line(why);
             format!("external scheduler: {task} → {agent} is refused: {why}")
         }
-        ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
+        ProjectChange::ProvidersSet { .. }
+        | ProjectChange::Weighed { .. }
+        | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }
@@ -217,6 +236,9 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             | Class::ConflictLeft
             | Class::Blocked
             | Class::ChangesRequested
+            | Class::RateLimited
+            | Class::Unauthorized
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed
@@ -328,6 +350,9 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::ConflictLeft => "left conflict markers",
         Class::Blocked => "is blocked",
         Class::ChangesRequested => "requested changes",
+        Class::RateLimited => "met a limit",
+        Class::Unauthorized => "was refused by its provider",
+        Class::ContextExceeded => "grew too large",
         Class::TimedOut => "timed out",
         Class::Silent => "fell silent",
         Class::Crashed => "crashed",

@@ -12,6 +12,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::provider::Pause;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 
@@ -35,6 +36,9 @@ struct Entry<'a> {
     /// Of agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
+    /// Whose models agents use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
     /// Agents it is to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
@@ -113,6 +117,21 @@ fn of_breaker<'a>(agent: &'a str, breaker: &Breaker) -> Entry<'a> {
     }
 }
 
+fn of_pause<'a>(provider: &'a str, pause: Option<&'a Pause>) -> Entry<'a> {
+    let entry = match pause {
+        Some(pause) if pause.is_refused => kind("provider_refused"),
+        Some(pause) if pause.until.is_some() => kind("provider_paused"),
+        Some(_) => kind("provider_tried_again"),
+        None => kind("provider_resumed"),
+    };
+    Entry {
+        provider: Some(provider),
+        reason: pause.map(|pause| pause.why.as_str()),
+        until: pause.and_then(|pause| pause.until).map(Stamp),
+        ..entry
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -140,6 +159,8 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("agents_scaled")
         },
         ProjectChange::BreakerSet { name, breaker } => of_breaker(name.as_str(), breaker),
+        ProjectChange::ProviderSet { name, pause } => of_pause(name, pause.as_deref()),
+        ProjectChange::ProvidersSet { .. } => kind("providers_set"),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }

@@ -32,6 +32,7 @@ mod people;
 mod plan_cases;
 mod plan_oracle;
 mod presets;
+mod presets_faults;
 mod presets_output;
 mod support;
 mod tidy;

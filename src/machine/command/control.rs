@@ -36,13 +36,18 @@ pub(super) fn pause_agent(
     };
     // A person who lets it go on knows better than what it did of late.
     let forgiven = (!is_paused && agent.breaker != Breaker::default()).then(Breaker::default);
-    if agent.is_paused == is_paused && forgiven.is_none() {
+    let provider = state.settings.group_of(name).map(|group| state.provider_of(group));
+    let provider = provider.filter(|provider| !is_paused && state.pauses.contains_key(*provider));
+    let served = provider.map(|provider| {
+        step::project(ProjectChange::ProviderSet { name: provider.to_owned(), pause: None })
+    });
+    if agent.is_paused == is_paused && forgiven.is_none() && served.is_none() {
         let word = if is_paused { "is paused already" } else { "is not paused" };
         return Ok(Step::note(format!("agent `{name}` {word}")));
     }
     let change = ProjectChange::AgentPauseSet { name: name.clone(), is_paused };
     let change = (agent.is_paused != is_paused).then(|| step::project(change));
-    Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).collect()))
+    Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).chain(served).collect()))
 }
 
 pub(super) fn switch(

@@ -11,8 +11,8 @@ use crate::machine::task::{Priority, Spec, TaskKind};
 use crate::machine::{Answer, Change, Command, State, apply, step};
 
 use super::sample::{
-    at, breaker_set, clean_exit, follow_set, full_task, oid, plain_spec, proposals, scaled,
-    settings, strings, tries,
+    at, breaker_set, clean_exit, follow_set, full_task, oid, plain_spec, proposals, provider_set,
+    providers_set, scaled, settings, strings, tries,
 };
 
 /// A machine that is fed by hand.
@@ -152,6 +152,8 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::StopRequested { kind: StopKind::Drain }),
         Change::Project(ProjectChange::PauseSet { is_paused: true }),
         Change::Project(breaker_set()),
+        Change::Project(providers_set()),
+        Change::Project(provider_set()),
         Change::Project(scaled()),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),
         Change::Project(ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) }),

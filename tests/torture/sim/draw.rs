@@ -87,6 +87,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         completion,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),
