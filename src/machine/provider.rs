@@ -214,11 +214,24 @@ fn why(outcome: &Outcome) -> String {
     line[..end].trim().to_owned()
 }
 
-/// Forgets the pauses of providers that no group has any more.
+/// Forgets the pauses of providers that no group has any more, and names in the others somebody who is
+/// there.
 pub(super) fn prune(state: &mut State) {
     let mut pauses = std::mem::take(&mut state.pauses);
     let groups = &state.settings.agents;
     pauses.retain(|name, _| groups.iter().any(|group| state.provider_of(group) == name));
+    for (name, pause) in &mut pauses {
+        let known = || state.agents.values().chain(state.dismissed.values());
+        let is_its = |agent: &&Agent| {
+            let group = state.settings.group_of(&agent.name);
+            group.is_some_and(|group| state.provider_of(group) == name)
+        };
+        if !known().filter(is_its).any(|agent| agent.name == pause.agent) {
+            // `agent resume` knows the provider's name too.
+            let other = known().find(is_its).map(|agent| agent.name.clone());
+            pause.agent = other.unwrap_or_else(|| AgentName::new(name));
+        }
+    }
     state.pauses = pauses;
 }
 

@@ -5,6 +5,7 @@ use super::page::{clean, first_line};
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
@@ -126,8 +127,20 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
     }
 }
 
-/// Says how a provider pauses; a pause that is over is said by what starts then.
-fn paused(name: &str, pause: &Pause) -> Option<String> {
+fn failing(name: &AgentName, breaker: &Breaker) -> Option<String> {
+    match breaker.until {
+        Some(_) => {
+            let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
+            Some(format!("agent {name} failed {failures} times in a row: gets nothing for {pause}"))
+        }
+        None if breaker.is_on_trial() => Some(format!("agent {name} is given another trial")),
+        None => None,
+    }
+}
+
+/// Says how a provider stands; a pause that is over is said by what starts then.
+fn served(name: &str, pause: Option<&Pause>) -> Option<String> {
+    let Some(pause) = pause else { return Some(format!("{name} serves its agents again")) };
     if pause.is_refused {
         let (words, command) = (refusal_words(name, pause), pause.command());
         return Some(format!("{words}; needs a person: {command}"));
@@ -163,18 +176,8 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
-        ProjectChange::BreakerSet { name, breaker } => match breaker.until {
-            Some(_) => {
-                let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
-                format!("agent {name} failed {failures} times in a row: gets nothing for {pause}")
-            }
-            None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
-            None => return None,
-        },
-        ProjectChange::ProviderSet { name, pause: Some(pause) } => paused(name, pause)?,
-        ProjectChange::ProviderSet { name, pause: None } => {
-            format!("{name} serves its agents again")
-        }
+        ProjectChange::BreakerSet { name, breaker } => failing(name, breaker)?,
+        ProjectChange::ProviderSet { name, pause } => served(name, pause.as_deref())?,
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));

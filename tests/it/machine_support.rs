@@ -284,7 +284,8 @@ impl Machine {
         let is_done = self.done.get(id).is_some_and(|done| done.contains(stage));
         assert!(!is_done, "`{id}` runs {stage} again");
         let agent = &state.agents[&new.agent];
-        assert!(agent.is_free() && agent.stages.contains(stage));
+        assert!(state.is_free(agent), "`{}` gets `{id}`: {:?}", agent.name, state.pause_of(agent));
+        assert!(agent.stages.contains(stage));
         assert!(state.settings.stage(stage.as_str()).is_some());
     }
 

@@ -163,6 +163,9 @@ fn more(new: &mut Settings, mut more: Dice) {
             group.scale_min = Some(more.below(group.count as usize + 1) as u32);
         }
     }
+    for group in &mut new.agents {
+        group.provider = ["", "one", "two"][more.below(3)].into();
+    }
 }
 
 /// Draws settings; `old`: those they replace in a project that exists.
