@@ -11,7 +11,6 @@ use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::{amount, span};
 use crate::machine::plan::Outlook;
-use crate::machine::provider::refusal_words;
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
@@ -224,7 +223,7 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
     }
     if let Some((provider, pause)) = entry.refused {
         let gap = if at_it.is_empty() { "" } else { "; " };
-        at_it.push_str(&format!("{gap}{}", refusal_words(provider, pause)));
+        at_it.push_str(&format!("{gap}{provider}: {}", first_line(&pause.why)));
     } else if let Some(why) = entry.why {
         let gap = if at_it.is_empty() { "" } else { "; " };
         at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));

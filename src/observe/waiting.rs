@@ -349,7 +349,7 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
         return Reason::new(On::Agent, what);
     }
-    if let Some(reason) = of_limits(state, able, &who) {
+    if let Some(reason) = of_limits(state, able) {
         return reason;
     }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
@@ -374,7 +374,6 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
 fn of_limits<'a, I: Iterator<Item = &'a Agent>>(
     state: &'a State,
     able: impl Fn() -> I,
-    who: &str,
 ) -> Option<Reason> {
     let limited = |agent: &&Agent| {
         let pause = state.pause_of(agent).filter(|pause| !pause.is_refused)?;
@@ -387,7 +386,7 @@ fn of_limits<'a, I: Iterator<Item = &'a Agent>>(
     }
     let first = able().filter(|agent| state.may_work(agent)).filter_map(|agent| limited(&agent));
     let (provider, pause, until) = first.min_by_key(|(_, _, until)| *until)?;
-    let what = format!("{who}: `{provider}` has reached a limit ({})", first_line(&pause.why));
+    let what = format!("`{provider}` has reached a limit: {}", first_line(&pause.why));
     Some(Reason::new(On::RateLimit, what).until(Some(until)))
 }
 

@@ -571,11 +571,10 @@ impl World {
         let name: u64 = order.attempt.as_str().bytes().map(u64::from).sum();
         let draw = name.wrapping_mul(31).wrapping_add(self.mono.get());
         let is_said = match plan {
-            Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar | Plan::Idle => {
-                draw.is_multiple_of(2)
-            }
+            Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
             Plan::Done => draw.is_multiple_of(16),
-            Plan::Stays
+            Plan::Idle
+            | Plan::Stays
             | Plan::Stale
             | Plan::Fails
             | Plan::Blocks
