@@ -13,6 +13,7 @@ use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::proposal;
+use super::provider;
 use super::purse;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
@@ -77,6 +78,16 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             crew::scale(state, group, *target, *at);
         }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
+        ProjectChange::ProviderSet { name, pause: Some(pause) } => {
+            state.pauses.insert(name.clone(), (**pause).clone());
+        }
+        ProjectChange::ProviderSet { name, pause: None } => {
+            state.pauses.remove(name);
+        }
+        ProjectChange::ProvidersSet { of } => {
+            state.providers.clone_from(of);
+            provider::prune(state);
+        }
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;

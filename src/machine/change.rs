@@ -1,5 +1,7 @@
 //! What was decided; this alone is journalled.
 
+use std::collections::BTreeMap;
+
 use super::attempt::{Attempt, Exit, Outcome, Tries};
 use super::breaker::Breaker;
 use super::crew::Target;
@@ -8,6 +10,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::{Proposal, ProposalFault};
+use super::provider::Pause;
 use super::purse::{Bound, Level};
 use super::settings::Settings;
 use super::state::Drain;
@@ -60,6 +63,15 @@ pub enum ProjectChange {
     BreakerSet {
         name: AgentName,
         breaker: Box<Breaker>,
+    },
+    /// How a provider stands; `None`: well.
+    ProviderSet {
+        name: String,
+        pause: Option<Box<Pause>>,
+    },
+    /// By group: whose models it uses, as its preset says.
+    ProvidersSet {
+        of: BTreeMap<String, String>,
     },
     /// Why an agent cannot start anything; `None`: it can.
     AgentUnusable {

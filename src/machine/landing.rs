@@ -74,6 +74,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
+        | Observation::ProvidersSeen { .. }
         | Observation::Proposed { .. }
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
@@ -324,6 +325,9 @@ pub(super) fn checked(
         | Class::ConflictLeft
         | Class::Blocked
         | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed

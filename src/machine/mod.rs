@@ -40,6 +40,7 @@ pub mod plan;
 pub mod preset;
 pub mod progress;
 pub mod proposal;
+pub mod provider;
 pub mod retry;
 pub mod scale;
 pub mod schedule;

@@ -326,6 +326,8 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::AgentUnusable { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::ShortageSet { .. }

@@ -261,6 +261,19 @@ pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMa
     found.collect()
 }
 
+/// Returns whose models each group's preset uses, by the group's name; groups whose preset says nothing
+/// are left out.
+#[must_use]
+pub fn providers(root: &Path, settings: &Settings) -> BTreeMap<String, String> {
+    let found = settings.agents.iter().filter_map(|group| {
+        let AgentCommand::Preset { name, .. } = &group.command else { return None };
+        // One that cannot be read is told of as such.
+        let provider = preset::load(root, name).ok()?.preset.provider;
+        (!provider.is_empty()).then(|| (group.name.clone(), provider))
+    });
+    found.collect()
+}
+
 /// Returns the presets of coding assistants whose programs are on the PATH, in the order of the list.
 #[must_use]
 pub fn found(root: &Path) -> Vec<Preset> {

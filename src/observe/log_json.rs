@@ -13,6 +13,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -37,6 +38,9 @@ struct Entry<'a> {
     /// Of agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
+    /// Whose models agents use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
     /// Agents it is to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
@@ -137,6 +141,21 @@ fn of_budget(bound: Bound, level: Level, used: u64, limit: u64) -> Entry<'static
     }
 }
 
+fn of_pause<'a>(provider: &'a str, pause: Option<&'a Pause>) -> Entry<'a> {
+    let entry = match pause {
+        Some(pause) if pause.is_refused => kind("provider_refused"),
+        Some(pause) if pause.until.is_some() => kind("provider_paused"),
+        Some(_) => kind("provider_tried_again"),
+        None => kind("provider_resumed"),
+    };
+    Entry {
+        provider: Some(provider),
+        reason: pause.map(|pause| pause.why.as_str()),
+        until: pause.and_then(|pause| pause.until).map(Stamp),
+        ..entry
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -164,6 +183,8 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("agents_scaled")
         },
         ProjectChange::BreakerSet { name, breaker } => of_breaker(name.as_str(), breaker),
+        ProjectChange::ProviderSet { name, pause } => of_pause(name, pause.as_deref()),
+        ProjectChange::ProvidersSet { .. } => kind("providers_set"),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::machine::Change;
 use crate::machine::attempt::{
-    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
+    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Fault, FaultKind, Marker, Outcome,
+    Tries,
 };
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
@@ -14,6 +15,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Spent};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
@@ -78,6 +80,7 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
         env_allow: strings(&["*"]),
+        provider: if count > 1 { "anthropic".into() } else { String::new() },
         capabilities: strings(&["rust"]),
         tier: 1,
         complexity: strings(&["complex"]),
@@ -193,6 +196,11 @@ fn full_exit(marker: Marker) -> Exit {
         marker: Some(marker),
         notes: "for the next".into(),
         tail: "error: no\n".into(),
+        fault: Some(Fault {
+            kind: FaultKind::RateLimited,
+            text: "429".into(),
+            until: Some(at(90_000)),
+        }),
     }
 }
 
@@ -349,6 +357,9 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
+        provider_set(),
+        ProjectChange::ProviderSet { name: "anthropic".into(), pause: None },
+        providers_set(),
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
         scaled(),
@@ -546,6 +557,22 @@ pub(super) fn breaker_set() -> ProjectChange {
     ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
 }
 
+pub(super) fn provider_set() -> ProjectChange {
+    let pause = Pause {
+        limits: 2,
+        since: at(11),
+        until: Some(at(60_000)),
+        is_refused: true,
+        agent: AgentName::new("script"),
+        why: "API Error: 429".into(),
+    };
+    ProjectChange::ProviderSet { name: "anthropic".into(), pause: Some(Box::new(pause)) }
+}
+
+pub(super) fn providers_set() -> ProjectChange {
+    ProjectChange::ProvidersSet { of: [("script".into(), "anthropic".into())].into() }
+}
+
 pub(super) fn follow_set() -> LaneChange {
     let follow = Follow { to: oid('c'), tries: tries(), is_passing: false };
     LaneChange::FollowSet { follow: Some(follow), why: Some("uncommitted".into()), behind: 3 }
@@ -566,5 +593,6 @@ pub(super) fn clean_exit() -> Exit {
         marker: None,
         notes: String::new(),
         tail: String::new(),
+        fault: None,
     }
 }

@@ -87,6 +87,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         completion,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),
@@ -168,6 +169,7 @@ fn more(new: &mut Settings, mut more: Dice) {
         if more.permille(400) {
             group.launcher = LauncherKind::Tmux;
         }
+        group.provider = ["", "one", "two"][more.below(3)].into();
     }
     // Enough for a few attempts of those that `purse::usage_of` draws.
     let limits = &mut new.limits;

@@ -9,6 +9,7 @@ use pipeline::machine::crew::Target;
 use pipeline::machine::id::{AttemptId, StageName, TaskId};
 use pipeline::machine::lane::LandingPhase;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
+use pipeline::machine::provider::Pause;
 use pipeline::machine::purse::Level;
 use pipeline::machine::task::TaskPhase;
 use pipeline::machine::{State, apply};
@@ -213,6 +214,10 @@ impl Judge {
         let agent = &state.agents[&new.agent];
         assert_eq!(agent.unusable, None, "`{id}` is given to `{}`", new.agent);
         assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
+        let provider = state.provider_of(&state.settings.agents[agent.group]);
+        let is_shut = |pause: &Pause| pause.is_refused || pause.until.is_some();
+        let pause = state.pauses.get(provider).filter(|pause| is_shut(pause));
+        assert!(pause.is_none(), "I15: `{id}` starts though {provider} gives nothing: {pause:?}");
     }
 
     fn before_end(&mut self, id: &AttemptId, class: Class, reason: &str, world: &World) {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
+use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Fault, FaultKind, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::settings::{Completion, LauncherKind};
 use pipeline::machine::time::Time;
@@ -601,10 +601,37 @@ impl World {
             cpu_ms: 0,
             rss_kib_max: 0,
             usage: if order.is_work { usage_of(&order.attempt, 0) } else { Usage::default() },
+            fault: if order.is_work { self.fault(plan, order) } else { None },
             marker,
             notes: String::new(),
             tail: String::new(),
         }
+    }
+
+    /// What the program says last of its provider. Drawn without the dice, so that old seeds draw the
+    /// rest as ever; who is done may say it as well.
+    fn fault(&mut self, plan: Plan, order: &Order) -> Option<Fault> {
+        let name: u64 = order.attempt.as_str().bytes().map(u64::from).sum();
+        let draw = name.wrapping_mul(31).wrapping_add(self.mono.get());
+        let is_said = match plan {
+            Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
+            Plan::Done => draw.is_multiple_of(16),
+            Plan::Idle
+            | Plan::Stays
+            | Plan::Stale
+            | Plan::Fails
+            | Plan::Blocks
+            | Plan::Changes
+            | Plan::Crashes
+            | Plan::WindowGone
+            | Plan::Unstartable => false,
+        };
+        let kinds = [FaultKind::RateLimited, FaultKind::Unauthorized, FaultKind::ContextExceeded];
+        let kind = kinds[(draw / 16 % 3) as usize];
+        let until = (draw / 64)
+            .is_multiple_of(2)
+            .then(|| Time::from_ms(self.mono.get().saturating_add(draw / 128 % 60_000)));
+        is_said.then(|| Fault { kind, text: "429".into(), until })
     }
 
     fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {
