@@ -190,6 +190,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
 fn steer_task(task: &mut Task, steer: &Steer) {
     task.merge_owed.clone_from(&steer.merge_owed);
     task.resume_from.clone_from(&steer.resume_from);
+    task.continues.clone_from(&steer.continues);
     task.avoid.clone_from(&steer.avoid);
     task.hint.clone_from(&steer.hint);
     if steer.is_fresh {
@@ -224,6 +225,7 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
         }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
+        | AttemptChange::Ordered { .. }
         | AttemptChange::StopRequested
         | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
@@ -249,6 +251,10 @@ fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
             attempt.tries = Tries::default();
         }
         AttemptChange::Briefed { prompt } => attempt.prompt = Some(prompt.clone()),
+        AttemptChange::Ordered { preset, session } => {
+            attempt.preset = Some(preset.clone());
+            attempt.session.clone_from(session);
+        }
         AttemptChange::StopRequested => attempt.is_stopping = true,
         AttemptChange::Exited { exit, verdict } => {
             attempt.exit = exit.as_deref().cloned();

@@ -39,6 +39,7 @@ pub mod plan;
 pub mod preset;
 pub mod progress;
 pub mod proposal;
+pub mod resume;
 pub mod retry;
 pub mod scale;
 pub mod schedule;

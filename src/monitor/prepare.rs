@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::ahead::Prefetch;
-use super::brief::{Brief, Role};
+use super::brief::{self, Brief, Role};
 use super::job::Places;
 use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
@@ -95,8 +95,17 @@ pub fn run(
         Some(task) if prepare.brief.is_some() => Some(task_tip(prepare, repo, task)?),
         Some(_) | None => None,
     };
-    let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
-    let at = oid(at)?;
+    let resumed = match (&prepare.resume, &tip) {
+        (Some(resume), Some(tip)) => {
+            let resume = oid(resume)?;
+            brief::is_resumable(repo, &oid(tip)?, &resume)?.then_some(resume)
+        }
+        (Some(_) | None, _) => None,
+    };
+    let at = match &resumed {
+        Some(resumed) => resumed.clone(),
+        None => oid(tip.as_deref().unwrap_or(&prepare.start))?,
+    };
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
     let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
     let ready = repo.prepare_slot(&SlotRequest {
@@ -116,6 +125,9 @@ pub fn run(
             return Ok(Observation::CannotStart { attempt: attempt(), why });
         }
         let mut brief = brief.clone();
+        if prepare.resume.is_some() && resumed.is_none() {
+            brief.set_apart();
+        }
         if prepare.merge.is_some() {
             brief.set_merge(ready.conflicts);
         }

@@ -14,6 +14,7 @@ use crate::agent::spawn::find_program;
 use crate::agent::terminal::tmux;
 use crate::config::preset::{self, Loaded};
 use crate::machine::preset::{Interactive, Part, Preset, PromptBy};
+use crate::machine::resume::Session;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 
 /// What an agent must be free to run to say how its stage ended.
@@ -30,31 +31,34 @@ pub struct Launch {
     pub has_stdin: bool,
     /// How it takes its line in a terminal, where it is known.
     pub interactive: Option<Interactive>,
+    /// Hash of the preset file; `None` without a preset.
+    pub preset: Option<String>,
+    /// The session that it takes up again.
+    pub session: Option<String>,
+}
+
+/// What an agent of a preset is started for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose<'a> {
+    /// Long name of the stage.
+    pub stage: &'a str,
+    pub settings: &'a Settings,
+    pub places: &'a Places,
+    /// A session that it could take up again.
+    pub session: Option<Session<'a>>,
 }
 
 /// Returns what an agent of `group` is started with.
 ///
 /// # Errors
 /// In words, when the preset or the prompt cannot be read, or a placeholder has no value.
-pub fn launch(
-    root: &Path,
-    group: &AgentGroup,
-    stage: &str,
-    settings: &Settings,
-    places: &Places,
-) -> Result<Launch, String> {
+pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<Launch, String> {
+    let Purpose { stage, settings, places, session } = purpose;
     let AgentCommand::Preset { name, model, .. } = &group.command else {
         return Err(format!("agent `{}` has no preset", group.name));
     };
-    let Loaded { preset, .. } = preset::load(root, name).map_err(|error| error.to_string())?;
+    let Loaded { preset, hash } = preset::load(root, name).map_err(|error| error.to_string())?;
     let commands = commands(settings, stage);
-    let prompt = match uses(&preset, "{prompt}") {
-        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
-            format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
-        })?),
-        false => None,
-    };
-    let values = Values { root, model, places, commands: &commands, prompt: prompt.as_deref() };
     let interactive = match group.launcher {
         LauncherKind::Process => None,
         LauncherKind::Tmux => {
@@ -62,11 +66,38 @@ pub fn launch(
             Some(preset.interactive.clone().ok_or_else(none)?)
         }
     };
-    let line = interactive.as_ref().map_or(&preset.headless, |interactive| &interactive.line);
+    let session = session.filter(|session| session.preset == hash && can_resume(&preset, group));
+    let line = match &interactive {
+        Some(interactive) => &interactive.line,
+        None if session.is_some() => &preset.resume,
+        None => &preset.headless,
+    };
+    let prompt = match uses(line, "{prompt}") {
+        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
+            format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
+        })?),
+        false => None,
+    };
+    let session = session.map(|session| session.name);
+    let values =
+        Values { root, model, places, commands: &commands, prompt: prompt.as_deref(), session };
     let words = values.line(line).map_err(|placeholder| missing(name, placeholder))?;
     let (env, env_allow) = environment(group, &preset);
     let has_stdin = preset.prompt == PromptBy::Stdin;
-    Ok(Launch { command: JobCommand::Argv(words), env, env_allow, has_stdin, interactive })
+    Ok(Launch {
+        command: JobCommand::Argv(words),
+        env,
+        env_allow,
+        has_stdin,
+        preset: Some(hash),
+        session: session.map(str::to_owned),
+        interactive,
+    })
+}
+
+/// Returns true when an agent of the group is started by a line that takes up a session.
+fn can_resume(preset: &Preset, group: &AgentGroup) -> bool {
+    group.launcher == LauncherKind::Process && uses(&preset.resume, "{session}")
 }
 
 fn missing(name: &str, placeholder: &str) -> String {
@@ -98,8 +129,8 @@ fn commands(settings: &Settings, stage: &str) -> Vec<String> {
     commands
 }
 
-fn uses(preset: &Preset, placeholder: &str) -> bool {
-    preset.headless.iter().any(|part| match part {
+fn uses(line: &[Part], placeholder: &str) -> bool {
+    line.iter().any(|part| match part {
         Part::Word(word) => word.contains(placeholder),
         Part::Group(words) => words.iter().any(|word| word.contains(placeholder)),
     })
@@ -113,6 +144,7 @@ struct Values<'a> {
     places: &'a Places,
     commands: &'a [String],
     prompt: Option<&'a str>,
+    session: Option<&'a str>,
 }
 
 impl Values<'_> {
@@ -164,7 +196,7 @@ impl Values<'_> {
                 "{log_dir}" => path(&self.places.attempt_dir),
                 "{project}" => path(self.root),
                 "{command}" => command.map(Into::into),
-                // No session is taken up again yet.
+                "{session}" => self.session.map(Into::into),
                 _ => None,
             };
             filled.push_str(&value.ok_or(placeholder)?);
@@ -184,11 +216,19 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
         Ok(loaded) => loaded.preset,
         Err(error) => return Some(error.to_string()),
     };
-    let Some(program) = preset.program() else {
-        return Some(format!("the preset `{name}` has no `headless` line"));
+    let (line, what) = match group.launcher {
+        LauncherKind::Process => (Some(&preset.headless), "`headless` line"),
+        LauncherKind::Tmux => (
+            preset.interactive.as_ref().map(|interactive| &interactive.line),
+            "line for a terminal",
+        ),
+    };
+    let Some((line, program)) = line.and_then(|line| Some((line, line.first()?.first_word()?)))
+    else {
+        return Some(format!("the preset `{name}` has no {what}"));
     };
     let needs_model = |part: &Part| matches!(part, Part::Word(word) if word.contains("{model}"));
-    if model.is_empty() && preset.headless.iter().any(needs_model) {
+    if model.is_empty() && line.iter().any(needs_model) {
         return Some(missing(name, "{model}"));
     }
     let (env, allow) = environment(group, &preset);
@@ -247,7 +287,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use super::{Launch, launch, trouble};
+    use super::{Launch, Purpose, launch, trouble};
     use crate::agent::job::JobCommand;
     use crate::config;
     use crate::machine::settings::Settings;
@@ -274,7 +314,9 @@ mod tests {
 
     fn launched(dir: &Path, rest: &str) -> Result<Launch, String> {
         let settings = settings(rest);
-        launch(dir, &settings.agents[0], "implementation", &settings, &places(dir))
+        let (places, stage) = (places(dir), "implementation");
+        let purpose = Purpose { stage, settings: &settings, places: &places, session: None };
+        launch(dir, &settings.agents[0], purpose)
     }
 
     fn line(launch: &Launch) -> String {

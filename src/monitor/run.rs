@@ -701,7 +701,8 @@ impl Monitor {
 }
 
 fn is_start(body: &EventBody) -> bool {
-    matches!(body, EventBody::Observation(Observation::Started { .. }))
+    use Observation::{Ordered, Started};
+    matches!(body, EventBody::Observation(Started { .. } | Ordered { .. }))
 }
 
 fn on_exit(state: &State) -> OnExit {

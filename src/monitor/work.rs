@@ -74,12 +74,15 @@ pub struct Save {
     pub exclude: Vec<String>,
     pub message: String,
     pub date_s: u64,
+    /// The commit that it began at, where that is kept as it is when nothing was added to it.
+    pub begun: Option<String>,
 }
 
 /// Commits and pins what an attempt left.
 pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     let tip = oid(&save.tip)?;
     let merge = save.merge.as_deref().map(oid).transpose()?;
+    let begun = save.begun.as_deref().map(oid).transpose()?;
     // What `git clean` of a person left half removed must not pass for the agent's work.
     let is_gone = std::fs::symlink_metadata(save.slot.join(".git")).is_err();
     let left = repo.snapshot(&SnapshotRequest {
@@ -89,6 +92,7 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         exclude: &save.exclude,
         message: &save.message,
         date_s: save.date_s,
+        begun: begun.as_ref(),
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
     let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));

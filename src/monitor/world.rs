@@ -39,6 +39,7 @@ use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
 use crate::machine::schedule;
 use crate::machine::settings::AgentCommand;
+use crate::machine::task::Task;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -249,7 +250,7 @@ impl RealWorld {
             task: attempt.task.clone(),
             tip: task.and_then(|task| task.tip.as_ref()).map(text),
             start,
-            resume: task.and_then(|task| task.resume_from.as_ref()).map(text),
+            resume: task.and_then(|task| resume_from(task, attempt)).map(text),
             merge: attempt.merge.as_ref().map(text),
             worktree: settings.worktree.clone(),
             places,
@@ -320,7 +321,11 @@ impl RealWorld {
             return self.see(seen);
         }
         self.attend(state, attempt);
-        self.keepers.start(attempt.agent.as_str(), order);
+        let job::Order { job, preset, session } = order;
+        if let Some(preset) = preset {
+            self.see(Observation::Ordered { attempt: id, preset, session });
+        }
+        self.keepers.start(attempt.agent.as_str(), job);
     }
 
     /// Says what will be done; returns what is new about agents, having warned of those that could not
@@ -492,6 +497,9 @@ impl RealWorld {
         let places = places(&self.layout, state.rules_of(attempt), attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
+        // One that completed says so in a commit of its own.
+        let is_cut = attempt.verdict.as_ref().is_some_and(|verdict| verdict.class.is_cut_short());
+        let begun = attempt.base.as_ref().filter(|_| is_cut);
         let mut exclude = vec![task_file::file_name(task.id.as_str())];
         exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
@@ -508,6 +516,7 @@ impl RealWorld {
                 task.id
             ),
             date_s: ended.as_ms() / 1000,
+            begun: begun.map(|oid| oid.as_str().into()),
         };
         self.spawn_for(id, move || work::save(&save, &repo));
     }
@@ -624,6 +633,12 @@ impl RealWorld {
         // Without a thread the next poll looks.
         let _ = thread::Builder::new().name("base".into()).spawn(work);
     }
+}
+
+/// Returns the salvaged commit that the attempt starts from; what was left at another stage is none.
+fn resume_from<'a>(task: &'a Task, attempt: &Attempt) -> Option<&'a crate::machine::id::Oid> {
+    let is_its = task.continues == attempt.continues;
+    task.resume_from.as_ref().filter(|_| is_its)
 }
 
 /// Returns what is told of agents' programs and presets; `None`: the state knows it.

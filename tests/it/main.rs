@@ -17,6 +17,7 @@ mod machine_order;
 mod machine_phase;
 mod machine_proposed;
 mod machine_relined;
+mod machine_resume;
 mod machine_scale;
 mod machine_schedule;
 mod machine_support;

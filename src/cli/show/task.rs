@@ -148,6 +148,10 @@ fn row(attempt: &Attempt, at: Time) -> Vec<Cell> {
         Some(outcome) if outcome.reason.is_empty() => outcome.class.word().to_owned(),
         Some(outcome) => format!("{}: {}", outcome.class.word(), first_line(&outcome.reason)),
     };
+    let stand = match &attempt.continues {
+        Some(id) => format!("{stand}; continues {id}"),
+        None => stand,
+    };
     let used = attempt.exit.as_ref().and_then(|exit| used_briefly(&exit.usage));
     let stand = used.iter().fold(stand, |stand, used| format!("{stand} ({used})"));
     let names = [attempt.id.as_str(), attempt.agent.as_str(), took.as_str(), stand.as_str()];
