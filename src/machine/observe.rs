@@ -77,9 +77,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::ShortageSeen { what } => {
-            strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
-        }
+        Observation::ShortageSeen { what } => shortage_seen(state, what),
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::OverloadSeen { what } => overload_seen(state, what),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
@@ -108,6 +106,10 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+fn shortage_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
 }
 
 fn overload_seen(state: &State, what: &Option<String>) -> Step {

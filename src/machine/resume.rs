@@ -81,6 +81,14 @@ fn before<'a>(task: &'a Task, id: &AttemptId) -> Option<&'a Attempt> {
     task.history.iter().rev().find(|old| old.id == *id)
 }
 
+/// Returns the attempts that one goes on from, the last first.
+#[must_use]
+pub fn chain(task: &Task, attempt: &Attempt) -> Vec<AttemptId> {
+    let step = |found: &Attempt| found.continues.clone();
+    let next = |id: &AttemptId| before(task, id).and_then(step);
+    std::iter::successors(step(attempt), next).collect()
+}
+
 /// Returns the attempt whose session the task's next one can take up again; `None` also when one since
 /// then tried and could not.
 fn with_session<'a>(task: &'a Task, continues: &AttemptId) -> Option<&'a Attempt> {

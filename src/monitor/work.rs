@@ -114,8 +114,20 @@ pub struct Advance {
     pub task: TaskId,
     pub from: String,
     pub to: String,
+    /// The attempts that it goes on from, one from another.
+    pub continued: Vec<AttemptId>,
     /// Where the landing branch stands.
     pub landed: Option<String>,
+}
+
+/// Takes away a pin on what the commit holds.
+fn unpin(repo: &Repo, pin: &str, by: &Oid) -> Result<(), GitError> {
+    if let Some(found) = repo.read_ref(pin)?
+        && repo.is_ancestor(&found, by)?
+    {
+        repo.cas_ref(pin, None, Some(&found))?;
+    }
+    Ok(())
 }
 
 /// Moves the task branch to what the attempt left; a value that somebody else put there is kept in
@@ -128,6 +140,9 @@ pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
     }
     // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
     let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
+    for earlier in &advance.continued {
+        let _ = unpin(repo, &refs::salvage(earlier.as_str()), &to);
+    }
     // What it changed is for the scheduler; where git cannot tell, what was known still counts.
     let landed = advance.landed.as_deref().and_then(|landed| oid(landed).ok());
     let changed = landed.and_then(|landed| repo.branch_paths(&landed, &to).ok());

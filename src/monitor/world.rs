@@ -30,13 +30,14 @@ use crate::agent::{task_file, tree};
 use crate::config::{self, layout::Layout};
 use crate::git::Repo;
 use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
-use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
+use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
+use crate::machine::resume;
 use crate::machine::schedule;
 use crate::machine::settings::AgentCommand;
 use crate::machine::task::Task;
@@ -498,8 +499,9 @@ impl RealWorld {
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
         // One that completed says so in a commit of its own.
-        let is_cut = attempt.verdict.as_ref().is_some_and(|verdict| verdict.class.is_cut_short());
-        let begun = attempt.base.as_ref().filter(|_| is_cut);
+        let is_good = |verdict: &Outcome| verdict.class == Class::Completed;
+        let begun =
+            attempt.base.as_ref().filter(|_| !attempt.verdict.as_ref().is_some_and(is_good));
         let mut exclude = vec![task_file::file_name(task.id.as_str())];
         exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
@@ -531,8 +533,9 @@ impl RealWorld {
         };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
         let landed = state.base.landed.as_ref().map(|landed| landed.as_str().to_owned());
+        let continued = resume::chain(task, attempt);
         let (attempt, task) = (id.clone(), task.id.clone());
-        let advance = work::Advance { attempt, task, from, to, landed };
+        let advance = work::Advance { attempt, task, from, to, continued, landed };
         self.spawn_for(id, move || work::advance(&advance, &repo));
     }
 

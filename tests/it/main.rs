@@ -34,6 +34,7 @@ mod plan_cases;
 mod plan_oracle;
 mod presets;
 mod presets_output;
+mod resume;
 mod support;
 mod tidy;
 mod tmux;

@@ -41,7 +41,7 @@ impl Project {
     }
 
     /// Puts a program on the path.
-    fn install(&self, name: &str, text: &str) {
+    pub(crate) fn install(&self, name: &str, text: &str) {
         let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
