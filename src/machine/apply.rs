@@ -299,6 +299,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
         if let Some(agent) = state.agents.get_mut(&attempt.agent) {
             agent.attempt = Some(attempt.id.clone());
             agent.last_task.clone_from(&attempt.task);
+            agent.take_slot(attempt.slot);
         }
         state.metrics.attempts += 1;
         let monitor = &mut state.monitor;

@@ -218,6 +218,22 @@ fn a_session_is_taken_up_by_the_same_agent_in_the_same_folder() {
     assert_ne!(m.work("A").slot, first.slot);
 }
 
+/// With two slots that take turns, the one that is made ready meanwhile is not the one in use.
+#[test]
+fn the_slot_of_a_session_is_taken_out_of_turn() {
+    let mut m = machine(|s| s.scheduler.prefetch = Some(2.0));
+    m.add(&[new_task("B", &[])]);
+    let first = run(&mut m, CUT);
+    let between = m.start("B");
+    assert_ne!(m.state.attempts[&between].slot, first.slot, "they take turns");
+    m.exit(&between, End::Timeout);
+    let second = live(&mut m);
+    assert_eq!((second.slot, &*second.id.to_string()), (first.slot, "A.impl.2"));
+    let agent = &m.state.agents[&second.agent];
+    assert_eq!((agent.slot, agent.spare), (second.slot, Some(1 - second.slot)));
+    assert_ne!(agent.slot_after(), second.slot);
+}
+
 fn retry(m: &mut Machine, stage: Option<&str>, is_fresh: bool) {
     let target = RetryTarget::Tasks(vec![id("A")]);
     let stage = stage.map(StageName::new);

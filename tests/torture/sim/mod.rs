@@ -28,6 +28,7 @@
 //! | I21 no silent stall | `end::nobody_waits`, `Run::rest`, `Run::explain` |
 //! | I22 events are hints | reports are lost, doubled and out of order |
 //! | I24 figures | `Judge::fold` counts attempts |
+//! | I28 what was cut short is gone on from by nobody else, I29 sessions | `resume.rs` |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
 mod able;
@@ -41,6 +42,7 @@ mod monitor;
 mod people;
 mod propose;
 mod repo;
+mod resume;
 mod seed;
 mod shrink;
 mod together;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
+use pipeline::machine::resume as machine_resume;
 use pipeline::machine::settings::Completion;
 use pipeline::machine::time::Time;
 use pipeline::machine::{Observation, State};
@@ -15,6 +16,7 @@ use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
+use super::resume::Sessions;
 use super::seed::Canary;
 use super::work::Job;
 
@@ -34,6 +36,8 @@ pub struct Order {
     /// The commit that is checked, and by which commands.
     pub check: Option<(Commit, String)>,
     pub is_bare: bool,
+    /// The session that it takes up again.
+    pub session: Option<String>,
 }
 
 impl Order {
@@ -59,6 +63,7 @@ impl Order {
             completion: group.map_or(Completion::Marker, |group| group.completion),
             check,
             is_bare: settings.project.isolation == pipeline::machine::mode::Isolation::None,
+            session: machine_resume::session(state, attempt).map(|found| found.name.to_owned()),
         })
     }
 }
@@ -196,6 +201,7 @@ pub struct World {
     pub passed: BTreeSet<(Commit, String)>,
     /// Monitors that wait for the end of a keeper that does not answer, and for which attempt.
     awaited: Vec<(u32, AttemptId, AgentName)>,
+    sessions: Sessions,
     /// A bug put in on purpose.
     pub canary: Canary,
     /// Told, not yet handed over: which monitor, and what.
@@ -218,6 +224,7 @@ impl World {
             slots: BTreeMap::new(),
             ready: BTreeMap::new(),
             jobs: Vec::new(),
+            sessions: Sessions::default(),
             orphans: Vec::new(),
             truth: BTreeMap::new(),
             passed: BTreeSet::new(),
@@ -275,6 +282,14 @@ impl World {
 
     /// Orders an attempt from its agent's keeper, which is started when there is none.
     pub fn order(&mut self, monitor: u32, order: Order) {
+        if order.is_work {
+            let (attempt, session) = (order.attempt.clone(), order.session.clone());
+            if session.is_some() {
+                self.marks.hit("a session is taken up again");
+            }
+            let seen = Observation::Ordered { attempt, preset: "p".into(), session };
+            self.mail.push((monitor, Report::Seen(seen)));
+        }
         let keeper = self.keepers.entry(order.agent.clone()).or_default();
         if keeper.is_stopped && keeper.monitor != Some(monitor) {
             // It has the lock and does not answer.
@@ -546,6 +561,9 @@ impl World {
         if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
             self.passed.insert(check.clone());
         }
+        let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
+        let resumed = order.session.as_ref();
+        let usage = says.then(|| self.sessions.told(&order.attempt, resumed)).unwrap_or_default();
         let at = Time::from_ms(self.mono.get());
         Exit {
             started_at: at,
@@ -557,7 +575,7 @@ impl World {
             leaked: u32::from(process.has_leaked),
             cpu_ms: 0,
             rss_kib_max: 0,
-            usage: pipeline::machine::usage::Usage::default(),
+            usage,
             marker,
             notes: String::new(),
             tail: String::new(),
