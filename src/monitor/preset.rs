@@ -3,7 +3,6 @@
 //! The preset's file is read anew for each attempt, so an edit counts from the next one on.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,7 +10,6 @@ use super::job::Places;
 use crate::agent::environment::agent_env;
 use crate::agent::job::JobCommand;
 use crate::agent::spawn::find_program;
-use crate::agent::terminal::tmux;
 use crate::config::preset::{self, Loaded};
 use crate::machine::preset::{Interactive, Part, Preset, PromptBy};
 use crate::machine::resume::Session;
@@ -251,13 +249,19 @@ pub fn missing_words(program: &str, install: &str) -> String {
     format!("`{program}` is not {place}{install}")
 }
 
-/// Returns why the agents of each group cannot start, by its name; those that can are left out.
+/// Returns why the agents of each group cannot start, by its name; those that can are left out. It asks
+/// once at most, and where an agent needs one, why there are no windows.
 #[must_use]
-pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMap<String, String> {
-    let lacking = OnceCell::new();
+pub fn troubles(
+    root: &Path,
+    program_dir: &Path,
+    settings: &Settings,
+    no_windows: impl FnOnce() -> Option<String>,
+) -> BTreeMap<String, String> {
+    let has_windows = |group: &AgentGroup| group.launcher == LauncherKind::Tmux;
+    let lacking = settings.agents.iter().any(has_windows).then(no_windows).flatten();
     let found = settings.agents.iter().filter_map(|group| {
-        let in_tmux = group.launcher == LauncherKind::Tmux;
-        let window = if in_tmux { lacking.get_or_init(tmux::lacking).clone() } else { None };
+        let window = lacking.clone().filter(|_| has_windows(group));
         Some((group.name.clone(), window.or_else(|| trouble(root, program_dir, group))?))
     });
     found.collect()
@@ -385,6 +389,12 @@ mod tests {
         let gone = check("headless = [\"no-such-program\"]\ninstall = \"get it\"", "");
         assert_eq!(gone, "`no-such-program` is not on the PATH: install it with `get it`");
         assert_eq!(check("headless = [\"./tool\"]", ""), "`./tool` is not there");
+        // In a window it is the other line that counts.
+        let window = "launcher = \"tmux\"";
+        let line = "[interactive]\nline = [\"sh\"]\nready = \"x\"";
+        assert_eq!(check(line, window), "");
+        assert!(check(line, "").contains("no `headless` line"));
+        assert!(check("headless = [\"sh\"]", window).contains("no line for a terminal"));
         let model = check("headless = [\"sh\", \"{model}\"]", "");
         assert!(model.contains("needs a `model`"), "{model}");
         assert_eq!(check("headless = [\"sh\", \"{model}\"]", "model = \"m\""), "");

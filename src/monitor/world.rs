@@ -1,6 +1,7 @@
 //! The real world: git, keepers and files. Effects run on threads of their own; the loop's thread
 //! starts no process and waits for none.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::agent::Launcher;
 use crate::agent::client::Keepers;
 use crate::agent::job::GRACE_MS;
 use crate::agent::probe::Probe;
+use crate::agent::terminal::tmux;
 use crate::agent::{task_file, tree};
 use crate::config::{self, layout::Layout};
 use crate::git::Repo;
@@ -70,6 +72,8 @@ pub struct RealWorld {
     pub prefetch: Prefetch,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
+    /// A tmux that will do was seen.
+    pub has_tmux: Cell<bool>,
 }
 
 impl World for RealWorld {
@@ -358,7 +362,16 @@ impl RealWorld {
     }
 
     fn unusable(&self, state: &State) -> BTreeMap<String, String> {
-        preset::troubles(&self.layout.root, &self.program_dir, &state.settings)
+        let (root, program_dir) = (&self.layout.root, &self.program_dir);
+        preset::troubles(root, program_dir, &state.settings, || self.no_windows())
+    }
+
+    /// Returns why there are no windows for agents. Once tmux was seen it is not asked again, since that
+    /// takes a process and the loop waits for it.
+    fn no_windows(&self) -> Option<String> {
+        let found = if self.has_tmux.get() { None } else { tmux::lacking() };
+        self.has_tmux.set(found.is_none());
+        found
     }
 
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
@@ -669,6 +682,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
@@ -705,6 +719,7 @@ mod tests {
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
             threads: Arc::new(()),
+            has_tmux: Cell::default(),
         };
         (world, told)
     }
