@@ -24,7 +24,7 @@ impl Sessions {
         runs.insert(attempt.clone());
         let input_tokens = Some(RUN_TOKENS * runs.len() as u64);
         // Now and then one that took up a session does not name it.
-        let is_named = resumed.is_none() || runs.len() % 2 == 0;
+        let is_named = resumed.is_none() || runs.len().is_multiple_of(2);
         let session = is_named.then_some(session);
         Usage { session, input_tokens, is_session_total: true, ..Usage::default() }
     }

@@ -10,6 +10,7 @@ use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::resume as machine_resume;
 use pipeline::machine::settings::Completion;
 use pipeline::machine::time::Time;
+use pipeline::machine::usage::Usage;
 use pipeline::machine::{Observation, State};
 
 use super::dice::Dice;
@@ -563,7 +564,8 @@ impl World {
         }
         let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
         let resumed = order.session.as_ref();
-        let usage = says.then(|| self.sessions.told(&order.attempt, resumed)).unwrap_or_default();
+        let usage =
+            if says { self.sessions.told(&order.attempt, resumed) } else { Usage::default() };
         let at = Time::from_ms(self.mono.get());
         Exit {
             started_at: at,
