@@ -173,7 +173,7 @@ fn preset_agents(text: &mut String, posts: &[Post<'_>], launcher: LauncherKind) 
 }
 
 const PERSON: &str = "
-# A person can do a stage as well, in a window of their own: `pipeline done` ends it.
+# A person can do a stage as well, in a window: `pipeline done` ends it.
 #
 # [[agent]]
 # name = \"me\"
