@@ -201,6 +201,7 @@ pub enum TaskChange {
 pub struct Steer {
     pub merge_owed: Option<Oid>,
     pub resume_from: Option<Oid>,
+    pub continues: Option<AttemptId>,
     pub avoid: Option<AgentName>,
     pub hint: Option<String>,
     /// Forget branch tip, notes and evidence: the old tip stays in salvage.
@@ -220,6 +221,11 @@ pub enum AttemptChange {
     /// Its prompt was made of a prompt file of the project with that hash.
     Briefed {
         prompt: String,
+    },
+    /// It is started by the preset file with that hash, and takes up that session again.
+    Ordered {
+        preset: String,
+        session: Option<String>,
     },
     Started {
         at: Time,

@@ -186,6 +186,12 @@ pub enum Observation {
         attempt: AttemptId,
         prompt: String,
     },
+    /// It is being started by the preset file with that hash; `session`: the one it takes up again.
+    Ordered {
+        attempt: AttemptId,
+        preset: String,
+        session: Option<String>,
+    },
     Started {
         attempt: AttemptId,
         at: Time,

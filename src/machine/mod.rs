@@ -41,6 +41,7 @@ pub mod preset;
 pub mod progress;
 pub mod proposal;
 pub mod provider;
+pub mod resume;
 pub mod retry;
 pub mod scale;
 pub mod schedule;

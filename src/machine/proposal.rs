@@ -365,6 +365,7 @@ fn counts(change: &Change) -> bool {
             AttemptChange::Added { .. }
             | AttemptChange::Prepared { .. }
             | AttemptChange::Briefed { .. }
+            | AttemptChange::Ordered { .. }
             | AttemptChange::Started { .. }
             | AttemptChange::StopRequested
             | AttemptChange::Exited { .. }

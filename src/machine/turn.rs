@@ -19,6 +19,7 @@ use super::mode::{Isolation, Rollout};
 use super::proposal::{self, Choice};
 use super::provider::{self, Pause};
 use super::purse::{self, attempts_left};
+use super::resume;
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -456,6 +457,10 @@ fn assign(
         let mut new = new_attempt(state, at, &agent, nonce, kind);
         new.id = numbered(state, &id, &short);
         new.task = Some(id.clone());
+        new.continues = resume::continued(&state.tasks[&id], &stage).map(|old| old.id.clone());
+        if let Some(agent) = state.agents.get(&agent).filter(|_| new.continues.is_some()) {
+            new.slot = resume::slot(&state.tasks[&id], agent);
+        }
         new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
@@ -492,6 +497,9 @@ pub(super) fn new_attempt(
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
         prompt: None,
+        preset: None,
+        continues: None,
+        session: None,
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

@@ -1,5 +1,6 @@
 //! One monitor from start to end.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -168,11 +169,9 @@ impl Monitor {
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
-        let watcher = if options.is_poll_only {
-            None
-        } else {
+        let watcher = (!options.is_poll_only).then(|| {
             open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
-        };
+        });
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
@@ -191,6 +190,7 @@ impl Monitor {
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
             threads: Arc::new(()),
+            has_tmux: Cell::default(),
         };
         let started_at = clock.now();
         let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
@@ -211,7 +211,7 @@ impl Monitor {
             guard,
             outage: Outage::default(),
             lock: Some(lock),
-            _watcher: watcher,
+            _watcher: watcher.flatten(),
             _signals: signals,
         };
         monitor.take_over(options.stop)?;
@@ -701,7 +701,8 @@ impl Monitor {
 }
 
 fn is_start(body: &EventBody) -> bool {
-    matches!(body, EventBody::Observation(Observation::Started { .. }))
+    use Observation::{Ordered, Started};
+    matches!(body, EventBody::Observation(Started { .. } | Ordered { .. }))
 }
 
 fn on_exit(state: &State) -> OnExit {

@@ -192,6 +192,12 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) commit: Option<&'a str>,
     /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
     pub(super) prompt: Option<&'a str>,
+    /// Hash of the preset file that it was started by; `null`: none, or not started.
+    pub(super) preset: Option<&'a str>,
+    /// The attempt that was cut short and that it goes on from.
+    pub(super) continues: Option<&'a str>,
+    /// The session of that one which it takes up again; `null`: it begins one of its own.
+    pub(super) resumed_session: Option<&'a str>,
     pub(super) usage: UsageEntry<'a>,
 }
 
@@ -236,6 +242,9 @@ impl<'a> AttemptEntry<'a> {
                 cost_usd: usage.and_then(|usage| usage.cost_usd_micros).map(dollars),
             },
             prompt: attempt.prompt.as_deref(),
+            preset: attempt.preset.as_deref(),
+            continues: attempt.continues.as_ref().map(|id| id.as_str()),
+            resumed_session: attempt.session.as_deref(),
         }
     }
 }

@@ -116,6 +116,9 @@ mirror! {
         outcome: Option<Outcome>,
         demand: Demand,
         prompt: Option<String>,
+        preset: Option<String>,
+        continues: Option<AttemptId>,
+        session: Option<String>,
     }
 }
 

@@ -263,6 +263,9 @@ kinds! {
     "attempt_briefed" { id: AttemptId, prompt: String } => {
         Change::Attempt(id, AttemptChange::Briefed { prompt })
     }
+    "attempt_ordered" { id: AttemptId, preset: String, session: Option<String> } => {
+        Change::Attempt(id, AttemptChange::Ordered { preset, session })
+    }
     "attempt_started" { id: AttemptId, at: Time } => {
         Change::Attempt(id, AttemptChange::Started { at })
     }
@@ -329,13 +332,16 @@ kinds! {
     }
 }
 
-mirror! { struct Steer {
-    merge_owed: Option<Oid>,
-    resume_from: Option<Oid>,
-    avoid: Option<AgentName>,
-    hint: Option<String>,
-    is_fresh: bool,
-} }
+mirror! {
+    struct Steer {
+        merge_owed: Option<Oid>,
+        resume_from: Option<Oid>,
+        avoid: Option<AgentName>,
+        hint: Option<String>,
+        is_fresh: bool,
+    }
+    optional { continues: Option<AttemptId> }
+}
 
 #[cfg(test)]
 mod tests {

@@ -231,6 +231,9 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
         prompt: Some("0123456789abcdef".into()),
+        preset: Some("fedcba9876543210".into()),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
+        session: Some("5e55".into()),
         demand: Demand {
             needs: vec!["gpu".into()],
             is_so_far: true,
@@ -264,6 +267,7 @@ pub(super) fn full_task() -> Task {
         tip: Some(oid('1')),
         merge_owed: Some(oid('2')),
         resume_from: Some(oid('3')),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
         approved: Some(oid('4')),
         approval: Some("pipeline.toml".into()),
         avoid: Some(AgentName::new("implementation-2")),
@@ -431,6 +435,7 @@ fn task_changes() -> Vec<TaskChange> {
     let steer = Steer {
         merge_owed: Some(oid('b')),
         resume_from: Some(oid('c')),
+        continues: Some(AttemptId::new("TASK-001.impl.7")),
         avoid: Some(AgentName::new("script")),
         hint: Some("hint".into()),
         is_fresh: true,
@@ -502,6 +507,8 @@ fn attempt_changes() -> Vec<AttemptChange> {
     changes.extend([
         AttemptChange::Prepared { base: Some(oid('a')), tip: None },
         AttemptChange::Briefed { prompt: "0123456789abcdef".into() },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: None },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: Some("5e55".into()) },
         AttemptChange::Started { at: at(10) },
         AttemptChange::StopRequested,
         AttemptChange::Exited { exit: None, verdict: outcome(Class::Lost) },

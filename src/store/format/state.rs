@@ -345,6 +345,7 @@ mod tests {
             tip: None,
             merge_owed: None,
             resume_from: None,
+            continues: None,
             approved: None,
             approval: None,
             avoid: None,
