@@ -12,6 +12,7 @@ use super::forecast;
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::outside;
 use super::proposal;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
@@ -222,6 +223,9 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             let cost = exit.usage.cost_usd_micros;
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
+        AttemptChange::FoundOutside { task, found } => {
+            return outside::apply(state, id, task.as_ref(), found);
+        }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
@@ -237,7 +241,9 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
 
 fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
     match change {
-        AttemptChange::Added { .. } | AttemptChange::Ended { .. } => {}
+        AttemptChange::Added { .. }
+        | AttemptChange::Ended { .. }
+        | AttemptChange::FoundOutside { .. } => {}
         AttemptChange::Prepared { base, .. } => {
             attempt.phase = AttemptPhase::Starting;
             attempt.base.clone_from(base);

@@ -7,6 +7,7 @@ use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Outside;
 use super::proposal::{Proposal, ProposalFault};
 use super::settings::Settings;
 use super::state::Drain;
@@ -222,6 +223,11 @@ pub enum AttemptChange {
     Ended {
         outcome: Outcome,
         has_fresh_slot: bool,
+    },
+    /// What changed outside of the worktrees while it ran; it may be over. `task`: its own.
+    FoundOutside {
+        task: Option<TaskId>,
+        found: Outside,
     },
 }
 

@@ -13,6 +13,7 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::outside;
 use super::proposal::answered;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
@@ -73,6 +74,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
+        Observation::OutsideSeen { ran, found, more } => outside::decide(state, ran, found, *more),
         Observation::ShortageSeen { what } => {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }

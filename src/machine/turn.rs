@@ -16,6 +16,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::outside::Outside;
 use super::proposal::{self, Choice};
 use super::scale;
 use super::schedule::demand::Demand;
@@ -469,6 +470,7 @@ pub(super) fn new_attempt(
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
         prompt: None,
+        outside: Outside::default(),
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

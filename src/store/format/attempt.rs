@@ -6,6 +6,7 @@ use crate::machine::attempt::{
     Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::outside::Outside;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -106,7 +107,13 @@ mirror! {
         outcome: Option<Outcome>,
         demand: Demand,
         prompt: Option<String>,
+        outside: Outside,
     }
+}
+
+mirror! {
+    struct Outside { found: Vec<String> }
+    optional { more: u64, beside: Vec<AttemptId> }
 }
 
 mirror! {
