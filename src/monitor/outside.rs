@@ -70,10 +70,10 @@ pub struct News {
 }
 
 impl Outside {
-    /// Makes it; without `repo` there is nothing outside.
-    pub fn new(repo: Option<Arc<Repo>>, input: Sender<Input>) -> Self {
+    /// Makes it; nothing is looked at until it is opened.
+    pub fn new(input: Sender<Input>) -> Self {
         Self {
-            repo,
+            repo: None,
             orders: None,
             asked: 0,
             answered: 0,
@@ -89,8 +89,16 @@ impl Outside {
     }
 
     /// Begins: compares with what the monitor before this one kept, and names what ran since.
-    pub fn open(&mut self, state: &State, files: Files, clock: SystemClock) -> Option<String> {
-        let repo = self.repo.clone().filter(|_| state.rollout != Rollout::Shadow)?;
+    /// Without `repo`, or in shadow, there is nothing to look at. Returns a warning.
+    pub fn open(
+        &mut self,
+        repo: Option<Arc<Repo>>,
+        state: &State,
+        files: Files,
+        clock: SystemClock,
+    ) -> Option<String> {
+        let repo = repo.filter(|_| state.rollout != Rollout::Shadow)?;
+        self.repo = Some(Arc::clone(&repo));
         let kept = files.read();
         let now = monotonic();
         let over = state.tasks.values().flat_map(|task| &task.history);

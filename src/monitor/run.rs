@@ -116,6 +116,7 @@ pub fn run(options: Options) -> Result<End, RunError> {
         let pid = read_owner(&lock_path).map(|owner| owner.pid);
         return Err(RunError::Taken { path: lock_path, pid });
     };
+    super::sweep::at_start(&options.layout);
     let (sender, receiver) = channel();
     let mut monitor = Monitor::start(options, lock, sender, receiver)?;
     let end = monitor.go();
@@ -165,7 +166,6 @@ impl Monitor {
             // Asked once, here, so that the loop's thread starts no process for it.
             repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
         }
-        super::sweep::at_start(&layout);
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());
@@ -178,11 +178,10 @@ impl Monitor {
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
-        let repo = options.repo.map(Arc::new);
         let world = RealWorld {
             layout,
-            outside: Outside::new(repo.clone(), sender.clone()),
-            repo,
+            outside: Outside::new(sender.clone()),
+            repo: options.repo.map(Arc::new),
             keepers,
             watch,
             input: sender,
@@ -264,7 +263,8 @@ impl Monitor {
     fn look_outside(&mut self) {
         let Cycle { ledger, world, clock, .. } = &mut self.cycle;
         let files = Files::of(&world.layout.state);
-        if let Some(warning) = world.outside.open(ledger.state(), files, *clock) {
+        let repo = world.repo.clone();
+        if let Some(warning) = world.outside.open(repo, ledger.state(), files, *clock) {
             world.progress.warn(&warning);
         }
     }

@@ -692,7 +692,7 @@ mod tests {
             repo: None,
             keepers: Arc::new(Keepers::new(dirs, |_| {}, |_| false)),
             watch: Arc::new(Watch::default()),
-            outside: Outside::new(None, input.clone()),
+            outside: Outside::new(input.clone()),
             input,
             progress: Progress::new(LogFormat::Text, false, true, false),
             program_dir: dir.to_path_buf(),
