@@ -338,7 +338,7 @@ impl Outside {
     pub fn mended(&mut self, done: Mended) -> News {
         self.mending = self.mending.saturating_sub(1);
         let Mended { ran, words, warnings } = done;
-        let nobody = ran.is_empty().then(|| words.clone()).unwrap_or_default();
+        let nobody = if ran.is_empty() { words.clone() } else { Vec::new() };
         let warnings: Vec<String> = warnings.into_iter().chain(nobody).collect();
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let found: Vec<String> = words.into_iter().take(FOUND_MAX).collect();
