@@ -12,6 +12,7 @@ use super::forecast;
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::outside;
 use super::proposal;
 use super::provider;
 use super::purse;
@@ -244,6 +245,9 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
         AttemptChange::Exited { exit: None, .. } => purse::note(state, id, None),
+        AttemptChange::FoundOutside { task, found } => {
+            return outside::apply(state, id, task.as_ref(), found);
+        }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::Ordered { .. }
@@ -259,7 +263,9 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
 
 fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
     match change {
-        AttemptChange::Added { .. } | AttemptChange::Ended { .. } => {}
+        AttemptChange::Added { .. }
+        | AttemptChange::Ended { .. }
+        | AttemptChange::FoundOutside { .. } => {}
         AttemptChange::Prepared { base, .. } => {
             attempt.phase = AttemptPhase::Starting;
             attempt.base.clone_from(base);

@@ -1,6 +1,7 @@
 //! One run of one stage of one task by one agent, or of a check.
 
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::outside::Outside;
 use super::schedule::demand::Demand;
 use super::time::Time;
 use super::usage::Usage;
@@ -291,6 +292,8 @@ pub struct Attempt {
     /// Somebody wants it ended.
     pub is_stopping: bool,
     pub tries: Tries,
+    /// What changed outside of the worktrees while it ran, by whomever.
+    pub outside: Outside,
     /// Set when it is over.
     pub outcome: Option<Outcome>,
 }

@@ -9,6 +9,7 @@ use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Outside;
 use super::proposal::{Proposal, ProposalFault};
 use super::provider::Pause;
 use super::purse::{Bound, Level};
@@ -250,6 +251,11 @@ pub enum AttemptChange {
     Ended {
         outcome: Outcome,
         has_fresh_slot: bool,
+    },
+    /// What changed outside of the worktrees while it ran; it may be over. `task`: its own.
+    FoundOutside {
+        task: Option<TaskId>,
+        found: Outside,
     },
 }
 

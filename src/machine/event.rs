@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Ran;
 use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
 use super::task::{Clash, Priority, Spec};
@@ -241,6 +242,13 @@ pub enum Observation {
     AttemptFaulted {
         attempt: AttemptId,
         why: String,
+    },
+    /// What changed outside of the worktrees, in words, while these ran, each of which may be over;
+    /// `more`: differences that are not named.
+    OutsideSeen {
+        ran: Vec<Ran>,
+        found: Vec<String>,
+        more: u64,
     },
     /// Disk, descriptors or processes are short, in words; `None`: there is enough again.
     ShortageSeen {

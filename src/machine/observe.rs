@@ -13,6 +13,7 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::outside;
 use super::proposal::answered;
 use super::provider;
 use super::purse;
@@ -79,6 +80,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
+        Observation::OutsideSeen { ran, found, more } => outside::decide(state, ran, found, *more),
         Observation::ShortageSeen { what } => shortage_seen(state, what),
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::ProvidersSeen { of } => providers_seen(state, of),

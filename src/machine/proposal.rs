@@ -373,7 +373,8 @@ fn counts(change: &Change) -> bool {
             | AttemptChange::Judged { .. }
             | AttemptChange::Checking
             | AttemptChange::Advancing
-            | AttemptChange::Stalled { .. } => false,
+            | AttemptChange::Stalled { .. }
+            | AttemptChange::FoundOutside { .. } => false,
         },
         Change::Lane(_) => false,
     }

@@ -16,6 +16,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::outside::Outside;
 use super::proposal::{self, Choice};
 use super::provider::{self, Pause};
 use super::purse::{self, attempts_left};
@@ -500,6 +501,7 @@ pub(super) fn new_attempt(
         preset: None,
         continues: None,
         session: None,
+        outside: Outside::default(),
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

@@ -16,6 +16,7 @@ use super::cycle::World;
 use super::forecast::Forecasts;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
+use super::outside::{News, Outside};
 use super::prepare::{self, Prepare};
 use super::preset;
 use super::progress::Progress;
@@ -70,6 +71,7 @@ pub struct RealWorld {
     pub current: CurrentFile,
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
+    pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
     /// A tmux that will do was seen.
@@ -78,6 +80,7 @@ pub struct RealWorld {
 
 impl World for RealWorld {
     fn begin(&mut self, effect: &Effect, state: &State) {
+        self.outside.begin(effect, state);
         match effect {
             Effect::Prepare { attempt, .. } => self.begin_prepare(state, attempt),
             Effect::Start { attempt, .. } => self.begin_start(state, attempt),
@@ -112,6 +115,7 @@ impl World for RealWorld {
     }
 
     fn heed(&mut self, state: &State) {
+        self.outside.heed(state);
         for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
             self.stop_setup(attempt);
         }
@@ -147,7 +151,15 @@ impl World for RealWorld {
 impl RealWorld {
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
-        Arc::strong_count(&self.threads) == 1
+        Arc::strong_count(&self.threads) == 1 && !self.outside.is_owed()
+    }
+
+    /// Takes in what was seen or done outside of the worktrees; returns what is to be recorded.
+    pub fn see_outside(&mut self, news: News) -> Option<EventBody> {
+        if let Some(warning) = news.warning {
+            self.progress.warn(&warning);
+        }
+        news.observation.map(EventBody::Observation)
     }
 
     /// Runs `work` on a thread; a fault becomes what `failed` makes of it.
@@ -349,10 +361,11 @@ impl RealWorld {
     }
 
     /// Looks at what can change without an event: the base, and the programs of agents.
-    pub fn look_around(&self, state: &State) {
+    pub fn look_around(&mut self, state: &State) {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
+        self.outside.poll(state);
     }
 
     /// Looks whose models the agents use, and tells the loop what is new.
@@ -699,7 +712,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Forecasts, Input, Prefetch, Progress, RealWorld, Watch};
+    use super::{
+        CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld, Watch,
+    };
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
@@ -721,6 +736,7 @@ mod tests {
             repo: None,
             keepers: Arc::new(Keepers::new(dirs, |_| {}, |_| false)),
             watch: Arc::new(Watch::default()),
+            outside: Outside::new(input.clone()),
             input,
             progress: Progress::new(LogFormat::Text, false, true, false),
             program_dir: dir.to_path_buf(),

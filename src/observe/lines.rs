@@ -1,6 +1,7 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
 use super::forecast::{self, ForecastEntry};
+use super::outside;
 use super::page::{clean, first_line};
 use super::purse;
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
@@ -327,6 +328,7 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
             let is_check = attempt_words(&state.settings, id).is_check;
             Some(format!("{} {}", subject(), ended(outcome, is_check)))
         }
+        AttemptChange::FoundOutside { found, .. } => Some(outside::line(id.as_str(), found)),
         AttemptChange::Prepared { .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::Ordered { session: None, .. }

@@ -60,6 +60,15 @@ struct Entry<'a> {
     until: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    /// What changed outside of the worktrees while it ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found: Vec<&'a str>,
+    /// As much that is not named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<u64>,
+    /// Attempts that ran meanwhile too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<&'a str>,
     /// Failures so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u32>,
@@ -356,6 +365,12 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         AttemptChange::Advancing => kind("attempt_advancing"),
         AttemptChange::Stalled { tries } => stalled("attempt_stalled", tries),
         AttemptChange::Ended { outcome, .. } => judged("attempt_ended", outcome),
+        AttemptChange::FoundOutside { found, .. } => Entry {
+            found: found.found.iter().map(String::as_str).collect(),
+            more: Some(found.more).filter(|more| *more > 0),
+            beside: found.beside.iter().map(|id| id.as_str()).collect(),
+            ..kind("attempt_found_outside")
+        },
     };
     Entry { task: task_of_attempt(id), attempt: Some(id.as_str()), ..entry }
 }

@@ -11,6 +11,7 @@ use crate::machine::time::Time;
 use crate::observe::blocked::blocked;
 use crate::observe::document::TaskEntry;
 use crate::observe::forecast;
+use crate::observe::outside;
 use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
 use crate::observe::purse::spent_words;
 use crate::observe::waiting::{On, Reason, Waits};
@@ -62,6 +63,15 @@ pub fn render_task(state: &State, task: &Task, at: Time, page: Page) -> String {
     if !rows.is_empty() {
         out.push_str(&heading(page, "attempts"));
         out.push_str(&table(page, 2, &rows));
+    }
+    for attempt in task.history.iter().chain(live(state, task)) {
+        if !attempt.outside.is_empty() {
+            let ran = outside::ran(attempt.id.as_str(), &attempt.outside);
+            out.push_str(&heading(page, &format!("changed outside while {ran} ran")));
+            for line in outside::lines(&attempt.outside) {
+                out.push_str(&format!("  {}\n", clean(&line)));
+            }
+        }
     }
     out
 }

@@ -7,6 +7,7 @@ use crate::machine::attempt::{
     Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::outside::Outside;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -119,7 +120,13 @@ mirror! {
         preset: Option<String>,
         continues: Option<AttemptId>,
         session: Option<String>,
+        outside: Outside,
     }
+}
+
+mirror! {
+    struct Outside { found: Vec<String> }
+    optional { more: u64, beside: Vec<AttemptId> }
 }
 
 mirror! {

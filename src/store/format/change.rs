@@ -17,6 +17,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Proposal, ProposalFault};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
@@ -292,6 +293,9 @@ kinds! {
     }
     "attempt_ended" { id: AttemptId, outcome: Outcome, has_fresh_slot: bool } => {
         Change::Attempt(id, AttemptChange::Ended { outcome, has_fresh_slot })
+    }
+    "attempt_found_outside" { id: AttemptId, task: Option<TaskId>, found: Outside } => {
+        Change::Attempt(id, AttemptChange::FoundOutside { task, found })
     }
 
     "base_seen" { tip: Oid, landed: Option<Oid>, at: Time } => {

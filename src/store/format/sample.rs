@@ -14,6 +14,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Spent};
@@ -241,7 +242,16 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
             ..Demand::default()
         },
         tries: tries(),
+        outside: outside(),
         outcome: Some(outcome(Class::TimedOut)),
+    }
+}
+
+fn outside() -> Outside {
+    Outside {
+        found: vec!["main checkout: ?? x.txt".into()],
+        more: 2,
+        beside: vec![AttemptId::new("TASK-002.impl.1")],
     }
 }
 
@@ -518,6 +528,7 @@ fn attempt_changes() -> Vec<AttemptChange> {
         AttemptChange::Advancing,
         AttemptChange::Stalled { tries: tries() },
         AttemptChange::Ended { outcome: outcome(Class::Completed), has_fresh_slot: true },
+        AttemptChange::FoundOutside { task: None, found: outside() },
     ]);
     changes
 }
