@@ -254,6 +254,65 @@ fn where_no_higher_tier_can_take_it_failures_change_nothing() {
     assert_eq!(m.work("A").agent.as_str(), "low");
 }
 
+/// A has failed twice with `low`, and `high` is asked, which works on B.
+fn escalated(groups: Vec<AgentGroup>) -> Machine {
+    let mut m = machine(groups, |settings| settings.limits.attempts_per_stage = 9);
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    assert_eq!(goes_to(&mut m, as_complex_as("B", "complex")), "high");
+    fail(&mut m, "A", End::Fail);
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.stand("A"), "ready impl", "the low one is free and may not take it");
+    m
+}
+
+fn low_and_high() -> Vec<AgentGroup> {
+    vec![of_tier("low", 1), of_tier("high", 2)]
+}
+
+#[test]
+fn a_tier_in_which_nobody_works_is_not_waited_for() {
+    // One that is paused, one that leaves, one that cannot start, and one that comes back.
+    let mut m = escalated(low_and_high());
+    pause(&mut m, "high");
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    resume(&mut m, "high");
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.stand("A"), "ready impl", "the high one may work again");
+    m.run("B", End::Done);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    let away = Command::ScaleAgents { group: "high".into(), to: Some(0) };
+    let unusable = vec![("high".to_owned(), "`x` is not on the PATH".to_owned())];
+    let unusable = Observation::AgentsSeen { unusable: unusable.into_iter().collect() };
+    let mut m = escalated(low_and_high());
+    m.must(away);
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    assert_eq!(m.state.tasks[&id("A")].unserved, None);
+    let mut m = escalated(low_and_high());
+    m.see(unusable);
+    m.turns();
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    m.state.check();
+}
+
+#[test]
+fn a_tier_is_waited_for_that_is_busy_cools_down_or_comes() {
+    let mut m = escalated(low_and_high());
+    m.pass_ms(3_600_000);
+    assert_eq!(m.stand("A"), "ready impl", "the high one is busy");
+    let scaling = AgentGroup { scale_min: Some(0), ..of_tier("high", 2) };
+    let mut m = escalated(vec![of_tier("low", 1), scaling]);
+    m.run("B", End::Done);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    // Where more than one tier is left, the one that is asked for stays.
+    let groups = vec![of_tier("low", 1), of_tier("high", 3), of_tier("middle", 2)];
+    let mut m = machine(groups, |_| {});
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    pause(&mut m, "high");
+    fail(&mut m, "A", End::Fail);
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.work("A").agent.as_str(), "middle");
+}
+
 #[test]
 fn sent_back_too_often_is_blocked_with_all_the_evidence() {
     let mut settings = settings();

@@ -9,7 +9,8 @@ use pipeline::machine::task::Task;
 use pipeline::machine::time::Time;
 
 /// Returns true when the agent may take the task's present stage: it serves it, has what is needed,
-/// and as many tiers stand below it as the task's failures ask for, where there are so many.
+/// and as many tiers stand below it as the task's failures ask for, where there are so many; or it is
+/// of the highest tier in which anybody may work or come.
 pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) -> bool {
     let tier = state.settings.agents[agent.group].tier;
     let serves = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
@@ -19,8 +20,17 @@ pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) ->
     tiers.dedup();
     let steps = task.tally.stage_failures / state.settings.scheduler.escalate_after;
     let least = tiers.get(steps as usize).or(tiers.last()).copied();
-    let is_able = !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
-    is_able && Some(tier) >= least
+    let serves_it =
+        |agent: &Agent| !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
+    serves_it(agent) && (Some(tier) >= least || tier >= highest_there(state, serves_it))
+}
+
+/// Returns the highest tier of those agents that are neither paused nor unable to start, or come.
+fn highest_there(state: &State, serves_it: impl Fn(&Agent) -> bool) -> u32 {
+    let works = |agent: &&Agent| !agent.is_paused && agent.unusable.is_none();
+    let there = state.agents.values().filter(works).cloned().chain(may_come(state));
+    let tiers = there.filter(|agent| serves_it(agent));
+    tiers.map(|agent| state.settings.agents[agent.group].tier).max().unwrap_or(0)
 }
 
 /// Returns true when a person said how many agents the group has.
