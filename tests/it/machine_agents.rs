@@ -388,6 +388,50 @@ fn an_agent_that_nobody_stands_in_for_goes_on() {
 }
 
 #[test]
+fn an_agent_whose_tasks_nobody_else_may_take_goes_on() {
+    // `plain` serves the stage and is free, and has not what the tasks need.
+    let gpu = AgentGroup { capabilities: vec!["gpu".into()], ..serving("w", 1) };
+    let mut m = machine(vec![gpu.clone(), serving("plain", 1)], |_| {});
+    let needy = |name: &str| task(name, |task| task.spec.needs = vec!["gpu".into()]);
+    for name in ["A", "B", "C"] {
+        m.add(&[needy(name)]);
+        m.run(name, End::Fail);
+    }
+    assert_eq!((cools_s(&m, "w"), agent(&m, "w").breaker.failures), (None, 3));
+    assert_eq!(goes_to(&mut m, needy("D")), "w");
+    // With another that has it, it cools down.
+    let mut m = machine(vec![gpu.clone(), AgentGroup { name: "v".into(), ..gpu }], |_| {});
+    pause(&mut m, "v");
+    for name in ["A", "B", "C"] {
+        m.add(&[needy(name)]);
+        if name == "C" {
+            m.turns();
+            resume(&mut m, "v");
+        }
+        m.run(name, End::Fail);
+    }
+    assert_eq!(cools_s(&m, "w"), Some(60));
+}
+
+#[test]
+fn the_only_agent_of_a_tier_that_is_asked_for_goes_on() {
+    let mut m = machine(vec![of_tier("low", 1), of_tier("high", 2)], |settings| {
+        settings.scheduler.escalate_after = 1;
+    });
+    for name in ["A", "B", "C"] {
+        assert_eq!(goes_to(&mut m, as_complex_as(name, "simple")), "low");
+        fail(&mut m, name, End::Fail);
+        assert_eq!(m.work(name).agent.as_str(), "high");
+        m.run(name, End::Fail);
+        m.must(Command::HoldTasks { ids: vec![id(name)] });
+        // Else the low one cools down, which is another case.
+        assert_eq!(goes_to(&mut m, as_complex_as(&format!("{name}2"), "simple")), "low");
+        m.run(&format!("{name}2"), End::Done);
+    }
+    assert_eq!((cools_s(&m, "high"), agent(&m, "high").breaker.failures), (None, 3));
+}
+
+#[test]
 fn failures_of_one_task_are_held_against_the_task() {
     let mut m = with_another(|settings| {
         settings.limits.attempts_per_stage = 9;
@@ -491,11 +535,15 @@ fn where_all_agents_cool_down_the_run_waits_and_is_not_idle() {
             settings.limits.attempts_per_stage = 1;
             settings.limits.attempts_per_task = 1;
         });
-        for name in ["A", "B", "C"] {
-            m.add(&[task(name, |task| task.spec.needs = vec!["w".into()])]);
-            m.run(name, End::Fail);
-        }
         pause(&mut m, "x");
+        for name in ["A", "B", "C"] {
+            m.add(&[new_task(name, &[])]);
+            m.turns();
+            // It stands in, as far as anybody knows then.
+            resume(&mut m, "x");
+            m.run(name, End::Fail);
+            pause(&mut m, "x");
+        }
         assert!(m.state.is_idle(), "nothing is left for it to do");
         m.add(&[new_task("D", &[])]);
         m.turns();
