@@ -276,3 +276,34 @@ fn listed(mut lines: Vec<String>) -> String {
     }
     lines.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::Above;
+    use crate::machine::id::TaskId;
+    use crate::machine::task::Spec;
+
+    #[test]
+    fn each_nested_epic_is_looked_at_once() {
+        let ids: Vec<TaskId> = (0..1000).map(|n| TaskId::new(format!("E{n:04}"))).collect();
+        let below = |id: &TaskId| Spec { parent: Some(id.clone()), ..Spec::default() };
+        let mut specs: Vec<Spec> = ids[..999].iter().map(below).collect();
+        specs.insert(0, Spec::default());
+        let looked = Cell::new(0);
+        let place = |id: &TaskId| ids.iter().position(|other| other == id).expect("it is there");
+        let spec_of = |id: &TaskId| {
+            looked.set(looked.get() + 1);
+            Some(&specs[place(id)])
+        };
+        let mut above = Above::default();
+        assert!(ids.iter().all(|id| above.look(id, spec_of).is_ok()));
+        assert_eq!(looked.get(), ids.len());
+        // From below the first one is never reached again; from within the ring it is.
+        let ring = [below(&ids[1]), below(&ids[2]), below(&ids[1])];
+        let mut above = Above::default();
+        let refused = above.look(&ids[0], |id| Some(&ring[place(id)]));
+        assert!(refused.is_err_and(|why| why.reason.contains("`E0001` would be below itself")));
+    }
+}
