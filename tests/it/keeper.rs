@@ -273,12 +273,17 @@ fn prompt_arrives_on_standard_input_and_ends() {
 }
 
 #[test]
-fn child_has_a_group_of_its_own_and_no_terminal() {
+fn child_has_a_group_of_its_own_no_terminal_and_no_signal_ignored() {
     let world = World::new("group");
     let text = "read -r line < /proc/$$/stat; set -- ${line##*) }; \
                 test $3 = $$ && test $5 = 0 && test $4 != $$ && kill -INT 0; echo $line; exit 9";
-    let record = world.run(world.job("a1", &[text]));
+    // As a script's `&` and nohup(1) start a monitor.
+    let keeper = "trap '' INT QUIT HUP CHLD; exec \"$0\" __keeper \"$@\"";
+    let monitor = world.monitor_with("sh", &["-c", keeper, env!("CARGO_BIN_EXE_pipeline")]);
+    monitor.keepers.start(AGENT, world.job("a1", &[text]));
+    let record = monitor.exited();
     assert_eq!((record.code, record.signal), (None, Some(2)), "{}", world.log("a1"));
+    world.finish(monitor);
 }
 
 #[test]
