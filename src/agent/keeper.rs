@@ -108,8 +108,11 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     if let Some(window) = keeper.window.take() {
         window.close();
     }
+    let server = keeper.place.tmux.clone();
     drop(keeper);
     drop(lock);
+    // Nobody waits for us any more.
+    server.clear();
     served
 }
 

@@ -231,6 +231,8 @@ pub(super) mod memory {
                 attempts_per_task: 12,
                 send_backs: 2,
                 attempts_per_run: 0,
+                cost_usd_micros: 0,
+                cost_usd_per_task_micros: 0,
                 log_bytes: 1,
             },
             retry: Retry { first_ms: 1, factor: 1.0, max_ms: 1, jitter: 0.0 },

@@ -161,6 +161,7 @@ fn read(name: &str, at: &mut Section<'_>) -> Preset {
         prompt: at.word("prompt", PromptBy::Stdin, &prompts),
         env: variables(at),
         env_allow: at.strings("env_allow").unwrap_or_default(),
+        billed_by: at.strings("billed_by").unwrap_or_default(),
         interactive: at.has("interactive").then(|| interactive(at.section("interactive"))),
         usage_file: at.string("usage_file"),
         is_session_total: at.boolean("session_total", false),
@@ -358,6 +359,25 @@ mod tests {
             assert!(facts.contains(&Fact::Text) || facts.contains(&Fact::InputTokens), "{name}");
             let interactive = preset.interactive.expect("checked above");
             assert!(!interactive.submit.is_empty() && !interactive.ready.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn codex_gives_commands_the_path_that_it_was_given() {
+        // Seen with codex 0.169: in a login shell `pipeline done` was not found.
+        let codex = built_in("codex");
+        let interactive = codex.interactive.expect("it has a line in a terminal").line;
+        for line in [codex.headless, codex.resume, interactive] {
+            assert!(has(&line, "allow_login_shell=false"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_to_its_folder_may_read_the_prompt_in_a_terminal() {
+        // Seen with claude 2.1 and gemini 0.61: the prompt's file is outside of the worktree.
+        for (name, what) in [("claude", "Read(/{prompt_file})"), ("gemini", "{log_dir}")] {
+            let line = built_in(name).interactive.expect("it has a line in a terminal").line;
+            assert!(has(&line, what), "{name}: {line:?}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::proposal;
+use super::purse;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
@@ -45,13 +46,17 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
                 allows_red_base: *allows_red_base,
                 ..MonitorFacts::default()
             };
+            purse::begin(state, *at);
             state.stopping = None;
             // What made the base red may be mended outside of it: it is judged anew.
             if state.base.red.take().is_some() {
                 state.base.green.clear();
             }
         }
-        ProjectChange::MonitorEnded { .. } => state.stopping = None,
+        ProjectChange::MonitorEnded { .. } => {
+            state.stopping = None;
+            state.run.is_open = false;
+        }
         ProjectChange::StopRequested { kind } => state.stopping = Some(*kind),
         ProjectChange::PauseSet { is_paused } => state.is_paused = *is_paused,
         ProjectChange::AgentPauseSet { name, is_paused } => {
@@ -86,6 +91,9 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
+        ProjectChange::BudgetTold { bound, level, limit, .. } => {
+            purse::remember(state, *bound, *level, *limit);
+        }
         // Said for those who read the journal.
         ProjectChange::ProposalFaulted { .. } | ProjectChange::ProposalRefused { .. } => {}
         ProjectChange::Weighed { at } => weigh(state, *at),
@@ -217,15 +225,16 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
         }
         AttemptChange::Started { at } => note_handoff(state, id, *at),
         AttemptChange::Exited { exit: Some(exit), .. } => {
+            purse::note(state, id, Some(exit));
             let metrics = &mut state.metrics;
             metrics.tokens = usage::sum(metrics.tokens, exit.usage.tokens());
             let cost = exit.usage.cost_usd_micros;
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
+        AttemptChange::Exited { exit: None, .. } => purse::note(state, id, None),
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
-        | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
         | AttemptChange::Judged { .. }
         | AttemptChange::Checking
@@ -295,6 +304,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
             agent.last_task.clone_from(&attempt.task);
         }
         state.metrics.attempts += 1;
+        state.run.attempts += 1;
         let monitor = &mut state.monitor;
         monitor.attempts += 1;
         if attempt.assigned_at.ms_since(monitor.launch_window) >= LAUNCH_WINDOW_MS {

@@ -70,6 +70,8 @@ pub enum Class {
     LandingChecksFailed,
     /// A task it depends on is blocked, cancelled or unknown.
     Dependency,
+    /// The task has used up what it may cost.
+    Budget,
 }
 
 impl Class {
@@ -95,11 +97,12 @@ impl Class {
             Self::Conflict => "conflict",
             Self::LandingChecksFailed => "landing_checks_failed",
             Self::Dependency => "dependency",
+            Self::Budget => "budget",
         }
     }
 
     /// Every class, in the order above.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Completed,
         Self::Empty,
         Self::Incomplete,
@@ -118,6 +121,7 @@ impl Class {
         Self::Conflict,
         Self::LandingChecksFailed,
         Self::Dependency,
+        Self::Budget,
     ];
 }
 

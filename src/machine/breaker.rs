@@ -135,6 +135,7 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Stopped
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => Mark::Nothing,
+        | Class::Dependency
+        | Class::Budget => Mark::Nothing,
     }
 }

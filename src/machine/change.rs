@@ -8,6 +8,7 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::{Proposal, ProposalFault};
+use super::purse::{Bound, Level};
 use super::settings::Settings;
 use super::state::Drain;
 use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -99,6 +100,15 @@ pub enum ProjectChange {
         task: TaskId,
         agent: AgentName,
         why: String,
+    },
+    /// How much of a bound of `[limits]` is used up, of the run's or of a task's.
+    BudgetTold {
+        bound: Bound,
+        level: Level,
+        task: Option<TaskId>,
+        /// In the bound's unit.
+        used: u64,
+        limit: u64,
     },
     /// The weights of all open tasks are made anew.
     Weighed {

@@ -99,7 +99,8 @@ pub const fn is_cut_short(class: Class) -> bool {
         | Class::Infrastructure
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => false,
+        | Class::Dependency
+        | Class::Budget => false,
     }
 }
 

@@ -332,7 +332,8 @@ pub(super) fn checked(
         | Class::Infrastructure
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => again(state, event, landing, &verdict.reason),
+        | Class::Dependency
+        | Class::Budget => again(state, event, landing, &verdict.reason),
     }
 }
 

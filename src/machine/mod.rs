@@ -14,6 +14,7 @@ pub mod agent;
 pub mod attempt;
 pub mod breaker;
 pub mod lane;
+pub mod purse;
 pub mod task;
 pub mod usage;
 

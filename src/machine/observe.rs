@@ -14,6 +14,7 @@ use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
 use super::proposal::answered;
+use super::purse;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -226,6 +227,7 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
     let change =
         AttemptChange::Exited { exit: Some(Box::new(exit.clone())), verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];
+    changes.extend(purse::warned(state, found, &exit.usage));
     // From here on the attempt is looked at as it will be once the exit is applied.
     let found = Attempt { exit: Some(exit), ..found.clone() };
     if !found.is_work() {
@@ -514,7 +516,9 @@ impl End<'_> {
             | Class::Silent
             | Class::Crashed => self.failed(),
             // Not classes of a work attempt.
-            Class::Conflict | Class::LandingChecksFailed | Class::Dependency => self.gave_up(),
+            Class::Conflict | Class::LandingChecksFailed | Class::Dependency | Class::Budget => {
+                self.gave_up()
+            }
         }
     }
 
@@ -641,7 +645,8 @@ impl End<'_> {
             | Class::Stopped
             | Class::Conflict
             | Class::LandingChecksFailed
-            | Class::Dependency => with_tail(reason, self.found),
+            | Class::Dependency
+            | Class::Budget => with_tail(reason, self.found),
         };
         let evidence = Evidence {
             from: self.found.id.clone(),

@@ -28,6 +28,8 @@ pub struct Preset {
     pub env: BTreeMap<String, String>,
     /// Variables that pass besides [`ENV_ALLOW`], patterns with `*`.
     pub env_allow: Vec<String>,
+    /// Variables with a key by which its use may be billed, where there may be a subscription.
+    pub billed_by: Vec<String>,
     /// How it is used in a terminal; `None`: it is not.
     pub interactive: Option<Interactive>,
     /// A file in the attempt's folder whose JSON document is read like the last line of output.

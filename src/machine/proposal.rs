@@ -338,6 +338,7 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
             | ProjectChange::ProposalRefused { .. }
+            | ProjectChange::BudgetTold { .. }
             | ProjectChange::WouldStart { .. } => false,
         },
         Change::Task(_, change) => match change {

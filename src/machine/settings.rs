@@ -138,6 +138,10 @@ pub struct Limits {
     pub send_backs: u32,
     /// 0: no limit.
     pub attempts_per_run: u32,
+    /// Of a run, in millionths of a dollar; 0: no limit.
+    pub cost_usd_micros: u64,
+    /// Of a task, in millionths of a dollar; 0: no limit.
+    pub cost_usd_per_task_micros: u64,
     /// Of one attempt's log, head and tail kept; at least 4096.
     pub log_bytes: u64,
 }

@@ -22,6 +22,7 @@ use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::Proposal;
+use super::purse::{Run, Spent};
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
@@ -65,6 +66,8 @@ pub struct Metrics {
     pub tokens: Option<u64>,
     /// Millionths of a dollar; `None`: nothing is known.
     pub cost_usd_micros: Option<u64>,
+    /// The same by group of agents, where programs have providers.
+    pub groups: BTreeMap<String, Spent>,
 }
 
 /// Durations of one stage.
@@ -93,6 +96,7 @@ pub struct State {
     /// Sequential mode's task.
     pub current: Option<TaskId>,
     pub monitor: MonitorFacts,
+    pub run: Run,
     pub tasks: BTreeMap<TaskId, Task>,
     /// Live attempts; ended ones are in their task's history.
     pub attempts: BTreeMap<AttemptId, Attempt>,
@@ -131,6 +135,7 @@ impl State {
             drain: None,
             current: None,
             monitor: MonitorFacts::default(),
+            run: Run::default(),
             tasks: BTreeMap::new(),
             attempts: BTreeMap::new(),
             agents: BTreeMap::new(),

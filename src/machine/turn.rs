@@ -17,6 +17,7 @@ use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::proposal::{self, Choice};
+use super::purse::{self, attempts_left};
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -42,6 +43,8 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     drain(state, at, &mut changes);
     wake(state, at, &mut changes);
     sort_waiting(state, at, &mut changes);
+    changes.extend(overdrawn(state, at));
+    changes.extend(purse::tell(state));
     if state.stopping == Some(StopKind::Now) {
         let running = state.attempts.values().filter(|attempt| !attempt.is_stopping);
         changes.extend(running.map(|a| attempt(&a.id, AttemptChange::StopRequested)));
@@ -161,6 +164,21 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
         };
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
+}
+
+/// Hands tasks that have used up what they may cost to a person.
+fn overdrawn(state: &State, at: Time) -> impl Iterator<Item = Change> {
+    state.index.overdrawn.iter().take(TURN_ITEMS_MAX).map(move |id| {
+        let found = &state.tasks[id];
+        let to = TaskPhase::Blocked(Block {
+            stage: found.stage().cloned(),
+            is_landing: false,
+            class: Class::Budget,
+            reason: purse::overdrawn_words(&state.settings.limits, found),
+            since: at,
+        });
+        task(id, TaskChange::Moved { to, at })
+    })
 }
 
 /// Returns `first` with the dependents that follow it, and theirs: a long chain takes one turn, not
@@ -389,14 +407,6 @@ pub(super) fn is_declined(state: &State) -> bool {
         && may_launch(state)
         && attempts_left(state) > 0
         && !schedule::pick(state, 1).assignments.is_empty()
-}
-
-/// Returns how many attempts this run may still add.
-pub(super) fn attempts_left(state: &State) -> u32 {
-    match state.settings.limits.attempts_per_run {
-        0 => u32::MAX,
-        per_run => per_run.saturating_sub(state.monitor.attempts),
-    }
 }
 
 /// Returns how many attempts may start now, as far as numbers limit them.

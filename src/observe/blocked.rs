@@ -76,7 +76,8 @@ fn next(state: &State, task: &Task, block: &Block) -> (String, bool) {
         | Class::Infrastructure
         | Class::Stopped
         | Class::Conflict
-        | Class::LandingChecksFailed => (format!("pipeline task retry {id}"), true),
+        | Class::LandingChecksFailed
+        | Class::Budget => (format!("pipeline task retry {id}"), true),
     }
 }
 

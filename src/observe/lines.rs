@@ -2,6 +2,7 @@
 
 use super::forecast::{self, ForecastEntry};
 use super::page::{clean, first_line};
+use super::purse;
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
@@ -9,7 +10,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
-use crate::machine::task::{Block, Tally, TaskPhase};
+use crate::machine::task::{Block, TaskPhase};
 
 /// Returns the lines of one transaction; a failed attempt's line also says when it is tried again.
 ///
@@ -79,7 +80,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
         Change::Project(
             ProjectChange::WouldStart { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
-            | ProjectChange::CurrentTaskSet { id: Some(id) },
+            | ProjectChange::CurrentTaskSet { id: Some(id) }
+            | ProjectChange::BudgetTold { task: Some(id), .. },
         ) => Some(id.as_str()),
         Change::Lane(
             LaneChange::BaseSeen { .. }
@@ -107,6 +109,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::BudgetTold { task: None, .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
@@ -123,6 +126,14 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
     }
 }
 
+const fn stops(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Leave => "agents keep running",
+        StopKind::Drain => "agents are waited for",
+        StopKind::Now => "agents are ended, their work saved",
+    }
+}
+
 fn of_project(change: &ProjectChange) -> Option<String> {
     Some(match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -133,14 +144,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("monitor {pid} started{red}")
         }
         ProjectChange::MonitorEnded { why, .. } => format!("monitor ended: {}", first_line(why)),
-        ProjectChange::StopRequested { kind } => {
-            let agents = match kind {
-                StopKind::Leave => "agents keep running",
-                StopKind::Drain => "agents are waited for",
-                StopKind::Now => "agents are ended, their work saved",
-            };
-            format!("stop requested: {agents}")
-        }
+        ProjectChange::StopRequested { kind } => format!("stop requested: {}", stops(*kind)),
         ProjectChange::PauseSet { is_paused: true } => "paused".into(),
         ProjectChange::PauseSet { is_paused: false } => "resumed".into(),
         ProjectChange::AgentPauseSet { name, is_paused } => {
@@ -183,6 +187,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             let why = first_line(why);
             format!("external scheduler: {task} → {agent} is refused: {why}")
         }
+        ProjectChange::BudgetTold { bound, level, task, used, limit } => {
+            purse::told(*bound, *level, task.as_ref(), *used, *limit)
+        }
         ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
@@ -201,9 +208,7 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
         TaskChange::HeldSet { is_held: false } => Some(format!("{id} released")),
         TaskChange::Moved { to, .. } => moved(id, to),
         // Only `task retry` counts anew.
-        TaskChange::Tallied { tally } => {
-            (*tally == Tally::default()).then(|| format!("{id} is tried anew"))
-        }
+        TaskChange::Tallied { tally } => tally.is_new().then(|| format!("{id} is tried anew")),
         TaskChange::Evidenced { evidence } => match evidence.class {
             Class::Conflict | Class::LandingChecksFailed => {
                 Some(format!("{id} landing: {}", first_line(&evidence.text)))
@@ -224,7 +229,8 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             | Class::Lost
             | Class::Infrastructure
             | Class::Stopped
-            | Class::Dependency => None,
+            | Class::Dependency
+            | Class::Budget => None,
         },
         TaskChange::Steered { steer } => {
             steer.is_fresh.then(|| format!("{id} begins again from the base"))
@@ -338,6 +344,7 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::Conflict => "met a conflict",
         Class::LandingChecksFailed => "failed the landing checks",
         Class::Dependency => "lacks a dependency",
+        Class::Budget => "cost too much",
     };
     match outcome.reason.trim() {
         "" => verb.into(),

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::figures::dollars;
 use super::forecast::ForecastEntry;
 use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
@@ -12,6 +13,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::purse::{Bound, Level};
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 
@@ -57,6 +59,15 @@ struct Entry<'a> {
     /// Failures so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u32>,
+    /// Of `[limits]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound: Option<&'static str>,
+    /// Of the bound, in dollars or attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<f64>,
+    /// In dollars or attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<f64>,
     /// Commits of the landing branch that the base lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
@@ -110,6 +121,19 @@ fn of_breaker<'a>(agent: &'a str, breaker: &Breaker) -> Entry<'a> {
         failed: Some(breaker.failures),
         until: breaker.until.map(Stamp),
         ..kind("agent_breaker_set")
+    }
+}
+
+fn of_budget(bound: Bound, level: Level, used: u64, limit: u64) -> Entry<'static> {
+    let amount = |count: u64| match bound {
+        Bound::Attempts => count as f64,
+        Bound::Cost | Bound::TaskCost => dollars(count),
+    };
+    Entry {
+        bound: Some(bound.key()),
+        used: Some(amount(used)),
+        limit: Some(amount(limit)),
+        ..kind(yes_or_no(level == Level::Near, "budget_near", "budget_reached"))
     }
 }
 
@@ -169,6 +193,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             agent: Some(agent.as_str()),
             reason: Some(why),
             ..kind("proposal_refused")
+        },
+        ProjectChange::BudgetTold { bound, level, task, used, limit } => Entry {
+            task: task.as_ref().map(TaskId::as_str),
+            ..of_budget(*bound, *level, *used, *limit)
         },
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {

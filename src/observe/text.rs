@@ -6,6 +6,7 @@ use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, filled, first_line, table};
+use super::purse::cost_words;
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::{amount, span};
@@ -32,6 +33,9 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     if let Some(what) = status.shortage {
         let line = format!("nothing new starts: {}", first_line(what));
         out.push_str(&format!("{}\n", cut(&line, page.columns())));
+    }
+    for told in &status.run.told {
+        out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
     }
     out.push_str(&base_lines(status, page));
     out.push_str(&person_lines(status, page));
@@ -76,9 +80,7 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     if let Some(tokens) = status.metrics.tokens {
         parts.push(format!("{} tokens", amount(tokens)));
     }
-    if let Some(cost) = status.metrics.cost_usd {
-        parts.push(format!("cost ${cost:.2}"));
-    }
+    parts.extend(cost_words(status.metrics.cost_usd, status.metrics.cost_unknown));
     parts.join(", ") + "\n"
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::page::first_line;
+use super::purse;
 use super::words::{self, Stamp, last_failure, listed};
 use crate::machine::State;
 use crate::machine::agent::Agent;
@@ -276,12 +277,7 @@ fn shared(state: &State) -> Option<Reason> {
     if state.rollout != Rollout::Shadow && !is_base_good(state) {
         return Some(Reason::new(On::Checkout, base_trouble(state)));
     }
-    let per_run = state.settings.limits.attempts_per_run;
-    if per_run > 0 && state.monitor.attempts >= per_run {
-        let what = format!("the run's {per_run} attempts are used up (`limits.attempts_per_run`)");
-        return Some(Reason::new(On::Budget, what));
-    }
-    None
+    purse::used_up(state)
 }
 
 /// Returns why the base lets nothing start, in words.

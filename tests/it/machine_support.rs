@@ -88,6 +88,8 @@ pub fn settings() -> Settings {
             attempts_per_task: 12,
             send_backs: 2,
             attempts_per_run: 0,
+            cost_usd_micros: 0,
+            cost_usd_per_task_micros: 0,
             log_bytes: 0,
         },
         retry: Retry { first_ms: 5_000, factor: 2.0, max_ms: 300_000, jitter: 0.0 },

@@ -40,6 +40,7 @@ mirror! { words Class {
     Conflict,
     LandingChecksFailed,
     Dependency,
+    Budget,
 } }
 
 mirror! { words EndedBy { Exit, Timeout, Silence, MarkerGrace, Stop, SpawnFailed } }

@@ -17,6 +17,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Proposal, ProposalFault};
+use crate::machine::purse::{Bound, Level};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
 use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -188,6 +189,11 @@ kinds! {
     }
     "proposal_refused" { task: TaskId, agent: AgentName, why: String } => {
         Change::Project(ProjectChange::ProposalRefused { task, agent, why })
+    }
+    "budget_told" {
+        bound: Bound, level: Level, task: Option<TaskId>, used: u64, limit: u64
+    } => {
+        Change::Project(ProjectChange::BudgetTold { bound, level, task, used, limit })
     }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {

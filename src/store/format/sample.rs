@@ -14,6 +14,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::purse::{Bound, Level, Spent};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, LauncherKind, Limits, Monitor,
@@ -117,6 +118,8 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             attempts_per_task: 12,
             send_backs: 2,
             attempts_per_run: 0,
+            cost_usd_micros: 25_000_000,
+            cost_usd_per_task_micros: 0,
             log_bytes: 16 << 20,
         },
         retry: Retry { first_ms: 5_000, factor: 2.0, max_ms: 300_000, jitter: 0.1 },
@@ -243,7 +246,13 @@ pub(super) fn full_task() -> Task {
         created_at: at(0),
         updated_at: at(1),
         backoff_until: Some(at(2)),
-        tally: Tally { attempts: 1, stage_failures: 2, infrastructure: 3, send_backs: 4 },
+        tally: Tally {
+            attempts: 1,
+            stage_failures: 2,
+            infrastructure: 3,
+            send_backs: 4,
+            forgiven_micros: 5,
+        },
         tip: Some(oid('1')),
         merge_owed: Some(oid('2')),
         resume_from: Some(oid('3')),
@@ -260,6 +269,7 @@ pub(super) fn full_task() -> Task {
         weight: Weight { own_ms: 1, tail_ms: 2 },
         changed: vec!["a\\*b".into(), "src/**".into()],
         forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
+        spent: Spent { cost_usd_micros: 12_300, priced: 1, unpriced: 2, tokens: Some(1_200) },
     }
 }
 
@@ -350,6 +360,9 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
+        budget_told(Bound::Attempts, Level::Near, None),
+        budget_told(Bound::Cost, Level::Reached, None),
+        budget_told(Bound::TaskCost, Level::Near, Some(TaskId::new("TASK-001"))),
         ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
         ProjectChange::ProposalRefused {
             task: TaskId::new("TASK-001"),
@@ -362,6 +375,10 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::ProposalSet { proposal }
     }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+pub(super) fn budget_told(bound: Bound, level: Level, task: Option<TaskId>) -> ProjectChange {
+    ProjectChange::BudgetTold { bound, level, task, used: 21_000_000, limit: 25_000_000 }
 }
 
 /// The external scheduler in every phase.

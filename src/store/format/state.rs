@@ -19,6 +19,7 @@ use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::purse::{Bound, Level, Run, Spent, Told};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
@@ -88,6 +89,7 @@ mirror! {
         proposal: Proposal,
         targets: BTreeMap<String, Target>,
         dismissed: BTreeMap<AgentName, Agent>,
+        run: Run,
     }
     derived { index }
 }
@@ -136,7 +138,19 @@ mirror! { struct Metrics {
     learned: BTreeMap<String, Learned>,
     tokens: Option<u64>,
     cost_usd_micros: Option<u64>,
+    groups: BTreeMap<String, Spent>,
 } }
+
+mirror! { struct Run {
+    began_at: Option<Time>,
+    is_open: bool,
+    attempts: u32,
+    spent: Spent,
+} optional { told: Vec<Told> } }
+
+mirror! { struct Told { bound: Bound, level: Level, limit: u64 } }
+mirror! { words Bound { Attempts, Cost, TaskCost } }
+mirror! { words Level { Near, Reached } }
 
 mirror! { struct Learned {
     count: u64,
@@ -297,7 +311,14 @@ mod tests {
             command: None,
             extra: BTreeMap::new(),
         };
-        let tally = Tally { attempts: 0, stage_failures: 0, infrastructure: 0, send_backs: 0 };
+        let tally = Tally {
+            attempts: 0,
+            stage_failures: 0,
+            infrastructure: 0,
+            send_backs: 0,
+            forgiven_micros: 0,
+        };
+        let spent = Spent { cost_usd_micros: 0, priced: 0, unpriced: 0, tokens: None };
         let task = Task {
             id: TaskId::new("a"),
             spec,
@@ -325,6 +346,7 @@ mod tests {
             weight: Weight::default(),
             changed: Vec::new(),
             forecast: Vec::new(),
+            spent,
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }

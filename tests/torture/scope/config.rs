@@ -188,6 +188,8 @@ pub fn settings() -> Settings {
             attempts_per_task: 4,
             send_backs: 1,
             attempts_per_run: 0,
+            cost_usd_micros: 0,
+            cost_usd_per_task_micros: 0,
             log_bytes: 4096,
         },
         retry: Retry { first_ms: 1_000, factor: 1.0, max_ms: 1_000, jitter: 0.0 },

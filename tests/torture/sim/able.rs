@@ -43,7 +43,10 @@ fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
 pub fn may_come(state: &State) -> Vec<Agent> {
     let mut found = Vec::new();
     for (place, group) in state.settings.agents.iter().enumerate() {
-        if group.scale_min.is_none() || is_by_hand(state, group) {
+        let mut own = state.agents.values().filter(|agent| agent.group == place);
+        // A program that is not there is not there for others of the group either.
+        let is_unusable = own.any(|agent| agent.unusable.is_some());
+        if group.scale_min.is_none() || is_by_hand(state, group) || is_unusable {
             continue;
         }
         let absent = group.names().filter(|name| !state.agents.contains_key(name));
