@@ -195,6 +195,7 @@ pub(super) mod memory {
             completion: Completion::Exit,
             env: BTreeMap::new(),
             env_allow: Vec::new(),
+            provider: String::new(),
             capabilities: owned(capabilities),
             tier: 1,
             complexity: Vec::new(),

@@ -295,6 +295,7 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         ),
         env: at.section("env").all_strings().into_iter().collect(),
         env_allow: at.strings("env_allow").unwrap_or(env_allow),
+        provider: at.string("provider").unwrap_or_default(),
         capabilities: at.strings("capabilities").unwrap_or_default(),
         tier: at.integer("tier", 1, 1..=1000),
         complexity: at.strings("complexity").unwrap_or_default(),

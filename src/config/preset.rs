@@ -3,6 +3,7 @@
 //! Those built in are data too; a file of the same name in the project's `agents/presets` stands in
 //! for one, and one of another name is added. Read strictly, like `pipeline.toml`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::problem::{Problem, Wrong};
 use super::reader::{Report, Section};
+use crate::machine::attempt::FaultKind;
 use crate::machine::preset::{Fact, Interactive, OutputRule, Part, Preset, PromptBy, Take};
 use crate::sys::file::read_bounded;
 
@@ -166,6 +168,7 @@ fn read(name: &str, at: &mut Section<'_>) -> Preset {
         usage_file: at.string("usage_file"),
         is_session_total: at.boolean("session_total", false),
         output: at.sections("output").into_iter().map(output).collect(),
+        exit: exits(at),
     };
     if !at.has("about") {
         at.missing("about", "what it is, in a few words");
@@ -243,7 +246,7 @@ fn unknown_placeholder(word: &str) -> Option<&str> {
     None
 }
 
-fn variables(at: &mut Section<'_>) -> std::collections::BTreeMap<String, String> {
+fn variables(at: &mut Section<'_>) -> BTreeMap<String, String> {
     let pairs = at.section("env").all_strings();
     for (name, _) in &pairs {
         if name.is_empty() || name.contains(['=', '\0']) || name.starts_with("PIPELINE_") {
@@ -251,6 +254,27 @@ fn variables(at: &mut Section<'_>) -> std::collections::BTreeMap<String, String>
         }
     }
     pairs.into_iter().collect()
+}
+
+/// Reads the exit statuses that tell something, each with the fact that it tells.
+fn exits(at: &mut Section<'_>) -> BTreeMap<i32, FaultKind> {
+    let known = [Fact::Limit, Fact::Unauthorized, Fact::Context];
+    let words = ["limit", "unauthorized", "context"];
+    let mut exits = BTreeMap::new();
+    for (status, word) in at.section("exit").all_strings() {
+        let Some(status) = status.parse().ok().filter(|status| (1..=255).contains(status)) else {
+            at.wrong_value("exit", &status, "exit statuses from 1 to 255");
+            continue;
+        };
+        let place = words.iter().position(|known| *known == word);
+        match place.and_then(|place| known[place].fault()) {
+            Some(fault) => {
+                exits.insert(status, fault);
+            }
+            None => at.unknown_value("exit", &word, &words),
+        }
+    }
+    exits
 }
 
 fn interactive(mut at: Section<'_>) -> Interactive {
@@ -291,6 +315,10 @@ fn output(mut at: Section<'_>) -> OutputRule {
         ("text", Some(Fact::Text)),
         ("error", Some(Fact::Error)),
         ("limit", Some(Fact::Limit)),
+        ("unauthorized", Some(Fact::Unauthorized)),
+        ("context", Some(Fact::Context)),
+        ("until", Some(Fact::Until)),
+        ("progress", Some(Fact::Progress)),
     ];
     if !at.has("fact") {
         at.missing("fact", "what is to be read");
@@ -417,6 +445,8 @@ mod tests {
             ("env = { PIPELINE_X = \"\" }", "none of them `PIPELINE_"),
             ("[interactive]\nline = [\"x\"]\n", "`interactive.ready` is missing"),
             ("[interactive]\nline = [\"x\"]\nready = \"(\"", "a regular expression ("),
+            ("exit = { 0 = \"limit\" }", "exit statuses from 1 to 255"),
+            ("exit = { 7 = \"limt\" }", "did you mean `limit`?"),
             ("[[output]]\nat = [\"/x\"]", "`output.fact` is missing"),
             ("[[output]]\nfact = \"txt\"\nat = [\"/x\"]", "did you mean `text`?"),
             ("[[output]]\nfact = \"text\"", "`output.at` is missing"),

@@ -1,6 +1,7 @@
 //! One run of one stage of one task by one agent, or of a check.
 
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::outside::Outside;
 use super::schedule::demand::Demand;
 use super::time::Time;
 use super::usage::Usage;
@@ -52,6 +53,12 @@ pub enum Class {
     /// Said so: needs a person.
     Blocked,
     ChangesRequested,
+    /// The limit of its provider was reached.
+    RateLimited,
+    /// Its provider refused the key, or there is no credit or quota left.
+    Unauthorized,
+    /// The task did not fit into what its model can hold.
+    ContextExceeded,
     TimedOut,
     Silent,
     /// Ended by a signal that we did not send.
@@ -87,6 +94,9 @@ impl Class {
             Self::ConflictLeft => "conflict_left",
             Self::Blocked => "blocked",
             Self::ChangesRequested => "changes_requested",
+            Self::RateLimited => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+            Self::ContextExceeded => "context_exceeded",
             Self::TimedOut => "timed_out",
             Self::Silent => "silent",
             Self::Crashed => "crashed",
@@ -101,8 +111,38 @@ impl Class {
         }
     }
 
+    /// Returns true when the next attempt goes on from what this one left: it did not fail on its own
+    /// judgement or ours, but was ended before it could say how it went.
+    #[must_use]
+    pub const fn is_cut_short(self) -> bool {
+        match self {
+            Self::RateLimited
+            | Self::Unauthorized
+            | Self::TimedOut
+            | Self::Silent
+            | Self::Stopped
+            | Self::Lost
+            | Self::Crashed => true,
+            Self::Completed
+            | Self::Empty
+            | Self::Incomplete
+            | Self::Failed
+            | Self::ChecksFailed
+            | Self::ConflictLeft
+            | Self::Blocked
+            | Self::ChangesRequested
+            | Self::ContextExceeded
+            | Self::Unstartable
+            | Self::Infrastructure
+            | Self::Conflict
+            | Self::LandingChecksFailed
+            | Self::Dependency
+            | Self::Budget => false,
+        }
+    }
+
     /// Every class, in the order above.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Completed,
         Self::Empty,
         Self::Incomplete,
@@ -111,6 +151,9 @@ impl Class {
         Self::ConflictLeft,
         Self::Blocked,
         Self::ChangesRequested,
+        Self::RateLimited,
+        Self::Unauthorized,
+        Self::ContextExceeded,
         Self::TimedOut,
         Self::Silent,
         Self::Crashed,
@@ -148,6 +191,24 @@ pub enum Marker {
     ChangesRequested(String),
 }
 
+/// What a program says of its provider that keeps it from going on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// In its own words.
+    pub text: String,
+    /// When it says that it passes; `None`: it does not say.
+    pub until: Option<Time>,
+}
+
+/// What kind of fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    RateLimited,
+    Unauthorized,
+    ContextExceeded,
+}
+
 /// What was read of the process and its task file after the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -171,6 +232,8 @@ pub struct Exit {
     pub tail: String,
     /// What it used of its provider.
     pub usage: Usage,
+    /// What went wrong between its program and its provider, where that is the last it said of it.
+    pub fault: Option<Fault>,
 }
 
 /// How it ended, with the reason in words.
@@ -206,6 +269,12 @@ pub struct Attempt {
     pub settings: String,
     /// Hash of the project's own prompt file that it was given; `None`: the built-in one, or none.
     pub prompt: Option<String>,
+    /// Hash of the preset file that it was started by; `None`: not yet known, or it has no preset.
+    pub preset: Option<String>,
+    /// The attempt of the same task and stage that was cut short and that it goes on from.
+    pub continues: Option<AttemptId>,
+    /// The session of that one which it takes up again; `None`: it begins one of its own.
+    pub session: Option<String>,
     /// What it takes of what is shared, as of its beginning; nothing for checks, and once it is over.
     pub demand: Demand,
     pub phase: AttemptPhase,
@@ -223,6 +292,8 @@ pub struct Attempt {
     /// Somebody wants it ended.
     pub is_stopping: bool,
     pub tries: Tries,
+    /// What changed outside of the worktrees while it ran, by whomever.
+    pub outside: Outside,
     /// Set when it is over.
     pub outcome: Option<Outcome>,
 }

@@ -89,9 +89,9 @@ fn has_others(state: &State, agent: &Agent, attempt: &Attempt) -> bool {
     let takers = Takers::of(state, stage, &attempt.demand);
     state.agents.values().any(|other| {
         other.name != agent.name
-            && other.may_work()
+            && state.may_work(other)
             && takers.has(other)
-            && other.breaker.until.is_none()
+            && state.cools_until(other).is_none()
             && !other.breaker.is_on_trial()
     })
 }
@@ -115,6 +115,7 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Failed
         | Class::ChecksFailed
         | Class::ConflictLeft
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
             if runs_own_command =>
@@ -126,6 +127,10 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Failed
         | Class::ChecksFailed
         | Class::ConflictLeft
+        // These speak against the provider, which pauses.
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed

@@ -1,5 +1,7 @@
 //! What was decided; this alone is journalled.
 
+use std::collections::BTreeMap;
+
 use super::attempt::{Attempt, Exit, Outcome, Tries};
 use super::breaker::Breaker;
 use super::crew::Target;
@@ -7,7 +9,9 @@ use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Outside;
 use super::proposal::{Proposal, ProposalFault};
+use super::provider::Pause;
 use super::purse::{Bound, Level};
 use super::settings::Settings;
 use super::state::Drain;
@@ -60,6 +64,15 @@ pub enum ProjectChange {
     BreakerSet {
         name: AgentName,
         breaker: Box<Breaker>,
+    },
+    /// How a provider stands; `None`: well.
+    ProviderSet {
+        name: String,
+        pause: Option<Box<Pause>>,
+    },
+    /// By group: whose models it uses, as its preset says.
+    ProvidersSet {
+        of: BTreeMap<String, String>,
     },
     /// Why an agent cannot start anything; `None`: it can.
     AgentUnusable {
@@ -189,6 +202,7 @@ pub enum TaskChange {
 pub struct Steer {
     pub merge_owed: Option<Oid>,
     pub resume_from: Option<Oid>,
+    pub continues: Option<AttemptId>,
     pub avoid: Option<AgentName>,
     pub hint: Option<String>,
     /// Forget branch tip, notes and evidence: the old tip stays in salvage.
@@ -208,6 +222,11 @@ pub enum AttemptChange {
     /// Its prompt was made of a prompt file of the project with that hash.
     Briefed {
         prompt: String,
+    },
+    /// It is started by the preset file with that hash, and takes up that session again.
+    Ordered {
+        preset: String,
+        session: Option<String>,
     },
     Started {
         at: Time,
@@ -232,6 +251,11 @@ pub enum AttemptChange {
     Ended {
         outcome: Outcome,
         has_fresh_slot: bool,
+    },
+    /// What changed outside of the worktrees while it ran; it may be over. `task`: its own.
+    FoundOutside {
+        task: Option<TaskId>,
+        found: Outside,
     },
 }
 

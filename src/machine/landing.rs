@@ -63,6 +63,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::MonitorEnded { .. }
         | Observation::Prepared { .. }
         | Observation::Briefed { .. }
+        | Observation::Ordered { .. }
         | Observation::Started { .. }
         | Observation::Exited { .. }
         | Observation::Lost { .. }
@@ -72,8 +73,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Advanced { .. }
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
+        | Observation::OutsideSeen { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
+        | Observation::ProvidersSeen { .. }
         | Observation::Proposed { .. }
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
@@ -324,6 +327,9 @@ pub(super) fn checked(
         | Class::ConflictLeft
         | Class::Blocked
         | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed

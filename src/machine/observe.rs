@@ -13,8 +13,11 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::outside;
 use super::proposal::answered;
+use super::provider;
 use super::purse;
+use super::resume::{self, Onward};
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -40,6 +43,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         }
         Observation::Briefed { attempt, prompt } => {
             with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
+        }
+        Observation::Ordered { attempt: id, preset, session } => {
+            ordered(state, id, preset, session)
         }
         Observation::Started { attempt, at } => {
             with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
@@ -74,10 +80,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::ShortageSeen { what } => {
-            strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
-        }
+        Observation::OutsideSeen { ran, found, more } => outside::decide(state, ran, found, *more),
+        Observation::ShortageSeen { what } => shortage_seen(state, what),
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
+        Observation::ProvidersSeen { of } => providers_seen(state, of),
         Observation::OverloadSeen { what } => overload_seen(state, what),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
         Observation::NotProposed { number, fault, why } => {
@@ -107,6 +113,10 @@ fn strain_seen(
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
 }
 
+fn shortage_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
+}
+
 fn overload_seen(state: &State, what: &Option<String>) -> Step {
     strain_seen(state.overload.as_ref(), what, |what| ProjectChange::OverloadSet { what })
 }
@@ -119,6 +129,11 @@ fn agents_seen(state: &State, unusable: &BTreeMap<String, String>) -> Step {
         (agent.unusable.as_ref() != why).then(|| project(change))
     });
     Step::accept(changed.collect())
+}
+
+fn providers_seen(state: &State, of: &BTreeMap<String, String>) -> Step {
+    let set = ProjectChange::ProvidersSet { of: of.clone() };
+    Step::accept(if *of == state.providers { Vec::new() } else { vec![project(set)] })
 }
 
 fn monitor_ended(at: Time, why: &str) -> Step {
@@ -202,6 +217,16 @@ fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {
     vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
 }
 
+fn ordered(state: &State, id: &AttemptId, preset: &str, session: &Option<String>) -> Step {
+    with(state, id, &ALIVE, |found| {
+        if found.preset.as_deref() == Some(preset) && found.session == *session {
+            return Vec::new();
+        }
+        let (preset, session) = (preset.to_owned(), session.clone());
+        vec![of_attempt(id, AttemptChange::Ordered { preset, session })]
+    })
+}
+
 fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
     let outcome = Outcome { class: Class::Unstartable, reason: why.to_owned(), at: event.at };
     if found.is_work() {
@@ -239,11 +264,13 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
 }
 
 /// Returns what the attempt itself used: some programs tell of a session that is taken up again all
-/// that it ever used.
+/// that it ever used. One that does not name its session is still in the one it took up.
 fn own_usage(state: &State, found: &Attempt, exit: &Exit) -> Usage {
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
     let history = task.into_iter().flat_map(|task| &task.history);
-    exit.usage.clone().beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
+    let mut usage = exit.usage.clone();
+    usage.session = usage.session.or_else(|| found.session.clone());
+    usage.beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
@@ -279,8 +306,9 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
             verdict.class = Class::ConflictLeft;
             verdict.reason = format!("conflict markers are left in {}", left.markers.join(", "));
         } else if must_change && !left.has_changed && !is_merging {
-            verdict.class = Class::Empty;
-            verdict.reason = "said completed but changed no file".into();
+            let fault = found.exit.as_ref().and_then(judge::of_fault);
+            let empty = (Class::Empty, "said completed but changed no file".into());
+            (verdict.class, verdict.reason) = fault.unwrap_or(empty);
         }
         if verdict.class != Class::Completed {
             let judged = AttemptChange::Judged { verdict: verdict.clone() };
@@ -465,6 +493,10 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
         let (name, breaker) = (found.agent.clone(), Box::new(breaker));
         changes.push(project(ProjectChange::BreakerSet { name, breaker }));
     }
+    if let Some((name, pause)) = provider::after(state, event.random, found, outcome, event.at) {
+        let pause = pause.map(Box::new);
+        changes.push(project(ProjectChange::ProviderSet { name, pause }));
+    }
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {
@@ -506,12 +538,15 @@ impl End<'_> {
             Class::Blocked => [vec![self.evidenced()], self.gave_up()].concat(),
             Class::Unstartable => self.gave_up(),
             Class::Stopped => vec![self.steered(None), self.ready()],
+            // Its provider's pause bounds how often that happens.
+            Class::RateLimited | Class::Unauthorized => vec![self.steered(None), self.ready()],
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
             | Class::Incomplete
             | Class::Failed
             | Class::ChecksFailed
             | Class::ConflictLeft
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed => self.failed(),
@@ -592,6 +627,9 @@ impl End<'_> {
             return changes;
         }
         let avoid = (self.outcome.class == Class::Lost).then(|| self.found.agent.clone());
+        if resume::is_stuck(self.found, self.outcome.class) {
+            changes.push(self.evidenced());
+        }
         changes.extend([self.steered(avoid), self.ready(), self.backed_off(failures)]);
         changes
     }
@@ -636,6 +674,9 @@ impl End<'_> {
             | Class::Failed
             | Class::ConflictLeft
             | Class::ChangesRequested
+            | Class::RateLimited
+            | Class::Unauthorized
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed
@@ -648,6 +689,8 @@ impl End<'_> {
             | Class::Dependency
             | Class::Budget => with_tail(reason, self.found),
         };
+        let apart = resume::is_stuck(self.found, self.outcome.class).then(|| self.set_apart());
+        let text = apart.unwrap_or_default() + &text;
         let evidence = Evidence {
             from: self.found.id.clone(),
             stage: self.stage.clone(),
@@ -657,12 +700,24 @@ impl End<'_> {
         of_task(&self.task.id, TaskChange::Evidenced { evidence })
     }
 
+    /// Says where the work is that is not gone on from.
+    fn set_apart(&self) -> String {
+        let kept = match &self.task.continues {
+            Some(id) if self.task.resume_from.is_some() => {
+                format!("; what was done is kept at refs/pipeline/salvage/{id}")
+            }
+            Some(_) | None => String::new(),
+        };
+        format!("It went on from an earlier attempt and got no further: begin anew{kept}.\n")
+    }
+
     fn steered(&self, avoid: Option<super::id::AgentName>) -> Change {
-        let saved = self.found.saved.clone();
-        let resume_from = saved.filter(|_| judge::is_cut_short(self.outcome.class));
+        let onward = Onward::after(self.task, self.found, self.outcome.class);
+        let Onward { continues, resume_from } = onward;
         let steer = Steer {
             merge_owed: self.task.merge_owed.clone(),
             resume_from,
+            continues,
             avoid,
             hint: self.task.hint.clone(),
             is_fresh: false,

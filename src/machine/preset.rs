@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::attempt::FaultKind;
+
 /// A preset file, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preset {
@@ -38,6 +40,8 @@ pub struct Preset {
     pub is_session_total: bool,
     /// What its output says, and where.
     pub output: Vec<OutputRule>,
+    /// Exit statuses that tell of a fault of its provider, where the output tells of none.
+    pub exit: BTreeMap<i32, FaultKind>,
 }
 
 /// The variables that every preset's agents are given, where there are any.
@@ -110,6 +114,35 @@ pub enum Fact {
     Error,
     /// It says that its provider's limit is reached.
     Limit,
+    /// It says that its provider refused the key, or that there is no credit or quota.
+    Unauthorized,
+    /// It says that the task does not fit into what its model can hold.
+    Context,
+    /// When it says that the limit ends: a moment, a time of day, or how long it lasts.
+    Until,
+    /// A sign that its model answers: what it said of its provider before is over.
+    Progress,
+}
+
+impl Fact {
+    /// Returns the kind of fault that it tells of; `None`: of none.
+    #[must_use]
+    pub const fn fault(self) -> Option<FaultKind> {
+        match self {
+            Self::Limit => Some(FaultKind::RateLimited),
+            Self::Unauthorized => Some(FaultKind::Unauthorized),
+            Self::Context => Some(FaultKind::ContextExceeded),
+            Self::Session
+            | Self::InputTokens
+            | Self::OutputTokens
+            | Self::CachedTokens
+            | Self::CostUsd
+            | Self::Text
+            | Self::Error
+            | Self::Until
+            | Self::Progress => None,
+        }
+    }
 }
 
 /// What several findings of one rule make.
@@ -121,13 +154,21 @@ pub enum Take {
     All,
 }
 
+impl Part {
+    /// Returns its first word.
+    #[must_use]
+    pub fn first_word(&self) -> Option<&str> {
+        match self {
+            Self::Word(word) => Some(word),
+            Self::Group(words) => words.first().map(String::as_str),
+        }
+    }
+}
+
 impl Preset {
     /// Returns the program's name or path; `None` without a headless line.
     #[must_use]
     pub fn program(&self) -> Option<&str> {
-        match self.headless.first()? {
-            Part::Word(word) => Some(word),
-            Part::Group(words) => words.first().map(String::as_str),
-        }
+        self.headless.first()?.first_word()
     }
 }

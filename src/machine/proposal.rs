@@ -326,6 +326,8 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::AgentUnusable { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::ShortageSet { .. }
@@ -363,6 +365,7 @@ fn counts(change: &Change) -> bool {
             AttemptChange::Added { .. }
             | AttemptChange::Prepared { .. }
             | AttemptChange::Briefed { .. }
+            | AttemptChange::Ordered { .. }
             | AttemptChange::Started { .. }
             | AttemptChange::StopRequested
             | AttemptChange::Exited { .. }
@@ -370,7 +373,8 @@ fn counts(change: &Change) -> bool {
             | AttemptChange::Judged { .. }
             | AttemptChange::Checking
             | AttemptChange::Advancing
-            | AttemptChange::Stalled { .. } => false,
+            | AttemptChange::Stalled { .. }
+            | AttemptChange::FoundOutside { .. } => false,
         },
         Change::Lane(_) => false,
     }

@@ -218,6 +218,8 @@ pub struct AgentGroup {
     pub env: BTreeMap<String, String>,
     /// Patterns with `*`; as in INTERFACE, `GIT_*` never passes unless named in full.
     pub env_allow: Vec<String>,
+    /// Whose models it uses, where that is not what its preset says; empty: as the preset says.
+    pub provider: String,
     /// What tasks may need.
     pub capabilities: Vec<String>,
     /// At least 1; escalation goes to the next higher one.

@@ -22,6 +22,7 @@ use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::Proposal;
+use super::provider::Pause;
 use super::purse::{Run, Spent};
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
@@ -117,6 +118,11 @@ pub struct State {
     pub targets: BTreeMap<String, Target>,
     /// Those who left a group that grows and shrinks; they come back as they went.
     pub dismissed: BTreeMap<AgentName, Agent>,
+    /// By group: whose models it uses, as its preset says; groups whose preset says nothing are not
+    /// in it.
+    pub providers: BTreeMap<String, String>,
+    /// By provider: those that reached a limit or refused a key of late.
+    pub pauses: BTreeMap<String, Pause>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -149,6 +155,8 @@ impl State {
             proposal: Proposal::default(),
             targets: BTreeMap::new(),
             dismissed: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             index: Index::default(),
         };
         super::crew::hire(&mut state, at);

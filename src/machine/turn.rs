@@ -16,8 +16,11 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::outside::Outside;
 use super::proposal::{self, Choice};
+use super::provider::{self, Pause};
 use super::purse::{self, attempts_left};
+use super::resume;
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -94,6 +97,12 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
         let breaker = Breaker { until: None, ..state.agents[name].breaker.clone() };
         let (name, breaker) = (name.clone(), Box::new(breaker));
         changes.push(project(ProjectChange::BreakerSet { name, breaker }));
+    }
+    for (name, pause) in &state.pauses {
+        if pause.until.is_some_and(|until| until <= at) {
+            let pause = Some(Box::new(Pause { until: None, ..pause.clone() }));
+            changes.push(project(ProjectChange::ProviderSet { name: name.clone(), pause }));
+        }
     }
     let woken = |tries: &Tries| {
         let is_due = tries.until.is_some_and(|until| until <= at);
@@ -383,9 +392,15 @@ pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
 }
 
-/// Returns true when an agent that cools down may take up work afterwards that waits for it.
+/// Returns true when an agent that cools down, or waits for a limit to end, may take up work afterwards that waits for it.
 pub(super) fn is_cooling_down(state: &State) -> bool {
-    if state.index.cooling.is_empty() || !may_launch(state) || attempts_left(state) == 0 {
+    if !may_launch(state) || attempts_left(state) == 0 {
+        return false;
+    }
+    if state.limit_deadline().is_some() && provider::is_awaited(state) {
+        return true;
+    }
+    if state.index.cooling.is_empty() {
         return false;
     }
     let mut demands = state
@@ -395,7 +410,7 @@ pub(super) fn is_cooling_down(state: &State) -> bool {
         .flat_map(|(stage, queues)| queues.demands().map(move |(demand, _)| (stage, demand)));
     demands.any(|(stage, demand)| {
         let agents = state.index.cooling.iter().map(|(_, name)| &state.agents[name]);
-        let mut able = agents.filter(|agent| agent.may_work());
+        let mut able = agents.filter(|agent| state.may_work(agent));
         able.any(|agent| may_take(state, agent, stage, demand))
             && Obstacle::beyond(&state.settings, demand).is_none()
     })
@@ -443,6 +458,10 @@ fn assign(
         let mut new = new_attempt(state, at, &agent, nonce, kind);
         new.id = numbered(state, &id, &short);
         new.task = Some(id.clone());
+        new.continues = resume::continued(&state.tasks[&id], &stage).map(|old| old.id.clone());
+        if let Some(agent) = state.agents.get(&agent).filter(|_| new.continues.is_some()) {
+            new.slot = resume::slot(&state.tasks[&id], agent);
+        }
         new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
@@ -479,6 +498,10 @@ pub(super) fn new_attempt(
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
         prompt: None,
+        preset: None,
+        continues: None,
+        session: None,
+        outside: Outside::default(),
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

@@ -11,12 +11,17 @@ use super::step::task as of_task;
 use super::task::{Task, TaskPhase};
 
 /// Returns what is to be told about the tasks that the changes make ready or edit, and after a change
-/// of settings or of what agents can start about all that are ready. Cost: after these, the state.
+/// of settings, of what agents can start or of what a provider refuses about all that are ready. Cost:
+/// after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
     let is_for_all = |change: &&Change| match change {
         Change::Project(
             ProjectChange::SettingsAdopted { .. } | ProjectChange::AgentUnusable { .. },
         ) => true,
+        Change::Project(ProjectChange::ProviderSet { name, pause }) => {
+            let was_refused = state.pauses.get(name).is_some_and(|pause| pause.is_refused);
+            was_refused != pause.as_ref().is_some_and(|pause| pause.is_refused)
+        }
         // What the queues decide takes nobody away who cannot come back.
         Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
             let group = state.settings.group(group);
@@ -36,13 +41,20 @@ pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
             | TaskPhase::Completed { .. }
             | TaskPhase::Cancelled { .. } => None,
         });
-        return ready.collect();
+        return ready.chain(told_of_changed(&later, changes)).collect();
     }
-    let told = changes.iter().filter_map(|change| match change {
+    told_of_changed(state, changes).collect()
+}
+
+/// Returns what is to be told about the tasks that the changes make ready or edit.
+fn told_of_changed<'a>(
+    state: &'a State,
+    changes: &'a [Change],
+) -> impl Iterator<Item = Change> + 'a {
+    changes.iter().filter_map(|change| match change {
         Change::Task(id, change) => told_after(state, state.tasks.get(id)?, change),
         Change::Project(_) | Change::Attempt(..) | Change::Lane(_) => None,
-    });
-    told.collect()
+    })
 }
 
 fn told_after(state: &State, task: &Task, change: &TaskChange) -> Option<Change> {

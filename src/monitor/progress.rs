@@ -127,7 +127,8 @@ impl Progress {
                 }
                 None if agent.is_paused => "paused".into(),
                 None if agent.unusable.is_some() => "cannot start".into(),
-                None if agent.breaker.until.is_some() => "cooling".into(),
+                None if state.refusal_of(agent).is_some() => "refused by its provider".into(),
+                None if state.cools_until(agent).is_some() => "cooling".into(),
                 None => "idle".into(),
             });
         }

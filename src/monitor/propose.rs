@@ -238,7 +238,7 @@ fn named(text: &str) -> Cow<'_, str> {
 fn text(state: &State, number: u64) -> String {
     let offered = offered(state);
     let tasks = offered.iter().map(|(task, stage, demand)| offer(state, task, stage, demand));
-    let free = state.agents.values().filter(|agent| agent.is_free());
+    let free = state.agents.values().filter(|agent| state.is_free(agent));
     let work = state.attempts.values().filter(|attempt| attempt.is_work());
     let running = work.filter_map(|attempt| {
         Some(Running {
@@ -287,7 +287,7 @@ fn offered(state: &State) -> Vec<(&Task, StageName, Demand)> {
             let demand = &**demand;
             let can = can_start.entry(demand).or_insert_with(|| {
                 let takers = Takers::of(state, &stage, demand);
-                let mut free = state.agents.values().filter(|agent| agent.is_free());
+                let mut free = state.agents.values().filter(|agent| state.is_free(agent));
                 free.any(|agent| takers.has(agent)) && load.obstacle(id, &stage, demand).is_none()
             });
             if *can {

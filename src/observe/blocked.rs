@@ -68,6 +68,9 @@ fn next(state: &State, task: &Task, block: &Block) -> (String, bool) {
         | Class::ChecksFailed
         | Class::ConflictLeft
         | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed

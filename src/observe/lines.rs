@@ -1,15 +1,18 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
 use super::forecast::{self, ForecastEntry};
+use super::outside;
 use super::page::{clean, first_line};
 use super::purse;
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
+use crate::machine::provider::{Pause, refusal_words};
 use crate::machine::task::{Block, TaskPhase};
 
 /// Returns the lines of one transaction; a failed attempt's line also says when it is tried again.
@@ -105,6 +108,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
@@ -134,6 +139,28 @@ const fn stops(kind: StopKind) -> &'static str {
     }
 }
 
+fn failing(name: &AgentName, breaker: &Breaker) -> Option<String> {
+    match breaker.until {
+        Some(_) => {
+            let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
+            Some(format!("agent {name} failed {failures} times in a row: gets nothing for {pause}"))
+        }
+        None if breaker.is_on_trial() => Some(format!("agent {name} is given another trial")),
+        None => None,
+    }
+}
+
+/// Says how a provider stands; a pause that is over is said by what starts then.
+fn served(name: &str, pause: Option<&Pause>) -> Option<String> {
+    let Some(pause) = pause else { return Some(format!("{name} serves its agents again")) };
+    if pause.is_refused {
+        let (words, command) = (refusal_words(name, pause), pause.command());
+        return Some(format!("{words}; needs a person: {command}"));
+    }
+    let left = span(pause.until?.ms_since(pause.since));
+    Some(format!("{name} has reached a limit: its agents get nothing for {left}"))
+}
+
 fn of_project(change: &ProjectChange) -> Option<String> {
     Some(match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -154,14 +181,8 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
-        ProjectChange::BreakerSet { name, breaker } => match breaker.until {
-            Some(_) => {
-                let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
-                format!("agent {name} failed {failures} times in a row: gets nothing for {pause}")
-            }
-            None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
-            None => return None,
-        },
+        ProjectChange::BreakerSet { name, breaker } => failing(name, breaker)?,
+        ProjectChange::ProviderSet { name, pause } => served(name, pause.as_deref())?,
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));
@@ -190,7 +211,9 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::BudgetTold { bound, level, task, used, limit } => {
             purse::told(*bound, *level, task.as_ref(), *used, *limit)
         }
-        ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
+        ProjectChange::ProvidersSet { .. }
+        | ProjectChange::Weighed { .. }
+        | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }
@@ -222,6 +245,9 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             | Class::ConflictLeft
             | Class::Blocked
             | Class::ChangesRequested
+            | Class::RateLimited
+            | Class::Unauthorized
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed
@@ -295,12 +321,17 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
             tries.until?;
             Some(format!("{}: {}; tried again", subject(), first_line(&tries.why)))
         }
+        AttemptChange::Ordered { session: Some(session), .. } => {
+            Some(format!("{} takes up session {} again", subject(), first_line(session)))
+        }
         AttemptChange::Ended { outcome, .. } => {
             let is_check = attempt_words(&state.settings, id).is_check;
             Some(format!("{} {}", subject(), ended(outcome, is_check)))
         }
+        AttemptChange::FoundOutside { found, .. } => Some(outside::line(id.as_str(), found)),
         AttemptChange::Prepared { .. }
         | AttemptChange::Briefed { .. }
+        | AttemptChange::Ordered { session: None, .. }
         | AttemptChange::Started { .. }
         | AttemptChange::Exited { .. }
         | AttemptChange::Saved { .. }
@@ -313,7 +344,11 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
 fn added(subject: &str, attempt: &Attempt) -> String {
     let id = &attempt.id;
     match &attempt.kind {
-        AttemptKind::Work { .. } => format!("{subject} → {} (attempt {id})", attempt.agent),
+        AttemptKind::Work { .. } => {
+            let continues = attempt.continues.as_ref().map(|id| format!(", continues {id}"));
+            let continues = continues.unwrap_or_default();
+            format!("{subject} → {} (attempt {id}{continues})", attempt.agent)
+        }
         AttemptKind::StageCheck { .. } => format!("{subject} begin (attempt {id})"),
         AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
             format!("{subject} begin on {} (attempt {id})", short_oid(commit))
@@ -334,6 +369,9 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::ConflictLeft => "left conflict markers",
         Class::Blocked => "is blocked",
         Class::ChangesRequested => "requested changes",
+        Class::RateLimited => "met a limit",
+        Class::Unauthorized => "was refused by its provider",
+        Class::ContextExceeded => "grew too large",
         Class::TimedOut => "timed out",
         Class::Silent => "fell silent",
         Class::Crashed => "crashed",

@@ -9,11 +9,14 @@ use super::blocked::{Blocked, blocked};
 use super::epics::{EpicEntry, epics};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
+use super::outside;
 use super::page::first_line;
+use super::providers::{self, ProviderEntry};
 use super::purse::{self, RunEntry};
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
+use crate::machine::attempt::Attempt;
 use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::plan::Outlook;
@@ -38,6 +41,8 @@ pub struct StatusDocument<'a> {
     /// By `unassigned`, each stage's long name, `landing`, `blocked` and `completed`.
     pub queues: Queues<'a>,
     pub agents: BTreeMap<&'a str, AgentEntry<'a>>,
+    /// Providers that reached a limit or refused a key, by name.
+    pub providers: BTreeMap<&'a str, ProviderEntry<'a>>,
     /// In order of rank.
     pub waiting: Vec<Waiting<'a>>,
     /// Longest blocked first.
@@ -62,6 +67,10 @@ pub struct StatusDocument<'a> {
     /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
+    /// The last attempt while which something changed outside of the worktrees, and how many there
+    /// are since the monitor's start; in JSON `task show` tells of it.
+    #[serde(skip)]
+    pub outside: Option<(&'a Attempt, usize)>,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -151,6 +160,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         counts: counts(state),
         queues: queues_of(state, &ranked),
         agents: agent_entries(state, at),
+        providers: providers::entries(state),
         waiting,
         blocked: in_the_way,
         epics: epics(state),
@@ -162,6 +172,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         outlook: Outlook::Unknown,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
+        outside: outside::newest(state),
     }
 }
 
@@ -331,7 +342,7 @@ mod tests {
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
         let top = "agents blocked counts epics eta forecast landing metrics mode monitor \
-                   orchestration_mode paused queues run seq updated_at version waiting";
+                   orchestration_mode paused providers queues run seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);
         assert_eq!(json["monitor"]["poll_interval_s"].to_string(), "15");

@@ -6,6 +6,7 @@ use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, filled, first_line, table};
+use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
@@ -38,6 +39,7 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
         out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
     }
     out.push_str(&base_lines(status, page));
+    out.push_str(&outside_line(status, page));
     out.push_str(&person_lines(status, page));
     out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
@@ -48,6 +50,14 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
 /// Returns the tasks that wait for `task approve`.
 fn approvals<'a>(status: &'a StatusDocument<'_>) -> impl Iterator<Item = &'a Waiting<'a>> {
     status.waiting.iter().filter(|waiting| waiting.reason.on == On::Approval)
+}
+
+/// Returns the providers that refuse their agents, with what they say.
+fn refusing<'a>(
+    status: &'a StatusDocument<'_>,
+) -> impl Iterator<Item = (&'a str, &'a ProviderEntry<'a>)> {
+    let all = status.providers.iter().map(|(name, entry)| (*name, entry));
+    all.filter(|(_, entry)| entry.status == ProviderStatus::Unauthorized)
 }
 
 fn headline(status: &StatusDocument<'_>, page: Page) -> String {
@@ -67,6 +77,11 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     if persons > 0 {
         let verb = if persons == 1 { "needs" } else { "need" };
         parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
+    }
+    let refusing = refusing(status).count();
+    if refusing > 0 {
+        let verb = if refusing == 1 { "provider needs" } else { "providers need" };
+        parts.push(page.paint(Ink::Bad, &format!("{refusing} {verb} a person")));
     }
     if waits > 0 {
         parts.push(format!("{waits} {}", if waits == 1 { "waits" } else { "wait" }));
@@ -113,6 +128,20 @@ fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
     out
 }
 
+/// Says that something outside of the worktrees needs a look.
+fn outside_line(status: &StatusDocument<'_>, page: Page) -> String {
+    let Some((attempt, count)) = status.outside else { return String::new() };
+    let ran = match count {
+        1 => format!("{} ran", attempt.id),
+        count => format!("{count} attempts ran"),
+    };
+    let command = match &attempt.task {
+        Some(task) => format!("pipeline task show {task}"),
+        None => "pipeline log".into(),
+    };
+    with_command(page, 0, "needs a look: ", &format!("changes outside while {ran}"), &command)
+}
+
 /// Returns one line: name, reason cut to what is left, command whole.
 fn with_command(page: Page, indent: usize, name: &str, reason: &str, command: &str) -> String {
     let taken = indent + columns(name) + columns(command) + 2;
@@ -125,12 +154,18 @@ fn with_command(page: Page, indent: usize, name: &str, reason: &str, command: &s
 fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let roots: Vec<&Blocked<'_>> = status.blocked.iter().filter(|entry| entry.is_root).collect();
     let waiting: Vec<&Waiting<'_>> = approvals(status).collect();
-    if roots.is_empty() && waiting.is_empty() {
+    let refusing: Vec<(&str, &ProviderEntry<'_>)> = refusing(status).collect();
+    if roots.is_empty() && waiting.is_empty() && refusing.is_empty() {
         return String::new();
     }
     let ids = roots.iter().map(|entry| entry.id).chain(waiting.iter().map(|entry| entry.id));
+    let ids = ids.chain(refusing.iter().map(|(name, _)| *name));
     let wide = ids.map(columns).max().unwrap_or(0).min(page.columns() / 3);
     let mut out = section(page, "needs a person");
+    for (provider, entry) in refusing {
+        let name = format!("{provider:wide$}  ");
+        out.push_str(&with_command(page, 2, &name, &first_line(entry.why), &entry.next));
+    }
     for entry in roots {
         let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
         let reason = match entry.reason.trim() {
@@ -203,7 +238,10 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
         let gap = if at_it.is_empty() { "" } else { " " };
         at_it.push_str(&format!("{gap}for another {}", span(left)));
     }
-    if let Some(why) = entry.why {
+    if let Some((provider, pause)) = entry.refused {
+        let gap = if at_it.is_empty() { "" } else { "; " };
+        at_it.push_str(&format!("{gap}{provider}: {}", first_line(&pause.why)));
+    } else if let Some(why) = entry.why {
         let gap = if at_it.is_empty() { "" } else { "; " };
         at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));
     }

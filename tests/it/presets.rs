@@ -10,7 +10,7 @@ use crate::support::project::{Done, Project};
 
 /// Does its stage as a coding assistant would: reads the prompt to its end, changes a file, says that
 /// it is done, prints what a real one printed. What it was given is kept beside the project.
-const STAND_IN: &str = r##"#!/bin/sh
+pub(super) const STAND_IN: &str = r##"#!/bin/sh
 set -eu
 name=$(basename "$0")
 printf '%s\n' "$@" >"$HOME/$name.$PIPELINE_STAGE.args"
@@ -24,7 +24,7 @@ pipeline done
 
 impl Project {
     /// A repository with a pipeline of two stages and these agents.
-    fn with_agents(agents: &str) -> Self {
+    pub(super) fn with_agents(agents: &str) -> Self {
         let project = Self::bare();
         fs::create_dir(&project.root).expect("the project's folder");
         project.git(&["init", "-q", "-b", "main"]);
@@ -41,7 +41,7 @@ impl Project {
     }
 
     /// Puts a program on the path.
-    fn install(&self, name: &str, text: &str) {
+    pub(crate) fn install(&self, name: &str, text: &str) {
         let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
@@ -113,6 +113,18 @@ fn init_writes_the_programs_that_it_finds_and_says_what_they_may_do() {
     let subjects = project.git(&["log", "--format=%s", "main"]);
     assert_eq!(subjects, "Settings\nA beginning", "in pilot the base stays");
     project.assert_nothing_left();
+}
+
+#[test]
+fn init_puts_agents_into_windows_where_that_is_asked_for() {
+    let (project, done) = init(&["claude"], &["--launcher", "tmux"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert_eq!(text.matches("\nlauncher = \"tmux\"").count(), 4, "{text}");
+    assert!(text.contains("# preset = \"person\""), "{text}");
+    let (_, done) = init(&[], &["--launcher", "tmux"]);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.contains("name some with `--agents claude,codex`"), "{}", done.err);
 }
 
 #[test]
@@ -193,6 +205,16 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
         project.fails(2, &["agent", "test", "nobody"]).contains("pipeline.toml has coder, judge")
     );
 
+    // What a killed one left is gone by now; that of one which lives would stay.
+    let own = project.path(&format!(".pipeline/tests/coder-{}", std::process::id()));
+    let gone = project.path(".pipeline/tests/coder-999999999");
+    for dir in [&own, &gone] {
+        fs::create_dir_all(dir.join(".git/pipeline/keepers")).expect("a place");
+    }
+    project.ok(&["agent", "test", "script-1"]);
+    assert!(own.exists() && !gone.exists());
+    fs::remove_dir_all(&own).expect("removed");
+
     // Nothing of it is left in the project.
     assert_eq!(project.status()["metrics"]["attempts"], 0);
     let left = fs::read_dir(project.path(".pipeline/tests")).expect("the folder").count();
@@ -258,7 +280,7 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
 fn a_failure_is_told_in_words_and_not_in_events() {
     let project = Project::with_agents(TWO);
     let said = r#"echo '{"type":"system","session_id":"s"}'
-echo '{"type":"result","is_error":true,"result":"Invalid API key"}'
+echo '{"type":"result","is_error":true,"result":"API Error: 500 Internal server error"}'
 echo 'a warning on standard error' >&2
 exit 1
 "#;
@@ -269,7 +291,10 @@ exit 1
     let task: Value = serde_json::from_str(&project.ok(&["task", "show", "A", "--json"]))
         .expect("a task is JSON");
     let text = task["evidence"][0]["text"].as_str().expect("a text");
-    assert_eq!(text, "exited with status 1\nInvalid API key\na warning on standard error");
+    assert_eq!(
+        text,
+        "exited with status 1\nAPI Error: 500 Internal server error\na warning on standard error"
+    );
     project.assert_nothing_left();
 }
 

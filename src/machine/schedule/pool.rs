@@ -7,6 +7,8 @@ use crate::machine::agent::Agent;
 use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
 use crate::machine::overlap;
+use crate::machine::provider;
+use crate::machine::resume;
 use crate::machine::scale;
 use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
@@ -23,7 +25,7 @@ impl<'a> Pool<'a> {
     /// Looks at who is free; `added` are taken for it. Cost: agents.
     #[must_use]
     pub fn of(state: &'a State, added: &'a [Agent]) -> Self {
-        let free = state.agents.values().filter(|agent| agent.is_free()).chain(added);
+        let free = state.agents.values().filter(|agent| state.is_free(agent)).chain(added);
         Self { state, free: free.map(|agent| (&agent.name, agent)).collect() }
     }
 
@@ -60,11 +62,12 @@ impl<'a> Pool<'a> {
     ///
     /// 1. not the one that lost the task's last attempt;
     /// 2. not one that failed so often that this is its trial;
-    /// 3. one of a group that is meant for tasks so complex, then of one that says nothing;
-    /// 4. for a complex task of the highest tier, for others of the lowest;
-    /// 5. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
+    /// 3. the one that can take up the session of an attempt that was cut short;
+    /// 4. one of a group that is meant for tasks so complex, then of one that says nothing;
+    /// 5. for a complex task of the highest tier, for others of the lowest;
+    /// 6. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
     ///    the same epic or touches the same paths;
-    /// 6. the one that completed least, then the one idle longest, then by name.
+    /// 7. the one that completed least, then the one idle longest, then by name.
     ///
     /// It is chosen among those that are free, so none of this lets a task wait. Cost: free agents.
     #[must_use]
@@ -72,14 +75,17 @@ impl<'a> Pool<'a> {
         let complexity = complexity::of(&task.spec);
         let takers = Takers::of(self.state, stage, demand);
         let able = self.agents().filter(|agent| takers.has(agent));
+        let place = resume::place(task).filter(|_| resume::continued(task, stage).is_some());
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
             let is_on_trial = agent.breaker.is_on_trial();
+            let is_another = place.is_some_and(|(name, _)| *name != agent.name);
             let unfitness = unfitness(self.state.group_of(agent), complexity);
             let strangeness = strangeness(self.state, agent, task);
             (
                 is_avoided,
                 is_on_trial,
+                is_another,
                 unfitness,
                 strangeness,
                 agent.completed,
@@ -171,7 +177,7 @@ impl<'a> Takers<'a> {
         let mut takers = Self { state, stage, needs, tier_min: 0 };
         if asked > 0 {
             let able = state.agents.values().filter(|it| !it.is_retired && takers.has(it));
-            let may_work = able.clone().filter(|agent| agent.may_work());
+            let may_work = able.clone().filter(|agent| state.may_work(agent));
             let at_work = may_work.map(|agent| tier_of(state, agent)).max();
             let to_come = scale::highest_to_come(state, stage, needs);
             let is_there = || able.map(|agent| tier_of(state, agent)).max();
@@ -204,7 +210,7 @@ pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand
 /// when it is needed. Of which tier is all the same: the highest there is takes it.
 #[must_use]
 pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
-    let mut there = state.agents.values().filter(|agent| agent.may_work());
+    let mut there = state.agents.values().filter(|agent| state.may_work(agent));
     there.any(|agent| can_serve(state, agent, stage, &demand.needs))
         || scale::may_bring(state, stage, &demand.needs, 0)
 }
@@ -213,8 +219,8 @@ pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
 #[must_use]
 pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let takers = Takers::of(state, stage, demand);
-    let there = state.agents.values().filter(|agent| agent.may_work());
-    let mut there = there.filter(|agent| agent.breaker.until.is_none());
+    let there = state.agents.values().filter(|agent| state.may_work(agent));
+    let mut there = there.filter(|agent| state.cools_until(agent).is_none());
     there.any(|agent| takers.has(agent))
         || scale::may_bring(state, stage, &demand.needs, takers.tier_min)
 }
@@ -232,11 +238,19 @@ pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<Str
     if has_all(needs) {
         let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
         let comes = scale::may_bring(state, stage, needs, 0);
-        if comes || able.clone().any(|agent| agent.unusable.is_none()) {
+        let can_start =
+            |agent: &Agent| agent.unusable.is_none() && state.refusal_of(agent).is_none();
+        if comes || able.clone().any(can_start) {
             return None;
+        }
+        if let Some(refused) = provider::refused(state, stage, needs) {
+            return Some(refused);
         }
         let first = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?)));
         return first.map(|(agent, why)| format!("agent `{}` cannot start: {why}", agent.name));
+    }
+    if let Some(refused) = provider::refused(state, stage, needs) {
+        return Some(refused);
     }
     let mut what = if has_all(&[]) {
         let has = |need: &String| has_all(std::slice::from_ref(need));

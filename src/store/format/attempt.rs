@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::machine::attempt::{
-    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
+    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Fault, FaultKind, Marker, Outcome,
+    Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::outside::Outside;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -30,6 +32,9 @@ mirror! { words Class {
     ConflictLeft,
     Blocked,
     ChangesRequested,
+    RateLimited,
+    Unauthorized,
+    ContextExceeded,
     TimedOut,
     Silent,
     Crashed,
@@ -65,8 +70,13 @@ mirror! {
         notes: String,
         tail: String,
         usage: Usage,
+        fault: Option<Fault>,
     }
 }
+
+mirror! { struct Fault { kind: FaultKind, text: String, until: Option<Time> } }
+
+mirror! { words FaultKind { RateLimited, Unauthorized, ContextExceeded } }
 
 mirror! {
     struct Usage { is_session_total: bool }
@@ -107,7 +117,16 @@ mirror! {
         outcome: Option<Outcome>,
         demand: Demand,
         prompt: Option<String>,
+        preset: Option<String>,
+        continues: Option<AttemptId>,
+        session: Option<String>,
+        outside: Outside,
     }
+}
+
+mirror! {
+    struct Outside { found: Vec<String> }
+    optional { more: u64, beside: Vec<AttemptId> }
 }
 
 mirror! {

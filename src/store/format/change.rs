@@ -1,5 +1,6 @@
 //! Changes on disk: one flat object each, `kind` first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
@@ -16,7 +17,9 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Proposal, ProposalFault};
+use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
@@ -160,6 +163,12 @@ kinds! {
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
+    "provider_set" { name: String, pause: Option<Box<Pause>> } => {
+        Change::Project(ProjectChange::ProviderSet { name, pause })
+    }
+    "providers_set" { of: BTreeMap<String, String> } => {
+        Change::Project(ProjectChange::ProvidersSet { of })
+    }
     "agent_unusable" { name: AgentName, why: Option<String> } => {
         Change::Project(ProjectChange::AgentUnusable { name, why })
     }
@@ -255,6 +264,9 @@ kinds! {
     "attempt_briefed" { id: AttemptId, prompt: String } => {
         Change::Attempt(id, AttemptChange::Briefed { prompt })
     }
+    "attempt_ordered" { id: AttemptId, preset: String, session: Option<String> } => {
+        Change::Attempt(id, AttemptChange::Ordered { preset, session })
+    }
     "attempt_started" { id: AttemptId, at: Time } => {
         Change::Attempt(id, AttemptChange::Started { at })
     }
@@ -281,6 +293,9 @@ kinds! {
     }
     "attempt_ended" { id: AttemptId, outcome: Outcome, has_fresh_slot: bool } => {
         Change::Attempt(id, AttemptChange::Ended { outcome, has_fresh_slot })
+    }
+    "attempt_found_outside" { id: AttemptId, task: Option<TaskId>, found: Outside } => {
+        Change::Attempt(id, AttemptChange::FoundOutside { task, found })
     }
 
     "base_seen" { tip: Oid, landed: Option<Oid>, at: Time } => {
@@ -321,13 +336,16 @@ kinds! {
     }
 }
 
-mirror! { struct Steer {
-    merge_owed: Option<Oid>,
-    resume_from: Option<Oid>,
-    avoid: Option<AgentName>,
-    hint: Option<String>,
-    is_fresh: bool,
-} }
+mirror! {
+    struct Steer {
+        merge_owed: Option<Oid>,
+        resume_from: Option<Oid>,
+        avoid: Option<AgentName>,
+        hint: Option<String>,
+        is_fresh: bool,
+    }
+    optional { continues: Option<AttemptId> }
+}
 
 #[cfg(test)]
 mod tests {

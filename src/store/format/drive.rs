@@ -13,7 +13,7 @@ use crate::machine::{Answer, Change, Command, State, apply, step};
 
 use super::sample::{
     at, breaker_set, budget_told, clean_exit, follow_set, full_task, oid, plain_spec, proposals,
-    scaled, settings, strings, tries,
+    provider_set, providers_set, scaled, settings, strings, tries,
 };
 
 /// A machine that is fed by hand.
@@ -153,6 +153,8 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::StopRequested { kind: StopKind::Drain }),
         Change::Project(ProjectChange::PauseSet { is_paused: true }),
         Change::Project(breaker_set()),
+        Change::Project(providers_set()),
+        Change::Project(provider_set()),
         Change::Project(scaled()),
         Change::Project(budget_told(Bound::Cost, Level::Near, None)),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),

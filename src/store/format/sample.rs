@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::machine::Change;
 use crate::machine::attempt::{
-    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
+    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Fault, FaultKind, Marker, Outcome,
+    Tries,
 };
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
@@ -13,7 +14,9 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Spent};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
@@ -78,6 +81,7 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
         env_allow: strings(&["*"]),
+        provider: if count > 1 { "anthropic".into() } else { String::new() },
         capabilities: strings(&["rust"]),
         tier: 1,
         complexity: strings(&["complex"]),
@@ -193,6 +197,11 @@ fn full_exit(marker: Marker) -> Exit {
         marker: Some(marker),
         notes: "for the next".into(),
         tail: "error: no\n".into(),
+        fault: Some(Fault {
+            kind: FaultKind::RateLimited,
+            text: "429".into(),
+            until: Some(at(90_000)),
+        }),
     }
 }
 
@@ -223,6 +232,9 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
         prompt: Some("0123456789abcdef".into()),
+        preset: Some("fedcba9876543210".into()),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
+        session: Some("5e55".into()),
         demand: Demand {
             needs: vec!["gpu".into()],
             is_so_far: true,
@@ -230,7 +242,16 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
             ..Demand::default()
         },
         tries: tries(),
+        outside: outside(),
         outcome: Some(outcome(Class::TimedOut)),
+    }
+}
+
+fn outside() -> Outside {
+    Outside {
+        found: vec!["main checkout: ?? x.txt".into()],
+        more: 2,
+        beside: vec![AttemptId::new("TASK-002.impl.1")],
     }
 }
 
@@ -256,6 +277,7 @@ pub(super) fn full_task() -> Task {
         tip: Some(oid('1')),
         merge_owed: Some(oid('2')),
         resume_from: Some(oid('3')),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
         approved: Some(oid('4')),
         approval: Some("pipeline.toml".into()),
         avoid: Some(AgentName::new("implementation-2")),
@@ -349,6 +371,9 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
+        provider_set(),
+        ProjectChange::ProviderSet { name: "anthropic".into(), pause: None },
+        providers_set(),
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
         scaled(),
@@ -420,6 +445,7 @@ fn task_changes() -> Vec<TaskChange> {
     let steer = Steer {
         merge_owed: Some(oid('b')),
         resume_from: Some(oid('c')),
+        continues: Some(AttemptId::new("TASK-001.impl.7")),
         avoid: Some(AgentName::new("script")),
         hint: Some("hint".into()),
         is_fresh: true,
@@ -491,6 +517,8 @@ fn attempt_changes() -> Vec<AttemptChange> {
     changes.extend([
         AttemptChange::Prepared { base: Some(oid('a')), tip: None },
         AttemptChange::Briefed { prompt: "0123456789abcdef".into() },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: None },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: Some("5e55".into()) },
         AttemptChange::Started { at: at(10) },
         AttemptChange::StopRequested,
         AttemptChange::Exited { exit: None, verdict: outcome(Class::Lost) },
@@ -500,6 +528,7 @@ fn attempt_changes() -> Vec<AttemptChange> {
         AttemptChange::Advancing,
         AttemptChange::Stalled { tries: tries() },
         AttemptChange::Ended { outcome: outcome(Class::Completed), has_fresh_slot: true },
+        AttemptChange::FoundOutside { task: None, found: outside() },
     ]);
     changes
 }
@@ -546,6 +575,22 @@ pub(super) fn breaker_set() -> ProjectChange {
     ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
 }
 
+pub(super) fn provider_set() -> ProjectChange {
+    let pause = Pause {
+        limits: 2,
+        since: at(11),
+        until: Some(at(60_000)),
+        is_refused: true,
+        agent: AgentName::new("script"),
+        why: "API Error: 429".into(),
+    };
+    ProjectChange::ProviderSet { name: "anthropic".into(), pause: Some(Box::new(pause)) }
+}
+
+pub(super) fn providers_set() -> ProjectChange {
+    ProjectChange::ProvidersSet { of: [("script".into(), "anthropic".into())].into() }
+}
+
 pub(super) fn follow_set() -> LaneChange {
     let follow = Follow { to: oid('c'), tries: tries(), is_passing: false };
     LaneChange::FollowSet { follow: Some(follow), why: Some("uncommitted".into()), behind: 3 }
@@ -566,5 +611,6 @@ pub(super) fn clean_exit() -> Exit {
         marker: None,
         notes: String::new(),
         tail: String::new(),
+        fault: None,
     }
 }

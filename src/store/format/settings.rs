@@ -100,7 +100,7 @@ mirror! { struct AgentGroup {
     capabilities: Vec<String>,
     tier: u32,
     complexity: Vec<String>,
-} optional { launcher: LauncherKind, scale_min: Option<u32> } }
+} optional { launcher: LauncherKind, scale_min: Option<u32>, provider: String } }
 
 mirror! { enum AgentCommand {
     Argv(words: Vec<String>),

@@ -19,6 +19,7 @@ use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Run, Spent, Told};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
@@ -90,6 +91,8 @@ mirror! {
         targets: BTreeMap<String, Target>,
         dismissed: BTreeMap<AgentName, Agent>,
         run: Run,
+        providers: BTreeMap<String, String>,
+        pauses: BTreeMap<String, Pause>,
     }
     derived { index }
 }
@@ -184,6 +187,15 @@ mirror! {
 }
 
 mirror! { struct Target { count: u32, is_by_hand: bool } }
+
+mirror! { struct Pause {
+    limits: u32,
+    since: Time,
+    until: Option<Time>,
+    is_refused: bool,
+    agent: AgentName,
+    why: String,
+} }
 
 mirror! { struct Breaker {
     failures: u32,
@@ -333,6 +345,7 @@ mod tests {
             tip: None,
             merge_owed: None,
             resume_from: None,
+            continues: None,
             approved: None,
             approval: None,
             avoid: None,

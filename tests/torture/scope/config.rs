@@ -155,6 +155,7 @@ pub fn settings() -> Settings {
         completion: Completion::Exit,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),

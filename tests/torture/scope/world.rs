@@ -504,7 +504,8 @@ impl Op {
         let at = match &found.kind {
             Kind::LandingCheck { commit } | Kind::BaseCheck { commit } => commit.clone(),
             Kind::Work { .. } | Kind::StageCheck { .. } => {
-                let resume = task.and_then(|task| task.resume_from.clone());
+                let own = task.filter(|task| task.continues == found.continues);
+                let resume = own.and_then(|task| task.resume_from.clone());
                 resume.or_else(|| tip.clone()).or_else(|| state.base.landed.clone())?
             }
         };
@@ -606,6 +607,7 @@ fn exit(ending: Ending) -> Exit {
         cpu_ms: 0,
         rss_kib_max: 0,
         usage: pipeline::machine::usage::Usage::default(),
+        fault: None,
         marker,
         notes: String::new(),
         tail: String::new(),

@@ -3,6 +3,7 @@
 use pipeline::machine::State;
 use pipeline::machine::agent::Agent;
 use pipeline::machine::id::{AgentName, StageName};
+use pipeline::machine::provider::Pause;
 use pipeline::machine::schedule::can_serve;
 use pipeline::machine::settings::AgentGroup;
 use pipeline::machine::task::Task;
@@ -27,8 +28,12 @@ pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) ->
 
 /// Returns the highest tier of those agents that are neither paused nor unable to start, or come.
 fn highest_there(state: &State, serves_it: impl Fn(&Agent) -> bool) -> u32 {
-    let works = |agent: &&Agent| !agent.is_paused && agent.unusable.is_none();
-    let there = state.agents.values().filter(works).cloned().chain(may_come(state));
+    let works = |agent: &&Agent| {
+        !agent.is_paused && agent.unusable.is_none() && state.refusal_of(agent).is_none()
+    };
+    // A limit that is reached ends by itself, and is waited for.
+    let to_come = comers(state, |pause| pause.is_refused);
+    let there = state.agents.values().filter(works).cloned().chain(to_come);
     let tiers = there.filter(|agent| serves_it(agent));
     tiers.map(|agent| state.settings.agents[agent.group].tier).max().unwrap_or(0)
 }
@@ -39,14 +44,22 @@ fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
 }
 
 /// Returns the agents that are not there, and come when the queues ask for them; not those who left
-/// paused or to cool down.
+/// paused or to cool down, nor those whose provider gives nothing.
 pub fn may_come(state: &State) -> Vec<Agent> {
+    comers(state, Pause::is_on)
+}
+
+/// Returns these but for those whose provider is kept from by such a pause.
+fn comers(state: &State, is_kept: fn(&Pause) -> bool) -> Vec<Agent> {
     let mut found = Vec::new();
     for (place, group) in state.settings.agents.iter().enumerate() {
         let mut own = state.agents.values().filter(|agent| agent.group == place);
         // A program that is not there is not there for others of the group either.
         let is_unusable = own.any(|agent| agent.unusable.is_some());
         if group.scale_min.is_none() || is_by_hand(state, group) || is_unusable {
+            continue;
+        }
+        if state.pause_of_group(group).is_some_and(is_kept) {
             continue;
         }
         let absent = group.names().filter(|name| !state.agents.contains_key(name));

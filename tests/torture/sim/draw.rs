@@ -87,6 +87,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         completion,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),
@@ -168,8 +169,9 @@ fn more(new: &mut Settings, mut more: Dice) {
         if more.permille(400) {
             group.launcher = LauncherKind::Tmux;
         }
+        group.provider = ["", "one", "two"][more.below(3)].into();
     }
-    // Enough for a few attempts of those that `purse::usage_of` draws.
+    // Enough for a few attempts of those that `purse::cost_of` draws.
     let limits = &mut new.limits;
     if more.permille(300) {
         limits.cost_usd_micros = 1 + more.below(3_000_000) as u64;

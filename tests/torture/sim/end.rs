@@ -56,7 +56,7 @@ pub fn nobody_waits(state: &State, purse: &Purse, now: Time) {
     let is_busy = state.has_work() || state.landing.is_some();
     let kept = together::kept(state);
     // One that comes when it is needed is as good as one that is free.
-    let there = state.agents.values().filter(|agent| agent.is_free()).cloned();
+    let there = state.agents.values().filter(|agent| state.is_free(agent)).cloned();
     let free: Vec<Agent> = there.chain(may_come(state)).collect();
     for task in state.tasks.values() {
         let TaskPhase::Ready { stage } = &task.phase else { continue };
@@ -182,6 +182,12 @@ impl Run {
         let ids = people::unapproved(&self.judge.state);
         let is_approving = !ids.is_empty() && self.ask(Command::ApproveTasks { ids }, 0, dice);
         let seq = self.judge.seq;
+        let pauses = self.judge.state.pauses.values().filter(|pause| pause.is_refused);
+        // The command that people are told to type.
+        let names: Vec<AgentName> = pauses.map(|pause| pause.agent.clone()).collect();
+        for name in names {
+            assert!(self.ask(Command::ResumeAgent { name }, 0, dice), "what was told is refused");
+        }
         let (target, stage, note) = (RetryTarget::Blocked, None, None);
         let helpless = self.judge.state.tasks.values().all(|task| match &task.phase {
             TaskPhase::Blocked(block) => {
@@ -216,8 +222,10 @@ impl Run {
                 TaskPhase::Blocked(block) => !is_freed || block.reason.contains("no stage"),
                 TaskPhase::Waiting => is_held || !is_met(state, task),
                 TaskPhase::Ready { stage } => {
-                    let may_serve =
-                        |agent: &Agent| !agent.is_paused && may_take(state, agent, task, stage);
+                    let may_serve = |agent: &Agent| {
+                        let is_shut = agent.is_paused || state.refusal_of(agent).is_some();
+                        !is_shut && may_take(state, agent, task, stage)
+                    };
                     let has_agent = state.agents.values().any(may_serve)
                         || may_come(state).iter().any(may_serve);
                     let is_stopped = !is_freed && !may_launch(state, &self.judge.purse, None);
