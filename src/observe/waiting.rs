@@ -14,10 +14,9 @@ use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal;
-use crate::machine::scale;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::{Load, Obstacle};
-use crate::machine::schedule::pool::{lacking, may_take};
+use crate::machine::schedule::pool::{Takers, lacking};
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -172,7 +171,8 @@ impl<'a> Waits<'a> {
             return obstructed(&obstacle);
         }
         let has_free = || {
-            state.agents.values().any(|a| state.is_free(a) && may_take(state, a, stage, &demand))
+            let takers = Takers::of(state, stage, &demand);
+            state.agents.values().any(|agent| state.is_free(agent) && takers.has(agent))
         };
         if proposal::is_awaited(state) && has_free() {
             return Reason::new(On::Agent, "the external scheduler (`scheduler.command`)");
@@ -313,15 +313,16 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     if let Some(what) = lacking(state, stage, &demand.needs) {
         return Reason::new(On::Agent, first_line(&what));
     }
+    let takers = Takers::of(state, stage, demand);
     let able = || {
         let there = state.agents.values().filter(|agent| !agent.is_retired);
-        there.filter(|agent| may_take(state, agent, stage, demand))
+        there.filter(|agent| takers.has(agent))
     };
     let names = |agents: &mut dyn Iterator<Item = &Agent>| {
         let all: Vec<&str> = agents.map(|agent| agent.name.as_str()).take(NAMES_MAX).collect();
         all.join(", ")
     };
-    let who = match demand.tier_min {
+    let who = match takers.tier_min {
         0 => format!("stage `{stage}`"),
         tier => format!("stage `{stage}`, from tier {tier} on after failures"),
     };
@@ -337,12 +338,12 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         return Reason::new(On::Agent, what);
     }
     if able().next().is_none() {
-        let comes = scale::may_bring(state, stage, &demand.needs, demand.tier_min);
-        let what = if comes { "the monitor's next turn" } else { "no agent is there for it" };
-        return Reason::new(On::Agent, format!("{who}: {what}"));
+        // One comes: `lacking` has looked.
+        return Reason::new(On::Agent, format!("{who}: the monitor's next turn"));
     }
-    if able().all(|agent| agent.is_paused) {
-        let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
+    if let Some(first) = able().next().filter(|_| able().all(|agent| agent.is_paused)) {
+        let all = names(&mut able());
+        let what = format!("{who}: {all} paused: pipeline agent resume {}", first.name);
         return Reason::new(On::Agent, what);
     }
     if let Some(reason) = of_limits(state, able) {
