@@ -75,7 +75,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
-            state.current = None;
+            (state.current, state.collecting) = (None, None);
         }
         ProjectChange::DrainSet { drain } => state.drain = *drain,
         ProjectChange::RolloutSet { to } => {
@@ -83,6 +83,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             index::rebuild(state);
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
+        ProjectChange::CollectingSet { id } => state.collecting.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
@@ -120,6 +121,11 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
         state.weighing.altered += 1;
         index::add(state, task);
         return;
+    }
+    if let TaskChange::Moved { .. } = change
+        && state.collecting.as_ref() == Some(id)
+    {
+        state.collecting = None;
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);

@@ -92,6 +92,8 @@ pub struct State {
     pub drain: Option<Drain>,
     /// Sequential mode's task.
     pub current: Option<TaskId>,
+    /// Parallel mode's task that all it asks for is kept for, until it can start.
+    pub collecting: Option<TaskId>,
     pub monitor: MonitorFacts,
     pub tasks: BTreeMap<TaskId, Task>,
     /// Live attempts; ended ones are in their task's history.
@@ -130,6 +132,7 @@ impl State {
             stopping: None,
             drain: None,
             current: None,
+            collecting: None,
             monitor: MonitorFacts::default(),
             tasks: BTreeMap::new(),
             attempts: BTreeMap::new(),

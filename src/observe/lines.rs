@@ -5,6 +5,7 @@ use super::page::{clean, first_line};
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
+use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
@@ -79,7 +80,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
         Change::Project(
             ProjectChange::WouldStart { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
-            | ProjectChange::CurrentTaskSet { id: Some(id) },
+            | ProjectChange::CurrentTaskSet { id: Some(id) }
+            | ProjectChange::CollectingSet { id: Some(id) },
         ) => Some(id.as_str()),
         Change::Lane(
             LaneChange::BaseSeen { .. }
@@ -107,6 +109,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::CollectingSet { id: None }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
@@ -121,6 +124,14 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
         Some(why) => format!("agent {agent} cannot start: {}", first_line(why)),
         None => format!("agent {agent} can start again"),
     }
+}
+
+fn cooling(agent: &AgentName, breaker: &Breaker) -> Option<String> {
+    if breaker.until.is_none() {
+        return breaker.is_on_trial().then(|| format!("agent {agent} is given another trial"));
+    }
+    let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
+    Some(format!("agent {agent} failed {failures} times in a row: gets nothing for {pause}"))
 }
 
 fn of_project(change: &ProjectChange) -> Option<String> {
@@ -150,14 +161,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
-        ProjectChange::BreakerSet { name, breaker } => match breaker.until {
-            Some(_) => {
-                let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
-                format!("agent {name} failed {failures} times in a row: gets nothing for {pause}")
-            }
-            None if breaker.is_on_trial() => format!("agent {name} is given another trial"),
-            None => return None,
-        },
+        ProjectChange::BreakerSet { name, breaker } => return cooling(name, breaker),
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));
@@ -167,6 +171,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::RolloutSet { to } => format!("rollout {}", words::rollout(*to)),
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
+        }
+        ProjectChange::CollectingSet { id } => {
+            let id = id.as_ref()?;
+            format!("{id} has its turn: what it needs is kept for it until it can start")
         }
         ProjectChange::ShortageSet { what: Some(what) }
         | ProjectChange::OverloadSet { what: Some(what) } => {

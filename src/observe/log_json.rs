@@ -152,6 +152,9 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::CurrentTaskSet { id } => {
             Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
         }
+        ProjectChange::CollectingSet { id } => {
+            Entry { task: id.as_ref().map(TaskId::as_str), ..kind("collecting_set") }
+        }
         ProjectChange::ShortageSet { what } => {
             let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
             Entry { reason: what.as_deref(), ..entry }
