@@ -61,6 +61,7 @@ impl Machine {
             cpu_ms: 0,
             rss_kib_max: 0,
             usage: pipeline::machine::usage::Usage::default(),
+            fault: None,
             marker: None,
             notes: String::new(),
             tail: String::new(),

@@ -21,7 +21,7 @@ use super::terminal::pane::{Link, PaneRun, Place};
 use super::terminal::tmux::{Tmux, server_socket};
 use crate::sys::clock::{self, Clock, SystemClock};
 use crate::sys::file::Spare;
-use crate::sys::{fail, proc};
+use crate::sys::{fail, proc, signals};
 
 /// How long a keeper waits for the first monitor.
 pub const FIRST_MONITOR_WAIT: Duration = Duration::from_secs(10);
@@ -70,6 +70,7 @@ struct Keeper {
 pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     // PERM: it leads its group already. Not asked with getsid(2), which in a container may answer 0
     // (the session's leader is outside), a value that rustix cannot hold.
+    signals::pass_on_as_usual(signals::ALL)?;
     match rustix::process::setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
@@ -107,8 +108,11 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
     if let Some(window) = keeper.window.take() {
         window.close();
     }
+    let server = keeper.place.tmux.clone();
     drop(keeper);
     drop(lock);
+    // Nobody waits for us any more.
+    server.clear();
     served
 }
 

@@ -13,6 +13,7 @@ pub mod job;
 pub mod keeper;
 pub(crate) mod line;
 pub mod log;
+pub mod moment;
 pub mod passage;
 pub mod probe;
 pub mod process;

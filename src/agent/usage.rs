@@ -5,6 +5,7 @@
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use crate::machine::attempt::FaultKind;
 use crate::machine::preset::{Fact, OutputRule, Preset, Take};
 use crate::machine::usage::Usage;
 
@@ -23,8 +24,17 @@ pub struct Reading {
     pub text: Option<String>,
     /// What it says went wrong.
     pub error: Option<String>,
-    /// How it says that its provider's limit is reached.
-    pub limit: Option<String>,
+    /// What it says last of its provider, where nothing since shows that it is over.
+    pub fault: Option<Trouble>,
+}
+
+/// A fault of its provider as a program tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    pub kind: FaultKind,
+    pub text: String,
+    /// When it ends, as it stands in the output.
+    pub until: Option<String>,
 }
 
 /// Output to be read.
@@ -47,15 +57,14 @@ pub fn read(output: Output<'_>, preset: &Preset) -> Reading {
     }
     for line in output.log.split(|byte| *byte == b'\n') {
         match event(line) {
-            Some(event) => rules.iter().for_each(|rule| rule.look_at_event(&event, &mut found)),
+            Some(event) => found.event(&rules, &event),
             None => {
-                let line = String::from_utf8_lossy(line);
-                rules.iter().for_each(|rule| rule.look_at_line(line.trim_end(), &mut found));
+                found.line(&rules, String::from_utf8_lossy(line).trim_end());
             }
         }
     }
     if let Some(event) = output.document.and_then(event) {
-        rules.iter().for_each(|rule| rule.look_at_event(&event, &mut found));
+        found.event(&rules, &event);
     }
     let is_known = |fact: Fact| {
         let is_sum = |rule: &OutputRule| rule.fact == fact && rule.take == Take::All;
@@ -75,7 +84,7 @@ pub fn read(output: Output<'_>, preset: &Preset) -> Reading {
         },
         text: found.text,
         error: found.error,
-        limit: found.limit,
+        fault: found.fault.map(|(kind, text)| Trouble { kind, text, until: found.until }),
     }
 }
 
@@ -94,17 +103,70 @@ struct Found {
     cost: Option<f64>,
     text: Option<String>,
     error: Option<String>,
-    limit: Option<String>,
+    fault: Option<(FaultKind, String)>,
+    until: Option<String>,
+}
+
+/// What a rule found in a line.
+enum Finding {
+    Number(f64),
+    Text(String),
 }
 
 impl Found {
+    /// Takes an event in.
+    fn event(&mut self, rules: &[Rule<'_>], event: &Value) {
+        self.heed(rules.iter().filter_map(|rule| Some((rule.rule, rule.in_event(event)?))));
+    }
+
+    /// Takes a line of text in.
+    fn line(&mut self, rules: &[Rule<'_>], line: &str) {
+        self.heed(rules.iter().filter_map(|rule| Some((rule.rule, rule.in_line(line)?))));
+    }
+
+    /// Takes in what one line says. Of several faults in it the one of the first rule counts.
+    fn heed<'r>(&mut self, findings: impl Iterator<Item = (&'r OutputRule, Finding)>) {
+        let (mut fault, mut until, mut is_progress) = (None, None, false);
+        for (rule, finding) in findings {
+            is_progress |= rule.fact == Fact::Progress;
+            match finding {
+                Finding::Number(number) => self.add_number(rule, number),
+                Finding::Text(text) if rule.fact == Fact::Until => until = Some(text),
+                Finding::Text(text) => match rule.fact.fault() {
+                    Some(kind) if fault.is_none() => fault = Some((kind, text)),
+                    Some(_) => {}
+                    None => self.add_text(rule, &text),
+                },
+            }
+        }
+        match &fault {
+            Some((kind, _)) => {
+                // What another kind of fault named says nothing of this one.
+                if self.fault.as_ref().is_some_and(|(old, _)| old != kind) {
+                    self.until = None;
+                }
+                self.fault = fault;
+            }
+            None if is_progress => (self.fault, self.until) = (None, None),
+            None => {}
+        }
+        self.until = until.or_else(|| self.until.take());
+    }
+
     fn number(&mut self, fact: Fact) -> Option<&mut Option<f64>> {
         match fact {
             Fact::InputTokens => Some(&mut self.input),
             Fact::OutputTokens => Some(&mut self.output),
             Fact::CachedTokens => Some(&mut self.cached),
             Fact::CostUsd => Some(&mut self.cost),
-            Fact::Session | Fact::Text | Fact::Error | Fact::Limit => None,
+            Fact::Session
+            | Fact::Text
+            | Fact::Error
+            | Fact::Limit
+            | Fact::Unauthorized
+            | Fact::Context
+            | Fact::Until
+            | Fact::Progress => None,
         }
     }
 
@@ -113,8 +175,15 @@ impl Found {
             Fact::Session => Some(&mut self.session),
             Fact::Text => Some(&mut self.text),
             Fact::Error => Some(&mut self.error),
-            Fact::Limit => Some(&mut self.limit),
-            Fact::InputTokens | Fact::OutputTokens | Fact::CachedTokens | Fact::CostUsd => None,
+            Fact::InputTokens
+            | Fact::OutputTokens
+            | Fact::CachedTokens
+            | Fact::CostUsd
+            | Fact::Limit
+            | Fact::Unauthorized
+            | Fact::Context
+            | Fact::Until
+            | Fact::Progress => None,
         }
     }
 
@@ -157,41 +226,36 @@ impl<'a> Rule<'a> {
         Some(Self { rule, pattern })
     }
 
-    fn look_at_event(&self, event: &Value, found: &mut Found) {
+    fn in_event(&self, event: &Value) -> Option<Finding> {
         let is_there = |(pointer, text): (&String, &String)| {
             event.pointer(pointer).and_then(plain).is_some_and(|found| found == *text)
         };
         if self.rule.at.is_empty() || !self.rule.when.iter().all(is_there) {
-            return;
+            return None;
         }
         let values = self.rule.at.iter().filter_map(|pointer| event.pointer(pointer));
-        if found.number(self.rule.fact).is_some() {
+        if is_number(self.rule.fact) {
             let numbers: Vec<f64> = values
                 .filter_map(|value| match value {
                     Value::Number(number) => number.as_f64().filter(|number| *number >= 0.0),
                     other => number(self.part(&plain(other)?)?),
                 })
                 .collect();
-            if !numbers.is_empty() {
-                found.add_number(self.rule, numbers.iter().sum());
-            }
-        } else if let Some(text) = values.filter_map(plain).find(|text| !text.is_empty())
-            && let Some(part) = self.part(&text)
-        {
-            found.add_text(self.rule, part);
+            return (!numbers.is_empty()).then(|| Finding::Number(numbers.iter().sum()));
         }
+        let text = values.filter_map(plain).find(|text| !text.is_empty())?;
+        Some(Finding::Text(self.part(&text)?.to_owned()))
     }
 
-    fn look_at_line(&self, line: &str, found: &mut Found) {
+    fn in_line(&self, line: &str) -> Option<Finding> {
         if !self.rule.at.is_empty() {
-            return;
+            return None;
         }
-        let Some(part) = self.part(line) else { return };
-        if found.number(self.rule.fact).is_none() {
-            found.add_text(self.rule, part);
-        } else if let Some(number) = number(part) {
-            found.add_number(self.rule, number);
+        let part = self.part(line)?;
+        if is_number(self.rule.fact) {
+            return number(part).map(Finding::Number);
         }
+        Some(Finding::Text(part.to_owned()))
     }
 
     /// Returns the part of the text that the pattern is about.
@@ -200,6 +264,10 @@ impl<'a> Rule<'a> {
         let groups = pattern.captures(text)?;
         groups.get(1).or_else(|| groups.get(0)).map(|part| part.as_str())
     }
+}
+
+fn is_number(fact: Fact) -> bool {
+    Found::default().number(fact).is_some()
 }
 
 /// Returns a value as text; `None` for null, lists and objects.

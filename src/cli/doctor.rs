@@ -333,7 +333,34 @@ fn presets(project: &Project) -> Vec<Finding> {
             "its tasks wait until then; or name another `preset` in pipeline.toml",
         ),
     });
-    found.collect()
+    let mut findings: Vec<Finding> = found.collect();
+    for group in settings.agents.iter().filter(is_preset) {
+        findings.extend(billing(root, group));
+        if settings.limits.cost_usd_micros > 0 && !preset::tells_cost(root, group) {
+            findings.push(Finding::warning(
+                "agents",
+                format!(
+                    "agent `{}` does not say what it costs: `limits.cost_usd` cannot count it",
+                    group.name
+                ),
+                "bound it by `limits.attempts_per_run`",
+            ));
+        }
+    }
+    findings
+}
+
+/// Says that an agent may be billed where its person believes in a subscription.
+fn billing(root: &Path, group: &AgentGroup) -> Option<Finding> {
+    let keys = preset::billing_keys(root, group);
+    let (first, verb) = (keys.first()?, if keys.len() == 1 { "is" } else { "are" });
+    let found = format!(
+        "{} {verb} set: agent `{}` may be billed by the token, not by a subscription",
+        keys.join(", "),
+        group.name
+    );
+    let remedy = format!("`env = {{ {first} = \"\" }}` in its `[[agent]]` keeps it from it");
+    Some(Finding::warning("agents", found, remedy))
 }
 
 /// Tries a lock of our own on this very file system.

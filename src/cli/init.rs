@@ -319,7 +319,7 @@ fn write_template(
         Error::usage("these agents would not make a valid pipeline.toml").because(&error)
     })?;
     let agents =
-        Written { told: agents::told(&choice, &posts), warnings: agents::warnings(&choice) };
+        Written { told: agents::told(&choice, &posts, root), warnings: agents::warnings(&choice) };
     Ok((loaded.settings, text, agents))
 }
 

@@ -6,7 +6,7 @@ use super::error::Error;
 use crate::config::preset;
 use crate::config::template::{LINE_CHARS_MAX, Post, wrapped};
 use crate::machine::preset::Preset;
-use crate::monitor::preset::{assistants, found, missing_words};
+use crate::monitor::preset::{assistants, billing_keys_of, found, missing_words};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ const NOTE_CHARS_MAX: usize = LINE_CHARS_MAX - "note: ".len();
 
 /// Returns the lines to say.
 #[must_use]
-pub fn told(choice: &Choice, posts: &[Post<'_>]) -> Vec<String> {
+pub fn told(choice: &Choice, posts: &[Post<'_>], root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     if choice.is_none_found {
         let known = assistants().collect::<Vec<_>>().join(", ");
@@ -73,8 +73,23 @@ pub fn told(choice: &Choice, posts: &[Post<'_>]) -> Vec<String> {
         let allows = own.clone().next().map_or("", |post| post.preset.allows.as_str());
         let text = format!("{name} does {}; it {allows}", stages.join(", "));
         lines.extend(wrapped(&text, NOTE_CHARS_MAX));
+        for post in own.take(1) {
+            let billed = billed(post.preset, root);
+            lines.extend(billed.iter().flat_map(|text| wrapped(text, NOTE_CHARS_MAX)));
+        }
     }
     lines
+}
+
+/// Says that a program may be billed where its person believes in a subscription, and what helps.
+fn billed(preset: &Preset, root: &Path) -> Vec<String> {
+    let keys = billing_keys_of(root, preset);
+    let Some(first) = keys.first() else { return Vec::new() };
+    let (verb, keys, name) =
+        (if keys.len() == 1 { "is" } else { "are" }, keys.join(", "), &preset.name);
+    let found =
+        format!("{keys} {verb} set: {name} may be billed by the token, not by a subscription");
+    vec![found, format!("`env = {{ {first} = \"\" }}` in its `[[agent]]` keeps it from it")]
 }
 
 /// Returns what to warn of.

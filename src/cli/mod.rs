@@ -42,7 +42,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::machine;
-use crate::sys::env;
+use crate::sys::{env, signals};
 
 use args::{AgentCommand, Args, Command, Early, Globals};
 use console::{Color, Console, Format};
@@ -55,6 +55,8 @@ use task_args::TaskCommand;
 /// Runs the program with its arguments, the first being its name.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Not fatal: most commands start nothing.
+    let _ = signals::pass_on_as_usual(signals::CHILDREN);
     let args: Vec<OsString> = args.into_iter().collect();
     match args::parse(&args) {
         Ok(args) => {

@@ -17,6 +17,7 @@ use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::TaskId;
 use crate::machine::plan::{Outlook, Workers, attempts_max, outlook, plan as make_plan};
+use crate::machine::purse;
 use crate::machine::schedule;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
@@ -77,7 +78,8 @@ pub fn status(open: &Open, console: &mut Console<'_>, args: &StatusArgs) -> Resu
 fn is_stalled(open: &Open, state: &State, at: Time, has_monitor: bool) -> bool {
     let has_pick = !schedule::pick(state, 1).assignments.is_empty();
     let is_old = open.clock().ms_since(at) > STALLED_MS;
-    let is_held_up = state.is_paused || state.overload.is_some();
+    let is_used_up = purse::attempts_left(state) == 0;
+    let is_held_up = state.is_paused || state.overload.is_some() || is_used_up;
     let is_waiting = has_pick && (is_old || !has_monitor) && !is_held_up;
     let keepers = open.project.layout.keepers();
     let is_dead = |agent: &str| {

@@ -162,6 +162,15 @@ fn worktree(mut at: Section<'_>) -> (Worktree, Section<'_>) {
 /// Less than this holds no head and tail worth reading.
 const LOG_BYTES_MIN: u64 = 4096;
 
+/// The greatest bound on a cost, in dollars.
+const COST_USD_MAX: f64 = 1e9;
+
+/// Returns dollars as millionths; what is more than nothing stays so, since 0 means no limit.
+fn micros(usd: f64) -> u64 {
+    let micros = (usd * 1e6).round() as u64;
+    if usd > 0.0 { micros.max(1) } else { 0 }
+}
+
 fn limits(mut at: Section<'_>) -> Limits {
     let limits = Limits {
         attempts_per_stage: at.integer("attempts_per_stage", 3, 1..=10_000),
@@ -169,10 +178,10 @@ fn limits(mut at: Section<'_>) -> Limits {
         attempts_per_task: at.integer("attempts_per_task", 12, 1..=100_000),
         send_backs: at.integer("send_backs", 2, 0..=10_000),
         attempts_per_run: at.integer("attempts_per_run", 0, 0..=u32::MAX),
+        cost_usd_micros: micros(at.float("cost_usd", 0.0, 0.0..=COST_USD_MAX)),
+        cost_usd_per_task_micros: micros(at.float("cost_usd_per_task", 0.0, 0.0..=COST_USD_MAX)),
         log_bytes: at.bytes("log_bytes", 16 << 20, LOG_BYTES_MIN),
     };
-    at.number_later("cost_usd", 0.0);
-    at.number_later("cost_usd_per_task", 0.0);
     at.finish();
     limits
 }
@@ -286,6 +295,7 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
         ),
         env: at.section("env").all_strings().into_iter().collect(),
         env_allow: at.strings("env_allow").unwrap_or(env_allow),
+        provider: at.string("provider").unwrap_or_default(),
         capabilities: at.strings("capabilities").unwrap_or_default(),
         tier: at.integer("tier", 1, 1..=1000),
         complexity: at.strings("complexity").unwrap_or_default(),

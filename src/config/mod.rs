@@ -362,10 +362,21 @@ pilot = { labels = ["pilot"] }
     }
 
     #[test]
+    fn money_is_read_in_millionths_and_never_rounded_to_no_limit() {
+        let read = |text: &str| {
+            let limits = settings(&format!("[limits]\ncost_usd = {text}")).limits;
+            limits.cost_usd_micros
+        };
+        assert_eq!([read("0"), read("5"), read("0.05"), read("1e-9")], [0, 5_000_000, 50_000, 1]);
+        let limits = settings("[limits]\ncost_usd_per_task = 1.25").limits;
+        assert_eq!(limits.cost_usd_per_task_micros, 1_250_000);
+        refused("[limits]\ncost_usd = -1", &["`limits.cost_usd` must be a number from 0 to"]);
+        refused("[limits]\ncost_usd = \"5\"", &["`limits.cost_usd`"]);
+    }
+
+    #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[limits]\ncost_usd = 1", "limits.cost_usd = 1"),
-            ("[limits]\ncost_usd_per_task = 0.5", "0.5"),
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),

@@ -3,6 +3,7 @@
 //! Those built in are data too; a file of the same name in the project's `agents/presets` stands in
 //! for one, and one of another name is added. Read strictly, like `pipeline.toml`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::problem::{Problem, Wrong};
 use super::reader::{Report, Section};
+use crate::machine::attempt::FaultKind;
 use crate::machine::preset::{Fact, Interactive, OutputRule, Part, Preset, PromptBy, Take};
 use crate::sys::file::read_bounded;
 
@@ -161,10 +163,12 @@ fn read(name: &str, at: &mut Section<'_>) -> Preset {
         prompt: at.word("prompt", PromptBy::Stdin, &prompts),
         env: variables(at),
         env_allow: at.strings("env_allow").unwrap_or_default(),
+        billed_by: at.strings("billed_by").unwrap_or_default(),
         interactive: at.has("interactive").then(|| interactive(at.section("interactive"))),
         usage_file: at.string("usage_file"),
         is_session_total: at.boolean("session_total", false),
         output: at.sections("output").into_iter().map(output).collect(),
+        exit: exits(at),
     };
     if !at.has("about") {
         at.missing("about", "what it is, in a few words");
@@ -242,7 +246,7 @@ fn unknown_placeholder(word: &str) -> Option<&str> {
     None
 }
 
-fn variables(at: &mut Section<'_>) -> std::collections::BTreeMap<String, String> {
+fn variables(at: &mut Section<'_>) -> BTreeMap<String, String> {
     let pairs = at.section("env").all_strings();
     for (name, _) in &pairs {
         if name.is_empty() || name.contains(['=', '\0']) || name.starts_with("PIPELINE_") {
@@ -250,6 +254,27 @@ fn variables(at: &mut Section<'_>) -> std::collections::BTreeMap<String, String>
         }
     }
     pairs.into_iter().collect()
+}
+
+/// Reads the exit statuses that tell something, each with the fact that it tells.
+fn exits(at: &mut Section<'_>) -> BTreeMap<i32, FaultKind> {
+    let known = [Fact::Limit, Fact::Unauthorized, Fact::Context];
+    let words = ["limit", "unauthorized", "context"];
+    let mut exits = BTreeMap::new();
+    for (status, word) in at.section("exit").all_strings() {
+        let Some(status) = status.parse().ok().filter(|status| (1..=255).contains(status)) else {
+            at.wrong_value("exit", &status, "exit statuses from 1 to 255");
+            continue;
+        };
+        let place = words.iter().position(|known| *known == word);
+        match place.and_then(|place| known[place].fault()) {
+            Some(fault) => {
+                exits.insert(status, fault);
+            }
+            None => at.unknown_value("exit", &word, &words),
+        }
+    }
+    exits
 }
 
 fn interactive(mut at: Section<'_>) -> Interactive {
@@ -290,6 +315,10 @@ fn output(mut at: Section<'_>) -> OutputRule {
         ("text", Some(Fact::Text)),
         ("error", Some(Fact::Error)),
         ("limit", Some(Fact::Limit)),
+        ("unauthorized", Some(Fact::Unauthorized)),
+        ("context", Some(Fact::Context)),
+        ("until", Some(Fact::Until)),
+        ("progress", Some(Fact::Progress)),
     ];
     if !at.has("fact") {
         at.missing("fact", "what is to be read");
@@ -362,6 +391,25 @@ mod tests {
     }
 
     #[test]
+    fn codex_gives_commands_the_path_that_it_was_given() {
+        // Seen with codex 0.169: in a login shell `pipeline done` was not found.
+        let codex = built_in("codex");
+        let interactive = codex.interactive.expect("it has a line in a terminal").line;
+        for line in [codex.headless, codex.resume, interactive] {
+            assert!(has(&line, "allow_login_shell=false"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_to_its_folder_may_read_the_prompt_in_a_terminal() {
+        // Seen with claude 2.1 and gemini 0.61: the prompt's file is outside of the worktree.
+        for (name, what) in [("claude", "Read(/{prompt_file})"), ("gemini", "{log_dir}")] {
+            let line = built_in(name).interactive.expect("it has a line in a terminal").line;
+            assert!(has(&line, what), "{name}: {line:?}");
+        }
+    }
+
+    #[test]
     fn a_file_of_the_project_stands_in_for_one_built_in() {
         let dir = tempfile::tempdir().expect("a folder");
         let built_in = load(dir.path(), "claude").expect("built in");
@@ -397,6 +445,8 @@ mod tests {
             ("env = { PIPELINE_X = \"\" }", "none of them `PIPELINE_"),
             ("[interactive]\nline = [\"x\"]\n", "`interactive.ready` is missing"),
             ("[interactive]\nline = [\"x\"]\nready = \"(\"", "a regular expression ("),
+            ("exit = { 0 = \"limit\" }", "exit statuses from 1 to 255"),
+            ("exit = { 7 = \"limt\" }", "did you mean `limit`?"),
             ("[[output]]\nat = [\"/x\"]", "`output.fact` is missing"),
             ("[[output]]\nfact = \"txt\"\nat = [\"/x\"]", "did you mean `text`?"),
             ("[[output]]\nfact = \"text\"", "`output.at` is missing"),

@@ -245,8 +245,13 @@ impl Repo {
         request: &SlotRequest<'_>,
     ) -> Result<Vec<String>, GitError> {
         let at = request.at;
-        let args = ["checkout", "-q", "--detach", "--force", at.as_str(), "--"];
+        // Not `git checkout`: it locks the packed refs, where people work too, and killed it would
+        // leave that lock.
+        let args = ["read-tree", "--reset", "-u", at.as_str()];
         let call = self.in_slot(Call::write("git.checkout", slot), slot, admin).args(args);
+        self.git.ok(call.gate(gate))?;
+        let args = ["update-ref", "--no-deref", "HEAD", at.as_str()];
+        let call = self.in_slot(Call::write("git.slot_head", slot), slot, admin).args(args);
         self.git.ok(call.gate(gate))?;
         let clean = || self.clean(gate, slot, admin, request.keep);
         if clean()?.code != 0 {
@@ -433,6 +438,23 @@ mod tests {
         fs::write(case.admin().join("HEAD.lock"), "").unwrap();
         case.prepare(&case.tip);
         assert!(!case.admin().join("rebase-merge").exists());
+    }
+
+    #[test]
+    fn no_lock_is_taken_where_people_work() {
+        use notify::Watcher;
+        let case = Case::new();
+        let (sender, events) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(sender).unwrap();
+        watcher.watch(&case.scratch.repo.common, notify::RecursiveMode::NonRecursive).unwrap();
+        for tip in [&case.tip, &case.scratch.commit_on(&case.tip, "b.txt", "b")] {
+            case.prepare(tip);
+        }
+        let last = case.scratch.repo.common.join("last");
+        fs::write(&last, "").unwrap();
+        let events = events.iter().map(|event| event.unwrap());
+        let mut seen = events.flat_map(|event| event.paths).take_while(|path| *path != last);
+        assert_eq!(seen.find(|path| path.ends_with("packed-refs.lock")), None);
     }
 
     #[test]

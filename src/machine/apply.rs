@@ -13,6 +13,8 @@ use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
 use super::proposal;
+use super::provider;
+use super::purse;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
@@ -39,19 +41,12 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
     match change {
         ProjectChange::SettingsAdopted { settings, at } => adopt(state, settings, *at),
         ProjectChange::MonitorStarted { pid, allows_red_base, at } => {
-            state.monitor = MonitorFacts {
-                pid: *pid,
-                started_at: *at,
-                allows_red_base: *allows_red_base,
-                ..MonitorFacts::default()
-            };
-            state.stopping = None;
-            // What made the base red may be mended outside of it: it is judged anew.
-            if state.base.red.take().is_some() {
-                state.base.green.clear();
-            }
+            begin(state, *pid, *allows_red_base, *at);
         }
-        ProjectChange::MonitorEnded { .. } => state.stopping = None,
+        ProjectChange::MonitorEnded { .. } => {
+            state.stopping = None;
+            state.run.is_open = false;
+        }
         ProjectChange::StopRequested { kind } => state.stopping = Some(*kind),
         ProjectChange::PauseSet { is_paused } => state.is_paused = *is_paused,
         ProjectChange::AgentPauseSet { name, is_paused } => {
@@ -72,6 +67,16 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             crew::scale(state, group, *target, *at);
         }
         ProjectChange::BreakerSet { name, breaker } => index::set_breaker(state, name, breaker),
+        ProjectChange::ProviderSet { name, pause: Some(pause) } => {
+            state.pauses.insert(name.clone(), (**pause).clone());
+        }
+        ProjectChange::ProviderSet { name, pause: None } => {
+            state.pauses.remove(name);
+        }
+        ProjectChange::ProvidersSet { of } => {
+            state.providers.clone_from(of);
+            provider::prune(state);
+        }
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
@@ -87,12 +92,27 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
+        ProjectChange::BudgetTold { bound, level, limit, .. } => {
+            purse::remember(state, *bound, *level, *limit);
+        }
         // Said for those who read the journal.
         ProjectChange::ProposalFaulted { .. } | ProjectChange::ProposalRefused { .. } => {}
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
         }
+    }
+}
+
+/// A monitor begins.
+fn begin(state: &mut State, pid: u32, allows_red_base: bool, at: Time) {
+    state.monitor =
+        MonitorFacts { pid, started_at: at, allows_red_base, ..MonitorFacts::default() };
+    purse::begin(state, at);
+    state.stopping = None;
+    // What made the base red may be mended outside of it: it is judged anew.
+    if state.base.red.take().is_some() {
+        state.base.green.clear();
     }
 }
 
@@ -223,15 +243,16 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
         }
         AttemptChange::Started { at } => note_handoff(state, id, *at),
         AttemptChange::Exited { exit: Some(exit), .. } => {
+            purse::note(state, id, Some(exit));
             let metrics = &mut state.metrics;
             metrics.tokens = usage::sum(metrics.tokens, exit.usage.tokens());
             let cost = exit.usage.cost_usd_micros;
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
+        AttemptChange::Exited { exit: None, .. } => purse::note(state, id, None),
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
         | AttemptChange::StopRequested
-        | AttemptChange::Exited { exit: None, .. }
         | AttemptChange::Saved { .. }
         | AttemptChange::Judged { .. }
         | AttemptChange::Checking
@@ -301,6 +322,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
             agent.last_task.clone_from(&attempt.task);
         }
         state.metrics.attempts += 1;
+        state.run.attempts += 1;
         let monitor = &mut state.monitor;
         monitor.attempts += 1;
         if attempt.assigned_at.ms_since(monitor.launch_window) >= LAUNCH_WINDOW_MS {

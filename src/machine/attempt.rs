@@ -52,6 +52,12 @@ pub enum Class {
     /// Said so: needs a person.
     Blocked,
     ChangesRequested,
+    /// The limit of its provider was reached.
+    RateLimited,
+    /// Its provider refused the key, or there is no credit or quota left.
+    Unauthorized,
+    /// The task did not fit into what its model can hold.
+    ContextExceeded,
     TimedOut,
     Silent,
     /// Ended by a signal that we did not send.
@@ -70,6 +76,8 @@ pub enum Class {
     LandingChecksFailed,
     /// A task it depends on is blocked, cancelled or unknown.
     Dependency,
+    /// The task has used up what it may cost.
+    Budget,
 }
 
 impl Class {
@@ -85,6 +93,9 @@ impl Class {
             Self::ConflictLeft => "conflict_left",
             Self::Blocked => "blocked",
             Self::ChangesRequested => "changes_requested",
+            Self::RateLimited => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+            Self::ContextExceeded => "context_exceeded",
             Self::TimedOut => "timed_out",
             Self::Silent => "silent",
             Self::Crashed => "crashed",
@@ -95,11 +106,12 @@ impl Class {
             Self::Conflict => "conflict",
             Self::LandingChecksFailed => "landing_checks_failed",
             Self::Dependency => "dependency",
+            Self::Budget => "budget",
         }
     }
 
     /// Every class, in the order above.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Completed,
         Self::Empty,
         Self::Incomplete,
@@ -108,6 +120,9 @@ impl Class {
         Self::ConflictLeft,
         Self::Blocked,
         Self::ChangesRequested,
+        Self::RateLimited,
+        Self::Unauthorized,
+        Self::ContextExceeded,
         Self::TimedOut,
         Self::Silent,
         Self::Crashed,
@@ -118,6 +133,7 @@ impl Class {
         Self::Conflict,
         Self::LandingChecksFailed,
         Self::Dependency,
+        Self::Budget,
     ];
 }
 
@@ -144,6 +160,24 @@ pub enum Marker {
     ChangesRequested(String),
 }
 
+/// What a program says of its provider that keeps it from going on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// In its own words.
+    pub text: String,
+    /// When it says that it passes; `None`: it does not say.
+    pub until: Option<Time>,
+}
+
+/// What kind of fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    RateLimited,
+    Unauthorized,
+    ContextExceeded,
+}
+
 /// What was read of the process and its task file after the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -167,6 +201,8 @@ pub struct Exit {
     pub tail: String,
     /// What it used of its provider.
     pub usage: Usage,
+    /// What went wrong between its program and its provider, where that is the last it said of it.
+    pub fault: Option<Fault>,
 }
 
 /// How it ended, with the reason in words.

@@ -87,9 +87,9 @@ fn has_others(state: &State, agent: &Agent, attempt: &Attempt) -> bool {
     let Some(stage) = attempt.stage() else { return false };
     state.agents.values().any(|other| {
         other.name != agent.name
-            && other.may_work()
+            && state.may_work(other)
             && other.stages.contains(stage)
-            && other.breaker.until.is_none()
+            && state.cools_until(other).is_none()
             && !other.breaker.is_on_trial()
     })
 }
@@ -113,6 +113,7 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Failed
         | Class::ChecksFailed
         | Class::ConflictLeft
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
             if runs_own_command =>
@@ -124,6 +125,10 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Failed
         | Class::ChecksFailed
         | Class::ConflictLeft
+        // These speak against the provider, which pauses.
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed
@@ -133,6 +138,7 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         | Class::Stopped
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => Mark::Nothing,
+        | Class::Dependency
+        | Class::Budget => Mark::Nothing,
     }
 }

@@ -1,5 +1,7 @@
 //! What was decided; this alone is journalled.
 
+use std::collections::BTreeMap;
+
 use super::attempt::{Attempt, Exit, Outcome, Tries};
 use super::breaker::Breaker;
 use super::crew::Target;
@@ -8,6 +10,8 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::{Proposal, ProposalFault};
+use super::provider::Pause;
+use super::purse::{Bound, Level};
 use super::settings::Settings;
 use super::state::Drain;
 use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -60,6 +64,15 @@ pub enum ProjectChange {
         name: AgentName,
         breaker: Box<Breaker>,
     },
+    /// How a provider stands; `None`: well.
+    ProviderSet {
+        name: String,
+        pause: Option<Box<Pause>>,
+    },
+    /// By group: whose models it uses, as its preset says.
+    ProvidersSet {
+        of: BTreeMap<String, String>,
+    },
     /// Why an agent cannot start anything; `None`: it can.
     AgentUnusable {
         name: AgentName,
@@ -103,6 +116,15 @@ pub enum ProjectChange {
         task: TaskId,
         agent: AgentName,
         why: String,
+    },
+    /// How much of a bound of `[limits]` is used up, of the run's or of a task's.
+    BudgetTold {
+        bound: Bound,
+        level: Level,
+        task: Option<TaskId>,
+        /// In the bound's unit.
+        used: u64,
+        limit: u64,
     },
     /// The weights of all open tasks are made anew.
     Weighed {

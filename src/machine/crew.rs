@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::agent::Agent;
 use super::breaker::Breaker;
 use super::id::{AgentName, StageName};
+use super::provider;
 use super::settings::{AgentGroup, Settings};
 use super::state::State;
 use super::time::Time;
@@ -89,6 +90,7 @@ pub(super) fn adopt(state: &mut State, old: &Settings, at: Time) {
         }
     }
     hire(state, at);
+    provider::prune(state);
 }
 
 /// Gives a group its target: who is missing comes, who is too many retires, at once when idle.

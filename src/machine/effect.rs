@@ -105,6 +105,7 @@ pub fn next_deadline(state: &State) -> Option<Time> {
     let single = [
         backoff,
         cooling,
+        state.limit_deadline(),
         landing,
         follow,
         drain,

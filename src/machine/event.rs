@@ -240,6 +240,10 @@ pub enum Observation {
     ShortageSeen {
         what: Option<String>,
     },
+    /// By group: whose models it uses, as its preset says; all of them.
+    ProvidersSeen {
+        of: BTreeMap<String, String>,
+    },
     /// Why agents cannot start anything, in words, by the name of their group; those of other groups
     /// can, as far as is known.
     AgentsSeen {

@@ -14,9 +14,11 @@ use super::id::{AgentName, StageName, TaskId};
 use super::mode::Rollout;
 use super::progress::{self, Progress};
 use super::proposal;
+use super::purse;
 use super::schedule::demand::Demand;
 use super::schedule::queues::Queues;
 use super::schedule::rank::Rank;
+use super::settings::Settings;
 use super::state::State;
 use super::task::{Task, TaskKind, TaskPhase};
 use super::time::Time;
@@ -65,6 +67,8 @@ pub struct Index {
     pub doomed: BTreeSet<TaskId>,
     /// Tasks blocked by a dependency that is no longer a dead end.
     pub freed: BTreeSet<TaskId>,
+    /// Ready tasks that have used up what they may cost.
+    pub overdrawn: BTreeSet<TaskId>,
     /// By stage, then by demand, in order of rank. Held and gated tasks are not in it, nor
     /// those whose dependencies an edit made unmet.
     pub ready: BTreeMap<StageName, Queues>,
@@ -372,21 +376,8 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             if links.dead_ends > 0 {
                 put(&mut index.doomed, id.clone(), is_in);
             }
-            if let Some(until) = task.backoff_until {
-                put(&mut index.backoff, (until, id.clone()), is_in);
-            } else if is_open {
-                let demand = Demand::of(&state.settings, task, stage);
-                let place = (Rank::of(task, state.settings.scheduler.policy), id.clone());
-                let queues = index.ready.entry(stage.clone()).or_default();
-                if is_in {
-                    queues.insert(demand, place);
-                } else {
-                    queues.remove(demand, &place);
-                }
-                if queues.is_empty() {
-                    index.ready.remove(stage);
-                }
-            }
+            place_ready(index, &state.settings, (task, stage), is_open, is_in);
+            let counts = &mut index.counts;
             if is_open { &mut counts.ready } else { &mut counts.unassigned }
         }
         TaskPhase::Working { .. } => &mut counts.wip,
@@ -410,6 +401,33 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
         TaskPhase::Cancelled { .. } => &mut counts.cancelled,
     };
     *counter = if is_in { *counter + 1 } else { *counter - 1 };
+}
+
+/// Puts a ready task where it is found by whoever starts it, wakes it, or gives it up.
+fn place_ready(
+    index: &mut Index,
+    settings: &Settings,
+    (task, stage): (&Task, &StageName),
+    is_open: bool,
+    is_in: bool,
+) {
+    if is_open && purse::is_overdrawn(&settings.limits, task) {
+        put(&mut index.overdrawn, task.id.clone(), is_in);
+    } else if let Some(until) = task.backoff_until {
+        put(&mut index.backoff, (until, task.id.clone()), is_in);
+    } else if is_open {
+        let demand = Demand::of(settings, task, stage);
+        let place = (Rank::of(task, settings.scheduler.policy), task.id.clone());
+        let queues = index.ready.entry(stage.clone()).or_default();
+        if is_in {
+            queues.insert(demand, place);
+        } else {
+            queues.remove(demand, &place);
+        }
+        if queues.is_empty() {
+            index.ready.remove(stage);
+        }
+    }
 }
 
 /// Makes the lane's effects anew.

@@ -1,6 +1,6 @@
 //! How an attempt ended: from exit status and status line to a class.
 
-use super::attempt::{Class, EndedBy, Exit, Marker, Outcome};
+use super::attempt::{Class, EndedBy, Exit, FaultKind, Marker, Outcome};
 use super::settings::Completion;
 
 /// The signal that no process ends itself by.
@@ -19,8 +19,14 @@ fn class_of(exit: &Exit, completion: Completion, is_stopping: bool) -> (Class, S
     let is_clean = exit.code == Some(0) || exit.ended_by == EndedBy::MarkerGrace;
     match exit.ended_by {
         EndedBy::SpawnFailed => return (Class::Unstartable, first_line(&exit.tail)),
-        EndedBy::Timeout => return (Class::TimedOut, "ran longer than its time limit".into()),
-        EndedBy::Silence => return (Class::Silent, "wrote nothing for too long".into()),
+        EndedBy::Timeout => {
+            let late = (Class::TimedOut, "ran longer than its time limit".into());
+            return of_fault(exit).unwrap_or(late);
+        }
+        EndedBy::Silence => {
+            let silent = (Class::Silent, "wrote nothing for too long".into());
+            return of_fault(exit).unwrap_or(silent);
+        }
         EndedBy::Stop => return (Class::Stopped, "ended on request".into()),
         EndedBy::Exit if is_stopping && !is_clean => {
             return (Class::Stopped, "ended on request".into());
@@ -34,17 +40,44 @@ fn class_of(exit: &Exit, completion: Completion, is_stopping: bool) -> (Class, S
         Some(Marker::Completed) if is_clean => (Class::Completed, String::new()),
         Some(Marker::Completed) => {
             let reason = format!("said completed but {}", ending(exit));
-            (Class::Failed, reason)
+            of_fault(exit).unwrap_or((Class::Failed, reason))
         }
         None if exit.signal.is_some() => (Class::Crashed, ending(exit)),
-        None if !is_clean => (Class::Failed, ending(exit)),
-        None => match completion {
-            Completion::Exit => (Class::Completed, String::new()),
-            Completion::Marker => {
-                (Class::Incomplete, "exited without a status line in its task file".into())
-            }
-        },
+        // Exit 0 proves nothing here: some programs end with it when their key was refused.
+        None => of_fault(exit).unwrap_or_else(|| without_word(exit, completion, is_clean)),
     }
+}
+
+/// Judges an end without a status line and without a word of the provider.
+fn without_word(exit: &Exit, completion: Completion, is_clean: bool) -> (Class, String) {
+    match completion {
+        Completion::Exit | Completion::Marker if !is_clean => (Class::Failed, ending(exit)),
+        Completion::Exit => (Class::Completed, String::new()),
+        Completion::Marker => {
+            (Class::Incomplete, "exited without a status line in its task file".into())
+        }
+    }
+}
+
+/// Returns the class of what the program last said of its provider, with its own words.
+pub(super) fn of_fault(exit: &Exit) -> Option<(Class, String)> {
+    let fault = exit.fault.as_ref()?;
+    let (class, what) = match fault.kind {
+        FaultKind::RateLimited => (Class::RateLimited, "its provider's limit is reached"),
+        FaultKind::Unauthorized => (Class::Unauthorized, "its provider refused it"),
+        FaultKind::ContextExceeded => {
+            let what = "it filled its model's context: work in smaller steps, and read only the \
+                        parts of files that are needed";
+            (Class::ContextExceeded, what)
+        }
+    };
+    let said = fault.text.trim();
+    let reason = match (class, said) {
+        (_, "") => what.to_owned(),
+        (Class::ContextExceeded, said) => format!("{what} ({said})"),
+        (_, said) => said.to_owned(),
+    };
+    Some((class, reason))
 }
 
 /// Judges a check: every command must exit with 0.
@@ -86,7 +119,13 @@ fn first_line(text: &str) -> String {
 #[must_use]
 pub const fn is_cut_short(class: Class) -> bool {
     match class {
-        Class::TimedOut | Class::Silent | Class::Stopped | Class::Lost | Class::Crashed => true,
+        Class::RateLimited
+        | Class::Unauthorized
+        | Class::TimedOut
+        | Class::Silent
+        | Class::Stopped
+        | Class::Lost
+        | Class::Crashed => true,
         Class::Completed
         | Class::Empty
         | Class::Incomplete
@@ -95,11 +134,13 @@ pub const fn is_cut_short(class: Class) -> bool {
         | Class::ConflictLeft
         | Class::Blocked
         | Class::ChangesRequested
+        | Class::ContextExceeded
         | Class::Unstartable
         | Class::Infrastructure
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => false,
+        | Class::Dependency
+        | Class::Budget => false,
     }
 }
 
@@ -123,6 +164,7 @@ mod tests {
             marker,
             notes: String::new(),
             tail: String::new(),
+            fault: None,
         }
     }
 

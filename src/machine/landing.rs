@@ -74,6 +74,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::AttemptFaulted { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
+        | Observation::ProvidersSeen { .. }
         | Observation::Proposed { .. }
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
@@ -324,6 +325,9 @@ pub(super) fn checked(
         | Class::ConflictLeft
         | Class::Blocked
         | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed
@@ -332,7 +336,8 @@ pub(super) fn checked(
         | Class::Infrastructure
         | Class::Conflict
         | Class::LandingChecksFailed
-        | Class::Dependency => again(state, event, landing, &verdict.reason),
+        | Class::Dependency
+        | Class::Budget => again(state, event, landing, &verdict.reason),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod attempt;
 pub mod breaker;
 pub mod lane;
+pub mod purse;
 pub mod task;
 pub mod usage;
 
@@ -39,6 +40,7 @@ pub mod plan;
 pub mod preset;
 pub mod progress;
 pub mod proposal;
+pub mod provider;
 pub mod retry;
 pub mod scale;
 pub mod schedule;

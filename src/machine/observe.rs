@@ -14,6 +14,8 @@ use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
 use super::proposal::answered;
+use super::provider;
+use super::purse;
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -77,6 +79,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
         }
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
+        Observation::ProvidersSeen { of } => providers_seen(state, of),
         Observation::OverloadSeen { what } => overload_seen(state, what),
         Observation::Proposed { number, pairs } => answered(state, event.at, *number, Ok(pairs)),
         Observation::NotProposed { number, fault, why } => {
@@ -118,6 +121,11 @@ fn agents_seen(state: &State, unusable: &BTreeMap<String, String>) -> Step {
         (agent.unusable.as_ref() != why).then(|| project(change))
     });
     Step::accept(changed.collect())
+}
+
+fn providers_seen(state: &State, of: &BTreeMap<String, String>) -> Step {
+    let set = ProjectChange::ProvidersSet { of: of.clone() };
+    Step::accept(if *of == state.providers { Vec::new() } else { vec![project(set)] })
 }
 
 fn monitor_ended(at: Time, why: &str) -> Step {
@@ -226,6 +234,7 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
     let change =
         AttemptChange::Exited { exit: Some(Box::new(exit.clone())), verdict: verdict.clone() };
     let mut changes = vec![of_attempt(&found.id, change)];
+    changes.extend(purse::warned(state, found, &exit.usage));
     // From here on the attempt is looked at as it will be once the exit is applied.
     let found = Attempt { exit: Some(exit), ..found.clone() };
     if !found.is_work() {
@@ -277,8 +286,9 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
             verdict.class = Class::ConflictLeft;
             verdict.reason = format!("conflict markers are left in {}", left.markers.join(", "));
         } else if must_change && !left.has_changed && !is_merging {
-            verdict.class = Class::Empty;
-            verdict.reason = "said completed but changed no file".into();
+            let fault = found.exit.as_ref().and_then(judge::of_fault);
+            let empty = (Class::Empty, "said completed but changed no file".into());
+            (verdict.class, verdict.reason) = fault.unwrap_or(empty);
         }
         if verdict.class != Class::Completed {
             let judged = AttemptChange::Judged { verdict: verdict.clone() };
@@ -463,6 +473,10 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
         let (name, breaker) = (found.agent.clone(), Box::new(breaker));
         changes.push(project(ProjectChange::BreakerSet { name, breaker }));
     }
+    if let Some((name, pause)) = provider::after(state, event.random, found, outcome, event.at) {
+        let pause = pause.map(Box::new);
+        changes.push(project(ProjectChange::ProviderSet { name, pause }));
+    }
     if let (Some(task), Some(stage)) = (task, found.stage())
         && matches!(&task.phase, TaskPhase::Working { attempt, .. } if *attempt == found.id)
     {
@@ -504,17 +518,22 @@ impl End<'_> {
             Class::Blocked => [vec![self.evidenced()], self.gave_up()].concat(),
             Class::Unstartable => self.gave_up(),
             Class::Stopped => vec![self.steered(None), self.ready()],
+            // Its provider's pause bounds how often that happens.
+            Class::RateLimited | Class::Unauthorized => vec![self.steered(None), self.ready()],
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
             | Class::Incomplete
             | Class::Failed
             | Class::ChecksFailed
             | Class::ConflictLeft
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed => self.failed(),
             // Not classes of a work attempt.
-            Class::Conflict | Class::LandingChecksFailed | Class::Dependency => self.gave_up(),
+            Class::Conflict | Class::LandingChecksFailed | Class::Dependency | Class::Budget => {
+                self.gave_up()
+            }
         }
     }
 
@@ -632,6 +651,9 @@ impl End<'_> {
             | Class::Failed
             | Class::ConflictLeft
             | Class::ChangesRequested
+            | Class::RateLimited
+            | Class::Unauthorized
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed
@@ -641,7 +663,8 @@ impl End<'_> {
             | Class::Stopped
             | Class::Conflict
             | Class::LandingChecksFailed
-            | Class::Dependency => with_tail(reason, self.found),
+            | Class::Dependency
+            | Class::Budget => with_tail(reason, self.found),
         };
         let evidence = Evidence {
             from: self.found.id.clone(),

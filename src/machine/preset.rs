@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::attempt::FaultKind;
+
 /// A preset file, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preset {
@@ -28,6 +30,8 @@ pub struct Preset {
     pub env: BTreeMap<String, String>,
     /// Variables that pass besides [`ENV_ALLOW`], patterns with `*`.
     pub env_allow: Vec<String>,
+    /// Variables with a key by which its use may be billed, where there may be a subscription.
+    pub billed_by: Vec<String>,
     /// How it is used in a terminal; `None`: it is not.
     pub interactive: Option<Interactive>,
     /// A file in the attempt's folder whose JSON document is read like the last line of output.
@@ -36,6 +40,8 @@ pub struct Preset {
     pub is_session_total: bool,
     /// What its output says, and where.
     pub output: Vec<OutputRule>,
+    /// Exit statuses that tell of a fault of its provider, where the output tells of none.
+    pub exit: BTreeMap<i32, FaultKind>,
 }
 
 /// The variables that every preset's agents are given, where there are any.
@@ -108,6 +114,35 @@ pub enum Fact {
     Error,
     /// It says that its provider's limit is reached.
     Limit,
+    /// It says that its provider refused the key, or that there is no credit or quota.
+    Unauthorized,
+    /// It says that the task does not fit into what its model can hold.
+    Context,
+    /// When it says that the limit ends: a moment, a time of day, or how long it lasts.
+    Until,
+    /// A sign that its model answers: what it said of its provider before is over.
+    Progress,
+}
+
+impl Fact {
+    /// Returns the kind of fault that it tells of; `None`: of none.
+    #[must_use]
+    pub const fn fault(self) -> Option<FaultKind> {
+        match self {
+            Self::Limit => Some(FaultKind::RateLimited),
+            Self::Unauthorized => Some(FaultKind::Unauthorized),
+            Self::Context => Some(FaultKind::ContextExceeded),
+            Self::Session
+            | Self::InputTokens
+            | Self::OutputTokens
+            | Self::CachedTokens
+            | Self::CostUsd
+            | Self::Text
+            | Self::Error
+            | Self::Until
+            | Self::Progress => None,
+        }
+    }
 }
 
 /// What several findings of one rule make.

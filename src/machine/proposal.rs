@@ -326,6 +326,8 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::AgentUnusable { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::ShortageSet { .. }
@@ -339,6 +341,7 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
             | ProjectChange::ProposalRefused { .. }
+            | ProjectChange::BudgetTold { .. }
             | ProjectChange::WouldStart { .. } => false,
         },
         Change::Task(_, change) => match change {

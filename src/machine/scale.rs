@@ -42,14 +42,16 @@ fn scaled(group: &str, count: u32, why: String, at: Time) -> Change {
 }
 
 /// Returns the groups that may have more agents than they have, by their place; none whose agents
-/// cannot start.
+/// cannot start or are refused by their provider.
 fn growing(state: &State) -> impl Iterator<Item = (usize, &AgentGroup, u32)> {
     let groups = state.settings.agents.iter().enumerate();
     groups.filter_map(|(place, group)| {
         let count = state.target(group).count;
         let may_grow = state.is_scaling(group) && count < group.count;
         let is_unusable = |agent: &Agent| agent.group == place && agent.unusable.is_some();
-        (may_grow && !state.agents.values().any(is_unusable)).then_some((place, group, count))
+        let is_refused = state.pause_of_group(group).is_some_and(|pause| pause.is_refused);
+        (may_grow && !is_refused && !state.agents.values().any(is_unusable))
+            .then_some((place, group, count))
     })
 }
 
@@ -98,7 +100,10 @@ pub(super) fn growth(state: &State, room: usize) -> BTreeMap<&str, (u32, usize)>
     if room == 0 || state.index.ready.is_empty() {
         return wanted;
     }
+    // Those of a provider whose limit is reached would have nothing to do.
+    let has_room = |group: &AgentGroup| state.pause_of_group(group).is_none_or(|it| !it.is_on());
     let added = growing(state)
+        .filter(|(_, group, _)| has_room(group))
         .flat_map(|(place, group, count)| strangers(state, place, group, count, room));
     let added: Vec<Agent> = added.collect();
     if added.is_empty() {

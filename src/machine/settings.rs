@@ -138,6 +138,10 @@ pub struct Limits {
     pub send_backs: u32,
     /// 0: no limit.
     pub attempts_per_run: u32,
+    /// Of a run, in millionths of a dollar; 0: no limit.
+    pub cost_usd_micros: u64,
+    /// Of a task, in millionths of a dollar; 0: no limit.
+    pub cost_usd_per_task_micros: u64,
     /// Of one attempt's log, head and tail kept; at least 4096.
     pub log_bytes: u64,
 }
@@ -214,6 +218,8 @@ pub struct AgentGroup {
     pub env: BTreeMap<String, String>,
     /// Patterns with `*`; as in INTERFACE, `GIT_*` never passes unless named in full.
     pub env_allow: Vec<String>,
+    /// Whose models it uses, where that is not what its preset says; empty: as the preset says.
+    pub provider: String,
     /// What tasks may need.
     pub capabilities: Vec<String>,
     /// At least 1; escalation goes to the next higher one.

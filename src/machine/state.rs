@@ -22,6 +22,8 @@ use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::proposal::Proposal;
+use super::provider::Pause;
+use super::purse::{Run, Spent};
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub tokens: Option<u64>,
     /// Millionths of a dollar; `None`: nothing is known.
     pub cost_usd_micros: Option<u64>,
+    /// The same by group of agents, where programs have providers.
+    pub groups: BTreeMap<String, Spent>,
 }
 
 /// Durations of one stage.
@@ -95,6 +99,7 @@ pub struct State {
     /// Parallel mode's task that all it asks for is kept for, until it can start.
     pub collecting: Option<TaskId>,
     pub monitor: MonitorFacts,
+    pub run: Run,
     pub tasks: BTreeMap<TaskId, Task>,
     /// Live attempts; ended ones are in their task's history.
     pub attempts: BTreeMap<AttemptId, Attempt>,
@@ -115,6 +120,11 @@ pub struct State {
     pub targets: BTreeMap<String, Target>,
     /// Those who left a group that grows and shrinks; they come back as they went.
     pub dismissed: BTreeMap<AgentName, Agent>,
+    /// By group: whose models it uses, as its preset says; groups whose preset says nothing are not
+    /// in it.
+    pub providers: BTreeMap<String, String>,
+    /// By provider: those that reached a limit or refused a key of late.
+    pub pauses: BTreeMap<String, Pause>,
     /// Derived from all the above; kept by `apply`.
     pub index: Index,
 }
@@ -134,6 +144,7 @@ impl State {
             current: None,
             collecting: None,
             monitor: MonitorFacts::default(),
+            run: Run::default(),
             tasks: BTreeMap::new(),
             attempts: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -147,6 +158,8 @@ impl State {
             proposal: Proposal::default(),
             targets: BTreeMap::new(),
             dismissed: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             index: Index::default(),
         };
         super::crew::hire(&mut state, at);

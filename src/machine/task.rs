@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attempt::{Attempt, Class};
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::purse::Spent;
 use super::time::Time;
 
 /// How urgent a task is; the greater goes first.
@@ -96,6 +97,18 @@ pub struct Tally {
     /// Infrastructure failures of the present stage in a row.
     pub infrastructure: u32,
     pub send_backs: u32,
+    /// Of what the task has spent, what counts no more; in millionths of a dollar.
+    pub forgiven_micros: u64,
+}
+
+impl Tally {
+    /// Returns true when nothing has happened since all was counted anew.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        let Self { attempts, stage_failures, infrastructure, send_backs, forgiven_micros: _ } =
+            *self;
+        attempts == 0 && stage_failures == 0 && infrastructure == 0 && send_backs == 0
+    }
 }
 
 /// What went wrong, for the next attempt's task file.
@@ -184,6 +197,8 @@ pub struct Task {
     pub changed: Vec<String>,
     /// What its branch would conflict with, as last tried. See `forecast.rs`.
     pub forecast: Vec<Clash>,
+    /// What all its attempts took.
+    pub spent: Spent,
 }
 
 impl Task {

@@ -17,6 +17,8 @@ use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::proposal::{self, Choice};
+use super::provider::{self, Pause};
+use super::purse::{self, attempts_left};
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -42,6 +44,8 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     drain(state, at, &mut changes);
     wake(state, at, &mut changes);
     sort_waiting(state, at, &mut changes);
+    changes.extend(overdrawn(state, at));
+    changes.extend(purse::tell(state));
     if state.stopping == Some(StopKind::Now) {
         let running = state.attempts.values().filter(|attempt| !attempt.is_stopping);
         changes.extend(running.map(|a| attempt(&a.id, AttemptChange::StopRequested)));
@@ -91,6 +95,12 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
         let breaker = Breaker { until: None, ..state.agents[name].breaker.clone() };
         let (name, breaker) = (name.clone(), Box::new(breaker));
         changes.push(project(ProjectChange::BreakerSet { name, breaker }));
+    }
+    for (name, pause) in &state.pauses {
+        if pause.until.is_some_and(|until| until <= at) {
+            let pause = Some(Box::new(Pause { until: None, ..pause.clone() }));
+            changes.push(project(ProjectChange::ProviderSet { name: name.clone(), pause }));
+        }
     }
     let woken = |tries: &Tries| {
         let is_due = tries.until.is_some_and(|until| until <= at);
@@ -161,6 +171,21 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
         };
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
+}
+
+/// Hands tasks that have used up what they may cost to a person.
+fn overdrawn(state: &State, at: Time) -> impl Iterator<Item = Change> {
+    state.index.overdrawn.iter().take(TURN_ITEMS_MAX).map(move |id| {
+        let found = &state.tasks[id];
+        let to = TaskPhase::Blocked(Block {
+            stage: found.stage().cloned(),
+            is_landing: false,
+            class: Class::Budget,
+            reason: purse::overdrawn_words(&state.settings.limits, found),
+            since: at,
+        });
+        task(id, TaskChange::Moved { to, at })
+    })
 }
 
 /// Returns `first` with the dependents that follow it, and theirs: a long chain takes one turn, not
@@ -365,9 +390,15 @@ pub(super) fn rate_deadline(state: &State) -> Option<Time> {
     is_due.then(|| window.plus_ms(LAUNCH_WINDOW_MS))
 }
 
-/// Returns true when an agent that cools down may take up work afterwards that waits for it.
+/// Returns true when an agent that cools down, or waits for a limit to end, may take up work afterwards that waits for it.
 pub(super) fn is_cooling_down(state: &State) -> bool {
-    if state.index.cooling.is_empty() || !may_launch(state) || attempts_left(state) == 0 {
+    if !may_launch(state) || attempts_left(state) == 0 {
+        return false;
+    }
+    if state.limit_deadline().is_some() && provider::is_awaited(state) {
+        return true;
+    }
+    if state.index.cooling.is_empty() {
         return false;
     }
     let mut demands = state
@@ -377,7 +408,7 @@ pub(super) fn is_cooling_down(state: &State) -> bool {
         .flat_map(|(stage, queues)| queues.demands().map(move |(demand, _)| (stage, demand)));
     demands.any(|(stage, demand)| {
         let agents = state.index.cooling.iter().map(|(_, name)| &state.agents[name]);
-        let mut able = agents.filter(|agent| agent.may_work());
+        let mut able = agents.filter(|agent| state.may_work(agent));
         able.any(|agent| may_take(state, agent, stage, demand))
             && Obstacle::beyond(&state.settings, demand).is_none()
     })
@@ -389,14 +420,6 @@ pub(super) fn is_declined(state: &State) -> bool {
         && may_launch(state)
         && attempts_left(state) > 0
         && !schedule::pick(state, 1).assignments.is_empty()
-}
-
-/// Returns how many attempts this run may still add.
-pub(super) fn attempts_left(state: &State) -> u32 {
-    match state.settings.limits.attempts_per_run {
-        0 => u32::MAX,
-        per_run => per_run.saturating_sub(state.monitor.attempts),
-    }
 }
 
 /// Returns how many attempts may start now, as far as numbers limit them.

@@ -12,12 +12,16 @@ use super::task::{Task, TaskPhase};
 use super::turn::TURN_ITEMS_MAX;
 
 /// Returns what is to be told about the tasks that the changes make ready, and after a change of
-/// settings or of what agents can start about all that are. Cost: after these, the state.
+/// settings, of what agents can start or of what a provider refuses about all that are. Cost: after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
     let is_for_all = |change: &&Change| match change {
         Change::Project(
             ProjectChange::SettingsAdopted { .. } | ProjectChange::AgentUnusable { .. },
         ) => true,
+        Change::Project(ProjectChange::ProviderSet { name, pause }) => {
+            let was_refused = state.pauses.get(name).is_some_and(|pause| pause.is_refused);
+            was_refused != pause.as_ref().is_some_and(|pause| pause.is_refused)
+        }
         // What the queues decide takes nobody away who cannot come back.
         Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
             let group = state.settings.group(group);
@@ -37,13 +41,17 @@ pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
             | TaskPhase::Completed { .. }
             | TaskPhase::Cancelled { .. } => None,
         });
-        return ready.take(TURN_ITEMS_MAX).collect();
+        return ready.chain(told_of_ready(&later, changes)).take(TURN_ITEMS_MAX).collect();
     }
-    let told = changes.iter().filter_map(|change| {
+    told_of_ready(state, changes).collect()
+}
+
+/// Returns what is to be told about the tasks that the changes make ready.
+fn told_of_ready<'a>(state: &'a State, changes: &'a [Change]) -> impl Iterator<Item = Change> + 'a {
+    changes.iter().filter_map(|change| {
         let (id, stage) = made_ready(change)?;
         told_of(state, state.tasks.get(id)?, stage)
-    });
-    told.collect()
+    })
 }
 
 fn made_ready(change: &Change) -> Option<(&TaskId, &StageName)> {

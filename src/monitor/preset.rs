@@ -13,7 +13,7 @@ use crate::agent::job::JobCommand;
 use crate::agent::spawn::find_program;
 use crate::agent::terminal::tmux;
 use crate::config::preset::{self, Loaded};
-use crate::machine::preset::{Interactive, Part, Preset, PromptBy};
+use crate::machine::preset::{ENV_ALLOW, Fact, Interactive, Part, Preset, PromptBy};
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 
 /// What an agent must be free to run to say how its stage ended.
@@ -82,6 +82,44 @@ fn environment(group: &AgentGroup, preset: &Preset) -> (BTreeMap<String, String>
         allow.extend(preset.env_allow.iter().cloned());
     }
     (env, allow)
+}
+
+/// Returns the variables that an agent of `group` would be given from this environment, and by whose
+/// key its program may be billed by the token rather than by a subscription.
+pub fn billing_keys(root: &Path, group: &AgentGroup) -> Vec<String> {
+    let AgentCommand::Preset { name, .. } = &group.command else { return Vec::new() };
+    let Ok(Loaded { preset, .. }) = preset::load(root, name) else { return Vec::new() };
+    let (env, allow) = environment(group, &preset);
+    keys_given(&preset, &env, &allow, root)
+}
+
+/// The same of an agent whose settings are those of its preset.
+pub fn billing_keys_of(root: &Path, preset: &Preset) -> Vec<String> {
+    let own = ENV_ALLOW.map(str::to_owned).into_iter();
+    let allow: Vec<String> = own.chain(preset.env_allow.iter().cloned()).collect();
+    keys_given(preset, &preset.env, &allow, root)
+}
+
+fn keys_given(
+    preset: &Preset,
+    env: &BTreeMap<String, String>,
+    allow: &[String],
+    root: &Path,
+) -> Vec<String> {
+    let env: Vec<(String, String)> = env.clone().into_iter().collect();
+    let given = agent_env(std::env::vars_os(), allow, root, &env).into_iter();
+    let is_key = |(name, value): &(String, String)| {
+        !value.is_empty() && preset.billed_by.iter().any(|key| key == name)
+    };
+    given.filter(is_key).map(|(name, _)| name).collect()
+}
+
+/// Returns true when the output of the group's program says what it cost; true for one that is no
+/// preset's.
+pub fn tells_cost(root: &Path, group: &AgentGroup) -> bool {
+    let AgentCommand::Preset { name, .. } = &group.command else { return true };
+    preset::load(root, name)
+        .is_ok_and(|loaded| loaded.preset.output.iter().any(|rule| rule.fact == Fact::CostUsd))
 }
 
 /// Returns the commands that an agent at the stage must be free to run: how it says that it is done,
@@ -219,6 +257,19 @@ pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMa
         let in_tmux = group.launcher == LauncherKind::Tmux;
         let window = if in_tmux { lacking.get_or_init(tmux::lacking).clone() } else { None };
         Some((group.name.clone(), window.or_else(|| trouble(root, program_dir, group))?))
+    });
+    found.collect()
+}
+
+/// Returns whose models each group's preset uses, by the group's name; groups whose preset says nothing
+/// are left out.
+#[must_use]
+pub fn providers(root: &Path, settings: &Settings) -> BTreeMap<String, String> {
+    let found = settings.agents.iter().filter_map(|group| {
+        let AgentCommand::Preset { name, .. } = &group.command else { return None };
+        // One that cannot be read is told of as such.
+        let provider = preset::load(root, name).ok()?.preset.provider;
+        (!provider.is_empty()).then(|| (group.name.clone(), provider))
     });
     found.collect()
 }

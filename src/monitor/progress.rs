@@ -5,11 +5,13 @@ use std::io::Write;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::machine::change::ProjectChange;
 use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::purse::money;
 use crate::machine::time::Time;
 use crate::machine::{Change, State, proposal};
-use crate::observe::lines::lines;
+use crate::observe::lines::{line, lines};
 use crate::observe::log_json::json_line;
 use crate::observe::page::first_line;
 
@@ -81,6 +83,11 @@ impl Progress {
         self.has_agents_at_work = !state.attempts.is_empty();
         self.is_stale = true;
         if self.is_quiet {
+            // What costs money is said to everybody.
+            let is_purse =
+                |it: &&Change| matches!(it, Change::Project(ProjectChange::BudgetTold { .. }));
+            let told = changes.iter().filter(is_purse).filter_map(|change| line(change, state));
+            told.for_each(|line| self.warn(line.trim_start_matches("warning: ")));
             return;
         }
         match self.format {
@@ -120,7 +127,8 @@ impl Progress {
                 }
                 None if agent.is_paused => "paused".into(),
                 None if agent.unusable.is_some() => "cannot start".into(),
-                None if agent.breaker.until.is_some() => "cooling".into(),
+                None if state.refusal_of(agent).is_some() => "refused by its provider".into(),
+                None if state.cools_until(agent).is_some() => "cooling".into(),
                 None => "idle".into(),
             });
         }
@@ -217,6 +225,16 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
+/// Returns what the run may cost, and has cost.
+fn cost_left(state: &State) -> String {
+    let (limit, spent) = (state.settings.limits.cost_usd_micros, &state.run.spent);
+    match (limit, spent.cost()) {
+        (0, _) => String::new(),
+        (limit, None) => format!(", {}", money(limit)),
+        (limit, Some(spent)) => format!(", {} of which {} are spent", money(limit), money(spent)),
+    }
+}
+
 /// Returns what the run will do: agents, where it lands, the most attempts it can make.
 fn plan(state: &State) -> Vec<String> {
     let settings = &state.settings;
@@ -267,6 +285,6 @@ fn plan(state: &State) -> Vec<String> {
     let per_task = u64::from(settings.limits.attempts_per_task) * open as u64;
     let per_run = u64::from(settings.limits.attempts_per_run);
     let most = if per_run == 0 { per_task } else { per_run.min(per_task) };
-    lines.push(format!("at most {most} attempts ([limits])"));
+    lines.push(format!("at most {most} attempts{} ([limits])", cost_left(state)));
     lines
 }

@@ -226,7 +226,7 @@ fn parse(answer: &[u8]) -> Result<Vec<Pair>, String> {
 fn text(state: &State, number: u64) -> String {
     let offered = offered(state);
     let tasks = offered.iter().map(|(task, stage, demand)| offer(task, stage, demand));
-    let free = state.agents.values().filter(|agent| agent.is_free());
+    let free = state.agents.values().filter(|agent| state.is_free(agent));
     let work = state.attempts.values().filter(|attempt| attempt.is_work());
     let running = work.filter_map(|attempt| {
         Some(Running {
@@ -274,7 +274,7 @@ fn offered(state: &State) -> Vec<(&Task, StageName, Demand)> {
             }
             let demand = &**demand;
             let can = can_start.entry(demand).or_insert_with(|| {
-                let mut free = state.agents.values().filter(|agent| agent.is_free());
+                let mut free = state.agents.values().filter(|agent| state.is_free(agent));
                 free.any(|agent| may_take(state, agent, &stage, demand))
                     && load.obstacle(id, &stage, demand).is_none()
             });

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::tz::TimeZone;
+
 use super::sources::Input;
 use crate::agent::client::Report;
 use crate::agent::job::{EndedBy as Ended, ExitRecord};
+use crate::agent::moment;
 use crate::agent::probe::Probe;
 use crate::agent::reply;
 use crate::agent::status_line::Status;
-use crate::agent::usage::{self, Output, Reading};
-use crate::machine::attempt::{EndedBy, Exit, Marker};
+use crate::agent::usage::{self, Output, Reading, Trouble};
+use crate::machine::attempt::{EndedBy, Exit, Fault, Marker};
 use crate::machine::id::AttemptId;
 use crate::machine::preset::Preset;
 use crate::machine::task::{EVIDENCE_BYTES_MAX, NOTES_BYTES_MAX, keep_tail};
@@ -26,6 +29,8 @@ use crate::sys::room::is_shortage;
 
 /// Largest `usage_file` read, in bytes.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+/// Longest text kept of a fault, in bytes.
+const FAULT_BYTES_MAX: usize = 1 << 10;
 
 /// What is to be read when an attempt ends.
 #[derive(Debug, Clone)]
@@ -231,8 +236,36 @@ fn exit_of(record: &ExitRecord, watched: Option<&Watched>) -> Exit {
         marker,
         notes,
         tail,
+        fault: fault(record, watched, &reading),
         usage: reading.usage,
     }
+}
+
+/// Returns what stands between the program and its provider, as its output or its exit status says.
+fn fault(record: &ExitRecord, watched: Option<&Watched>, reading: &Reading) -> Option<Fault> {
+    let ended = Time::from_ms(record.ended_ms);
+    if let Some(Trouble { kind, text, until }) = &reading.fault {
+        return Some(Fault {
+            kind: *kind,
+            text: keep_head(text, FAULT_BYTES_MAX).to_owned(),
+            until: until.as_ref().and_then(|text| moment::until(text, ended, &TimeZone::system())),
+        });
+    }
+    let preset = &watched?.output.as_ref()?.preset;
+    let kind = *preset.exit.get(&record.code?)?;
+    let said = reading.error.as_deref().or(reading.text.as_deref());
+    let status = format!("exited with status {}", record.code?);
+    let text = keep_head(said.unwrap_or(&status), FAULT_BYTES_MAX).to_owned();
+    Some(Fault { kind, text, until: None })
+}
+
+/// Cuts `text` to at most `bytes_max` bytes, keeping its beginning.
+fn keep_head(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn read_output(record: &ExitRecord, watched: &Watched) -> Option<Reading> {
@@ -251,7 +284,8 @@ fn read_output(record: &ExitRecord, watched: &Watched) -> Option<Reading> {
 fn evidence(log: &Path, reading: &Reading) -> String {
     let end = tail_of(log);
     let mut said: Vec<&str> = Vec::new();
-    for text in [&reading.text, &reading.error, &reading.limit].into_iter().flatten() {
+    let fault = reading.fault.as_ref().map(|fault| fault.text.clone());
+    for text in [&reading.text, &reading.error, &fault].into_iter().flatten() {
         if !said.iter().any(|known| known.contains(text.as_str())) {
             said.push(text);
         }

@@ -327,6 +327,7 @@ impl RealWorld {
     /// start before and still cannot.
     pub fn open(&mut self, state: &State) -> Option<EventBody> {
         self.progress.open(state);
+        self.look_at_providers(state);
         let unusable = self.unusable(state);
         for agent in state.agents.values().filter(|agent| agent.unusable.is_some()) {
             let why = state.group_of(agent).and_then(|group| unusable.get(&group.name));
@@ -341,6 +342,17 @@ impl RealWorld {
     pub fn look_around(&self, state: &State) {
         self.look_at_base(state);
         self.look_at_agents(state);
+        self.look_at_providers(state);
+    }
+
+    /// Looks whose models the agents use, and tells the loop what is new.
+    fn look_at_providers(&self, state: &State) {
+        let of = preset::providers(&self.layout.root, &state.settings);
+        if of != state.providers {
+            let seen = EventBody::Observation(Observation::ProvidersSeen { of });
+            // The loop has ended: the next monitor looks.
+            let _ = self.input.send(Input::Event(seen));
+        }
     }
 
     /// Looks which agents' programs and presets are there, and tells the loop what is new.

@@ -6,6 +6,7 @@ use super::words::Stamp;
 use crate::machine::State;
 use crate::machine::agent::Agent;
 use crate::machine::mode::Orchestration;
+use crate::machine::provider::Pause;
 use crate::machine::time::Time;
 
 /// What an agent is at.
@@ -16,7 +17,7 @@ pub enum AgentStatus {
     /// Has an attempt, also when it is paused: it gets nothing new then.
     Working,
     Paused,
-    /// Failed again and again: gets nothing for a while.
+    /// Failed again and again, or its provider has reached a limit: gets nothing for a while.
     Cooling,
     /// Cannot be started.
     Failed,
@@ -54,9 +55,12 @@ pub struct AgentEntry<'a> {
     pub failed: u64,
     /// The attempt it has included, in seconds.
     pub busy_s: f64,
-    /// Why it cannot be started.
+    /// Why it cannot be started, or what its provider refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'a str>,
+    /// Its provider, and what that refused.
+    #[serde(skip)]
+    pub refused: Option<(&'a str, &'a Pause)>,
     /// How long it has had the attempt, in milliseconds.
     #[serde(skip)]
     pub at_it_ms: Option<u64>,
@@ -77,14 +81,16 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         Orchestration::Parallel | Orchestration::Hybrid => None,
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
-    let status = match (attempt, agent.is_paused, &agent.unusable, agent.breaker.until) {
+    let refusal = state.refusal_of(agent);
+    let cools = state.cools_until(agent);
+    let status = match (attempt, agent.is_paused || refusal.is_some(), &agent.unusable, cools) {
         (Some(_), ..) => AgentStatus::Working,
         (None, true, ..) => AgentStatus::Paused,
         (None, false, Some(_), _) => AgentStatus::Failed,
         (None, false, None, Some(_)) => AgentStatus::Cooling,
         (None, false, None, None) => AgentStatus::Idle,
     };
-    let until = agent.breaker.until.filter(|_| status == AgentStatus::Cooling);
+    let until = cools.filter(|_| status == AgentStatus::Cooling);
     let at_it_ms = attempt.map(|attempt| at.ms_since(attempt.assigned_at));
     AgentEntry {
         stages: agent.stages.iter().map(|stage| stage.as_str()).collect(),
@@ -96,7 +102,8 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
         completed: agent.completed,
         failed: agent.failed,
         busy_s: (agent.busy_ms + at_it_ms.unwrap_or(0)) as f64 / 1000.0,
-        why: agent.unusable.as_deref(),
+        why: agent.unusable.as_deref().or(refusal.map(|pause| pause.why.as_str())),
+        refused: refusal.map(|pause| (state.provider_of_agent(agent), pause)),
         at_it_ms,
         left_ms: until.map(|until| until.ms_since(at)),
         leaves: agent.is_retired.then(|| leaves(state, agent)),

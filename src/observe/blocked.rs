@@ -68,6 +68,9 @@ fn next(state: &State, task: &Task, block: &Block) -> (String, bool) {
         | Class::ChecksFailed
         | Class::ConflictLeft
         | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Unauthorized
+        | Class::ContextExceeded
         | Class::TimedOut
         | Class::Silent
         | Class::Crashed
@@ -76,7 +79,8 @@ fn next(state: &State, task: &Task, block: &Block) -> (String, bool) {
         | Class::Infrastructure
         | Class::Stopped
         | Class::Conflict
-        | Class::LandingChecksFailed => (format!("pipeline task retry {id}"), true),
+        | Class::LandingChecksFailed
+        | Class::Budget => (format!("pipeline task retry {id}"), true),
     }
 }
 

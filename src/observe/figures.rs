@@ -23,6 +23,8 @@ pub struct Figures<'a> {
     pub reverts: u64,
     /// `None`: not known.
     pub cost_usd: Option<f64>,
+    /// Attempts whose cost is not known, and is not in `cost_usd`.
+    pub cost_unknown: u64,
     /// `None`: not known.
     pub tokens: Option<u64>,
     /// Tasks completed per hour, within [`RATE_WINDOW_MS`].
@@ -63,6 +65,7 @@ pub fn figures(state: &State, at: Time) -> Figures<'_> {
         retries: metrics.retries,
         reverts: 0,
         cost_usd: metrics.cost_usd_micros.map(dollars),
+        cost_unknown: metrics.groups.values().map(|spent| spent.unpriced).sum(),
         tokens: metrics.tokens,
         throughput_per_h: rounded(window.throughput_per_h(state)),
         utilization: rounded(window.utilization(state)),

@@ -34,7 +34,7 @@ impl Flow {
         let levels = state.settings.stages.iter().map(|config| {
             let stage = config.id();
             let works = state.attempts.values().filter(|attempt| attempt.is_work());
-            let free = state.agents.values().filter(|agent| agent.is_free());
+            let free = state.agents.values().filter(|agent| state.is_free(agent));
             let level = Level {
                 waiting: state.index.ready.get(&stage).map_or(0, |queues| queues.len()),
                 busy: works.filter(|attempt| attempt.stage() == Some(&stage)).count(),

@@ -2,6 +2,7 @@
 
 use super::forecast::{self, ForecastEntry};
 use super::page::{clean, first_line};
+use super::purse;
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
@@ -10,7 +11,8 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
-use crate::machine::task::{Block, Tally, TaskPhase};
+use crate::machine::provider::{Pause, refusal_words};
+use crate::machine::task::{Block, TaskPhase};
 
 /// Returns the lines of one transaction; a failed attempt's line also says when it is tried again.
 ///
@@ -81,7 +83,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             ProjectChange::WouldStart { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
             | ProjectChange::CurrentTaskSet { id: Some(id) }
-            | ProjectChange::CollectingSet { id: Some(id) },
+            | ProjectChange::CollectingSet { id: Some(id) }
+            | ProjectChange::BudgetTold { task: Some(id), .. },
         ) => Some(id.as_str()),
         Change::Lane(
             LaneChange::BaseSeen { .. }
@@ -105,11 +108,14 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::AgentPauseSet { .. }
             | ProjectChange::AgentsScaled { .. }
             | ProjectChange::BreakerSet { .. }
+            | ProjectChange::ProviderSet { .. }
+            | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::CollectingSet { id: None }
+            | ProjectChange::BudgetTold { task: None, .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
@@ -126,12 +132,34 @@ fn usable(agent: &AgentName, why: Option<&str>) -> String {
     }
 }
 
-fn cooling(agent: &AgentName, breaker: &Breaker) -> Option<String> {
-    if breaker.until.is_none() {
-        return breaker.is_on_trial().then(|| format!("agent {agent} is given another trial"));
+const fn stops(kind: StopKind) -> &'static str {
+    match kind {
+        StopKind::Leave => "agents keep running",
+        StopKind::Drain => "agents are waited for",
+        StopKind::Now => "agents are ended, their work saved",
     }
-    let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
-    Some(format!("agent {agent} failed {failures} times in a row: gets nothing for {pause}"))
+}
+
+fn failing(name: &AgentName, breaker: &Breaker) -> Option<String> {
+    match breaker.until {
+        Some(_) => {
+            let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
+            Some(format!("agent {name} failed {failures} times in a row: gets nothing for {pause}"))
+        }
+        None if breaker.is_on_trial() => Some(format!("agent {name} is given another trial")),
+        None => None,
+    }
+}
+
+/// Says how a provider stands; a pause that is over is said by what starts then.
+fn served(name: &str, pause: Option<&Pause>) -> Option<String> {
+    let Some(pause) = pause else { return Some(format!("{name} serves its agents again")) };
+    if pause.is_refused {
+        let (words, command) = (refusal_words(name, pause), pause.command());
+        return Some(format!("{words}; needs a person: {command}"));
+    }
+    let left = span(pause.until?.ms_since(pause.since));
+    Some(format!("{name} has reached a limit: its agents get nothing for {left}"))
 }
 
 fn of_project(change: &ProjectChange) -> Option<String> {
@@ -144,14 +172,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("monitor {pid} started{red}")
         }
         ProjectChange::MonitorEnded { why, .. } => format!("monitor ended: {}", first_line(why)),
-        ProjectChange::StopRequested { kind } => {
-            let agents = match kind {
-                StopKind::Leave => "agents keep running",
-                StopKind::Drain => "agents are waited for",
-                StopKind::Now => "agents are ended, their work saved",
-            };
-            format!("stop requested: {agents}")
-        }
+        ProjectChange::StopRequested { kind } => format!("stop requested: {}", stops(*kind)),
         ProjectChange::PauseSet { is_paused: true } => "paused".into(),
         ProjectChange::PauseSet { is_paused: false } => "resumed".into(),
         ProjectChange::AgentPauseSet { name, is_paused } => {
@@ -161,7 +182,8 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::AgentsScaled { group, target, why, .. } => {
             format!("agents of {group}: {} from now on: {}", target.count, first_line(why))
         }
-        ProjectChange::BreakerSet { name, breaker } => return cooling(name, breaker),
+        ProjectChange::BreakerSet { name, breaker } => failing(name, breaker)?,
+        ProjectChange::ProviderSet { name, pause } => served(name, pause.as_deref())?,
         ProjectChange::ModeSwitched { to } => format!("mode {}", words::orchestration(*to)),
         ProjectChange::DrainSet { drain: Some(drain) } => {
             let (to, until) = (words::orchestration(drain.to), Stamp(drain.until));
@@ -191,7 +213,12 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             let why = first_line(why);
             format!("external scheduler: {task} → {agent} is refused: {why}")
         }
-        ProjectChange::Weighed { .. } | ProjectChange::ProposalSet { .. } => return None,
+        ProjectChange::BudgetTold { bound, level, task, used, limit } => {
+            purse::told(*bound, *level, task.as_ref(), *used, *limit)
+        }
+        ProjectChange::ProvidersSet { .. }
+        | ProjectChange::Weighed { .. }
+        | ProjectChange::ProposalSet { .. } => return None,
         ProjectChange::WouldStart { id, stage, agent: Some(agent) } => {
             format!("would start {id} {stage} → {agent}")
         }
@@ -209,9 +236,7 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
         TaskChange::HeldSet { is_held: false } => Some(format!("{id} released")),
         TaskChange::Moved { to, .. } => moved(id, to),
         // Only `task retry` counts anew.
-        TaskChange::Tallied { tally } => {
-            (*tally == Tally::default()).then(|| format!("{id} is tried anew"))
-        }
+        TaskChange::Tallied { tally } => tally.is_new().then(|| format!("{id} is tried anew")),
         TaskChange::Evidenced { evidence } => match evidence.class {
             Class::Conflict | Class::LandingChecksFailed => {
                 Some(format!("{id} landing: {}", first_line(&evidence.text)))
@@ -225,6 +250,9 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             | Class::ConflictLeft
             | Class::Blocked
             | Class::ChangesRequested
+            | Class::RateLimited
+            | Class::Unauthorized
+            | Class::ContextExceeded
             | Class::TimedOut
             | Class::Silent
             | Class::Crashed
@@ -232,7 +260,8 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             | Class::Lost
             | Class::Infrastructure
             | Class::Stopped
-            | Class::Dependency => None,
+            | Class::Dependency
+            | Class::Budget => None,
         },
         TaskChange::Steered { steer } => {
             steer.is_fresh.then(|| format!("{id} begins again from the base"))
@@ -336,6 +365,9 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::ConflictLeft => "left conflict markers",
         Class::Blocked => "is blocked",
         Class::ChangesRequested => "requested changes",
+        Class::RateLimited => "met a limit",
+        Class::Unauthorized => "was refused by its provider",
+        Class::ContextExceeded => "grew too large",
         Class::TimedOut => "timed out",
         Class::Silent => "fell silent",
         Class::Crashed => "crashed",
@@ -346,6 +378,7 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::Conflict => "met a conflict",
         Class::LandingChecksFailed => "failed the landing checks",
         Class::Dependency => "lacks a dependency",
+        Class::Budget => "cost too much",
     };
     match outcome.reason.trim() {
         "" => verb.into(),

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::figures::dollars;
 use super::forecast::ForecastEntry;
 use super::words::{Stamp, attempt_kind, orchestration, rollout, task_of_attempt};
 use crate::machine::attempt::{AttemptKind, Outcome, Tries};
@@ -12,6 +13,8 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::provider::Pause;
+use crate::machine::purse::{Bound, Level};
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 
@@ -35,6 +38,9 @@ struct Entry<'a> {
     /// Of agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
+    /// Whose models agents use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
     /// Agents it is to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u32>,
@@ -57,6 +63,15 @@ struct Entry<'a> {
     /// Failures so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u32>,
+    /// Of `[limits]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound: Option<&'static str>,
+    /// Of the bound, in dollars or attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<f64>,
+    /// In dollars or attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<f64>,
     /// Commits of the landing branch that the base lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
@@ -91,6 +106,14 @@ const fn yes_or_no(flag: bool, yes: &'static str, no: &'static str) -> &'static 
     if flag { yes } else { no }
 }
 
+fn chosen<'a>(word: &'static str, id: Option<&'a TaskId>) -> Entry<'a> {
+    Entry { task: id.map(TaskId::as_str), ..kind(word) }
+}
+
+fn lacking<'a>(what: Option<&'a str>, began: &'static str, ended: &'static str) -> Entry<'a> {
+    Entry { reason: what, ..kind(yes_or_no(what.is_some(), began, ended)) }
+}
+
 const fn stop_word(kind: StopKind) -> &'static str {
     match kind {
         StopKind::Leave => "leave",
@@ -110,6 +133,34 @@ fn of_breaker<'a>(agent: &'a str, breaker: &Breaker) -> Entry<'a> {
         failed: Some(breaker.failures),
         until: breaker.until.map(Stamp),
         ..kind("agent_breaker_set")
+    }
+}
+
+fn of_budget(bound: Bound, level: Level, used: u64, limit: u64) -> Entry<'static> {
+    let amount = |count: u64| match bound {
+        Bound::Attempts => count as f64,
+        Bound::Cost | Bound::TaskCost => dollars(count),
+    };
+    Entry {
+        bound: Some(bound.key()),
+        used: Some(amount(used)),
+        limit: Some(amount(limit)),
+        ..kind(yes_or_no(level == Level::Near, "budget_near", "budget_reached"))
+    }
+}
+
+fn of_pause<'a>(provider: &'a str, pause: Option<&'a Pause>) -> Entry<'a> {
+    let entry = match pause {
+        Some(pause) if pause.is_refused => kind("provider_refused"),
+        Some(pause) if pause.until.is_some() => kind("provider_paused"),
+        Some(_) => kind("provider_tried_again"),
+        None => kind("provider_resumed"),
+    };
+    Entry {
+        provider: Some(provider),
+        reason: pause.map(|pause| pause.why.as_str()),
+        until: pause.and_then(|pause| pause.until).map(Stamp),
+        ..entry
     }
 }
 
@@ -140,6 +191,8 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("agents_scaled")
         },
         ProjectChange::BreakerSet { name, breaker } => of_breaker(name.as_str(), breaker),
+        ProjectChange::ProviderSet { name, pause } => of_pause(name, pause.as_deref()),
+        ProjectChange::ProvidersSet { .. } => kind("providers_set"),
         ProjectChange::ModeSwitched { to } => {
             Entry { to: Some(orchestration(*to)), ..kind("mode_switched") }
         }
@@ -149,19 +202,13 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("drain_set")
         },
         ProjectChange::RolloutSet { to } => Entry { to: Some(rollout(*to)), ..kind("rollout_set") },
-        ProjectChange::CurrentTaskSet { id } => {
-            Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
-        }
-        ProjectChange::CollectingSet { id } => {
-            Entry { task: id.as_ref().map(TaskId::as_str), ..kind("collecting_set") }
-        }
+        ProjectChange::CurrentTaskSet { id } => chosen("current_task_set", id.as_ref()),
+        ProjectChange::CollectingSet { id } => chosen("collecting_set", id.as_ref()),
         ProjectChange::ShortageSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            lacking(what.as_deref(), "shortage_began", "shortage_ended")
         }
         ProjectChange::OverloadSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            lacking(what.as_deref(), "overload_began", "overload_ended")
         }
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {
@@ -172,6 +219,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             agent: Some(agent.as_str()),
             reason: Some(why),
             ..kind("proposal_refused")
+        },
+        ProjectChange::BudgetTold { bound, level, task, used, limit } => Entry {
+            task: task.as_ref().map(TaskId::as_str),
+            ..of_budget(*bound, *level, *used, *limit)
         },
         ProjectChange::Weighed { .. } => kind("weighed"),
         ProjectChange::WouldStart { id, stage, agent } => Entry {

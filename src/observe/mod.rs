@@ -13,6 +13,8 @@ pub mod forecast;
 pub mod lines;
 pub mod log_json;
 pub mod page;
+pub mod providers;
+pub mod purse;
 pub mod remaining;
 pub mod status;
 pub mod text;

@@ -10,6 +10,8 @@ use super::epics::{EpicEntry, epics};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
 use super::page::first_line;
+use super::providers::{self, ProviderEntry};
+use super::purse::{self, RunEntry};
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
@@ -37,6 +39,8 @@ pub struct StatusDocument<'a> {
     /// By `unassigned`, each stage's long name, `landing`, `blocked` and `completed`.
     pub queues: Queues<'a>,
     pub agents: BTreeMap<&'a str, AgentEntry<'a>>,
+    /// Providers that reached a limit or refused a key, by name.
+    pub providers: BTreeMap<&'a str, ProviderEntry<'a>>,
     /// In order of rank.
     pub waiting: Vec<Waiting<'a>>,
     /// Longest blocked first.
@@ -46,6 +50,8 @@ pub struct StatusDocument<'a> {
     pub landing: LandingEntry<'a>,
     /// Branches that would conflict, by task; each conflict once.
     pub forecast: Vec<ForecastEntry<'a>>,
+    /// What the limits of `[limits]` count.
+    pub run: RunEntry,
     pub metrics: Figures<'a>,
     /// When all is done that can be worked off, by the plan; `None`: not known, or too much to plan
     /// at every look.
@@ -148,11 +154,13 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         counts: counts(state),
         queues: queues_of(state, &ranked),
         agents: agent_entries(state, at),
+        providers: providers::entries(state),
         waiting,
         blocked: in_the_way,
         epics: epics(state),
         landing: landing(state),
         forecast: forecast::all(state),
+        run: purse::run(state),
         metrics: figures(state, at),
         eta: None,
         outlook: Outlook::Unknown,
@@ -327,7 +335,7 @@ mod tests {
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
         let top = "agents blocked counts epics eta forecast landing metrics mode monitor \
-                   orchestration_mode paused queues seq updated_at version waiting";
+                   orchestration_mode paused providers queues run seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);
         assert_eq!(json["monitor"]["poll_interval_s"].to_string(), "15");
@@ -343,7 +351,7 @@ mod tests {
             "progress": {"done": 0, "total": 0}});
         assert_eq!(json["epics"], json!([epic]));
         assert_eq!(keys(&json["landing"]), ["base", "behind", "branch", "next", "why"]);
-        let metrics = "attempts cost_usd handoff_ms retries reverts stage_s throughput_per_h \
+        let metrics = "attempts cost_unknown cost_usd handoff_ms retries reverts stage_s throughput_per_h \
                        tokens utilization";
         assert_eq!(keys(&json["metrics"]), metrics.split_whitespace().collect::<Vec<_>>());
         assert_eq!(json["metrics"]["cost_usd"], Value::Null);

@@ -6,6 +6,8 @@ use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
 use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
+use super::providers::{ProviderEntry, ProviderStatus};
+use super::purse::cost_words;
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::{amount, span};
@@ -33,6 +35,9 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
         let line = format!("nothing new starts: {}", first_line(what));
         out.push_str(&format!("{}\n", cut(&line, page.columns())));
     }
+    for told in &status.run.told {
+        out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
+    }
     out.push_str(&base_lines(status, page));
     out.push_str(&person_lines(status, page));
     out.push_str(&epic_lines(status, page));
@@ -44,6 +49,14 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
 /// Returns the tasks that wait for `task approve`.
 fn approvals<'a>(status: &'a StatusDocument<'_>) -> impl Iterator<Item = &'a Waiting<'a>> {
     status.waiting.iter().filter(|waiting| waiting.reason.on == On::Approval)
+}
+
+/// Returns the providers that refuse their agents, with what they say.
+fn refusing<'a>(
+    status: &'a StatusDocument<'_>,
+) -> impl Iterator<Item = (&'a str, &'a ProviderEntry<'a>)> {
+    let all = status.providers.iter().map(|(name, entry)| (*name, entry));
+    all.filter(|(_, entry)| entry.status == ProviderStatus::Unauthorized)
 }
 
 fn headline(status: &StatusDocument<'_>, page: Page) -> String {
@@ -64,6 +77,11 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
         let verb = if persons == 1 { "needs" } else { "need" };
         parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
     }
+    let refusing = refusing(status).count();
+    if refusing > 0 {
+        let verb = if refusing == 1 { "provider needs" } else { "providers need" };
+        parts.push(page.paint(Ink::Bad, &format!("{refusing} {verb} a person")));
+    }
     if waits > 0 {
         parts.push(format!("{waits} {}", if waits == 1 { "waits" } else { "wait" }));
     }
@@ -76,9 +94,7 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     if let Some(tokens) = status.metrics.tokens {
         parts.push(format!("{} tokens", amount(tokens)));
     }
-    if let Some(cost) = status.metrics.cost_usd {
-        parts.push(format!("cost ${cost:.2}"));
-    }
+    parts.extend(cost_words(status.metrics.cost_usd, status.metrics.cost_unknown));
     parts.join(", ") + "\n"
 }
 
@@ -123,12 +139,18 @@ fn with_command(page: Page, indent: usize, name: &str, reason: &str, command: &s
 fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let roots: Vec<&Blocked<'_>> = status.blocked.iter().filter(|entry| entry.is_root).collect();
     let waiting: Vec<&Waiting<'_>> = approvals(status).collect();
-    if roots.is_empty() && waiting.is_empty() {
+    let refusing: Vec<(&str, &ProviderEntry<'_>)> = refusing(status).collect();
+    if roots.is_empty() && waiting.is_empty() && refusing.is_empty() {
         return String::new();
     }
     let ids = roots.iter().map(|entry| entry.id).chain(waiting.iter().map(|entry| entry.id));
+    let ids = ids.chain(refusing.iter().map(|(name, _)| *name));
     let wide = ids.map(columns).max().unwrap_or(0).min(page.columns() / 3);
     let mut out = section(page, "needs a person");
+    for (provider, entry) in refusing {
+        let name = format!("{provider:wide$}  ");
+        out.push_str(&with_command(page, 2, &name, &first_line(entry.why), &entry.next));
+    }
     for entry in roots {
         let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
         let reason = match entry.reason.trim() {
@@ -201,7 +223,10 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
         let gap = if at_it.is_empty() { "" } else { " " };
         at_it.push_str(&format!("{gap}for another {}", span(left)));
     }
-    if let Some(why) = entry.why {
+    if let Some((provider, pause)) = entry.refused {
+        let gap = if at_it.is_empty() { "" } else { "; " };
+        at_it.push_str(&format!("{gap}{provider}: {}", first_line(&pause.why)));
+    } else if let Some(why) = entry.why {
         let gap = if at_it.is_empty() { "" } else { "; " };
         at_it.push_str(&format!("{gap}cannot start: {}", first_line(why)));
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::page::first_line;
+use super::purse;
 use super::words::{self, Stamp, last_failure, listed};
 use crate::machine::State;
 use crate::machine::agent::Agent;
@@ -33,6 +34,8 @@ pub enum On {
     Dependency,
     /// The base conflicts with what has landed, or another task works on the same paths.
     Conflict,
+    /// The end of a limit of the agents' provider.
+    RateLimit,
     /// A pause after a failure.
     Backoff,
     /// The base or the landing branch must be in order first, or others land before it.
@@ -56,6 +59,7 @@ impl On {
         match self {
             Self::Dependency => "dependency",
             Self::Conflict => "conflict",
+            Self::RateLimit => "rate_limit",
             Self::Backoff => "backoff",
             Self::Checkout => "checkout",
             Self::Agent => "agent",
@@ -168,8 +172,9 @@ impl<'a> Waits<'a> {
         if let Some(obstacle) = self.standing.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
-        let has_free =
-            || state.agents.values().any(|a| a.is_free() && may_take(state, a, stage, &demand));
+        let has_free = || {
+            state.agents.values().any(|a| state.is_free(a) && may_take(state, a, stage, &demand))
+        };
         if proposal::is_awaited(state) && has_free() {
             return Reason::new(On::Agent, "the external scheduler (`scheduler.command`)");
         }
@@ -278,12 +283,7 @@ fn shared(state: &State) -> Option<Reason> {
     if state.rollout != Rollout::Shadow && !is_base_good(state) {
         return Some(Reason::new(On::Checkout, base_trouble(state)));
     }
-    let per_run = state.settings.limits.attempts_per_run;
-    if per_run > 0 && state.monitor.attempts >= per_run {
-        let what = format!("the run's {per_run} attempts are used up (`limits.attempts_per_run`)");
-        return Some(Reason::new(On::Budget, what));
-    }
-    None
+    purse::used_up(state)
 }
 
 /// Returns why the base lets nothing start, in words.
@@ -328,12 +328,12 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         0 => format!("stage `{stage}`"),
         tier => format!("stage `{stage}`, from tier {tier} on after failures"),
     };
-    let free = names(&mut able().filter(|agent| agent.is_free()));
+    let free = names(&mut able().filter(|agent| state.is_free(agent)));
     if !free.is_empty() {
         return Reason::new(On::Agent, format!("the monitor's next turn ({free} free)"));
     }
     let mut unusable = able().filter_map(|agent| Some((agent, agent.unusable.as_ref()?)));
-    if !able().any(Agent::may_work)
+    if !able().any(|agent| agent.may_work())
         && let Some((agent, why)) = unusable.next()
     {
         let what = format!("{who}: agent `{}` cannot start: {}", agent.name, first_line(why));
@@ -348,9 +348,13 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
         return Reason::new(On::Agent, what);
     }
+    if let Some(reason) = of_limits(state, able) {
+        return reason;
+    }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
-    let mut cooling = able().filter(|agent| agent.may_work() && agent.breaker.until.is_some());
-    let first = cooling.clone().filter_map(|agent| agent.breaker.until).min();
+    let mut cooling =
+        able().filter(|agent| state.may_work(agent) && state.cools_until(agent).is_some());
+    let first = cooling.clone().filter_map(|agent| state.cools_until(agent)).min();
     let cooled = names(&mut cooling);
     match (busy.is_empty(), cooled.is_empty()) {
         (_, true) => Reason::new(On::Agent, format!("{who}: {busy} busy")),
@@ -363,6 +367,26 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
             Reason::new(On::Agent, what).until(first)
         }
     }
+}
+
+/// Returns that all who could take it wait for the end of a limit.
+fn of_limits<'a, I: Iterator<Item = &'a Agent>>(
+    state: &'a State,
+    able: impl Fn() -> I,
+) -> Option<Reason> {
+    let limited = |agent: &&Agent| {
+        let pause = state.pause_of(agent).filter(|pause| !pause.is_refused)?;
+        Some((state.provider_of(state.group_of(agent)?), pause, pause.until?))
+    };
+    let mut at_work = able().filter(|agent| state.may_work(agent)).peekable();
+    at_work.peek()?;
+    if at_work.any(|agent| limited(&agent).is_none()) {
+        return None;
+    }
+    let first = able().filter(|agent| state.may_work(agent)).filter_map(|agent| limited(&agent));
+    let (provider, pause, until) = first.min_by_key(|(_, _, until)| *until)?;
+    let what = format!("`{provider}` has reached a limit: {}", first_line(&pause.why));
+    Some(Reason::new(On::RateLimit, what).until(Some(until)))
 }
 
 #[cfg(test)]

@@ -252,7 +252,7 @@ impl<S: Store> Ledger<S> {
 
     fn take_turns(&mut self, at: Time, done: &mut Done) -> Result<(), LedgerError> {
         for _ in 0..TURNS_MAX {
-            let free = self.state.agents.values().filter(|agent| agent.is_free()).count();
+            let free = self.state.agents.values().filter(|agent| self.state.is_free(agent)).count();
             let wanted = (free + self.state.attempts.len() + 1).min(NONCES);
             let nonces = crate::sys::env::random_values(wanted).map_err(LedgerError::Random)?;
             let event = Event { at, random: 0, body: EventBody::Turn { nonces } };

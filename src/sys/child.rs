@@ -13,8 +13,8 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::clock;
 
-/// How long after its end a child's output is still read: a stray outside of its group may hold it
-/// open for ever.
+/// How long a child is given to end when it is told to, and how long after its end its output is
+/// still read: a stray outside of its group may hold it open for ever.
 const DRAIN: Duration = Duration::from_secs(2);
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -115,13 +115,13 @@ fn run(
         Ok(is_late) => is_late,
         Err(error) => {
             // Nobody would wait for it any more.
-            end_group(&child);
+            end_group(&child, Signal::KILL);
             child.wait()?;
             return Err(error);
         }
     };
     if bytes_max.is_some() {
-        end_group(&child);
+        end_group(&child, Signal::KILL);
     }
     let status = child.wait()?;
     let output = Output { status, stdout: pipes.stdout, stderr: pipes.stderr };
@@ -139,30 +139,26 @@ fn hear(
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     let mut deadline = clock::monotonic() + limit;
     let mut is_late = false;
+    // Asked first: git takes its lock files away, some of which lie where others work.
+    let mut signals = [Signal::TERM, Signal::KILL].into_iter();
     loop {
         let is_over = pipes.step(&process, deadline, stop)?;
         if is_over && pipes.are_closed() {
             return Ok(is_late);
         }
-        if stop.is_some_and(Stop::is_raised) {
-            stop = None;
-            end_group(child);
-            deadline = clock::monotonic() + DRAIN;
-        }
-        if clock::monotonic() >= deadline {
-            if is_late {
-                return Ok(true);
-            }
-            end_group(child);
-            is_late = true;
+        let is_stopped = stop.take_if(|stop| stop.is_raised()).is_some();
+        if is_stopped || clock::monotonic() >= deadline {
+            is_late |= !is_stopped;
+            let Some(signal) = signals.next() else { return Ok(true) };
+            end_group(child, signal);
             deadline = clock::monotonic() + DRAIN;
         }
     }
 }
 
-fn end_group(child: &Child) {
+fn end_group(child: &Child, signal: Signal) {
     // Gone already is what is wanted.
-    let _ = rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL);
+    let _ = rustix::process::kill_process_group(Pid::from_child(child), signal);
 }
 
 /// What a child says, and its ends of it; `None`: closed.
@@ -310,6 +306,20 @@ mod tests {
         assert!(stop.is_raised());
         let mut shell = command("true", Path::new("/"));
         assert!(output_within(&mut shell, Duration::from_secs(60), Some(&stop)).is_err());
+    }
+
+    #[test]
+    fn what_is_ended_may_tidy_up_first_and_what_does_not_end_is_made_to() {
+        for end in ["exit 1", "true"] {
+            let script = format!("trap 'echo tidy; {end}' TERM; while :; do sleep 0.01; done");
+            match run(&script, Duration::from_millis(300)) {
+                Heard::Late(output) => {
+                    assert!(output.stdout.starts_with(b"tidy\n"), "{output:?}");
+                    assert!(!output.status.success());
+                }
+                Heard::Ended(output) => panic!("{output:?}"),
+            }
+        }
     }
 
     #[test]

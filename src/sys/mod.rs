@@ -11,3 +11,4 @@ pub mod file;
 pub mod machine;
 pub mod proc;
 pub mod room;
+pub mod signals;

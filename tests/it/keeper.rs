@@ -1,5 +1,7 @@
 //! Keepers, with real processes: what they run, what they end, and how they are found again.
 
+mod windows;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,8 +15,6 @@ use pipeline::agent::connect::KeeperExe;
 use pipeline::agent::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, JobCommand};
 use pipeline::agent::probe::Probe;
 use pipeline::agent::rendezvous::{KeeperInfo, lock_path, private_dir};
-use pipeline::agent::terminal::Terminal;
-use pipeline::agent::terminal::typing::Typing;
 use pipeline::agent::tree::end_orphans;
 use pipeline::sys::clock::monotonic;
 use pipeline::sys::proc;
@@ -33,13 +33,21 @@ fn is_held(path: &Path) -> bool {
 struct World {
     dir: TempDir,
     nonce: String,
+    /// The folder of the sockets.
+    run: PathBuf,
 }
 
 impl World {
     fn new(name: &str) -> Self {
+        Self::in_run(name, "run")
+    }
+
+    /// The same with a runtime folder of this name.
+    fn in_run(name: &str, run: &str) -> Self {
         let dir = tempfile::tempdir().expect("temporary folder");
-        private_dir(&dir.path().join("run")).expect("runtime folder");
-        Self { dir, nonce: format!("{name}-{}", std::process::id()) }
+        let run = dir.path().join(run);
+        private_dir(&run).expect("runtime folder");
+        Self { dir, nonce: format!("{name}-{}", std::process::id()), run }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +68,7 @@ impl World {
         let dirs = KeeperDirs {
             keepers_dir: self.path("keepers"),
             exe: KeeperExe { program: program.into(), args },
-            runtime_dir: self.path("run"),
+            runtime_dir: self.run.clone(),
         };
         let report = move |report| sender.send(report).unwrap_or_default();
         Monitor { keepers: Keepers::new(dirs, report, is_held), reports }
@@ -273,12 +281,17 @@ fn prompt_arrives_on_standard_input_and_ends() {
 }
 
 #[test]
-fn child_has_a_group_of_its_own_and_no_terminal() {
+fn child_has_a_group_of_its_own_no_terminal_and_no_signal_ignored() {
     let world = World::new("group");
     let text = "read -r line < /proc/$$/stat; set -- ${line##*) }; \
                 test $3 = $$ && test $5 = 0 && test $4 != $$ && kill -INT 0; echo $line; exit 9";
-    let record = world.run(world.job("a1", &[text]));
+    // As a script's `&` and nohup(1) start a monitor.
+    let keeper = "trap '' INT QUIT HUP CHLD; exec \"$0\" __keeper \"$@\"";
+    let monitor = world.monitor_with("sh", &["-c", keeper, env!("CARGO_BIN_EXE_pipeline")]);
+    monitor.keepers.start(AGENT, world.job("a1", &[text]));
+    let record = monitor.exited();
     assert_eq!((record.code, record.signal), (None, Some(2)), "{}", world.log("a1"));
+    world.finish(monitor);
 }
 
 #[test]
@@ -721,72 +734,4 @@ fn keeper_killed_at_any_point_never_hides_a_run() {
         run(&format!("{name}:{pass}"));
     }
     assert!(passes.len() >= 8, "{passes:?}");
-}
-
-/// The job in a window, with what is typed there once `ready` shows.
-fn in_window(job: Job, ready: Option<&str>) -> Job {
-    let typing = ready
-        .map(|ready| Typing { ready: Some(ready.into()), ..Typing::line("TASK-001.md", None) });
-    let terminal = Terminal { session: "s".into(), typing, notice: None };
-    Job { terminal: Some(terminal), ..job }
-}
-
-/// Runs one job in a window, and checks that neither that nor its server is left.
-fn run_in_window(world: &World, job: Job) -> ExitRecord {
-    let monitor = world.monitor();
-    monitor.keepers.start(AGENT, job);
-    let record = monitor.exited();
-    drop(monitor);
-    world.wait_for_keepers_end();
-    let dir = world.dir.path().to_string_lossy().into_owned();
-    wait_until("the server is gone", || {
-        let line = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let all = proc::all().expect("/proc is readable");
-        !all.iter().any(|stat| String::from_utf8_lossy(&line(stat.pid)).contains(&dir))
-    });
-    world.check_nothing_is_left();
-    record
-}
-
-#[test]
-fn job_in_a_window_is_recorded_as_any_other() {
-    let world = World::new("window");
-    let job = in_window(world.job("a1", &["test -t 0 && echo out; echo err >&2; exit 7"]), None);
-    let record = run_in_window(&world, job);
-    assert_eq!(
-        (record.code, record.signal, record.ended_by),
-        (Some(7), None, EndedBy::Exit),
-        "{record:?}"
-    );
-    assert_eq!((record.leaked, record.left, record.log_bytes), (0, 0, 10));
-    assert!(record.max_rss_kib > 0, "{record:?}");
-    assert_eq!(world.log("a1"), "out\r\nerr\r\n");
-    let mut job = in_window(world.job("a2", &["true"]), None);
-    job.commands = vec![JobCommand::Argv(vec!["no-such-agent".into()])];
-    let record = run_in_window(&world, job);
-    assert_eq!((record.code, record.ended_by), (None, EndedBy::SpawnFailed));
-}
-
-#[test]
-fn time_limit_in_a_window_ends_the_tree_with_a_daemon_that_nothing_names() {
-    let world = World::new("window-limit");
-    let daemon =
-        "env -i setsid sh -c 'trap \"\" TERM HUP; echo $$ >daemon; while :; do sleep 60; done'";
-    let line = format!("trap '' TERM HUP; {daemon} & while :; do sleep 60; done");
-    let mut job = in_window(world.job("a1", &[&line]), None);
-    job.timeout_ms = Some(1_000);
-    let record = run_in_window(&world, job);
-    assert_eq!((record.ended_by, record.signal, record.left), (EndedBy::Timeout, Some(9), 0));
-    assert!(!is_alive(world.pid_in("daemon")));
-}
-
-#[test]
-fn line_is_typed_when_the_ready_pattern_shows() {
-    let world = World::new("typed");
-    let line = "echo starting; sleep 1; printf 'ready> '; read -r line; echo \"got $line\"";
-    let record = run_in_window(&world, in_window(world.job("a1", &[line]), Some("^ready> ")));
-    assert_eq!(record.code, Some(0));
-    let typed = "Read TASK-001.md and do what it says.";
-    let log = format!("starting\r\nready> {typed}\r\ngot {typed}\r\n");
-    assert_eq!(world.log("a1"), log);
 }

@@ -646,6 +646,7 @@ fn a_run_starts_no_more_than_its_attempts() {
     m.run("A", End::Done);
     stands(&m, &[("A", "ready test")]);
     assert!(m.state.is_idle());
+    m.see(Observation::MonitorEnded { why: "only a person can go on".into() });
     m.see(Observation::MonitorStarted { pid: 2, allows_red_base: false });
     m.turns();
     stands(&m, &[("A", "working A.test.1")]);

@@ -51,6 +51,7 @@ pub fn group(name: &str, stages: &[&str], count: u32) -> AgentGroup {
         completion: Completion::Marker,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),
@@ -88,6 +89,8 @@ pub fn settings() -> Settings {
             attempts_per_task: 12,
             send_backs: 2,
             attempts_per_run: 0,
+            cost_usd_micros: 0,
+            cost_usd_per_task_micros: 0,
             log_bytes: 0,
         },
         retry: Retry { first_ms: 5_000, factor: 2.0, max_ms: 300_000, jitter: 0.0 },
@@ -167,6 +170,7 @@ pub fn exit(end: End, at: Time) -> Exit {
         cpu_ms: 0,
         rss_kib_max: 0,
         usage: pipeline::machine::usage::Usage::default(),
+        fault: None,
         marker,
         notes: "notes".into(),
         tail: "tail".into(),
@@ -282,7 +286,8 @@ impl Machine {
         let is_done = self.done.get(id).is_some_and(|done| done.contains(stage));
         assert!(!is_done, "`{id}` runs {stage} again");
         let agent = &state.agents[&new.agent];
-        assert!(agent.is_free() && agent.stages.contains(stage));
+        assert!(state.is_free(agent), "`{}` gets `{id}`: {:?}", agent.name, state.pause_of(agent));
+        assert!(agent.stages.contains(stage));
         assert!(state.settings.stage(stage.as_str()).is_some());
     }
 

@@ -1,111 +1,19 @@
 //! Agents in windows of a real tmux: what people do there, and what may go away in the middle.
 
+mod desk;
+mod hard;
+mod twelve;
+
 use std::fs;
-use std::io::Write;
-use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
-use crate::support::project::{Backlog, Project};
+use self::desk::{
+    COMMAND, Client, ONE, Scene, agent, assert_done, kill_server, listener, listening, log, lost,
+    project, run_to_the_end, shown, those_with, tmux,
+};
+use crate::support::project::Backlog;
 use crate::support::{processes_of, signal};
-
-const ONE: &Backlog = &[("A", &[])];
-
-/// Asks to be told of pastes, says that it listens, and does the work when the line has come.
-const LISTENER: &str = r#"echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
-while [ -e "$E2E_DIR/hold" ]; do sleep 0.02; done
-printf '\033[?2004h> '
-while read -r line; do
-  echo "got [$line]"
-  case "$line" in *"Read TASK-"*) ;; *) continue ;; esac
-  while [ -e "$E2E_DIR/hold.work" ]; do sleep 0.02; done
-  mkdir -p out && echo x >"out/$PIPELINE_TASK_ID"
-  pipeline done
-done
-"#;
-
-/// A project whose one stage is served by `agents`, with an unwieldy name.
-fn project(agents: &str) -> Project {
-    let mut project = Project::bare();
-    project.root = project.dir().join("it's \"my\" project;");
-    fs::create_dir(&project.root).expect("the project's folder");
-    project.git(&["init", "-q", "-b", "main"]);
-    project.write("tools/agent.sh", LISTENER);
-    project.write("README", "a project\n");
-    project.write(
-        "pipeline.toml",
-        &format!(
-            "[landing]\nchecks = [\"true\"]\n\n[[stage]]\nname = \"work\"\n\n\
-             [retry]\nbackoff = {{ first = \"250ms\", max = \"2s\" }}\n\n{agents}"
-        ),
-    );
-    project.commit("A beginning");
-    project.ok(&["init"]);
-    project
-}
-
-fn agent(name: &str, command: &str) -> String {
-    format!(
-        "[[agent]]\nname = \"{name}\"\nstages = [\"work\"]\nlauncher = \"tmux\"\n\
-         command = {command}\n\n"
-    )
-}
-
-fn listener() -> Project {
-    project(&agent("worker", "[\"sh\", \"{project}/tools/agent.sh\"]"))
-}
-
-/// What tmux says; empty when it fails.
-fn tmux(project: &Project, args: &[&str]) -> String {
-    let run = project.dir().join("run/pipeline");
-    let found = fs::read_dir(run).into_iter().flatten().flatten().map(|entry| entry.path());
-    let socket = found.into_iter().find(|path| path.extension().is_some_and(|ext| ext == "tmux"));
-    let Some(socket) = socket else { return String::new() };
-    let mut command = pipeline::sys::child::command("tmux", &project.dir());
-    command.env_clear().env("PATH", std::env::var_os("PATH").expect("a path"));
-    command.arg("-S").arg(socket).args(args);
-    let output = command.output().expect("tmux runs");
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-/// Waits until an agent's program runs in its window; pane and process.
-fn pane(project: &Project, runs: usize) -> (String, i32) {
-    project.until("an agent in a window", || project.runs().len() >= runs);
-    let said = tmux(project, &["list-panes", "-a", "-F", "#{pane_id} #{pane_pid}"]);
-    let first = said.lines().next().unwrap_or_default();
-    let (pane, pid) = first.split_once(' ').expect("there is a window");
-    (pane.to_owned(), pid.parse().expect("a process id"))
-}
-
-/// Processes whose command line names `word`.
-fn those_with(project: &Project, word: &str) -> Vec<i32> {
-    let found = processes_of(&project.dir()).into_iter();
-    found.filter(|(_, line)| line.contains(word)).map(|(pid, _)| pid).collect()
-}
-
-fn log(project: &Project, attempt: &str) -> String {
-    let path = project.path(&format!(".git/pipeline/logs/{attempt}.log"));
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
-}
-
-fn is_lost(project: &Project) -> bool {
-    project.log().iter().any(|entry| entry["class"] == "lost")
-}
-
-/// Everything has landed, and neither process nor server is left.
-fn assert_done(project: &Project, backlog: &Backlog) {
-    project.until("the server's end", || those_with(project, "tmux").is_empty());
-    let mut landed = project.landings("main");
-    landed.sort();
-    let ids: Vec<&str> = backlog.iter().map(|(id, _)| *id).collect();
-    assert_eq!(landed, ids, "{}", project.story());
-    project.assert_nothing_left();
-}
-
-fn run_to_the_end(project: &Project, backlog: &Backlog) {
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
-    assert_done(project, backlog);
-}
 
 #[test]
 fn line_is_pasted_and_the_marker_ends_the_attempt() {
@@ -121,16 +29,9 @@ fn line_is_pasted_and_the_marker_ends_the_attempt() {
 
 #[test]
 fn preset_in_a_window_is_started_by_its_line_for_a_terminal() {
-    let project = listener();
-    project.write(
-        "agents/presets/mine.toml",
-        "about = \"a listener\"\nheadless = [\"sh\", \"-c\", \"exit 9\"]\n[interactive]\n\
-         line = [\"sh\", \"{project}/tools/agent.sh\"]\nready = '^> $'\nsubmit = [\"Enter\"]\n",
-    );
-    let agent = "[[agent]]\nname = \"worker\"\nstages = [\"work\"]\nlauncher = \"tmux\"\n\
-                 preset = \"mine\"\nenv_allow = [\"*\"]\n";
-    project.write("pipeline.toml", &format!("[[stage]]\nname = \"work\"\n\n{agent}"));
-    project.commit("Presets");
+    let program = "printf '\\033[?2004h> '; read -r line; echo \"got [$line]\"\n\
+                   mkdir out && echo x >out/A; pipeline done\n";
+    let project = listening(program);
     project.import(ONE);
     run_to_the_end(&project, ONE);
     assert!(log(&project, "A.work.1").contains("got [\x1b[200~Read TASK-A.md, then "));
@@ -138,13 +39,12 @@ fn preset_in_a_window_is_started_by_its_line_for_a_terminal() {
 
 #[test]
 fn one_window_serves_task_after_task_and_agents_have_one_each() {
-    let command = "[\"sh\", \"{project}/tools/agent.sh\"]";
-    let project = project(&(agent("one", command) + &agent("two", command)));
+    let project = project(&(agent("one", COMMAND) + &agent("two", COMMAND)));
     let backlog: &Backlog = &[("A", &[]), ("B", &[]), ("C", &["A"]), ("D", &["B"])];
     project.import(backlog);
     project.hold("hold.work");
     let mut monitor = project.monitor(&["--until-idle"]);
-    pane(&project, 2);
+    project.until("both agents", || project.runs().len() == 2);
     let windows = ["list-windows", "-a", "-F", "#{session_name} #{window_name}"];
     project.until("two windows", || tmux(&project, &windows).lines().count() == 2);
     let mut names: Vec<String> = tmux(&project, &windows).lines().map(str::to_owned).collect();
@@ -156,130 +56,90 @@ fn one_window_serves_task_after_task_and_agents_have_one_each() {
     assert_eq!(project.runs().len(), 4);
 }
 
-/// A person's terminal with the agent's window in it.
-fn attached(project: &Project, name: &str) -> Child {
-    let line = format!("{} agent attach {name}", env!("CARGO_BIN_EXE_pipeline"));
-    let command = project.command(&project.root, &[]);
-    let mut shown = pipeline::sys::child::command("script", &project.root);
-    shown.args(["-q", "-f", "-c", &line]).arg(project.dir().join("shown"));
-    shown.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    shown.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = shown.spawn().expect("script runs");
-    project.until("a client", || !tmux(project, &["list-clients"]).is_empty());
-    child
-}
-
 #[test]
 fn line_arrives_while_a_person_is_attached_scrolls_and_resizes() {
-    let project = listener();
-    project.import(ONE);
-    project.hold("hold");
-    let mut monitor = project.monitor(&["--until-idle"]);
-    let (pane, _) = pane(&project, 1);
-    let mut client = attached(&project, "worker");
-    tmux(&project, &["copy-mode", "-t", &pane]);
-    tmux(&project, &["resize-window", "-t", &pane, "-x", "31", "-y", "9"]);
-    assert_eq!(tmux(&project, &["display-message", "-p", "-t", &pane, "#{pane_in_mode}"]), "1");
-    project.release("hold");
-    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    assert_done(&project, ONE);
-    assert!(log(&project, "A.work.1").contains("\x1b[200~Read TASK-A.md"));
+    let mut scene = Scene::starting();
+    let client = Client::attach(&scene.project, "worker");
+    scene.tmux(&["copy-mode", "-t", &scene.pane]);
+    scene.tmux(&["resize-window", "-t", &scene.pane, "-x", "31", "-y", "9"]);
+    assert_eq!(scene.tmux(&["display-message", "-p", "-t", &scene.pane, "#{pane_in_mode}"]), "1");
+    scene.finish();
+    assert!(log(&scene.project, "A.work.1").contains("\x1b[200~Read TASK-A.md"));
     // The window is gone, so the client is.
-    assert!(client.wait().expect("it is ours").success());
-    let shown = fs::read_to_string(project.dir().join("shown")).expect("what was shown");
-    assert!(shown.contains("worker"), "{shown}");
+    let (is_well, shown) = client.end();
+    assert!(is_well && shown.contains("worker"), "{shown}");
 }
 
 #[test]
 fn leaving_the_window_disturbs_nobody() {
-    let project = listener();
-    project.import(ONE);
-    project.hold("hold");
-    let mut monitor = project.monitor(&["--until-idle"]);
-    pane(&project, 1);
-    let mut client = attached(&project, "worker");
-    let keys = client.stdin.as_mut().expect("a pipe");
-    keys.write_all(b"\x02d").expect("typed");
-    project.until("the client's end", || tmux(&project, &["list-clients"]).is_empty());
-    assert!(client.wait().expect("it is ours").success());
-    project.until("the view's end", || tmux(&project, &["list-sessions"]).lines().count() == 1);
-    project.release("hold");
-    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    assert_done(&project, ONE);
-    let shown = fs::read_to_string(project.dir().join("shown")).unwrap_or_default();
-    assert_eq!(project.runs(), ["A.work.1"], "{shown}\n{}", project.story());
+    let mut scene = Scene::starting();
+    let mut client = Client::attach(&scene.project, "worker");
+    client.types(b"\x02d");
+    let project = &scene.project;
+    project.until("the client's end", || tmux(project, &["list-clients"]).is_empty());
+    let (is_well, shown) = client.end();
+    assert!(is_well, "{shown}");
+    project.until("the view's end", || tmux(project, &["list-sessions"]).lines().count() == 1);
+    scene.finish();
+    assert_eq!(scene.project.runs(), ["A.work.1"], "{shown}");
 }
 
 /// Something is killed while the agent works: the attempt is lost, and done again.
-fn lost_and_done_again(kill: impl Fn(&Project)) {
-    let project = listener();
-    project.import(ONE);
-    project.hold("hold.work");
-    let mut monitor = project.monitor(&["--until-idle"]);
-    pane(&project, 1);
-    project.until("the line", || log(&project, "A.work.1").contains("got ["));
-    kill(&project);
-    project.until("the loss to be seen", || is_lost(&project));
+fn lost_and_done_again(kill: impl Fn(&Scene)) {
+    let mut scene = Scene::working();
+    kill(&scene);
+    let project = &scene.project;
+    project.until("the loss to be seen", || lost(project) == 1);
     project.until("another try", || project.runs().len() == 2);
-    project.release("hold.work");
-    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    assert_done(&project, ONE);
-    assert_eq!(project.runs(), ["A.work.1", "A.work.2"]);
+    scene.finish();
+    assert_eq!(scene.project.runs(), ["A.work.1", "A.work.2"]);
 }
 
 #[test]
 fn killed_server_loses_the_attempt_and_it_is_done_again() {
-    lost_and_done_again(|project| {
-        let pid = tmux(project, &["display-message", "-p", "#{pid}"]);
-        signal(pid.parse().expect("the server's id"), Signal::KILL);
-    });
+    lost_and_done_again(|scene| kill_server(&scene.project));
 }
 
 #[test]
-fn closed_window_loses_the_attempt_and_it_is_done_again() {
-    lost_and_done_again(|project| drop(tmux(project, &["kill-server"])));
+fn closed_server_loses_the_attempt_and_it_is_done_again() {
+    lost_and_done_again(|scene| drop(scene.tmux(&["kill-server"])));
+}
+
+#[test]
+fn closed_pane_loses_the_attempt_and_it_is_done_again() {
+    lost_and_done_again(|scene| drop(scene.tmux(&["kill-pane", "-t", &scene.pane])));
 }
 
 #[test]
 fn killed_shim_loses_the_attempt_and_it_is_done_again() {
-    lost_and_done_again(|project| signal(pane(project, 1).1, Signal::KILL));
+    lost_and_done_again(|scene| signal(scene.shim, Signal::KILL));
 }
 
 #[test]
 fn killed_keeper_loses_the_attempt_and_it_is_done_again() {
-    lost_and_done_again(|project| {
-        those_with(project, "__keeper").into_iter().for_each(|pid| signal(pid, Signal::KILL));
+    lost_and_done_again(|scene| {
+        let keepers = those_with(&scene.project, "__keeper");
+        keepers.into_iter().for_each(|pid| signal(pid, Signal::KILL));
     });
 }
 
 #[test]
 fn agent_in_a_window_outlives_a_killed_monitor_and_is_adopted() {
-    let project = listener();
-    project.import(ONE);
-    project.hold("hold.work");
-    let mut monitor = project.monitor(&["--until-idle"]);
-    pane(&project, 1);
-    monitor.kill();
-    project.until("the line", || log(&project, "A.work.1").contains("got ["));
-    let mut monitor = project.monitor(&["--until-idle"]);
-    project.release("hold.work");
-    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
-    assert_done(&project, ONE);
-    assert_eq!(project.runs(), ["A.work.1"]);
+    let mut scene = Scene::starting();
+    scene.monitor.kill();
+    scene.monitor = scene.project.monitor(&["--until-idle"]);
+    scene.finish();
+    assert_eq!(scene.project.runs(), ["A.work.1"]);
 }
 
 #[test]
 fn keeper_alone_sees_an_attempt_in_a_window_to_its_end() {
-    let project = listener();
-    project.import(ONE);
-    project.hold("hold.work");
-    let mut monitor = project.monitor(&["--until-idle"]);
-    pane(&project, 1);
-    project.until("the line", || log(&project, "A.work.1").contains("got ["));
-    monitor.kill();
+    let mut scene = Scene::working();
+    scene.monitor.kill();
+    let project = &scene.project;
     project.release("hold.work");
     project.until("the keeper's end", || processes_of(&project.dir()).is_empty());
-    run_to_the_end(&project, ONE);
+    run_to_the_end(project, ONE);
     assert_eq!(project.runs(), ["A.work.1"]);
 }
 
@@ -303,7 +163,7 @@ fn person_is_told_and_never_typed_for() {
     let find = ["list-panes", "-a", "-F", "#{pane_id}"];
     project.until("the window", || tmux(&project, &find).starts_with('%'));
     let pane = tmux(&project, &find);
-    let shown = || tmux(&project, &["capture-pane", "-p", "-t", &pane]);
+    let shown = || shown(&project, &pane);
     project.until("the notice", || shown().contains("This is yours: A: Task A"));
     // A shell that is left is not the end.
     tmux(&project, &["send-keys", "-t", &pane, "exit", "Enter"]);
@@ -345,6 +205,27 @@ fn without_tmux_its_agents_get_no_work_and_it_is_said_why() {
     assert!(doctor.said().contains("install tmux"), "{}", doctor.said());
     run_to_the_end(&project, ONE);
     assert!(project.ok(&["doctor"]).contains("ok       tmux: 3."));
+}
+
+/// Is killed when it is asked for its version for the first time.
+const KILLED_ONCE: &str = r#"#!/bin/sh
+[ "$1" = -V ] && mkdir "$E2E_DIR/asked" 2>/dev/null && kill -9 $$
+PATH=${PATH#*/programs:} exec tmux "$@"
+"#;
+
+#[test]
+fn tmux_that_was_killed_while_it_was_asked_is_asked_again() {
+    let project = listener();
+    project.import(ONE);
+    fs::write(project.dir().join("killed-once"), KILLED_ONCE).expect("a file beside the project");
+    // Made by another process: one that is being written cannot be executed.
+    let mut shell = pipeline::sys::child::command("sh", &project.dir());
+    let text = "mkdir programs; cp killed-once programs/tmux; chmod +x programs/tmux";
+    assert!(shell.args(["-c", text]).status().expect("a shell").success());
+    run_to_the_end(&project, ONE);
+    assert!(project.dir().join("asked").exists());
+    let told = project.ok(&["log"]);
+    assert!(!told.contains("cannot start"), "{told}");
 }
 
 #[test]

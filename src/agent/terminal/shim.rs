@@ -17,7 +17,7 @@ use super::face::{Face, Keys, Pty};
 use crate::agent::job::{EndedBy, ExitRecord, Job};
 use crate::agent::process::{MarkerSeen, Run, STRAY_GRACE};
 use crate::agent::protocol::{Connection, Flow, KeeperReport, Order, decode};
-use crate::sys::{clock, fail, proc};
+use crate::sys::{clock, fail, proc, signals};
 
 /// How often a terminal that does not take what is written is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(20);
@@ -47,6 +47,7 @@ struct Shim {
 /// # Errors
 /// When the keeper or the window is not there; when the kernel or /proc fails.
 pub fn run(socket: &Path, agent: &str, marker_seen: MarkerSeen) -> io::Result<()> {
+    signals::pass_on_as_usual(signals::ALL)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let (end, end_told) = UnixStream::pair()?;
     let (resized, resized_told) = UnixStream::pair()?;

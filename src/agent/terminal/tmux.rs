@@ -4,17 +4,22 @@
 //! tmux says is matched by status alone: a call that fails is tried in another way or given up.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::sys::child::{self, Heard};
 use crate::sys::fail;
+use crate::sys::proc::{self, Process};
 
 /// The oldest version that was thought through; 3.3 is what the tests run with.
 pub const VERSION_MIN: (u32, u32) = (3, 0);
@@ -27,8 +32,23 @@ const OPEN_TRIES: usize = 10;
 /// Size of a window that nobody looks at.
 const SIZE: (&str, &str) = ("120", "40");
 /// What of our environment tmux is given, and with it what has no environment of its own.
-const ENVIRONMENT: [&str; 9] =
-    ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"];
+const ENVIRONMENT: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    #[cfg(feature = "failpoints")]
+    "PIPELINE_FAILPOINT",
+    #[cfg(feature = "failpoints")]
+    "PIPELINE_FAILPOINT_LOG",
+];
+/// How long a server whose last window has closed may take to end.
+const END_WAIT: Duration = Duration::from_secs(2);
 /// The window's option that says whose it is; people may rename windows.
 const AGENT_OPTION: &str = "@agent";
 
@@ -75,7 +95,13 @@ pub fn version() -> io::Result<(String, (u32, u32))> {
 #[must_use]
 pub fn lacking() -> Option<String> {
     let (major, minor) = VERSION_MIN;
-    match version() {
+    // Once more: a call may be killed, or be late on a busy machine.
+    let is_there = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+    let asked = match version() {
+        Err(error) if is_there(&error) => version(),
+        asked => asked,
+    };
+    match asked {
         Ok((_, numbers)) if numbers >= VERSION_MIN => None,
         Ok((text, _)) => Some(format!("tmux is {text}, {major}.{minor} or newer is needed")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some("tmux is not there".into()),
@@ -100,6 +126,8 @@ impl Tmux {
         let target = format!("={session}:");
         let shared: [&str; 6] = ["-d", "-P", "-F", format, "-n", agent];
         let size = ["-s", session, "-x", SIZE.0, "-y", SIZE.1];
+        // Without it nobody removes the socket either.
+        let _gate = self.gate(FlockOperation::LockShared);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -149,6 +177,40 @@ impl Tmux {
         command.args(["set-buffer", "-b", &buffer, "--"]).arg(escaped(OsStr::new(text)));
         command.args([";", "paste-buffer", "-d", "-r", "-b", &buffer, "-t", pane]);
         run(&mut command, "paste-buffer").map(|_| ())
+    }
+
+    /// Removes the socket that a server leaves when it ends; one that is about to end is waited for a
+    /// moment. A socket that is listened at stays, and so does any while a window is being opened.
+    pub fn clear(&self) {
+        if let Some(server) = self.process() {
+            // By its process: a connection that is held open would keep it.
+            let _ = proc::wait_readable(&[server.as_fd()], Some(END_WAIT));
+        }
+        let gate = self.gate(FlockOperation::NonBlockingLockExclusive);
+        let is_dead = || match UnixStream::connect(&self.socket) {
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        };
+        if gate.is_ok() && is_dead() && fail::point("tmux.clear").is_ok() {
+            // One that stays is replaced by the next server.
+            let _ = fs::remove_file(&self.socket);
+        }
+    }
+
+    /// Takes hold of the server, while it runs.
+    fn process(&self) -> Option<Process> {
+        let is_there = UnixStream::connect(&self.socket).is_ok();
+        let said = is_there.then(|| self.call(["display-message", "-p", "#{pid}"], &[]))?.ok()?;
+        let stat = proc::read_stat(said.parse().ok()?).ok()??;
+        Process::open(stat).ok()?
+    }
+
+    /// Locks the folder of the sockets, until what is returned goes: shared by those who open a
+    /// window, which may make the socket; alone, by one who removes it.
+    fn gate(&self, how: FlockOperation) -> io::Result<File> {
+        let dir = File::open(self.socket.parent().unwrap_or(Path::new("/")))?;
+        rustix::fs::flock(&dir, how)?;
+        Ok(dir)
     }
 
     /// Returns session and window of an agent; `None`: it has none now.
@@ -232,8 +294,9 @@ fn run(command: &mut Command, what: &str) -> io::Result<String> {
         }
         Heard::Ended(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.trim();
-            Err(io::Error::other(format!("`tmux {what}` failed ({}): {said}", output.status)))
+            let said = [": ", said.trim()].concat();
+            let said = said.trim_end_matches(": ");
+            Err(io::Error::other(format!("`tmux {what}` failed ({}){said}", output.status)))
         }
         Heard::Late(_) => {
             Err(io::Error::other(format!("`tmux {what}` did not answer within {CALL_MAX:?}")))
@@ -244,9 +307,29 @@ fn run(command: &mut Command, what: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::os::unix::net::UnixListener;
     use std::path::Path;
 
-    use super::{escaped, server_socket, window};
+    use rustix::fs::FlockOperation;
+
+    use super::{Tmux, escaped, server_socket, window};
+
+    #[test]
+    fn socket_is_removed_when_nobody_listens_and_nobody_opens_a_window() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let tmux = Tmux::at(dir.path().join("a.tmux"));
+        tmux.clear();
+        let server = UnixListener::bind(&tmux.socket).expect("listens");
+        tmux.clear();
+        assert!(tmux.socket.exists(), "it is in use");
+        drop(server);
+        let gate = tmux.gate(FlockOperation::LockShared).expect("nobody is alone");
+        tmux.clear();
+        assert!(tmux.socket.exists(), "a window is being opened");
+        drop(gate);
+        tmux.clear();
+        assert!(!tmux.socket.exists());
+    }
 
     #[test]
     fn word_that_ends_a_command_is_escaped() {

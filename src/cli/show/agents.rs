@@ -1,11 +1,13 @@
 //! `pipeline agent list`.
 
-use super::json::{AgentList, GroupEntry, NamedAgent, document};
+use super::json::{AgentList, GroupEntry, NamedAgent, SpentEntry, document};
 use crate::machine::State;
+use crate::machine::purse::Spent;
 use crate::machine::settings::AgentGroup;
 use crate::machine::time::Time;
 use crate::observe::agents::entry;
 use crate::observe::page::{Cell, Ink, Page, table};
+use crate::observe::purse::spent_words;
 use crate::observe::text::row;
 
 /// Returns a table: name, status, what it is at, its stages, attempts completed and failed.
@@ -45,7 +47,18 @@ fn group_lines(state: &State) -> String {
         }
     });
     let lines: String = lines.collect();
+    let lines = lines + &spent_lines(state);
     if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// Returns a line for each group whose agents' programs have a provider.
+fn spent_lines(state: &State) -> String {
+    let groups = state.settings.agents.iter();
+    let lines = groups.filter_map(|group| {
+        let words = spent_words(state.metrics.groups.get(&group.name)?)?;
+        Some(format!("{}: {words}\n", group.name))
+    });
+    lines.collect()
 }
 
 fn groups(state: &State) -> impl Iterator<Item = (&AgentGroup, GroupEntry<'_>)> {
@@ -60,6 +73,9 @@ fn groups(state: &State) -> impl Iterator<Item = (&AgentGroup, GroupEntry<'_>)> 
             max: group.count,
             by_hand: target.is_by_hand,
             retiring: agents.filter(|agent| is_its(&agent.name)).count(),
+            spent: SpentEntry::new(
+                state.metrics.groups.get(&group.name).unwrap_or(&Spent::default()),
+            ),
         };
         (group, entry)
     })
@@ -106,7 +122,8 @@ mod tests {
         let json: Value = serde_json::from_str(&json).expect("a document");
         assert_eq!(json["agents"][0]["retiring"], true);
         let group = serde_json::json!({
-            "name": "architect", "target": 0, "min": 0, "max": 1, "by_hand": true, "retiring": 1
+            "name": "architect", "target": 0, "min": 0, "max": 1, "by_hand": true, "retiring": 1,
+            "spent": {"tokens": null, "cost_usd": null, "cost_unknown": 0}
         });
         assert_eq!(json["groups"][0], group);
     }

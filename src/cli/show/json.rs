@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::machine::attempt::Attempt;
 use crate::machine::complexity;
+use crate::machine::purse::Spent;
 use crate::machine::task::{Spec, Task};
 use crate::observe::agents::AgentEntry;
 use crate::observe::document::TaskEntry;
@@ -52,6 +53,7 @@ pub(super) struct GroupEntry<'a> {
     pub(super) by_hand: bool,
     /// Agents that leave after their task.
     pub(super) retiring: usize,
+    pub(super) spent: SpentEntry,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,8 +100,30 @@ pub(super) struct TaskDetail<'a> {
     pub(super) hint: Option<&'a str>,
     /// Ended attempts, oldest first, then the live ones.
     pub(super) attempts: Vec<AttemptEntry<'a>>,
+    /// What all its attempts took.
+    pub(super) spent: SpentEntry,
     /// Unknown fields of its source.
     pub(super) extra: Extra<'a>,
+}
+
+/// What attempts took together; `null` is unknown.
+#[derive(Debug, Serialize)]
+pub(super) struct SpentEntry {
+    pub(super) tokens: Option<u64>,
+    /// As far as it is known.
+    pub(super) cost_usd: Option<f64>,
+    /// Attempts whose cost is not known.
+    pub(super) cost_unknown: u64,
+}
+
+impl SpentEntry {
+    pub(super) fn new(spent: &Spent) -> Self {
+        Self {
+            tokens: spent.tokens,
+            cost_usd: spent.cost().map(dollars),
+            cost_unknown: spent.unpriced,
+        }
+    }
 }
 
 /// JSON texts by name; what is not JSON is written as a string.

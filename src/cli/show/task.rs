@@ -1,6 +1,6 @@
 //! `pipeline task show`.
 
-use super::json::{Assessment, AttemptEntry, Extra, TaskDetail, document, left_behind};
+use super::json::{Assessment, AttemptEntry, Extra, SpentEntry, TaskDetail, document, left_behind};
 use super::tasks::ink;
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
@@ -11,6 +11,7 @@ use crate::observe::blocked::blocked;
 use crate::observe::document::TaskEntry;
 use crate::observe::forecast;
 use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
+use crate::observe::purse::spent_words;
 use crate::observe::waiting::{On, Reason, Waits};
 use crate::observe::words::{StatusWords, listed, span, used_briefly};
 
@@ -116,6 +117,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
         let words = format!("would conflict with {}", forecast::words(&entry));
         fact(std::mem::take(&mut label), &words, Ink::Plain);
     }
+    fact("used", &spent_words(&task.spent).unwrap_or_default(), plain);
     fact("landed as", entry.commit.unwrap_or_default(), Ink::Good);
     fact("created", &entry.created_at.to_string(), plain);
     fact("changed", &entry.updated_at.to_string(), plain);
@@ -184,6 +186,7 @@ pub fn render_task_json(state: &State, task: &Task) -> String {
         evidence,
         hint: task.hint.as_deref(),
         attempts: task.history.iter().chain(live(state, task)).map(AttemptEntry::new).collect(),
+        spent: SpentEntry::new(&task.spent),
         extra: Extra(&spec.extra),
     })
 }

@@ -9,6 +9,7 @@ use crate::machine::event::NewTask;
 use crate::machine::graph::Sketch;
 use crate::machine::id::TaskId;
 use crate::machine::overlap;
+use crate::machine::purse::Spent;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
@@ -67,6 +68,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         updated_at: at,
         backoff_until: None,
         tally: Tally::default(),
+        spent: Spent::default(),
         tip: None,
         merge_owed: None,
         resume_from: None,

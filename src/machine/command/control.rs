@@ -1,7 +1,7 @@
 //! Commands on the whole: pause, modes, rollout, settings, stop.
 
 use crate::machine::breaker::Breaker;
-use crate::machine::change::{LaneChange, ProjectChange};
+use crate::machine::change::{Change, LaneChange, ProjectChange};
 use crate::machine::event::StopKind;
 use crate::machine::gate;
 use crate::machine::id::{AgentName, TaskId};
@@ -27,6 +27,9 @@ pub(super) fn pause_agent(
     is_paused: bool,
 ) -> Result<Step, Refusal> {
     let Some(agent) = state.agents.get(name).or_else(|| state.dismissed.get(name)) else {
+        if !is_paused && state.pauses.contains_key(name.as_str()) {
+            return Ok(Step::accept(vec![serves(name.as_str())]));
+        }
         return Err(Refusal::invalid(format!("there is no agent `{name}`"))
             .with_hint("see `pipeline agent list`"));
     };
@@ -36,13 +39,21 @@ pub(super) fn pause_agent(
     };
     // A person who lets it go on knows better than what it did of late.
     let forgiven = (!is_paused && agent.breaker != Breaker::default()).then(Breaker::default);
-    if agent.is_paused == is_paused && forgiven.is_none() {
+    let provider = state.settings.group_of(name).map(|group| state.provider_of(group));
+    let provider = provider.filter(|provider| !is_paused && state.pauses.contains_key(*provider));
+    let served = provider.map(serves);
+    if agent.is_paused == is_paused && forgiven.is_none() && served.is_none() {
         let word = if is_paused { "is paused already" } else { "is not paused" };
         return Ok(Step::note(format!("agent `{name}` {word}")));
     }
     let change = ProjectChange::AgentPauseSet { name: name.clone(), is_paused };
     let change = (agent.is_paused != is_paused).then(|| step::project(change));
-    Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).collect()))
+    Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).chain(served).collect()))
+}
+
+/// A person says that a provider serves its agents again.
+fn serves(provider: &str) -> Change {
+    step::project(ProjectChange::ProviderSet { name: provider.to_owned(), pause: None })
 }
 
 pub(super) fn switch(

@@ -202,7 +202,7 @@ fn retry_one(
         is_fresh: how.is_fresh,
     };
     let mut changes = vec![
-        step::task(id, TaskChange::Tallied { tally: Tally::default() }),
+        step::task(id, TaskChange::Tallied { tally: counted_anew(task) }),
         step::task(id, TaskChange::Steered { steer: Box::new(steer) }),
     ];
     if to != task.phase {
@@ -211,6 +211,11 @@ fn retry_one(
         changes.push(step::task(id, TaskChange::BackedOff { until: None }));
     }
     Ok(changes)
+}
+
+/// Returns the tally of a task whose attempts and cost are counted anew.
+fn counted_anew(task: &Task) -> Tally {
+    Tally { forgiven_micros: task.spent.cost_usd_micros, ..Tally::default() }
 }
 
 pub(super) fn cancel(

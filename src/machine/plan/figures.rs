@@ -73,7 +73,9 @@ fn workers(end: &State, is_meant: impl Fn(&[String]) -> bool) -> usize {
 fn is_worker(end: &State, name: &AgentName) -> bool {
     let may_come = end.settings.group_of(name).is_some_and(|group| end.is_scaling(group));
     match end.agents.get(name) {
-        Some(agent) => !agent.is_paused && (may_come || !agent.is_retired),
+        Some(agent) => {
+            !agent.is_paused && end.refusal_of(agent).is_none() && (may_come || !agent.is_retired)
+        }
         None => may_come && end.dismissed.get(name).is_none_or(|agent| !agent.is_paused),
     }
 }

@@ -339,6 +339,7 @@ impl Ahead<'_> {
             cpu_ms: 0,
             rss_kib_max: 0,
             usage: crate::machine::usage::Usage::default(),
+            fault: None,
             marker: Some(Marker::Completed),
             notes: String::new(),
             tail: String::new(),

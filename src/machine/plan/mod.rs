@@ -243,6 +243,7 @@ fn group(name: &str, stages: Vec<String>, count: u32) -> AgentGroup {
         completion: Completion::Exit,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),

@@ -13,6 +13,7 @@ use crate::machine::attempt::{Attempt, AttemptPhase, Class};
 use crate::machine::gate;
 use crate::machine::id::{AgentName, Oid, StageName, TaskId};
 use crate::machine::mode::Orchestration;
+use crate::machine::purse;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::task::Task;
@@ -38,7 +39,7 @@ pub fn ahead(state: &State) -> Vec<Ahead> {
     let most = (state.settings.prefetch() * state.agents.len() as f64) as usize;
     let is_due = state.orchestration != Orchestration::Sequential
         && turn::may_launch(state)
-        && turn::attempts_left(state) > 0;
+        && purse::attempts_left(state) > 0;
     if most == 0 || !is_due {
         return Vec::new();
     }

@@ -7,6 +7,7 @@ use crate::machine::agent::Agent;
 use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
 use crate::machine::overlap;
+use crate::machine::provider;
 use crate::machine::scale;
 use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
@@ -23,7 +24,7 @@ impl<'a> Pool<'a> {
     /// Looks at who is free; `added` are taken for it. Cost: agents.
     #[must_use]
     pub fn of(state: &'a State, added: &'a [Agent]) -> Self {
-        let free = state.agents.values().filter(|agent| agent.is_free()).chain(added);
+        let free = state.agents.values().filter(|agent| state.is_free(agent)).chain(added);
         Self { state, free: free.map(|agent| (&agent.name, agent)).collect() }
     }
 
@@ -167,7 +168,7 @@ pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand
 /// when it is needed.
 #[must_use]
 pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
-    let mut there = state.agents.values().filter(|agent| agent.may_work());
+    let mut there = state.agents.values().filter(|agent| state.may_work(agent));
     there.any(|agent| may_take(state, agent, stage, demand))
         || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
 }
@@ -175,8 +176,8 @@ pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
 /// Returns true when such an agent is there that does not cool down either.
 #[must_use]
 pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
-    let there = state.agents.values().filter(|agent| agent.may_work());
-    let mut there = there.filter(|agent| agent.breaker.until.is_none());
+    let there = state.agents.values().filter(|agent| state.may_work(agent));
+    let mut there = there.filter(|agent| state.cools_until(agent).is_none());
     there.any(|agent| may_take(state, agent, stage, demand))
         || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
 }
@@ -194,11 +195,19 @@ pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<Str
     if has_all(needs) {
         let mut able = serving.clone().filter(|agent| can_serve(state, agent, stage, needs));
         let comes = scale::may_bring(state, stage, needs, 0);
-        if comes || able.clone().any(|agent| agent.unusable.is_none()) {
+        let can_start =
+            |agent: &Agent| agent.unusable.is_none() && state.refusal_of(agent).is_none();
+        if comes || able.clone().any(can_start) {
             return None;
+        }
+        if let Some(refused) = provider::refused(state, stage, needs) {
+            return Some(refused);
         }
         let first = able.find_map(|agent| Some((agent, agent.unusable.as_ref()?)));
         return first.map(|(agent, why)| format!("agent `{}` cannot start: {why}", agent.name));
+    }
+    if let Some(refused) = provider::refused(state, stage, needs) {
+        return Some(refused);
     }
     if !has_all(&[]) {
         let mut groups = state.settings.agents.iter();

@@ -9,6 +9,7 @@ use super::pool::may_take;
 use crate::machine::agent::Agent;
 use crate::machine::id::{AgentName, StageName, TaskId};
 use crate::machine::proposal::Pair;
+use crate::machine::provider::Pause;
 use crate::machine::state::State;
 use crate::machine::task::{Task, TaskPhase};
 
@@ -99,8 +100,8 @@ impl<'a> Asked<'a> {
             Some((task, stage, demand)) => (*task, *stage, demand),
             None => return Err(not_ready(task).into()),
         };
-        if !agent.is_free() {
-            return Err(not_free(agent));
+        if !state.is_free(agent) {
+            return Err(not_free(state, agent));
         }
         if !agent.stages.contains(stage) {
             return Err(format!("the agent does not serve stage `{stage}`"));
@@ -136,7 +137,7 @@ fn not_ready(task: &Task) -> &'static str {
     }
 }
 
-fn not_free(agent: &Agent) -> String {
+fn not_free(state: &State, agent: &Agent) -> String {
     if let Some(attempt) = &agent.attempt {
         return format!("the agent works on {attempt}");
     }
@@ -144,6 +145,10 @@ fn not_free(agent: &Agent) -> String {
         "has left"
     } else if agent.is_paused {
         "is paused"
+    } else if state.refusal_of(agent).is_some() {
+        "is refused by its provider"
+    } else if state.pause_of(agent).is_some_and(Pause::is_on) {
+        "waits for its provider's limit to end"
     } else {
         "failed of late and cools down"
     };

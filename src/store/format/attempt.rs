@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::machine::attempt::{
-    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
+    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Fault, FaultKind, Marker, Outcome,
+    Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::schedule::demand::Demand;
@@ -30,6 +31,9 @@ mirror! { words Class {
     ConflictLeft,
     Blocked,
     ChangesRequested,
+    RateLimited,
+    Unauthorized,
+    ContextExceeded,
     TimedOut,
     Silent,
     Crashed,
@@ -40,6 +44,7 @@ mirror! { words Class {
     Conflict,
     LandingChecksFailed,
     Dependency,
+    Budget,
 } }
 
 mirror! { words EndedBy { Exit, Timeout, Silence, MarkerGrace, Stop, SpawnFailed } }
@@ -64,8 +69,13 @@ mirror! {
         notes: String,
         tail: String,
         usage: Usage,
+        fault: Option<Fault>,
     }
 }
+
+mirror! { struct Fault { kind: FaultKind, text: String, until: Option<Time> } }
+
+mirror! { words FaultKind { RateLimited, Unauthorized, ContextExceeded } }
 
 mirror! {
     struct Usage { is_session_total: bool }

@@ -1,5 +1,6 @@
 //! Changes on disk: one flat object each, `kind` first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
@@ -17,6 +18,8 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Proposal, ProposalFault};
+use crate::machine::provider::Pause;
+use crate::machine::purse::{Bound, Level};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
 use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
@@ -159,6 +162,12 @@ kinds! {
     "breaker_set" { name: AgentName, breaker: Box<Breaker> } => {
         Change::Project(ProjectChange::BreakerSet { name, breaker })
     }
+    "provider_set" { name: String, pause: Option<Box<Pause>> } => {
+        Change::Project(ProjectChange::ProviderSet { name, pause })
+    }
+    "providers_set" { of: BTreeMap<String, String> } => {
+        Change::Project(ProjectChange::ProvidersSet { of })
+    }
     "agent_unusable" { name: AgentName, why: Option<String> } => {
         Change::Project(ProjectChange::AgentUnusable { name, why })
     }
@@ -191,6 +200,11 @@ kinds! {
     }
     "proposal_refused" { task: TaskId, agent: AgentName, why: String } => {
         Change::Project(ProjectChange::ProposalRefused { task, agent, why })
+    }
+    "budget_told" {
+        bound: Bound, level: Level, task: Option<TaskId>, used: u64, limit: u64
+    } => {
+        Change::Project(ProjectChange::BudgetTold { bound, level, task, used, limit })
     }
     "weighed" { at: Time } => { Change::Project(ProjectChange::Weighed { at }) }
     "would_start" { id: TaskId, stage: StageName, agent: Option<AgentName> } => {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::machine::Change;
 use crate::machine::attempt::{
-    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Marker, Outcome, Tries,
+    Attempt, AttemptKind, AttemptPhase, Class, EndedBy, Exit, Fault, FaultKind, Marker, Outcome,
+    Tries,
 };
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, TaskChange};
@@ -14,6 +15,8 @@ use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::provider::Pause;
+use crate::machine::purse::{Bound, Level, Spent};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing as LandingRules, LauncherKind, Limits, Monitor,
@@ -77,6 +80,7 @@ fn group(name: &str, count: u32, command: AgentCommand) -> AgentGroup {
         completion: if count > 1 { Completion::Marker } else { Completion::Exit },
         env: pairs(&[("LANG", "C.UTF-8"), ("EMPTY", "")]),
         env_allow: strings(&["*"]),
+        provider: if count > 1 { "anthropic".into() } else { String::new() },
         capabilities: strings(&["rust"]),
         tier: 1,
         complexity: strings(&["complex"]),
@@ -117,6 +121,8 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             attempts_per_task: 12,
             send_backs: 2,
             attempts_per_run: 0,
+            cost_usd_micros: 25_000_000,
+            cost_usd_per_task_micros: 0,
             log_bytes: 16 << 20,
         },
         retry: Retry { first_ms: 5_000, factor: 2.0, max_ms: 300_000, jitter: 0.1 },
@@ -190,6 +196,11 @@ fn full_exit(marker: Marker) -> Exit {
         marker: Some(marker),
         notes: "for the next".into(),
         tail: "error: no\n".into(),
+        fault: Some(Fault {
+            kind: FaultKind::RateLimited,
+            text: "429".into(),
+            until: Some(at(90_000)),
+        }),
     }
 }
 
@@ -243,7 +254,13 @@ pub(super) fn full_task() -> Task {
         created_at: at(0),
         updated_at: at(1),
         backoff_until: Some(at(2)),
-        tally: Tally { attempts: 1, stage_failures: 2, infrastructure: 3, send_backs: 4 },
+        tally: Tally {
+            attempts: 1,
+            stage_failures: 2,
+            infrastructure: 3,
+            send_backs: 4,
+            forgiven_micros: 5,
+        },
         tip: Some(oid('1')),
         merge_owed: Some(oid('2')),
         resume_from: Some(oid('3')),
@@ -260,6 +277,7 @@ pub(super) fn full_task() -> Task {
         weight: Weight { own_ms: 1, tail_ms: 2 },
         changed: vec!["a\\*b".into(), "src/**".into()],
         forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
+        spent: Spent { cost_usd_micros: 12_300, priced: 1, unpriced: 2, tokens: Some(1_200) },
     }
 }
 
@@ -339,6 +357,9 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::PauseSet { is_paused: true },
         ProjectChange::AgentPauseSet { name: AgentName::new("script"), is_paused: false },
         breaker_set(),
+        provider_set(),
+        ProjectChange::ProviderSet { name: "anthropic".into(), pause: None },
+        providers_set(),
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: Some("gone".into()) },
         ProjectChange::AgentUnusable { name: AgentName::new("script"), why: None },
         scaled(),
@@ -352,6 +373,9 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
         ProjectChange::Weighed { at: at(7) },
+        budget_told(Bound::Attempts, Level::Near, None),
+        budget_told(Bound::Cost, Level::Reached, None),
+        budget_told(Bound::TaskCost, Level::Near, Some(TaskId::new("TASK-001"))),
         ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
         ProjectChange::ProposalRefused {
             task: TaskId::new("TASK-001"),
@@ -364,6 +388,10 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::ProposalSet { proposal }
     }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+pub(super) fn budget_told(bound: Bound, level: Level, task: Option<TaskId>) -> ProjectChange {
+    ProjectChange::BudgetTold { bound, level, task, used: 21_000_000, limit: 25_000_000 }
 }
 
 /// The external scheduler in every phase.
@@ -531,6 +559,22 @@ pub(super) fn breaker_set() -> ProjectChange {
     ProjectChange::BreakerSet { name: AgentName::new("script"), breaker }
 }
 
+pub(super) fn provider_set() -> ProjectChange {
+    let pause = Pause {
+        limits: 2,
+        since: at(11),
+        until: Some(at(60_000)),
+        is_refused: true,
+        agent: AgentName::new("script"),
+        why: "API Error: 429".into(),
+    };
+    ProjectChange::ProviderSet { name: "anthropic".into(), pause: Some(Box::new(pause)) }
+}
+
+pub(super) fn providers_set() -> ProjectChange {
+    ProjectChange::ProvidersSet { of: [("script".into(), "anthropic".into())].into() }
+}
+
 pub(super) fn follow_set() -> LaneChange {
     let follow = Follow { to: oid('c'), tries: tries(), is_passing: false };
     LaneChange::FollowSet { follow: Some(follow), why: Some("uncommitted".into()), behind: 3 }
@@ -551,5 +595,6 @@ pub(super) fn clean_exit() -> Exit {
         marker: None,
         notes: String::new(),
         tail: String::new(),
+        fault: None,
     }
 }

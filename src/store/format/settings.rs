@@ -70,7 +70,7 @@ mirror! { struct Limits {
     send_backs: u32,
     attempts_per_run: u32,
     log_bytes: u64,
-} }
+} optional { cost_usd_micros: u64, cost_usd_per_task_micros: u64 } }
 
 mirror! { struct Retry { first_ms: u64, factor: f64, max_ms: u64, jitter: f64 } }
 
@@ -100,7 +100,7 @@ mirror! { struct AgentGroup {
     capabilities: Vec<String>,
     tier: u32,
     complexity: Vec<String>,
-} optional { launcher: LauncherKind, scale_min: Option<u32> } }
+} optional { launcher: LauncherKind, scale_min: Option<u32>, provider: String } }
 
 mirror! { enum AgentCommand {
     Argv(words: Vec<String>),

@@ -19,6 +19,8 @@ use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
+use crate::machine::provider::Pause;
+use crate::machine::purse::{Bound, Level, Run, Spent, Told};
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
@@ -89,6 +91,9 @@ mirror! {
         proposal: Proposal,
         targets: BTreeMap<String, Target>,
         dismissed: BTreeMap<AgentName, Agent>,
+        run: Run,
+        providers: BTreeMap<String, String>,
+        pauses: BTreeMap<String, Pause>,
     }
     derived { index }
 }
@@ -137,7 +142,19 @@ mirror! { struct Metrics {
     learned: BTreeMap<String, Learned>,
     tokens: Option<u64>,
     cost_usd_micros: Option<u64>,
+    groups: BTreeMap<String, Spent>,
 } }
+
+mirror! { struct Run {
+    began_at: Option<Time>,
+    is_open: bool,
+    attempts: u32,
+    spent: Spent,
+} optional { told: Vec<Told> } }
+
+mirror! { struct Told { bound: Bound, level: Level, limit: u64 } }
+mirror! { words Bound { Attempts, Cost, TaskCost } }
+mirror! { words Level { Near, Reached } }
 
 mirror! { struct Learned {
     count: u64,
@@ -171,6 +188,15 @@ mirror! {
 }
 
 mirror! { struct Target { count: u32, is_by_hand: bool } }
+
+mirror! { struct Pause {
+    limits: u32,
+    since: Time,
+    until: Option<Time>,
+    is_refused: bool,
+    agent: AgentName,
+    why: String,
+} }
 
 mirror! { struct Breaker {
     failures: u32,
@@ -298,7 +324,14 @@ mod tests {
             command: None,
             extra: BTreeMap::new(),
         };
-        let tally = Tally { attempts: 0, stage_failures: 0, infrastructure: 0, send_backs: 0 };
+        let tally = Tally {
+            attempts: 0,
+            stage_failures: 0,
+            infrastructure: 0,
+            send_backs: 0,
+            forgiven_micros: 0,
+        };
+        let spent = Spent { cost_usd_micros: 0, priced: 0, unpriced: 0, tokens: None };
         let task = Task {
             id: TaskId::new("a"),
             spec,
@@ -326,6 +359,7 @@ mod tests {
             weight: Weight::default(),
             changed: Vec::new(),
             forecast: Vec::new(),
+            spent,
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));
     }

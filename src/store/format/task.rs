@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::purse::Spent;
 use crate::machine::task::{
     Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
 };
@@ -54,7 +55,15 @@ mirror! { struct Clash { with: Option<TaskId>, paths: Vec<String> } }
 
 mirror! { struct Weight { own_ms: u64, tail_ms: u64 } }
 
-mirror! { struct Tally { attempts: u32, stage_failures: u32, infrastructure: u32, send_backs: u32 } }
+mirror! {
+    struct Tally { attempts: u32, stage_failures: u32, infrastructure: u32, send_backs: u32 }
+    optional { forgiven_micros: u64 }
+}
+
+mirror! {
+    struct Spent { cost_usd_micros: u64, priced: u64, unpriced: u64 }
+    optional { tokens: Option<u64> }
+}
 
 mirror! { struct Evidence { from: AttemptId, stage: StageName, class: Class, text: String } }
 
@@ -88,5 +97,6 @@ mirror! {
         weight: Weight,
         changed: Vec<String>,
         forecast: Vec<Clash>,
+        spent: Spent,
     }
 }

@@ -28,8 +28,8 @@ impl Project {
             };
             deps.iter().for_each(|dep| assert!(place(dep) < place(id), "{dep}, {id}: {order:?}"));
             for stage in &STAGES[..3] {
-                let file = self.git(&["show", &format!("main:{stage}/{id}.txt")]);
-                assert_eq!(file, *id);
+                let file = self.try_git(&["show", &format!("main:{stage}/{id}.txt")]);
+                assert_eq!(file.out.trim_end(), *id, "{stage}: {}\n{}", file.err, self.story());
             }
         }
         self.assert_stages_once(backlog);

@@ -32,7 +32,7 @@ pub(crate) enum Ending {
 
 /// A scenario's project, and its files as they were when it was prepared.
 pub(crate) struct Case {
-    scenario: &'static Scenario,
+    pub(super) scenario: &'static Scenario,
     project: Project,
     kept: TempDir,
 }
@@ -121,7 +121,10 @@ impl Case {
     fn recover(&self, outcome: &Outcome) {
         let project = &self.project;
         assert!(!outcome.is_late, "the run did not end\n{}", project.story());
-        let is_alive = outcome.struck.as_ref().is_some_and(|point| !point.is_of_command());
+        let is_alive = outcome
+            .struck
+            .as_ref()
+            .is_some_and(|point| self.scenario.strikes_terminal || !point.is_of_command());
         if is_alive && self.scenario.args == MONITOR && !self.never_began() {
             let said = project.story();
             assert_eq!(outcome.code, Some(self.scenario.code), "the living monitor\n{said}");

@@ -23,11 +23,13 @@ struct Strike {
 }
 
 impl Strike {
-    fn plans(&self) -> Vec<Plan> {
+    fn plans(&self, scenario: &Scenario) -> Vec<Plan> {
         let points = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
-        points
-            .map(|point| Plan::Kill { role: point.role.clone(), ordinal: point.ordinal })
-            .collect()
+        let plan = |Point { role, ordinal, .. }: &Point| match scenario.strikes_terminal {
+            true => Plan::KillTerminal { role: role.clone(), ordinal: *ordinal },
+            false => Plan::Kill { role: role.clone(), ordinal: *ordinal },
+        };
+        points.map(plan).collect()
     }
 
     /// How to have it again.
@@ -146,7 +148,7 @@ fn strike_all(
     let results = Mutex::new((0, 0, Vec::new()));
     let work = |case: Case| {
         while let Some(strike) = strikes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let ending = case.run(&strike.plans());
+            let ending = case.run(&strike.plans(case.scenario));
             let mut results = results.lock().expect("no holder panics");
             match ending {
                 Ending::Survived => results.0 += 1,
@@ -179,7 +181,7 @@ pub(super) fn trials() -> Vec<Trial> {
             let case = Case::new(found.expect("it is listed"));
             for first in spread(case.observe()?, count) {
                 let strike = Strike { first, second: None };
-                if let Ending::Failed(text) = case.run(&strike.plans()) {
+                if let Ending::Failed(text) = case.run(&strike.plans(case.scenario)) {
                     return Err(format!("{}: {text}", strike.words(name)).into());
                 }
             }

@@ -5,8 +5,15 @@ use std::fs;
 use crate::support::project::Project;
 
 /// What agents run: waits where it is held, leaves a file for its task, or does what its task says.
-const AGENT: &str = r#"set -eu
+const AGENT: &str = r#"#!/bin/sh
+set -eu
 case "$PIPELINE_PROJECT" in "$E2E_DIR"/*) ;; *) exit 9 ;; esac
+if [ -t 0 ]; then
+    printf '> '
+    read -r line
+    case "$line" in *"Read TASK-A.md, "*) ;; *) exit 8 ;; esac
+    trap 'pipeline done' EXIT
+fi
 echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
 if grep -q 'Merge to finish' "$PIPELINE_TASK_FILE"; then
     printf 'one\ntwo by both\nthree\n' >a.txt
@@ -50,6 +57,8 @@ pub(crate) struct Scenario {
     pub(super) code: i32,
     /// Tasks on the landing branch at the end, each once.
     pub(super) landed: &'static [&'static str],
+    /// At each point tmux is killed, and not the process that is there.
+    pub(super) strikes_terminal: bool,
     /// A stage may be done again: work is sent back.
     pub(super) sends_back: bool,
     /// What else holds at the end.
@@ -68,6 +77,7 @@ const PLAIN: Scenario = Scenario {
     again: nothing,
     code: 0,
     landed: &["A"],
+    strikes_terminal: false,
     sends_back: false,
     check: nothing,
 };
@@ -175,6 +185,31 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "promoted", prepare: promoted, check: base_followed, ..PLAIN },
+    Scenario { name: "window", prepare: in_window, check: was_typed, ..PLAIN },
+    Scenario {
+        name: "window-server",
+        prepare: in_window,
+        strikes_terminal: true,
+        check: was_typed,
+        ..PLAIN
+    },
+    Scenario { name: "person", prepare: person, check: by_person, ..PLAIN },
+    Scenario {
+        name: "person-server",
+        prepare: person,
+        strikes_terminal: true,
+        check: by_person,
+        ..PLAIN
+    },
+    Scenario { name: "program-back", prepare: came_back, ..PLAIN },
+    Scenario {
+        name: "program-gone",
+        prepare: installed,
+        begin: uninstall,
+        args: &["monitor", "--once"],
+        again: install,
+        ..PLAIN
+    },
     Scenario {
         name: "stop-now",
         prepare: |project| staged(project, 2),
@@ -461,4 +496,80 @@ fn rollout_again(project: &Project) {
 fn base_followed(project: &Project) {
     let (base, landed) = ("refs/heads/main", "refs/heads/pipeline/landed");
     assert_eq!(project.git(&["rev-parse", base]), project.git(&["rev-parse", landed]));
+}
+
+const COMMAND: &str = "command = [\"sh\", \"{project}/tools/agent.sh\"]";
+
+/// A task with one stage, whose agent in the pilot is told by these lines.
+fn served_by(project: &Project, stage: usize, lines: &str) {
+    let (text, name) = (settings(PILOT, 1), format!("name = \"{}\"", STAGES[stage]));
+    let (before, rest) = text.split_once(&name).expect("it has an agent");
+    let rest = rest.replacen(COMMAND, lines, 1);
+    project.write("pipeline.toml", &format!("{before}{name}{rest}"));
+    project.commit("Another agent");
+    add(project, "A", STAGES[stage]);
+}
+
+fn in_window(project: &Project) {
+    pilot(project);
+    served_by(project, 2, &format!("launcher = \"tmux\"\n{COMMAND}"));
+}
+
+fn was_typed(project: &Project) {
+    let file = project.git(&["show", "pipeline/landed:implementation-A.txt"]);
+    assert_eq!(file, "A", "{}", project.story());
+}
+
+/// What the person does at the shell; it stays open.
+const PERSON: &str = "#!/bin/sh\necho mine >by-person.txt\npipeline done\nexec sleep 1000\n";
+
+/// A person's pane; the person is the shell.
+fn person(project: &Project) {
+    pilot(project);
+    project.write("tools/person.sh", PERSON);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(project.path("tools/person.sh"), mode).expect("its mode");
+    served_by(project, 2, "command = \"person\"\nenv = { SHELL = \"tools/person.sh\" }");
+}
+
+fn by_person(project: &Project) {
+    let file = project.git(&["show", "pipeline/landed:by-person.txt"]);
+    assert_eq!(file, "mine", "{}", project.story());
+}
+
+const PRESET: &str = "about = \"a program that comes and goes\"\nheadless = [\"comes-and-goes\"]\n";
+
+/// An agent whose program is there.
+fn installed(project: &Project) {
+    pilot(project);
+    project.write("agents/presets/mine.toml", PRESET);
+    served_by(project, 0, "preset = \"mine\"\nenv_allow = [\"*\"]\ncompletion = \"exit\"");
+    // Written by another process: one that is being written cannot be executed.
+    let mut shell = pipeline::sys::child::command("sh", &project.dir());
+    let text =
+        "mkdir programs && cd programs && cp \"$1\" comes-and-goes && chmod +x comes-and-goes";
+    let args = ["-c", text, "sh", "../project/tools/agent.sh"];
+    assert!(shell.args(args).status().expect("a shell").success());
+}
+
+fn uninstall(project: &Project) {
+    let file = project.dir().join("programs/comes-and-goes");
+    fs::rename(&file, file.with_extension("gone")).expect("it is there");
+}
+
+/// Puts the program back; it may not have been taken away.
+fn install(project: &Project) {
+    let file = project.dir().join("programs/comes-and-goes");
+    if !file.exists() {
+        fs::rename(file.with_extension("gone"), &file).expect("it was put aside");
+    }
+}
+
+/// One whose program was missing, as the journal says, and is there again.
+fn came_back(project: &Project) {
+    installed(project);
+    uninstall(project);
+    let said = project.fails(1, MONITOR);
+    assert!(said.contains("cannot start"), "{said}");
+    install(project);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pipeline::machine::State;
 use pipeline::machine::attempt::AttemptPhase as Phase;
 use pipeline::machine::id::{AttemptId, TaskId};
+use pipeline::machine::purse::Run;
 use pipeline::machine::state::Metrics;
 
 use super::node::{Monitor, Node};
@@ -58,6 +59,7 @@ impl Node {
         state.metrics = Metrics::default();
         state.monitor.attempts = state.monitor.attempts.min(1);
         state.monitor.launches = 0;
+        state.run = Run::default();
     }
 }
 

@@ -606,6 +606,7 @@ fn exit(ending: Ending) -> Exit {
         cpu_ms: 0,
         rss_kib_max: 0,
         usage: pipeline::machine::usage::Usage::default(),
+        fault: None,
         marker,
         notes: String::new(),
         tail: String::new(),

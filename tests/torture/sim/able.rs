@@ -3,6 +3,7 @@
 use pipeline::machine::State;
 use pipeline::machine::agent::Agent;
 use pipeline::machine::id::{AgentName, StageName};
+use pipeline::machine::provider::Pause;
 use pipeline::machine::schedule::can_serve;
 use pipeline::machine::settings::AgentGroup;
 use pipeline::machine::task::Task;
@@ -29,11 +30,17 @@ fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
 }
 
 /// Returns the agents that are not there, and come when the queues ask for them; not those who left
-/// paused or to cool down.
+/// paused or to cool down, nor those whose provider gives nothing.
 pub fn may_come(state: &State) -> Vec<Agent> {
     let mut found = Vec::new();
     for (place, group) in state.settings.agents.iter().enumerate() {
-        if group.scale_min.is_none() || is_by_hand(state, group) {
+        let mut own = state.agents.values().filter(|agent| agent.group == place);
+        // A program that is not there is not there for others of the group either.
+        let is_unusable = own.any(|agent| agent.unusable.is_some());
+        if group.scale_min.is_none() || is_by_hand(state, group) || is_unusable {
+            continue;
+        }
+        if state.pause_of_group(group).is_some_and(Pause::is_on) {
             continue;
         }
         let absent = group.names().filter(|name| !state.agents.contains_key(name));

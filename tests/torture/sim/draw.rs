@@ -87,6 +87,7 @@ fn group(name: &str, stages: Vec<String>, count: usize, completion: Completion) 
         completion,
         env: BTreeMap::new(),
         env_allow: Vec::new(),
+        provider: String::new(),
         capabilities: Vec::new(),
         tier: 1,
         complexity: Vec::new(),
@@ -123,6 +124,8 @@ fn plain() -> Settings {
             attempts_per_task: 12,
             send_backs: 2,
             attempts_per_run: 0,
+            cost_usd_micros: 0,
+            cost_usd_per_task_micros: 0,
             log_bytes: 4096,
         },
         retry: Retry { first_ms: 5_000, factor: 2.0, max_ms: 300_000, jitter: 0.1 },
@@ -161,6 +164,20 @@ fn more(new: &mut Settings, mut more: Dice) {
             group.count = 1 + more.below(3) as u32;
             group.scale_min = Some(more.below(group.count as usize + 1) as u32);
         }
+    }
+    for group in &mut new.agents {
+        if more.permille(400) {
+            group.launcher = LauncherKind::Tmux;
+        }
+        group.provider = ["", "one", "two"][more.below(3)].into();
+    }
+    // Enough for a few attempts of those that `purse::usage_of` draws.
+    let limits = &mut new.limits;
+    if more.permille(300) {
+        limits.cost_usd_micros = 1 + more.below(3_000_000) as u64;
+    }
+    if more.permille(300) {
+        limits.cost_usd_per_task_micros = 1 + more.below(1_500_000) as u64;
     }
 }
 

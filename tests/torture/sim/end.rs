@@ -13,6 +13,7 @@ use pipeline::machine::{Command, State, gate, proposal, turn};
 use super::able::{may_come, may_take};
 use super::dice::Dice;
 use super::people;
+use super::purse::Purse;
 use super::seed::Run;
 use super::together;
 
@@ -23,16 +24,14 @@ const ROUNDS_MAX: usize = 60;
 /// How long the external scheduler may hold up what could start.
 const DECLINED_MS_MAX: u64 = 30_000;
 
-fn may_launch(state: &State, now: Option<Time>) -> bool {
-    let per_run = state.settings.limits.attempts_per_run;
-    let is_used_up = per_run > 0 && state.monitor.attempts >= per_run;
+fn may_launch(state: &State, purse: &Purse, now: Option<Time>) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
         && state.overload.is_none()
         && turn::is_base_good(state)
         && now.is_none_or(|now| turn::launch_room(state, now) != Some(0))
-        && !is_used_up
+        && !purse.is_used_up(state)
 }
 
 fn is_met(state: &State, task: &Task) -> bool {
@@ -41,8 +40,8 @@ fn is_met(state: &State, task: &Task) -> bool {
 }
 
 /// An agent never waits while a task it could take is ready (DESIGN section 9).
-pub fn nobody_waits(state: &State, now: Time) {
-    if !may_launch(state, Some(now)) {
+pub fn nobody_waits(state: &State, purse: &Purse, now: Time) {
+    if !may_launch(state, purse, Some(now)) {
         return;
     }
     if proposal::is_awaited(state) {
@@ -57,7 +56,7 @@ pub fn nobody_waits(state: &State, now: Time) {
     let is_busy = state.has_work() || state.landing.is_some();
     let kept = together::kept(state);
     // One that comes when it is needed is as good as one that is free.
-    let there = state.agents.values().filter(|agent| agent.is_free()).cloned();
+    let there = state.agents.values().filter(|agent| state.is_free(agent)).cloned();
     let free: Vec<Agent> = there.chain(may_come(state)).collect();
     for task in state.tasks.values() {
         let TaskPhase::Ready { stage } = &task.phase else { continue };
@@ -169,6 +168,8 @@ impl Run {
         let mut settings = (*self.judge.state.settings).clone();
         settings.hash = "healed".into();
         settings.limits.attempts_per_run = 0;
+        settings.limits.cost_usd_micros = 0;
+        settings.limits.cost_usd_per_task_micros = 0;
         self.ask(Command::AdoptSettings { settings: Box::new(settings) }, 0, dice);
         let ids = self.judge.state.tasks.keys().cloned().collect();
         self.ask(Command::ReleaseTasks { ids }, 0, dice);
@@ -181,6 +182,12 @@ impl Run {
         let ids = people::unapproved(&self.judge.state);
         let is_approving = !ids.is_empty() && self.ask(Command::ApproveTasks { ids }, 0, dice);
         let seq = self.judge.seq;
+        let pauses = self.judge.state.pauses.values().filter(|pause| pause.is_refused);
+        // The command that people are told to type.
+        let names: Vec<AgentName> = pauses.map(|pause| pause.agent.clone()).collect();
+        for name in names {
+            assert!(self.ask(Command::ResumeAgent { name }, 0, dice), "what was told is refused");
+        }
         let (target, stage, note) = (RetryTarget::Blocked, None, None);
         let helpless = self.judge.state.tasks.values().all(|task| match &task.phase {
             TaskPhase::Blocked(block) => {
@@ -203,6 +210,8 @@ impl Run {
     fn explain(&self, is_freed: bool) {
         let state = &self.judge.state;
         assert_eq!(state.overload, None, "I21: the load has fallen, and nobody looks");
+        let mut unusable = state.agents.values().filter(|agent| agent.unusable.is_some());
+        assert_eq!(unusable.next(), None, "I21: its program is there, and nobody looks");
         for task in state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task) {
             let is_held = !is_freed && (task.is_held || !gate::may_act(state, &task.id));
             let is_explained = match &task.phase {
@@ -213,11 +222,13 @@ impl Run {
                 TaskPhase::Blocked(block) => !is_freed || block.reason.contains("no stage"),
                 TaskPhase::Waiting => is_held || !is_met(state, task),
                 TaskPhase::Ready { stage } => {
-                    let may_serve =
-                        |agent: &Agent| !agent.is_paused && may_take(state, agent, task, stage);
+                    let may_serve = |agent: &Agent| {
+                        let is_shut = agent.is_paused || state.refusal_of(agent).is_some();
+                        !is_shut && may_take(state, agent, task, stage)
+                    };
                     let has_agent = state.agents.values().any(may_serve)
                         || may_come(state).iter().any(may_serve);
-                    let is_stopped = !is_freed && !may_launch(state, None);
+                    let is_stopped = !is_freed && !may_launch(state, &self.judge.purse, None);
                     let is_served = has_agent && !together::is_beyond(state, task, stage);
                     is_held || !is_met(state, task) || !is_served || is_stopped
                 }

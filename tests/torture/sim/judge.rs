@@ -9,12 +9,15 @@ use pipeline::machine::crew::Target;
 use pipeline::machine::id::{AttemptId, StageName, TaskId};
 use pipeline::machine::lane::LandingPhase;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
-use pipeline::machine::task::{Tally, TaskPhase};
+use pipeline::machine::provider::Pause;
+use pipeline::machine::purse::Level;
+use pipeline::machine::task::TaskPhase;
 use pipeline::machine::{State, apply};
 use pipeline::store::ledger::decode;
 
 use super::able::{are_as_many_as_may_be, may_take};
 use super::disk::Disk;
+use super::purse::Purse;
 use super::repo::commit_of;
 use super::together;
 use super::world::World;
@@ -27,6 +30,7 @@ pub struct Judge {
     /// Stages that completed and were neither sent back nor retried since.
     done: BTreeMap<TaskId, BTreeSet<StageName>>,
     work: u64,
+    pub purse: Purse,
     /// A retry's tally was seen last: for which task.
     retried: Option<TaskId>,
     pub classes: BTreeSet<&'static str>,
@@ -45,6 +49,7 @@ impl Judge {
             seen: BTreeSet::new(),
             done: BTreeMap::new(),
             work: 0,
+            purse: Purse::default(),
             retried: None,
             classes: BTreeSet::new(),
             completed: 0,
@@ -94,10 +99,12 @@ impl Judge {
 
     fn fold(&mut self, changes: &[Change], world: &World) {
         for change in changes {
+            self.purse.before(&self.state, change);
             self.before(change, world);
             apply(&mut self.state, change);
         }
         assert_eq!(self.state.metrics.attempts, self.work, "I24: attempts are counted");
+        self.purse.agrees(&self.state);
         are_as_many_as_may_be(&self.state);
     }
 
@@ -121,6 +128,13 @@ impl Judge {
             }
             Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
                 self.before_scaling(group, *target);
+            }
+            Change::Project(ProjectChange::BudgetTold { task, level, .. }) => {
+                self.classes.insert(match (task, level) {
+                    (Some(_), _) => "a task comes near its bound",
+                    (None, Level::Near) => "a run comes near a bound",
+                    (None, Level::Reached) => "a run uses up a bound",
+                });
             }
             Change::Project(_) | Change::Attempt(..) => {}
         }
@@ -146,7 +160,7 @@ impl Judge {
 
     fn before_task(&mut self, id: &TaskId, change: &TaskChange) {
         match change {
-            TaskChange::Tallied { tally } if *tally == Tally::default() => {
+            TaskChange::Tallied { tally } if tally.is_new() => {
                 self.retried = Some(id.clone());
             }
             TaskChange::Steered { .. } if self.retried.as_ref() == Some(id) => {
@@ -198,7 +212,12 @@ impl Judge {
         let is_done = self.done.get(id).is_some_and(|done| done.contains(stage));
         assert!(!is_done, "`{id}` runs {stage} again after it completed");
         let agent = &state.agents[&new.agent];
+        assert_eq!(agent.unusable, None, "`{id}` is given to `{}`", new.agent);
         assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
+        let provider = state.provider_of(&state.settings.agents[agent.group]);
+        let is_shut = |pause: &Pause| pause.is_refused || pause.until.is_some();
+        let pause = state.pauses.get(provider).filter(|pause| is_shut(pause));
+        assert!(pause.is_none(), "I15: `{id}` starts though {provider} gives nothing: {pause:?}");
     }
 
     fn before_end(&mut self, id: &AttemptId, class: Class, reason: &str, world: &World) {

@@ -28,6 +28,7 @@
 //! | I21 no silent stall | `end::nobody_waits`, `Run::rest`, `Run::explain` |
 //! | I22 events are hints | reports are lost, doubled and out of order |
 //! | I24 figures | `Judge::fold` counts attempts |
+//! | I28 the purse | `Purse::may_begin`, `Purse::agrees` |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
 mod able;
@@ -40,6 +41,7 @@ mod marks;
 mod monitor;
 mod people;
 mod propose;
+mod purse;
 mod repo;
 mod seed;
 mod shrink;

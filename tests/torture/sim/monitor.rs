@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pipeline::machine::agent::Agent;
 use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::StopKind;
@@ -327,6 +328,7 @@ impl Monitor {
             let Some(seen) = world.seen() else { return Ok(true) };
             bodies.push(EventBody::Observation(seen));
         }
+        bodies.extend(self.agents_seen(world).map(EventBody::Observation));
         bodies.extend(self.stop.take().map(|kind| EventBody::Command(Command::Stop { kind })));
         let attempts = self.cycle.ledger.state().attempts.values();
         let running = attempts.filter(|attempt| attempt.phase == AttemptPhase::Running);
@@ -433,10 +435,7 @@ impl Monitor {
         }
         match world.probe(id, agent) {
             Probe::KeeperAlive => world.adopt(self.number, id, agent),
-            Probe::Exited(exit) => {
-                let seen = Observation::Exited { attempt: id.clone(), exit };
-                self.inbox.push(Report::Seen(seen));
-            }
+            Probe::Ended(seen) => self.inbox.push(Report::Seen(*seen)),
             found @ (Probe::Strays | Probe::Started | Probe::Nothing) => {
                 self.keeper_lost(id, phase, found, world, dice);
             }
@@ -462,12 +461,23 @@ impl Monitor {
         world.begin_lost(self.number, id.clone(), found, dice);
     }
 
+    /// As `RealWorld::look_at_agents`: which programs are there, if that is news.
+    fn agents_seen(&self, world: &World) -> Option<Observation> {
+        let state = self.cycle.ledger.state();
+        let is_missing = |agent: &Agent| {
+            state.group_of(agent).is_some_and(|group| world.missing.contains(&group.name))
+        };
+        let is_known = |agent: &Agent| agent.unusable.is_some() == is_missing(agent);
+        (!state.agents.values().all(is_known)).then(|| world.agents())
+    }
+
     /// As `Monitor::poll`: the safety net.
     fn poll(&mut self, world: &mut World, dice: &mut Dice) {
         self.polls += 1;
         for id in std::mem::take(&mut self.unprobed) {
             self.find_running(&id, world, dice);
         }
+        self.inbox.extend(self.agents_seen(world).map(Report::Seen));
         let state = self.cycle.ledger.state();
         if state.settings.project.isolation == Isolation::Worktree {
             world.begin(self.number, What::Look, dice);
@@ -480,9 +490,7 @@ impl Monitor {
             .collect();
         for (id, agent) in running {
             match world.probe(&id, &agent) {
-                Probe::Exited(exit) => {
-                    self.inbox.push(Report::Seen(Observation::Exited { attempt: id, exit }));
-                }
+                Probe::Ended(seen) => self.inbox.push(Report::Seen(*seen)),
                 Probe::KeeperAlive => {}
                 found @ (Probe::Strays | Probe::Started | Probe::Nothing) => {
                     self.keeper_lost(&id, AttemptPhase::Running, found, world, dice);

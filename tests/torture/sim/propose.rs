@@ -31,7 +31,7 @@ pub fn mark(answer: &Observation) -> &'static str {
 
 /// Ready tasks for free agents of their stages, in any order; some may not start beside others.
 fn sensible(state: &State, dice: &mut Dice) -> Vec<Pair> {
-    let mut free: Vec<_> = state.agents.values().filter(|agent| agent.is_free()).collect();
+    let mut free: Vec<_> = state.agents.values().filter(|agent| state.is_free(agent)).collect();
     let mut ready: Vec<_> = state
         .tasks
         .values()

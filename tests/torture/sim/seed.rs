@@ -167,8 +167,7 @@ impl Run {
         } else if is(rates.bad_writes) {
             self.spoil_write(&mut dice);
         } else if is(rates.loads) {
-            self.world.is_overloaded = !self.world.is_overloaded;
-            self.note(|| "the load rises or falls".into());
+            self.strain(&mut dice);
         } else {
             self.work(&mut dice);
         }
@@ -230,7 +229,7 @@ impl Run {
                 if monitor.is_up() && !monitor.is_stale && seq == self.judge.seq {
                     self.judge.agrees(monitor.cycle.ledger.state(), self.steps.is_multiple_of(16));
                     if !monitor.has_news() {
-                        end::nobody_waits(&self.judge.state, monitor.now());
+                        end::nobody_waits(&self.judge.state, &self.judge.purse, monitor.now());
                     }
                 }
                 self.monitor = Some(monitor);
@@ -292,6 +291,28 @@ impl Run {
         let mark = if is_back { "the clock is set back" } else { "suspend, or the clock set on" };
         self.world.marks.hit(mark);
         self.note(|| mark.to_owned());
+    }
+
+    /// What changes around it: the load, which programs there are, the server of the windows.
+    fn strain(&mut self, dice: &mut Dice) {
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut more = Dice(dice.0 ^ 0x9ee);
+        let groups = &self.judge.state.settings.agents;
+        let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+        match (more.below(3), more.pick(&names)) {
+            (0, Some(name)) => {
+                self.note(|| format!("the program of {name} goes away or is back"));
+                self.world.meddle_with_program(name);
+            }
+            (1, _) => {
+                self.note(|| "the server of the windows is killed".into());
+                self.world.kill_server();
+            }
+            _ => {
+                self.note(|| "the load rises or falls".into());
+                self.world.is_overloaded = !self.world.is_overloaded;
+            }
+        }
     }
 
     fn spoil_write(&mut self, dice: &mut Dice) {

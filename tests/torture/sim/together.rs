@@ -120,7 +120,9 @@ fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
 }
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
-    let mut there = state.agents.values().filter(|agent| !agent.is_paused && !agent.is_retired);
+    // One whose program is missing needs a person, as one that is paused does.
+    let serves = |agent: &&Agent| !agent.is_paused && !agent.is_retired && agent.unusable.is_none();
+    let mut there = state.agents.values().filter(serves);
     let takes = |agent: &Agent| may_take(state, agent, task, stage);
     there.any(takes) || may_come(state).iter().any(takes)
 }

@@ -722,7 +722,7 @@ impl World {
             Probe::Nothing => {
                 What::SayLost { attempt, why: "its keeper died before it began".into() }
             }
-            Probe::Started | Probe::KeeperAlive | Probe::Exited(_) => {
+            Probe::Started | Probe::KeeperAlive | Probe::Ended(_) => {
                 What::SayLost { attempt, why: "its keeper died".into() }
             }
         };

@@ -5,18 +5,23 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
+use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Fault, FaultKind, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
-use pipeline::machine::settings::Completion;
+use pipeline::machine::settings::{Completion, LauncherKind};
 use pipeline::machine::time::Time;
+use pipeline::machine::usage::Usage;
 use pipeline::machine::{Observation, State};
 
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
+use super::purse::usage_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
 use super::seed::Canary;
 use super::work::Job;
+
+/// Why an agent cannot be started.
+const MISSING: &str = "its program is not on the PATH";
 
 /// A worktree: agent and number.
 pub type Place = (AgentName, u32);
@@ -29,6 +34,9 @@ pub struct Order {
     pub task: Option<TaskId>,
     pub is_work: bool,
     pub place: Place,
+    /// The program that it starts, by its agent's group.
+    pub program: String,
+    pub is_in_window: bool,
     pub limit_ms: u64,
     pub completion: Completion,
     /// The commit that is checked, and by which commands.
@@ -55,6 +63,8 @@ impl Order {
             task: attempt.task.clone(),
             is_work: attempt.is_work(),
             place: (attempt.agent.clone(), attempt.slot),
+            program: group.map(|group| group.name.clone()).unwrap_or_default(),
+            is_in_window: group.is_some_and(|it| it.launcher == LauncherKind::Tmux),
             limit_ms: 30_000,
             completion: group.map_or(Completion::Marker, |group| group.completion),
             check,
@@ -82,6 +92,8 @@ pub enum Plan {
     Hangs,
     Silent,
     Crashes,
+    /// Its window went away, and it was ended for that.
+    WindowGone,
     Unstartable,
 }
 
@@ -125,14 +137,27 @@ pub struct Keeper {
 pub struct OnDisk {
     pub is_started: bool,
     pub exit: Option<Exit>,
+    /// The record says that it is lost.
+    pub is_lost: bool,
     /// How often it was executed since the machine came up.
     runs: u32,
+}
+
+impl OnDisk {
+    /// What its record tells; `None`: there is none.
+    fn ended(&self, id: &AttemptId) -> Option<Observation> {
+        let (attempt, exit) = (id.clone(), Box::new(self.exit.clone()?));
+        Some(match self.is_lost {
+            true => Observation::Lost { attempt, why: "its window went away".into() },
+            false => Observation::Exited { attempt, exit },
+        })
+    }
 }
 
 /// What the disk and the keeper say of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Probe {
-    Exited(Box<Exit>),
+    Ended(Box<Observation>),
     KeeperAlive,
     Strays,
     Started,
@@ -179,6 +204,8 @@ pub struct World {
     /// Nothing fails any more.
     pub is_kind: bool,
     pub marks: Marks,
+    /// Programs that are not there.
+    pub missing: BTreeSet<String>,
     /// The machine is busier than the limit allows.
     pub is_overloaded: bool,
     pub keepers: BTreeMap<AgentName, Keeper>,
@@ -211,6 +238,7 @@ impl World {
             mix,
             is_kind: false,
             marks: Marks::default(),
+            missing: BTreeSet::new(),
             is_overloaded: false,
             keepers: BTreeMap::new(),
             disk: BTreeMap::new(),
@@ -232,6 +260,7 @@ impl World {
         for keeper in self.keepers.values_mut() {
             keeper.is_stopped = false;
         }
+        self.missing.clear();
         if self.repo.read(BASE).is_none() {
             let new = self.repo.make_new(&[0]);
             self.repo.meddle(BASE, Some(new));
@@ -261,8 +290,8 @@ impl World {
     /// Reads what became of an attempt, as `agent::probe` does.
     pub fn probe(&self, id: &AttemptId, agent: &AgentName) -> Probe {
         let disk = self.disk.get(id);
-        if let Some(exit) = disk.and_then(|disk| disk.exit.clone()) {
-            return Probe::Exited(Box::new(exit));
+        if let Some(ended) = disk.and_then(|disk| disk.ended(id)) {
+            return Probe::Ended(Box::new(ended));
         }
         if self.keepers.contains_key(agent) && self.canary != Canary::ForgetsKeepers {
             return Probe::KeeperAlive;
@@ -275,6 +304,12 @@ impl World {
 
     /// Orders an attempt from its agent's keeper, which is started when there is none.
     pub fn order(&mut self, monitor: u32, order: Order) {
+        if order.is_work && self.missing.contains(&order.program) {
+            let attempt = order.attempt;
+            let fault = Observation::AttemptFaulted { attempt, why: MISSING.into() };
+            let seen = [self.agents(), fault].map(|seen| (monitor, Report::Seen(seen)));
+            return self.mail.extend(seen);
+        }
         let keeper = self.keepers.entry(order.agent.clone()).or_default();
         if keeper.is_stopped && keeper.monitor != Some(monitor) {
             // It has the lock and does not answer.
@@ -308,7 +343,7 @@ impl World {
 
     fn settled(&self, id: &AttemptId, agent: &AgentName) -> Report {
         match self.probe(id, agent) {
-            Probe::Exited(exit) => Report::Seen(Observation::Exited { attempt: id.clone(), exit }),
+            Probe::Ended(seen) => Report::Seen(*seen),
             Probe::KeeperAlive if self.strays.iter().any(|stray| stray.order.attempt == *id) => {
                 Report::KeeperLost(id.clone(), Probe::Strays)
             }
@@ -406,14 +441,14 @@ impl World {
                 process.stage = ProcessStage::Ended(Box::new(exit));
             }
             ProcessStage::Ended(exit) => {
-                self.disk.entry(attempt).or_default().exit = Some(*exit);
+                let disk = self.disk.entry(attempt).or_default();
+                disk.exit = Some(*exit);
+                disk.is_lost = process.plan == Plan::WindowGone;
                 process.stage = ProcessStage::Recorded;
             }
             ProcessStage::Recorded => {
-                let exit = self.disk.get(&attempt).and_then(|disk| disk.exit.clone());
-                if let Some(exit) = exit {
-                    let exit = Box::new(exit);
-                    let seen = Observation::Exited { attempt, exit };
+                let ended = self.disk.get(&attempt).and_then(|disk| disk.ended(&attempt));
+                if let Some(seen) = ended {
                     self.tell(keeper.monitor, Report::Seen(seen), dice);
                 }
                 return true;
@@ -425,9 +460,8 @@ impl World {
 
     fn accept(&mut self, monitor: Option<u32>, order: Order, dice: &mut Dice) -> Option<Process> {
         let disk = self.disk.entry(order.attempt.clone()).or_default();
-        if let Some(exit) = disk.exit.clone() {
-            let (attempt, exit) = (order.attempt, Box::new(exit));
-            self.tell(monitor, Report::Seen(Observation::Exited { attempt, exit }), dice);
+        if let Some(seen) = disk.ended(&order.attempt) {
+            self.tell(monitor, Report::Seen(seen), dice);
             return None;
         }
         if disk.is_started {
@@ -445,6 +479,12 @@ impl World {
 
     fn plan(&mut self, order: &Order, dice: &mut Dice) -> Plan {
         let bad = self.mix.bad_end;
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut more = Dice(dice.0 ^ 0x7a9e);
+        let is_there = order.is_in_window && order.is_work;
+        if is_there && self.fails(&mut more, bad / 4, "a window goes away") {
+            return Plan::WindowGone;
+        }
         if !self.fails(dice, bad, "agent ends badly") {
             return Plan::Done;
         }
@@ -516,6 +556,8 @@ impl World {
             Plan::Hangs => (None, Some(15), EndedBy::Timeout),
             Plan::Silent => (None, Some(15), EndedBy::Silence),
             Plan::Crashes => (None, Some(11), EndedBy::Exit),
+            // Nobody is told of it.
+            Plan::WindowGone => (None, None, EndedBy::Exit),
             Plan::Unstartable => (None, None, EndedBy::SpawnFailed),
         };
         let marker = match plan {
@@ -529,6 +571,7 @@ impl World {
             | Plan::Hangs
             | Plan::Silent
             | Plan::Crashes
+            | Plan::WindowGone
             | Plan::Unstartable => None,
         };
         let by_exit = order.completion == Completion::Exit;
@@ -557,18 +600,46 @@ impl World {
             leaked: u32::from(process.has_leaked),
             cpu_ms: 0,
             rss_kib_max: 0,
-            usage: pipeline::machine::usage::Usage::default(),
+            usage: if order.is_work { usage_of(&order.attempt, 0) } else { Usage::default() },
+            fault: if order.is_work { self.fault(plan, order) } else { None },
             marker,
             notes: String::new(),
             tail: String::new(),
         }
     }
 
+    /// What the program says last of its provider. Drawn without the dice, so that old seeds draw the
+    /// rest as ever; who is done may say it as well.
+    fn fault(&mut self, plan: Plan, order: &Order) -> Option<Fault> {
+        let name: u64 = order.attempt.as_str().bytes().map(u64::from).sum();
+        let draw = name.wrapping_mul(31).wrapping_add(self.mono.get());
+        let is_said = match plan {
+            Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
+            Plan::Done => draw.is_multiple_of(16),
+            Plan::Idle
+            | Plan::Stays
+            | Plan::Stale
+            | Plan::Fails
+            | Plan::Blocks
+            | Plan::Changes
+            | Plan::Crashes
+            | Plan::WindowGone
+            | Plan::Unstartable => false,
+        };
+        let kinds = [FaultKind::RateLimited, FaultKind::Unauthorized, FaultKind::ContextExceeded];
+        let kind = kinds[(draw / 16 % 3) as usize];
+        let until = (draw / 64)
+            .is_multiple_of(2)
+            .then(|| Time::from_ms(self.mono.get().saturating_add(draw / 128 % 60_000)));
+        is_said.then(|| Fault { kind, text: "429".into(), until })
+    }
+
     fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {
         let Some(monitor) = monitor else { return };
         let (deaf, repeat) = (self.mix.deaf, self.mix.repeat);
         // The poll finds ends by itself; a start that goes missing is a broken connection.
-        let is_end = matches!(report, Report::Seen(Observation::Exited { .. }));
+        let is_end =
+            matches!(report, Report::Seen(Observation::Exited { .. } | Observation::Lost { .. }));
         if is_end && self.fails(dice, repeat, "a report comes twice") {
             self.mail.push((monitor, report.clone()));
         }
@@ -606,6 +677,33 @@ impl World {
             for id in expected {
                 let report = self.settled(&id, &name);
                 self.mail.push((monitor, report));
+            }
+        }
+    }
+
+    /// Which agents cannot be started, and why.
+    pub fn agents(&self) -> Observation {
+        let missing = self.missing.iter().map(|name| (name.clone(), MISSING.to_owned()));
+        Observation::AgentsSeen { unusable: missing.collect() }
+    }
+
+    /// A program is removed, or put back.
+    pub fn meddle_with_program(&mut self, name: String) {
+        let is_back = self.missing.remove(&name);
+        if !is_back {
+            self.missing.insert(name);
+        }
+        self.marks.hit(if is_back { "a program is back" } else { "a program goes away" });
+    }
+
+    /// SIGKILL for the server of the windows: what runs in one is lost.
+    pub fn kill_server(&mut self) {
+        for process in self.keepers.values_mut().filter_map(|keeper| keeper.process.as_mut()) {
+            let is_there = process.order.is_in_window && process.order.is_work;
+            let runs = process.stage == ProcessStage::Running;
+            if is_there && runs && process.plan != Plan::Unstartable {
+                process.plan = Plan::WindowGone;
+                self.marks.hit(word(process.plan));
             }
         }
     }
@@ -657,6 +755,7 @@ impl World {
             disk.runs = 0;
             if dice.permille(100) {
                 disk.exit = None;
+                disk.is_lost = false;
                 disk.is_started &= dice.permille(500);
             }
         }
@@ -678,6 +777,7 @@ fn word(plan: Plan) -> &'static str {
         Plan::Hangs => "agent or check runs into its limit",
         Plan::Silent => "agent falls silent",
         Plan::Crashes => "agent or check dies of a signal",
+        Plan::WindowGone => "a window goes away",
         Plan::Unstartable => "program cannot be started",
     }
 }

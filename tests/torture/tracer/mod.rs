@@ -4,7 +4,7 @@
 //! files, sockets, locks, other processes, its own end. Points are counted for each process by
 //! itself, so that they are found again in the next run: `git update-ref#2`, point 7. Processes are
 //! named by what they execute: `monitor`, `keeper architect`, `git merge-tree`; what agents execute
-//! is let go. x86_64 only.
+//! is let go. tmux is followed for what it starts, and has no points. x86_64 only.
 //!
 //! One thread traces one command at a time, and has no other child meanwhile: it waits for all of
 //! its children. When it ends, the kernel kills what it still traces.
@@ -30,6 +30,7 @@ use nix::unistd::Pid;
 
 pub use call::can_fail;
 use pipeline::sys::clock::monotonic;
+use role::Role;
 
 /// Starts the command only when it has been taken hold of.
 const START: &str = "read -r go && exec \"$@\"";
@@ -59,6 +60,8 @@ pub enum Plan {
     Observe,
     /// End the process with SIGKILL before the call takes effect, and let all others go.
     Kill { role: String, ordinal: u32 },
+    /// End tmux with SIGKILL instead, its server as well as its calls.
+    KillTerminal { role: String, ordinal: u32 },
     /// Let the call fail instead; `lasting`: and for so long every call that can fail in this way, in
     /// whatever process. Then let all go.
     Fail { role: String, ordinal: u32, errno: Errno, lasting: Option<Duration> },
@@ -317,16 +320,19 @@ impl Tracer {
     }
 
     fn on_exec(&mut self, pid: Pid) {
-        let role = role::of(pid.as_raw(), pid == self.main);
-        if role.is_none() {
-            // An agent's program: not ours to follow.
-            if ptrace::detach(pid, None).is_ok() {
-                self.forget(pid);
+        let id = pid.as_raw();
+        let role = match role::of(id, pid == self.main) {
+            Role::Ours(role) => Some(self.numbered(role)),
+            Role::Terminal => None,
+            Role::Foreign => {
+                // An agent's program: not ours to follow.
+                if ptrace::detach(pid, None).is_ok() {
+                    self.forget(pid);
+                }
+                return;
             }
-            return;
-        }
-        let role = role.map(|role| self.numbered(role));
-        self.processes.insert(pid.as_raw(), Process { role, ordinal: 0 });
+        };
+        self.processes.insert(id, Process { role, ordinal: 0 });
     }
 
     fn numbered(&mut self, role: String) -> String {
@@ -385,6 +391,13 @@ impl Tracer {
                 self.struck = Some(point);
                 self.release();
             }
+            Plan::KillTerminal { role, ordinal }
+                if *role == point.role && *ordinal == point.ordinal =>
+            {
+                self.kill_terminal();
+                self.struck = Some(point);
+                self.release();
+            }
             Plan::Fail { role, ordinal, errno, lasting } => {
                 let is_there = *role == point.role && *ordinal == point.ordinal;
                 let is_first = self.struck.is_none() && is_there;
@@ -400,7 +413,16 @@ impl Tracer {
                     }
                 }
             }
-            Plan::Observe | Plan::Kill { .. } => {}
+            Plan::Observe | Plan::Kill { .. } | Plan::KillTerminal { .. } => {}
+        }
+    }
+
+    /// Ends every tmux that is followed, if there is one now.
+    fn kill_terminal(&self) {
+        let is_tmux = |id: &&i32| matches!(role::of(**id, false), Role::Terminal);
+        for id in self.processes.keys().filter(is_tmux) {
+            // Gone is what it is to be.
+            let _ = kill(Pid::from_raw(*id), Signal::SIGKILL);
         }
     }
 

@@ -6,25 +6,42 @@ use std::path::Path;
 /// Options of git that take the next argument.
 const WITH_VALUE: [&str; 4] = ["-c", "-C", "--git-dir", "--work-tree"];
 
-/// Returns the role of a process that has just executed something; `None`: none of ours.
-pub(super) fn of(id: i32, is_first: bool) -> Option<String> {
-    let line = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+/// What a process that has just executed something is to us.
+pub(super) enum Role {
+    /// Its calls are points.
+    Ours(String),
+    /// tmux: what it does is not counted, and what it starts is followed.
+    Terminal,
+    /// It is let go.
+    Foreign,
+}
+
+/// Returns the role of a process that has just executed something.
+pub(super) fn of(id: i32, is_first: bool) -> Role {
+    let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&line);
     let args: Vec<&str> = text.split_terminator('\0').collect();
-    let name = Path::new(args.first()?).file_name()?.to_str()?;
-    match name {
-        "git" => Some(format!("git {}", subcommand(&args))),
-        "pipeline" => Some(of_ours(&args)),
-        _ if is_first => Some(name.to_owned()),
-        _ => None,
+    let path = args.first().map(Path::new);
+    let name = path.and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    match name.as_ref() {
+        "git" => Role::Ours(format!("git {}", subcommand(&args))),
+        "pipeline" => Role::Ours(of_ours(&args)),
+        "tmux" => Role::Terminal,
+        name if is_first => Role::Ours(name.to_owned()),
+        _ => Role::Foreign,
     }
 }
 
 fn of_ours(args: &[&str]) -> String {
-    match args.iter().position(|arg| *arg == "__keeper") {
-        Some(place) => format!("keeper {}", args.get(place + 1).unwrap_or(&"")),
-        None if args.contains(&"monitor") => "monitor".into(),
-        None => "command".into(),
+    let behind = |word: &str, count: usize| {
+        let place = args.iter().position(|arg| *arg == word)?;
+        Some(*args.get(place + count).unwrap_or(&""))
+    };
+    match (behind("__keeper", 1), behind("__pane", 2)) {
+        (Some(agent), _) => format!("keeper {agent}"),
+        (None, Some(agent)) => format!("pane {agent}"),
+        (None, None) if args.contains(&"monitor") => "monitor".into(),
+        (None, None) => "command".into(),
     }
 }
 

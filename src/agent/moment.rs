@@ -1,0 +1,167 @@
+//! When a limit ends, as programs and providers say it: a moment, a time of day, or how long it lasts.
+
+use jiff::Timestamp;
+use jiff::civil;
+use jiff::tz::TimeZone;
+
+use crate::machine::time::Time;
+
+/// A number as large is a moment in seconds since 1970; a smaller one a span.
+const EPOCH_S_MIN: f64 = 1e9;
+/// A number as large is a moment in milliseconds.
+const EPOCH_MS_MIN: f64 = 1e12;
+/// Longest text looked at, in bytes: a moment is named in few words.
+const TEXT_BYTES_MAX: usize = 400;
+
+/// Returns the moment that `text` names, said at `now`, times of day without a zone in `zone`; `None`:
+/// it names none.
+#[must_use]
+pub fn until(text: &str, now: Time, zone: &TimeZone) -> Option<Time> {
+    let text = text.trim().trim_end_matches('.');
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    if let Ok(number) = text.parse::<f64>() {
+        return of_number(number, now);
+    }
+    if let Ok(stamp) = text.parse::<Timestamp>() {
+        return of_stamp(stamp);
+    }
+    span_ms(text).map(|ms| now.plus_ms(ms)).or_else(|| time_of_day(text, now, zone))
+}
+
+fn of_number(number: f64, now: Time) -> Option<Time> {
+    if !number.is_finite() || number < 0.0 {
+        return None;
+    }
+    Some(if number >= EPOCH_MS_MIN {
+        Time::from_ms(number as u64)
+    } else if number >= EPOCH_S_MIN {
+        Time::from_ms((number * 1000.0) as u64)
+    } else {
+        now.plus_ms((number * 1000.0) as u64)
+    })
+}
+
+fn of_stamp(stamp: Timestamp) -> Option<Time> {
+    u64::try_from(stamp.as_millisecond()).ok().map(Time::from_ms)
+}
+
+/// Reads `1h2m3s`, `12.5s`, `34s`, `2 days 3 hours 5 minutes`: nothing else may stand there.
+fn span_ms(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut sum = 0.0;
+    let mut is_any = false;
+    loop {
+        rest = rest.trim_start_matches([' ', ',']);
+        rest = rest.strip_prefix("and ").unwrap_or(rest).trim_start();
+        if rest.is_empty() {
+            return is_any.then_some(sum as u64);
+        }
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = rest[digits..].trim_start();
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        sum += number * unit_ms(&rest[..end])?;
+        is_any = true;
+        rest = &rest[end..];
+    }
+}
+
+fn unit_ms(unit: &str) -> Option<f64> {
+    Some(match unit.to_ascii_lowercase().as_str() {
+        "ms" => 1.0,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1e3,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60e3,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3_600e3,
+        "d" | "day" | "days" => 86_400e3,
+        _ => return None,
+    })
+}
+
+/// Reads `3pm`, `3:45 PM`, `15:45`, each with or without a zone behind: `3pm (Europe/Berlin)`. It is
+/// the next moment at which clocks there show that.
+fn time_of_day(text: &str, now: Time, zone: &TimeZone) -> Option<Time> {
+    let (clock, named) = match text.split_once('(') {
+        Some((clock, rest)) => (clock, Some(rest.split_once(')')?.0)),
+        None => (text, None),
+    };
+    let zone = match named {
+        Some(name) => TimeZone::get(name.trim()).ok()?,
+        None => zone.clone(),
+    };
+    let clock = clock.trim().to_ascii_lowercase();
+    let (digits, half) = match (clock.strip_suffix("am"), clock.strip_suffix("pm")) {
+        (Some(digits), _) => (digits, Some(0)),
+        (_, Some(digits)) => (digits, Some(12)),
+        (None, None) => (clock.as_str(), None),
+    };
+    let (hour, minute) = match (digits.trim().split_once(':'), half) {
+        (Some((hour, minute)), _) => (hour.parse::<i8>().ok()?, minute.parse::<i8>().ok()?),
+        (None, Some(_)) => (digits.trim().parse().ok()?, 0),
+        // A bare number is none.
+        (None, None) => return None,
+    };
+    let hour = match half {
+        Some(_) if !(1..=12).contains(&hour) => return None,
+        Some(half) => hour % 12 + half,
+        None => hour,
+    };
+    let time = civil::Time::new(hour, minute, 0, 0).ok()?;
+    let said = Timestamp::from_millisecond(i64::try_from(now.as_ms()).ok()?).ok()?;
+    let date = said.to_zoned(zone.clone()).date();
+    let moments = [Some(date), date.tomorrow().ok()].into_iter().flatten();
+    let mut moments = moments
+        .filter_map(|date| Some(date.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp()));
+    of_stamp(moments.find(|moment| *moment > said)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::until;
+    use crate::machine::time::Time;
+
+    /// 2026-11-21T12:00:00Z.
+    const NOW_MS: u64 = 1_795_262_400_000;
+
+    fn after_s(text: &str) -> Option<i64> {
+        let zone = TimeZone::fixed(jiff::tz::offset(1));
+        let found = until(text, Time::from_ms(NOW_MS), &zone)?;
+        Some((found.as_ms() as i64 - NOW_MS as i64) / 1000)
+    }
+
+    #[test]
+    fn moments_are_read_as_programs_write_them() {
+        let table = [
+            ("34", Some(34)),
+            ("0.5", Some(0)),
+            ("1795266000", Some(3_600)),
+            ("1795266000000", Some(3_600)),
+            ("2026-11-21T12:00:30Z", Some(30)),
+            ("12.5s", Some(12)),
+            ("1h2m3s", Some(3_723)),
+            ("250ms", Some(0)),
+            ("2 days 17 hours 14 minutes", Some(234_840)),
+            ("3 hours and 5 minutes.", Some(11_100)),
+            // 13:00 where it is said.
+            ("2pm", Some(3_600)),
+            ("12:16 PM", Some(23 * 3_600 + 16 * 60)),
+            ("15:45", Some(2 * 3_600 + 45 * 60)),
+            ("12am", Some(11 * 3_600)),
+            ("2pm (UTC)", Some(2 * 3_600)),
+            ("3pm (Nowhere/Land)", None),
+            ("13pm", None),
+            ("25:00", None),
+            ("soon", None),
+            ("5 lightyears", None),
+            ("-3", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(after_s(text), expected, "{text}");
+        }
+        assert_eq!(after_s(&"1 ".repeat(1000)), None);
+    }
+}
