@@ -108,6 +108,12 @@ impl<'a> Pool<'a> {
         self.free.contains_key(&agent.name)
     }
 
+    /// Returns true when one that may take it has not been taken.
+    #[must_use]
+    pub fn has_for(&self, stage: &StageName, demand: &Demand) -> bool {
+        self.agents().any(|agent| may_take(self.state, agent, stage, demand))
+    }
+
     /// Takes an agent out.
     pub fn take(&mut self, agent: &Agent) {
         self.free.remove(&agent.name);
