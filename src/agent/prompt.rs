@@ -135,8 +135,8 @@ pub fn render(role: &str, context: &Context<'_>) -> Prompt {
     if let Some(landed) = context.landed {
         text.push_str(&format!("What was done so far: `git diff {}...HEAD`\n", line(landed)));
     }
-    if file.is_resumed {
-        section(&mut text, task_file::RESUMED, task_file::resumed(file));
+    if file.resumed.is_some() {
+        section(&mut text, task_file::RESUMED, &task_file::resumed(file));
     }
     let ending = ending(context);
     let headings: usize = SECTIONS.iter().map(|rule| framed(rule.heading, "").len()).sum();
@@ -269,7 +269,9 @@ mod tests {
     };
     use crate::agent::passage::{self, TITLE_CHARS_MAX, WHOLE};
     use crate::agent::status_line;
-    use crate::agent::task_file::{BlockedTask, Failure, Merge, NOTES, Note, TaskFile};
+    use crate::agent::task_file::{
+        BlockedTask, Failure, Merge, NOTES, Note, Resumed, TaskFile, Work,
+    };
 
     fn full(text: &str) -> TaskFile {
         let text = text.to_owned();
@@ -286,8 +288,8 @@ mod tests {
             failures: vec![Failure { what: text.clone(), evidence: text.clone() }; 4],
             hint: Some(text.clone()),
             blocked: vec![blocked; 40],
+            resumed: Some(Resumed { attempt: text.clone(), how: text.clone(), work: Work::Apart }),
             merge: Some(Merge { with: text.clone(), files: vec![text; 40] }),
-            is_resumed: true,
         }
     }
 

@@ -49,8 +49,30 @@ pub struct TaskFile {
     pub blocked: Vec<BlockedTask>,
     /// A merge that stands half-done in the worktree.
     pub merge: Option<Merge>,
-    /// The worktree holds what an attempt left that was cut short.
-    pub is_resumed: bool,
+    /// The attempt that it goes on from, which was cut short.
+    pub resumed: Option<Resumed>,
+}
+
+/// An attempt at the same stage that was cut short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// Its id; may be empty.
+    pub attempt: String,
+    /// How it ended, one line; may be empty.
+    pub how: String,
+    /// Where what it had done is.
+    pub work: Work,
+}
+
+/// Where the work of an attempt is that was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// In the working folder.
+    Here,
+    /// It had changed no file.
+    Nothing,
+    /// It could not be taken over.
+    Apart,
 }
 
 /// What an earlier stage left.
@@ -119,7 +141,7 @@ fn write_all(text: &mut String, file: &TaskFile) -> fmt::Result {
     let body = passage::markdown(&file.body, BODY_BYTES_MAX);
     text.push_str(&body.text);
     let sections = [
-        (RESUMED, passage::whole(resumed(file))),
+        (RESUMED, passage::whole(&resumed(file))),
         (NOTES, notes(&file.notes, NOTES_BYTES_MAX)),
         (BLOCKED, blocked(&file.blocked, WHOLE)),
         (FAILURES, failures(&file.failures, EVIDENCE_BYTES_MAX)),
@@ -162,13 +184,26 @@ pub(super) fn hint(file: &TaskFile, bytes_max: usize) -> Passage {
 }
 
 /// Returns what is to be known of the work that is there already; empty without any.
-pub(super) fn resumed(file: &TaskFile) -> &'static str {
-    if file.is_resumed {
-        "An earlier attempt at this stage was cut short. What it had done is in this folder: look at \
-         it,\nkeep what is right, and go on from there.\n"
-    } else {
-        ""
-    }
+pub(super) fn resumed(file: &TaskFile) -> String {
+    let Some(Resumed { attempt, how, work }) = &file.resumed else { return String::new() };
+    let line = |text: &str| passage::single_line(text, NAME_CHARS_MAX);
+    let aside = [attempt, how].map(|text| line(text)).into_iter().filter(|text| !text.is_empty());
+    let aside = aside.collect::<Vec<_>>().join(": ");
+    let aside = if aside.is_empty() { aside } else { format!(" ({aside})") };
+    let rest = match work {
+        Work::Here => {
+            "What it had done is in this\nfolder: look at it, keep what is right, and go on from \
+             there."
+                .to_owned()
+        }
+        Work::Nothing => "It had changed no file.".to_owned(),
+        Work::Apart => format!(
+            "What it had done could\nnot be put in this folder: see `git show \
+             refs/pipeline/salvage/{}`, where that is there.",
+            line(attempt)
+        ),
+    };
+    format!("An earlier attempt at this stage was cut short{aside}. {rest}\n")
 }
 
 /// Returns the greatest length to which texts of these lengths must be cut to fit in `room`

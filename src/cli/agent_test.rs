@@ -17,6 +17,7 @@ use super::monitor::{Manner, error_of, keeper_exe};
 use super::project::{CONFIG_BYTES_MAX, Open, Project};
 use crate::agent::rendezvous;
 use crate::config;
+use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::Command;
 use crate::machine::State;
@@ -31,7 +32,10 @@ use crate::monitor::{End, Options, Until, run as run_monitor};
 use crate::observe::words::{span, used};
 use crate::store::lock::is_held;
 use crate::sys::file::read_bounded;
+use crate::sys::proc::read_stat;
 
+/// Where tests have their places, below `.pipeline`.
+const TESTS: &str = "tests";
 /// The only task.
 const TASK: &str = "TEST";
 const TITLE: &str = "Write a file";
@@ -85,6 +89,7 @@ pub fn run(
         },
         None => {
             console.note(&format!("agent `{}` is given one small task …", group.name));
+            sweep(&open.project.layout.dot().join(TESTS));
             let place = Place::make(&open, &group.name)?;
             place.try_out(&root, &group, args.timeout, manner)?
         }
@@ -181,7 +186,7 @@ impl Drop for Place {
 impl Place {
     fn make(open: &Open, name: &str) -> Result<Self, Error> {
         let layout = &open.project.layout;
-        let dir = layout.dot().join(format!("tests/{name}-{}", std::process::id()));
+        let dir = layout.dot().join(TESTS).join(format!("{name}-{}", std::process::id()));
         let log = layout.state.join(format!("logs/test-{name}.log"));
         crate::sys::fail::point("agent_test.make")
             .and_then(|()| fs::create_dir_all(&dir))
@@ -261,6 +266,29 @@ impl Place {
     }
 }
 
+/// Removes what tests left that were killed. What cannot be removed is in nobody's way.
+fn sweep(tests: &Path) {
+    for entry in fs::read_dir(tests).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
+        // One that is read as alive may be another process by now: it is removed some other time.
+        let is_alive = pid.is_none_or(|pid| !matches!(read_stat(pid), Ok(None)));
+        let keepers = Layout::of_repository(&dir, &dir.join(".git")).keepers();
+        if !is_alive && !has_keepers(&keepers) {
+            let _ =
+                crate::sys::fail::point("agent_test.sweep").and_then(|()| fs::remove_dir_all(&dir));
+        }
+    }
+}
+
+/// Returns whether a keeper is at work.
+fn has_keepers(keepers: &Path) -> bool {
+    let dirs = fs::read_dir(keepers).into_iter().flatten().flatten();
+    let mut locks = dirs.map(|dir| rendezvous::lock_path(&dir.path()));
+    locks.any(|lock| is_held(&lock).unwrap_or(true))
+}
+
 fn file_error(what: &str, path: &Path, error: &std::io::Error) -> Error {
     Error::failed(format!("cannot {what} `{}`", path.display())).because(error).at(path)
 }
@@ -294,9 +322,7 @@ fn task() -> NewTask {
 fn await_keepers(open: &mut Open, keepers: &Path) -> Result<(), Error> {
     let clock = crate::sys::clock::monotonic();
     loop {
-        let dirs = fs::read_dir(keepers).into_iter().flatten().flatten();
-        let mut locks = dirs.map(|dir| rendezvous::lock_path(&dir.path()));
-        if clock.elapsed() > KEEPER_WAIT || !locks.any(|lock| is_held(&lock).unwrap_or(false)) {
+        if clock.elapsed() > KEEPER_WAIT || !has_keepers(keepers) {
             return Ok(());
         }
         open.wait_change(Duration::from_millis(20))?;

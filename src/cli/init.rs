@@ -19,7 +19,7 @@ use crate::config::template::{self, Agents, Template};
 use crate::git::{GitError, Repo};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentCommand, Settings};
+use crate::machine::settings::{AgentCommand, LauncherKind, Settings};
 use crate::observe::document::state_document;
 use crate::store::format::state_value;
 use crate::store::journal::FileStore;
@@ -108,10 +108,6 @@ pub fn run(
 /// # Errors
 /// As `run`.
 pub fn init(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error> {
-    if args.launcher == Some(LauncherArg::Tmux) {
-        return Err(Error::usage("`init` writes no agents in tmux yet")
-            .hint("add `launcher = \"tmux\"` to an `[[agent]]` in pipeline.toml"));
-    }
     let given = existing_config(dir)?;
     let is_bare = match (&given, args.isolation) {
         (_, Some(IsolationArg::None)) => true,
@@ -314,7 +310,15 @@ fn write_template(
         [one] if one == "shell" => Agents::Shell,
         names => Agents::Named(names),
     };
-    let text = template::render(&Template { base, found, agents, isolation });
+    let launcher = match args.launcher {
+        Some(LauncherArg::Tmux) => LauncherKind::Tmux,
+        Some(LauncherArg::Process) | None => LauncherKind::Process,
+    };
+    if launcher == LauncherKind::Tmux && posts.is_empty() {
+        return Err(Error::usage("`--launcher tmux` is for agents of presets, and there are none")
+            .hint("name some with `--agents claude,codex`, or install one"));
+    }
+    let text = template::render(&Template { base, found, agents, isolation, launcher });
     let loaded = config::load_in(root, &text).map_err(|error| {
         Error::usage("these agents would not make a valid pipeline.toml").because(&error)
     })?;

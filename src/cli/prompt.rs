@@ -65,6 +65,11 @@ pub fn run(open: &Open, console: &mut Console<'_>, args: &PromptArgs) -> Result<
     if let (Some(repo), Some(merge)) = (&open.project.repo, &task.merge_owed) {
         brief.set_merge(conflicts(repo, state, task, merge.as_str())?);
     }
+    if let (Some(repo), Some(resume)) = (&open.project.repo, &task.resume_from)
+        && !is_resumable(repo, task, resume.as_str())?
+    {
+        brief.set_apart();
+    }
     let role = brief.role(&open.project.layout.root).map_err(|unusable| {
         Error::failed(format!("cannot make the prompt of stage `{}`", stage.name))
             .because(&unusable)
@@ -150,6 +155,16 @@ fn need_prompt(settings: &Settings, stage: &Stage) -> Result<(), Error> {
             .hint("without git a task's own command is a plain job: it reads nothing"));
     }
     Ok(())
+}
+
+/// Returns whether the attempt would find the work of the one that was cut short.
+fn is_resumable(repo: &Repo, task: &Task, resume: &str) -> Result<bool, Error> {
+    let Some(tip) = &task.tip else { return Ok(false) };
+    let failed = |cause: &dyn std::error::Error| {
+        Error::failed(format!("cannot see what was salvaged of `{}`", task.id)).because(cause)
+    };
+    let oid = |text: &str| text.parse::<Oid>().map_err(|error| failed(&error));
+    brief::is_resumable(repo, &oid(tip.as_str())?, &oid(resume)?).map_err(|error| failed(&error))
 }
 
 /// Returns the files in conflict in the merge that the attempt would find half-done.

@@ -6,6 +6,7 @@ use toml::Value;
 
 use crate::machine::mode::Isolation;
 use crate::machine::preset::Preset;
+use crate::machine::settings::LauncherKind;
 
 use super::detect::Found;
 use super::file::DEFAULT_STAGES;
@@ -21,6 +22,8 @@ pub struct Template<'a> {
     pub agents: Agents<'a>,
     /// Where agents run.
     pub isolation: Isolation,
+    /// How agents of presets are started.
+    pub launcher: LauncherKind,
 }
 
 /// Which agents a new file has.
@@ -71,7 +74,7 @@ pub fn render(template: &Template<'_>) -> String {
         Agents::Example => text.push_str(EXAMPLE),
         Agents::Shell => DEFAULT_STAGES.iter().for_each(|(name, _)| shell_agent(&mut text, name)),
         Agents::Named(names) => names.iter().for_each(|name| named_agent(&mut text, name)),
-        Agents::Presets(posts) => preset_agents(&mut text, posts),
+        Agents::Presets(posts) => preset_agents(&mut text, posts, template.launcher),
     }
     text
 }
@@ -139,7 +142,7 @@ echo "$PIPELINE_STAGE done by $PIPELINE_AGENT" >> "notes/$PIPELINE_TASK_ID.md"
     ));
 }
 
-fn preset_agents(text: &mut String, posts: &[Post<'_>]) {
+fn preset_agents(text: &mut String, posts: &[Post<'_>], launcher: LauncherKind) {
     text.push_str(
         "\n# Who does the work. A preset is the command line of a program, with what it may do:\n\
          # `pipeline agent test NAME` tries one. More of a kind: `count = 3`.\n",
@@ -160,8 +163,23 @@ fn preset_agents(text: &mut String, posts: &[Post<'_>]) {
             "\n[[agent]]\nname = {stage}\nstages = [{stage}]\npreset = {preset}\n\
              # model = \"\"             # left out: the program's own choice\n"
         ));
+        if launcher == LauncherKind::Tmux && post.preset.interactive.is_some() {
+            text.push_str("launcher = \"tmux\"       # a window: `pipeline agent attach NAME`\n");
+        }
+    }
+    if launcher == LauncherKind::Tmux {
+        text.push_str(PERSON);
     }
 }
+
+const PERSON: &str = "
+# A person can do a stage as well, in a window: `pipeline done` ends it.
+#
+# [[agent]]
+# name = \"me\"
+# stages = [\"supervisor\"]
+# preset = \"person\"
+";
 
 /// Columns of what is written for people.
 pub const LINE_CHARS_MAX: usize = 80;
@@ -210,7 +228,7 @@ mod tests {
     use crate::config::load;
     use crate::machine::mode::{Isolation, Rollout};
     use crate::machine::preset::Preset;
-    use crate::machine::settings::Settings;
+    use crate::machine::settings::{AgentGroup, LauncherKind, Settings};
 
     fn check(agents: Agents<'_>, isolation: Isolation) -> Settings {
         let found = Found {
@@ -220,7 +238,8 @@ mod tests {
             copy: vec![".env".into()],
         };
         for found in [&found, &Found::default()] {
-            let text = render(&Template { base: "trunk", found, agents, isolation });
+            let launcher = LauncherKind::Process;
+            let text = render(&Template { base: "trunk", found, agents, isolation, launcher });
             let loaded = load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
             assert_eq!(loaded.settings.project.base, "trunk");
             assert_eq!(loaded.settings.project.isolation, isolation);
@@ -232,7 +251,8 @@ mod tests {
             }
         }
         let found = Found::default();
-        load(&render(&Template { base: "trunk", found: &found, agents, isolation }))
+        let launcher = LauncherKind::Tmux;
+        load(&render(&Template { base: "trunk", found: &found, agents, isolation, launcher }))
             .expect("read above")
             .settings
     }
@@ -254,6 +274,8 @@ mod tests {
             let stages: Vec<&str> = real.agents.iter().map(|group| &*group.stages[0]).collect();
             assert_eq!(stages, ["architect", "test", "implementation", "supervisor"]);
             assert_eq!(real.project.rollout, Rollout::Pilot);
+            let has_window = |group: &AgentGroup| group.launcher == LauncherKind::Tmux;
+            assert!(real.agents.iter().all(has_window) && !named.agents.iter().any(has_window));
         }
     }
 
@@ -287,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn the_person_in_a_window_is_valid_too() {
+        let (found, presets) = (Found::default(), [preset("claude")]);
+        let text = render(&Template {
+            base: "main",
+            found: &found,
+            agents: Agents::Presets(&posts(&presets)),
+            isolation: Isolation::Worktree,
+            launcher: LauncherKind::Tmux,
+        });
+        let (head, person) = text.split_once("# [[agent]]").expect("a person");
+        let text = format!("{head}[[agent]]{}", person.replace("\n# ", "\n"));
+        let settings = load(&text).unwrap_or_else(|error| panic!("{error}\n{text}")).settings;
+        assert_eq!(settings.agents.last().map(|group| &*group.name), Some("me"));
+        let agents = text.split_once("[[agent]]").expect("agents").1;
+        assert!(agents.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
     fn the_commented_example_is_valid_too() {
         let found = Found::default();
         let text = render(&Template {
@@ -294,6 +334,7 @@ mod tests {
             found: &found,
             agents: Agents::Example,
             isolation: Isolation::Worktree,
+            launcher: LauncherKind::Process,
         });
         let (head, example) = text.split_once("# [[agent]]").expect("an example");
         let example = format!("{head}[[agent]]{}", example.replace("\n# ", "\n"));

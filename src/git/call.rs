@@ -95,6 +95,12 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// Gives the call `limit` of time instead of what its command has.
+    pub(super) fn limited(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Gives `bytes` to git's standard input.
     pub(super) fn bytes(mut self, bytes: &'a [u8]) -> Self {
         self.input = Input::Bytes(bytes);

@@ -36,6 +36,8 @@ pub struct SnapshotRequest<'a> {
     pub message: &'a str,
     /// Date of author and committer, in seconds since 1970, from the intent.
     pub date_s: u64,
+    /// A commit that the slot was prepared at: where nothing differs from it, it is the result itself.
+    pub begun: Option<&'a Oid>,
     /// The ref of ours that keeps the result; an earlier, different value is kept beside it.
     pub pin: &'a str,
 }
@@ -123,8 +125,13 @@ impl Repo {
             self.keep_at(&format!("{}.head", request.pin), head)?;
         }
         if is_new {
-            let commit =
-                self.commit_tree(&taken.tree, &parents, request.message, request.date_s)?;
+            let begun = request.begun.filter(|begun| **begun == below && parents.len() == 1);
+            let commit = match begun {
+                Some(begun) if self.tree_of(begun)? == taken.tree => begun.clone(),
+                Some(_) | None => {
+                    self.commit_tree(&taken.tree, &parents, request.message, request.date_s)?
+                }
+            };
             self.keep_at(request.pin, &commit)?;
             snapshot.commit = Some(commit);
         }
@@ -389,6 +396,7 @@ mod tests {
                 exclude: &exclude,
                 message: MESSAGE,
                 date_s: 1_700_000_000,
+                begun: None,
                 pin: PIN,
             };
             let repo = &self.scratch.repo;
@@ -601,6 +609,7 @@ mod tests {
                 exclude: &exclude,
                 message: MESSAGE,
                 date_s: 1,
+                begun: None,
                 pin: PIN,
             };
             let commit = case.scratch.repo.snapshot(&request).unwrap().commit.unwrap();

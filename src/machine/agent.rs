@@ -78,6 +78,14 @@ impl Agent {
         self.spare.unwrap_or(self.slot + 1)
     }
 
+    /// Begins in a slot: the spare one changes places with its own.
+    pub(super) fn take_slot(&mut self, used: u32) {
+        if self.spare == Some(used) {
+            self.spare = Some(self.slot);
+            self.slot = used;
+        }
+    }
+
     /// Goes on to the slot that can be made ready while the one of the last attempt is in use.
     pub(super) fn turn_slots(&mut self, used: u32) {
         if self.slot == used {

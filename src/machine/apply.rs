@@ -12,6 +12,7 @@ use super::forecast;
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
+use super::outside;
 use super::proposal;
 use super::provider;
 use super::purse;
@@ -216,6 +217,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
 fn steer_task(task: &mut Task, steer: &Steer) {
     task.merge_owed.clone_from(&steer.merge_owed);
     task.resume_from.clone_from(&steer.resume_from);
+    task.continues.clone_from(&steer.continues);
     task.avoid.clone_from(&steer.avoid);
     task.hint.clone_from(&steer.hint);
     if steer.is_fresh {
@@ -250,8 +252,12 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
         AttemptChange::Exited { exit: None, .. } => purse::note(state, id, None),
+        AttemptChange::FoundOutside { task, found } => {
+            return outside::apply(state, id, task.as_ref(), found);
+        }
         AttemptChange::Prepared { tip: None, .. }
         | AttemptChange::Briefed { .. }
+        | AttemptChange::Ordered { .. }
         | AttemptChange::StopRequested
         | AttemptChange::Saved { .. }
         | AttemptChange::Judged { .. }
@@ -264,7 +270,9 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
 
 fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
     match change {
-        AttemptChange::Added { .. } | AttemptChange::Ended { .. } => {}
+        AttemptChange::Added { .. }
+        | AttemptChange::Ended { .. }
+        | AttemptChange::FoundOutside { .. } => {}
         AttemptChange::Prepared { base, .. } => {
             attempt.phase = AttemptPhase::Starting;
             attempt.base.clone_from(base);
@@ -276,6 +284,10 @@ fn alter_attempt(attempt: &mut Attempt, change: &AttemptChange) {
             attempt.tries = Tries::default();
         }
         AttemptChange::Briefed { prompt } => attempt.prompt = Some(prompt.clone()),
+        AttemptChange::Ordered { preset, session } => {
+            attempt.preset = Some(preset.clone());
+            attempt.session.clone_from(session);
+        }
         AttemptChange::StopRequested => attempt.is_stopping = true,
         AttemptChange::Exited { exit, verdict } => {
             attempt.exit = exit.as_deref().cloned();
@@ -320,6 +332,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
         if let Some(agent) = state.agents.get_mut(&attempt.agent) {
             agent.attempt = Some(attempt.id.clone());
             agent.last_task.clone_from(&attempt.task);
+            agent.take_slot(attempt.slot);
         }
         state.metrics.attempts += 1;
         state.run.attempts += 1;

@@ -1,6 +1,7 @@
 //! One run of one stage of one task by one agent, or of a check.
 
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use super::outside::Outside;
 use super::schedule::demand::Demand;
 use super::time::Time;
 use super::usage::Usage;
@@ -107,6 +108,36 @@ impl Class {
             Self::LandingChecksFailed => "landing_checks_failed",
             Self::Dependency => "dependency",
             Self::Budget => "budget",
+        }
+    }
+
+    /// Returns true when the next attempt goes on from what this one left: it did not fail on its own
+    /// judgement or ours, but was ended before it could say how it went.
+    #[must_use]
+    pub const fn is_cut_short(self) -> bool {
+        match self {
+            Self::RateLimited
+            | Self::Unauthorized
+            | Self::TimedOut
+            | Self::Silent
+            | Self::Stopped
+            | Self::Lost
+            | Self::Crashed => true,
+            Self::Completed
+            | Self::Empty
+            | Self::Incomplete
+            | Self::Failed
+            | Self::ChecksFailed
+            | Self::ConflictLeft
+            | Self::Blocked
+            | Self::ChangesRequested
+            | Self::ContextExceeded
+            | Self::Unstartable
+            | Self::Infrastructure
+            | Self::Conflict
+            | Self::LandingChecksFailed
+            | Self::Dependency
+            | Self::Budget => false,
         }
     }
 
@@ -238,6 +269,12 @@ pub struct Attempt {
     pub settings: String,
     /// Hash of the project's own prompt file that it was given; `None`: the built-in one, or none.
     pub prompt: Option<String>,
+    /// Hash of the preset file that it was started by; `None`: not yet known, or it has no preset.
+    pub preset: Option<String>,
+    /// The attempt of the same task and stage that was cut short and that it goes on from.
+    pub continues: Option<AttemptId>,
+    /// The session of that one which it takes up again; `None`: it begins one of its own.
+    pub session: Option<String>,
     /// What it takes of what is shared, as of its beginning; nothing for checks, and once it is over.
     pub demand: Demand,
     pub phase: AttemptPhase,
@@ -255,6 +292,8 @@ pub struct Attempt {
     /// Somebody wants it ended.
     pub is_stopping: bool,
     pub tries: Tries,
+    /// What changed outside of the worktrees while it ran, by whomever.
+    pub outside: Outside,
     /// Set when it is over.
     pub outcome: Option<Outcome>,
 }

@@ -9,6 +9,7 @@ use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Outside;
 use super::proposal::{Proposal, ProposalFault};
 use super::provider::Pause;
 use super::purse::{Bound, Level};
@@ -205,6 +206,7 @@ pub enum TaskChange {
 pub struct Steer {
     pub merge_owed: Option<Oid>,
     pub resume_from: Option<Oid>,
+    pub continues: Option<AttemptId>,
     pub avoid: Option<AgentName>,
     pub hint: Option<String>,
     /// Forget branch tip, notes and evidence: the old tip stays in salvage.
@@ -224,6 +226,11 @@ pub enum AttemptChange {
     /// Its prompt was made of a prompt file of the project with that hash.
     Briefed {
         prompt: String,
+    },
+    /// It is started by the preset file with that hash, and takes up that session again.
+    Ordered {
+        preset: String,
+        session: Option<String>,
     },
     Started {
         at: Time,
@@ -248,6 +255,11 @@ pub enum AttemptChange {
     Ended {
         outcome: Outcome,
         has_fresh_slot: bool,
+    },
+    /// What changed outside of the worktrees while it ran; it may be over. `task`: its own.
+    FoundOutside {
+        task: Option<TaskId>,
+        found: Outside,
     },
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Ran;
 use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
 use super::task::{Clash, Priority, Spec};
@@ -186,6 +187,12 @@ pub enum Observation {
         attempt: AttemptId,
         prompt: String,
     },
+    /// It is being started by the preset file with that hash; `session`: the one it takes up again.
+    Ordered {
+        attempt: AttemptId,
+        preset: String,
+        session: Option<String>,
+    },
     Started {
         attempt: AttemptId,
         at: Time,
@@ -235,6 +242,13 @@ pub enum Observation {
     AttemptFaulted {
         attempt: AttemptId,
         why: String,
+    },
+    /// What changed outside of the worktrees, in words, while these ran, each of which may be over;
+    /// `more`: differences that are not named.
+    OutsideSeen {
+        ran: Vec<Ran>,
+        found: Vec<String>,
+        more: u64,
     },
     /// Disk, descriptors or processes are short, in words; `None`: there is enough again.
     ShortageSeen {

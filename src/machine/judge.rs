@@ -115,35 +115,6 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or("could not be started").to_owned()
 }
 
-/// Returns true when the next attempt goes on from what this one left.
-#[must_use]
-pub const fn is_cut_short(class: Class) -> bool {
-    match class {
-        Class::RateLimited
-        | Class::Unauthorized
-        | Class::TimedOut
-        | Class::Silent
-        | Class::Stopped
-        | Class::Lost
-        | Class::Crashed => true,
-        Class::Completed
-        | Class::Empty
-        | Class::Incomplete
-        | Class::Failed
-        | Class::ChecksFailed
-        | Class::ConflictLeft
-        | Class::Blocked
-        | Class::ChangesRequested
-        | Class::ContextExceeded
-        | Class::Unstartable
-        | Class::Infrastructure
-        | Class::Conflict
-        | Class::LandingChecksFailed
-        | Class::Dependency
-        | Class::Budget => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Class, Completion, EndedBy, Exit, Marker, of_check, of_work};

@@ -63,6 +63,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::MonitorEnded { .. }
         | Observation::Prepared { .. }
         | Observation::Briefed { .. }
+        | Observation::Ordered { .. }
         | Observation::Started { .. }
         | Observation::Exited { .. }
         | Observation::Lost { .. }
@@ -72,6 +73,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Advanced { .. }
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
+        | Observation::OutsideSeen { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
         | Observation::ProvidersSeen { .. }

@@ -13,9 +13,11 @@ use super::judge;
 use super::landing;
 use super::lane::Follow;
 use super::mode::Isolation;
+use super::outside;
 use super::proposal::answered;
 use super::provider;
 use super::purse;
+use super::resume::{self, Onward};
 use super::retry::delay_ms;
 use super::settings::{Completion, Settings};
 use super::stage;
@@ -41,6 +43,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         }
         Observation::Briefed { attempt, prompt } => {
             with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
+        }
+        Observation::Ordered { attempt: id, preset, session } => {
+            ordered(state, id, preset, session)
         }
         Observation::Started { attempt, at } => {
             with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
@@ -75,9 +80,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::ShortageSeen { what } => {
-            strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
-        }
+        Observation::OutsideSeen { ran, found, more } => outside::decide(state, ran, found, *more),
+        Observation::ShortageSeen { what } => shortage_seen(state, what),
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::ProvidersSeen { of } => providers_seen(state, of),
         Observation::OverloadSeen { what } => overload_seen(state, what),
@@ -107,6 +111,10 @@ fn strain_seen(
 ) -> Step {
     let is_same = old.is_some() == new.is_some();
     Step::accept(if is_same { Vec::new() } else { vec![project(change(new.clone()))] })
+}
+
+fn shortage_seen(state: &State, what: &Option<String>) -> Step {
+    strain_seen(state.shortage.as_ref(), what, |what| ProjectChange::ShortageSet { what })
 }
 
 fn overload_seen(state: &State, what: &Option<String>) -> Step {
@@ -209,6 +217,16 @@ fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {
     vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
 }
 
+fn ordered(state: &State, id: &AttemptId, preset: &str, session: &Option<String>) -> Step {
+    with(state, id, &ALIVE, |found| {
+        if found.preset.as_deref() == Some(preset) && found.session == *session {
+            return Vec::new();
+        }
+        let (preset, session) = (preset.to_owned(), session.clone());
+        vec![of_attempt(id, AttemptChange::Ordered { preset, session })]
+    })
+}
+
 fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
     let outcome = Outcome { class: Class::Unstartable, reason: why.to_owned(), at: event.at };
     if found.is_work() {
@@ -246,11 +264,13 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
 }
 
 /// Returns what the attempt itself used: some programs tell of a session that is taken up again all
-/// that it ever used.
+/// that it ever used. One that does not name its session is still in the one it took up.
 fn own_usage(state: &State, found: &Attempt, exit: &Exit) -> Usage {
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
     let history = task.into_iter().flat_map(|task| &task.history);
-    exit.usage.clone().beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
+    let mut usage = exit.usage.clone();
+    usage.session = usage.session.or_else(|| found.session.clone());
+    usage.beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
 }
 
 fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
@@ -607,6 +627,9 @@ impl End<'_> {
             return changes;
         }
         let avoid = (self.outcome.class == Class::Lost).then(|| self.found.agent.clone());
+        if resume::is_stuck(self.found, self.outcome.class) {
+            changes.push(self.evidenced());
+        }
         changes.extend([self.steered(avoid), self.ready(), self.backed_off(failures)]);
         changes
     }
@@ -666,6 +689,8 @@ impl End<'_> {
             | Class::Dependency
             | Class::Budget => with_tail(reason, self.found),
         };
+        let apart = resume::is_stuck(self.found, self.outcome.class).then(|| self.set_apart());
+        let text = apart.unwrap_or_default() + &text;
         let evidence = Evidence {
             from: self.found.id.clone(),
             stage: self.stage.clone(),
@@ -675,12 +700,24 @@ impl End<'_> {
         of_task(&self.task.id, TaskChange::Evidenced { evidence })
     }
 
+    /// Says where the work is that is not gone on from.
+    fn set_apart(&self) -> String {
+        let kept = match &self.task.continues {
+            Some(id) if self.task.resume_from.is_some() => {
+                format!("; what was done is kept at refs/pipeline/salvage/{id}")
+            }
+            Some(_) | None => String::new(),
+        };
+        format!("It went on from an earlier attempt and got no further: begin anew{kept}.\n")
+    }
+
     fn steered(&self, avoid: Option<super::id::AgentName>) -> Change {
-        let saved = self.found.saved.clone();
-        let resume_from = saved.filter(|_| judge::is_cut_short(self.outcome.class));
+        let onward = Onward::after(self.task, self.found, self.outcome.class);
+        let Onward { continues, resume_from } = onward;
         let steer = Steer {
             merge_owed: self.task.merge_owed.clone(),
             resume_from,
+            continues,
             avoid,
             hint: self.task.hint.clone(),
             is_fresh: false,

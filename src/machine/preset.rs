@@ -154,13 +154,21 @@ pub enum Take {
     All,
 }
 
+impl Part {
+    /// Returns its first word.
+    #[must_use]
+    pub fn first_word(&self) -> Option<&str> {
+        match self {
+            Self::Word(word) => Some(word),
+            Self::Group(words) => words.first().map(String::as_str),
+        }
+    }
+}
+
 impl Preset {
     /// Returns the program's name or path; `None` without a headless line.
     #[must_use]
     pub fn program(&self) -> Option<&str> {
-        match self.headless.first()? {
-            Part::Word(word) => Some(word),
-            Part::Group(words) => words.first().map(String::as_str),
-        }
+        self.headless.first()?.first_word()
     }
 }

@@ -366,6 +366,7 @@ fn counts(change: &Change) -> bool {
             AttemptChange::Added { .. }
             | AttemptChange::Prepared { .. }
             | AttemptChange::Briefed { .. }
+            | AttemptChange::Ordered { .. }
             | AttemptChange::Started { .. }
             | AttemptChange::StopRequested
             | AttemptChange::Exited { .. }
@@ -373,7 +374,8 @@ fn counts(change: &Change) -> bool {
             | AttemptChange::Judged { .. }
             | AttemptChange::Checking
             | AttemptChange::Advancing
-            | AttemptChange::Stalled { .. } => false,
+            | AttemptChange::Stalled { .. }
+            | AttemptChange::FoundOutside { .. } => false,
         },
         Change::Lane(_) => false,
     }

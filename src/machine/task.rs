@@ -172,6 +172,9 @@ pub struct Task {
     pub merge_owed: Option<Oid>,
     /// The salvaged commit that the next attempt starts from, when work was cut short.
     pub resume_from: Option<Oid>,
+    /// The attempt that was cut short and that the next one goes on from: by what it left, by its
+    /// session, or by both. See `resume.rs`.
+    pub continues: Option<AttemptId>,
     /// A person allowed a landing that touches protected paths, for the tip given.
     pub approved: Option<Oid>,
     /// The landing waits for `task approve`: what it touches.

@@ -16,9 +16,11 @@ use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
 use super::lane::{Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
+use super::outside::Outside;
 use super::proposal::{self, Choice};
 use super::provider::{self, Pause};
 use super::purse::{self, attempts_left};
+use super::resume;
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -459,6 +461,10 @@ fn assign(
         let mut new = new_attempt(state, at, &agent, nonce, kind);
         new.id = numbered(state, &id, &short);
         new.task = Some(id.clone());
+        new.continues = resume::continued(&state.tasks[&id], &stage).map(|old| old.id.clone());
+        if let Some(agent) = state.agents.get(&agent).filter(|_| new.continues.is_some()) {
+            new.slot = resume::slot(&state.tasks[&id], agent);
+        }
         new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
@@ -495,6 +501,10 @@ pub(super) fn new_attempt(
         slot: state.agents.get(agent).map_or(0, |agent| agent.slot),
         settings: state.settings.hash.clone(),
         prompt: None,
+        preset: None,
+        continues: None,
+        session: None,
+        outside: Outside::default(),
         demand: Demand::default(),
         phase: if is_bare { AttemptPhase::Starting } else { AttemptPhase::Preparing },
         assigned_at: at,

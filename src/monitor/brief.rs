@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use crate::agent::prompt::{self, Context, Prompt};
-use crate::agent::task_file::{self, BlockedTask, Failure, Merge, Note, TaskFile};
+use crate::agent::task_file::{self, BlockedTask, Failure, Merge, Note, Resumed, TaskFile, Work};
 use crate::config::prompt_file::{self, PromptFile, Unusable};
+use crate::git::{GitError, Oid, Repo};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind};
 use crate::machine::mode::Isolation;
+use crate::machine::resume;
 use crate::machine::settings::{Settings, Stage};
 use crate::machine::stage;
 use crate::machine::task::{Task, TaskPhase};
@@ -75,7 +77,7 @@ pub fn of_next(state: &State, settings: &Settings, task: &Task, stage: &Stage) -
         hint: task.hint.clone(),
         blocked: blocked(state, stage, task),
         merge: None,
-        is_resumed: task.resume_from.is_some(),
+        resumed: resumed(task, stage),
     };
     let is_bare = settings.project.isolation == Isolation::None;
     let returns_to = stage::back_from(settings, task, Some(&stage.id()));
@@ -91,6 +93,29 @@ pub fn of_next(state: &State, settings: &Settings, task: &Task, stage: &Stage) -
         is_bare,
         prompt: stage.prompt.clone(),
     }
+}
+
+/// Returns what is told of the attempt at the stage that was cut short. One from before the record
+/// named it is told of by what it left.
+fn resumed(task: &Task, stage: &Stage) -> Option<Resumed> {
+    let work = if task.resume_from.is_some() { Work::Here } else { Work::Nothing };
+    let Some(found) = resume::continued(task, &stage.id()) else {
+        let is_unnamed = task.continues.is_none() && task.resume_from.is_some();
+        let (attempt, how) = (String::new(), String::new());
+        return is_unnamed.then_some(Resumed { attempt, how, work });
+    };
+    let how = found.outcome.as_ref().map_or("", |outcome| outcome.reason.as_str());
+    Some(Resumed { attempt: found.id.as_str().into(), how: how.to_owned(), work })
+}
+
+/// Returns whether work can go on from the salvaged commit: it is there, and the branch at `tip` can
+/// move to it.
+///
+/// # Errors
+/// When git cannot tell.
+pub fn is_resumable(repo: &Repo, tip: &Oid, resume: &Oid) -> Result<bool, GitError> {
+    let is_missing = !repo.missing_commits(std::slice::from_ref(resume))?.is_empty();
+    Ok(!is_missing && repo.is_ancestor(tip, resume)?)
 }
 
 /// The supervisor is told what needs a person.
@@ -120,6 +145,13 @@ impl Brief {
     /// Adds the merge that stands half-done in the worktree.
     pub fn set_merge(&mut self, files: Vec<String>) {
         self.file.merge = Some(Merge { with: "what has landed".into(), files });
+    }
+
+    /// Takes back that the folder holds the work of an attempt that was cut short.
+    pub fn set_apart(&mut self) {
+        if let Some(resumed) = &mut self.file.resumed {
+            resumed.work = Work::Apart;
+        }
     }
 
     /// Returns the role: the project's own, read from below `root`, or the built-in one.

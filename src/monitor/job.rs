@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::preset::{self, Launch};
+use super::preset::{self, Launch, Purpose};
 use crate::agent::environment::agent_env;
 use crate::agent::job::{AttemptRef, GRACE_MS, JOB_VERSION, Job, JobCommand, MARKER_GRACE_MS};
 use crate::agent::terminal::typing::Typing;
@@ -16,9 +16,8 @@ use crate::machine::estimate;
 use crate::machine::id::AttemptId;
 use crate::machine::mode::Isolation;
 use crate::machine::preset::Interactive;
-use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, LauncherKind, Settings, Stage,
-};
+use crate::machine::resume;
+use crate::machine::settings::{AgentCommand, AgentGroup, Completion, LauncherKind, Settings};
 use crate::machine::task::Task;
 
 /// The paths of one attempt.
@@ -82,6 +81,22 @@ pub fn needs_marker(state: &State, attempt: &Attempt) -> bool {
     group.is_none_or(|group| group.completion == Completion::Marker)
 }
 
+/// What the keeper is ordered to do.
+#[derive(Debug)]
+pub struct Order {
+    pub job: Job,
+    /// Hash of the preset file that it is started by; `None` without a preset.
+    pub preset: Option<String>,
+    /// The session that it takes up again.
+    pub session: Option<String>,
+}
+
+impl Order {
+    fn of(job: Job) -> Self {
+        Self { job, preset: None, session: None }
+    }
+}
+
 /// Why there is nothing to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoOrder {
@@ -97,17 +112,23 @@ pub enum NoOrder {
 ///
 /// # Errors
 /// Why there is nothing to run.
-pub fn order(around: &Surroundings<'_>, state: &State, attempt: &Attempt) -> Result<Job, NoOrder> {
+pub fn order(
+    around: &Surroundings<'_>,
+    state: &State,
+    attempt: &Attempt,
+) -> Result<Order, NoOrder> {
     let settings = state.rules_of(attempt);
     let places = places(around.layout, settings, attempt);
     match &attempt.kind {
         AttemptKind::Work { .. } => work(around, state, attempt, places),
         AttemptKind::StageCheck { stage, .. } => {
             let checks = settings.stage(stage.as_str()).map(|(_, stage)| stage.checks.clone());
-            Ok(checks_job(around, settings, attempt, &places, &checks.unwrap_or_default()))
+            let checks = checks.unwrap_or_default();
+            Ok(Order::of(checks_job(around, settings, attempt, &places, &checks)))
         }
         AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
-            Ok(checks_job(around, settings, attempt, &places, &settings.landing.checks))
+            let checks = &settings.landing.checks;
+            Ok(Order::of(checks_job(around, settings, attempt, &places, checks)))
         }
     }
 }
@@ -117,7 +138,7 @@ fn work(
     state: &State,
     attempt: &Attempt,
     places: Places,
-) -> Result<Job, NoOrder> {
+) -> Result<Order, NoOrder> {
     let settings = state.rules_of(attempt);
     let group = settings.group_of(&attempt.agent).ok_or(NoOrder::AgentGone)?;
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
@@ -125,7 +146,10 @@ fn work(
     let stage = attempt.stage().and_then(|stage| settings.stage(stage.as_str()));
     let is_preset = matches!(group.command, AgentCommand::Preset { .. });
     let stage = stage.map(|(_, stage)| stage);
-    let launch = launch(around, settings, group, own, stage, &places)?;
+    let session = resume::session(state, attempt);
+    let stage_name = stage.map_or("", |stage| stage.name.as_str());
+    let purpose = Purpose { stage: stage_name, settings, places: &places, session };
+    let launch = launch(around, group, own, purpose)?;
     let timeout = stage.map(|stage| estimate::timeout_ms(state, stage, task, Some(&group.name)));
     let marker_file = (group.completion == Completion::Marker).then(|| places.task_file.clone());
     let mut job = base(around, settings, attempt, &places, &launch.env_allow, &launch.env);
@@ -133,7 +157,7 @@ fn work(
     if has_prompt(state, attempt) {
         let prompt = places.prompt_file.to_string_lossy().into_owned();
         job.env.push(("PIPELINE_PROMPT_FILE".into(), prompt));
-        job.stdin = launch.has_stdin.then_some(places.prompt_file);
+        job.stdin = launch.has_stdin.then_some(places.prompt_file.clone());
     }
     job.timeout_ms = timeout;
     job.silence_ms = stage.filter(|_| is_preset).map(|stage| stage.silence_ms);
@@ -141,7 +165,7 @@ fn work(
     if group.launcher == LauncherKind::Tmux {
         in_window(around.layout, &mut job, group, task, launch.interactive);
     }
-    Ok(job)
+    Ok(Order { job, preset: launch.preset, session: launch.session })
 }
 
 /// Moves a job into the agent's window. It is over when its marker has stood for a moment, since a
@@ -217,12 +241,11 @@ pub fn has_prompt(state: &State, attempt: &Attempt) -> bool {
 /// Fills in the placeholders; a program path with a slash is taken from the project's root.
 fn launch(
     around: &Surroundings<'_>,
-    settings: &Settings,
     group: &AgentGroup,
     own: Option<String>,
-    stage: Option<&Stage>,
-    places: &Places,
+    purpose: Purpose<'_>,
 ) -> Result<Launch, NoOrder> {
+    let places = purpose.places;
     let fill = |text: &String| {
         let path = |path: &Path| path.to_string_lossy().into_owned();
         text.replace("{project}", &path(&around.layout.root))
@@ -246,12 +269,12 @@ fn launch(
             if let Some(why) = preset::trouble(root, around.program_dir, group) {
                 return Err(NoOrder::NoPreset(why));
             }
-            let stage = stage.map_or("", |stage| stage.name.as_str());
-            return preset::launch(root, group, stage, settings, places).map_err(NoOrder::NoPreset);
+            return preset::launch(root, group, purpose).map_err(NoOrder::NoPreset);
         }
     };
     let (env, env_allow) = (group.env.clone(), group.env_allow.clone());
-    Ok(Launch { command, env, env_allow, has_stdin: true, interactive: None })
+    let (preset, session) = (None, None);
+    Ok(Launch { command, env, env_allow, has_stdin: true, interactive: None, preset, session })
 }
 
 /// Returns the job that runs `commands` one after another in the attempt's worktree.

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::ahead::Prefetch;
-use super::brief::{Brief, Role};
+use super::brief::{self, Brief, Role};
 use super::job::Places;
 use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
@@ -95,8 +95,7 @@ pub fn run(
         Some(task) if prepare.brief.is_some() => Some(task_tip(prepare, repo, task)?),
         Some(_) | None => None,
     };
-    let at = prepare.resume.as_deref().or(tip.as_deref()).unwrap_or(&prepare.start);
-    let at = oid(at)?;
+    let Start { at, is_resumed } = start(prepare, repo, tip.as_deref())?;
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
     let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
     let ready = repo.prepare_slot(&SlotRequest {
@@ -116,6 +115,9 @@ pub fn run(
             return Ok(Observation::CannotStart { attempt: attempt(), why });
         }
         let mut brief = brief.clone();
+        if prepare.resume.is_some() && !is_resumed {
+            brief.set_apart();
+        }
         if prepare.merge.is_some() {
             brief.set_merge(ready.conflicts);
         }
@@ -129,6 +131,25 @@ pub fn run(
         base: Some(crate::machine::id::Oid::new(at.as_str())),
         tip: tip.map(crate::machine::id::Oid::new),
     })
+}
+
+/// Where a worktree begins.
+struct Start {
+    at: Oid,
+    /// At the work of an attempt that was cut short.
+    is_resumed: bool,
+}
+
+/// Returns where the worktree begins; `tip` is that of the task branch.
+fn start(prepare: &Prepare, repo: &Repo, tip: Option<&str>) -> Result<Start, Fault> {
+    let at = oid(tip.unwrap_or(&prepare.start))?;
+    if let (Some(resume), Some(_)) = (&prepare.resume, tip) {
+        let resume = oid(resume)?;
+        if brief::is_resumable(repo, &at, &resume)? {
+            return Ok(Start { at: resume, is_resumed: true });
+        }
+    }
+    Ok(Start { at, is_resumed: false })
 }
 
 /// Returns the tip of the task branch, which is made at the landing branch's tip when the record

@@ -3,7 +3,6 @@
 //! The preset's file is read anew for each attempt, so an edit counts from the next one on.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,9 +10,9 @@ use super::job::Places;
 use crate::agent::environment::agent_env;
 use crate::agent::job::JobCommand;
 use crate::agent::spawn::find_program;
-use crate::agent::terminal::tmux;
 use crate::config::preset::{self, Loaded};
 use crate::machine::preset::{ENV_ALLOW, Fact, Interactive, Part, Preset, PromptBy};
+use crate::machine::resume::Session;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 
 /// What an agent must be free to run to say how its stage ended.
@@ -30,31 +29,34 @@ pub struct Launch {
     pub has_stdin: bool,
     /// How it takes its line in a terminal, where it is known.
     pub interactive: Option<Interactive>,
+    /// Hash of the preset file; `None` without a preset.
+    pub preset: Option<String>,
+    /// The session that it takes up again.
+    pub session: Option<String>,
+}
+
+/// What an agent of a preset is started for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose<'a> {
+    /// Long name of the stage.
+    pub stage: &'a str,
+    pub settings: &'a Settings,
+    pub places: &'a Places,
+    /// A session that it could take up again.
+    pub session: Option<Session<'a>>,
 }
 
 /// Returns what an agent of `group` is started with.
 ///
 /// # Errors
 /// In words, when the preset or the prompt cannot be read, or a placeholder has no value.
-pub fn launch(
-    root: &Path,
-    group: &AgentGroup,
-    stage: &str,
-    settings: &Settings,
-    places: &Places,
-) -> Result<Launch, String> {
+pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<Launch, String> {
+    let Purpose { stage, settings, places, session } = purpose;
     let AgentCommand::Preset { name, model, .. } = &group.command else {
         return Err(format!("agent `{}` has no preset", group.name));
     };
-    let Loaded { preset, .. } = preset::load(root, name).map_err(|error| error.to_string())?;
+    let Loaded { preset, hash } = preset::load(root, name).map_err(|error| error.to_string())?;
     let commands = commands(settings, stage);
-    let prompt = match uses(&preset, "{prompt}") {
-        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
-            format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
-        })?),
-        false => None,
-    };
-    let values = Values { root, model, places, commands: &commands, prompt: prompt.as_deref() };
     let interactive = match group.launcher {
         LauncherKind::Process => None,
         LauncherKind::Tmux => {
@@ -62,11 +64,38 @@ pub fn launch(
             Some(preset.interactive.clone().ok_or_else(none)?)
         }
     };
-    let line = interactive.as_ref().map_or(&preset.headless, |interactive| &interactive.line);
+    let session = session.filter(|session| session.preset == hash && can_resume(&preset, group));
+    let line = match &interactive {
+        Some(interactive) => &interactive.line,
+        None if session.is_some() => &preset.resume,
+        None => &preset.headless,
+    };
+    let prompt = match uses(line, "{prompt}") {
+        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
+            format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
+        })?),
+        false => None,
+    };
+    let session = session.map(|session| session.name);
+    let values =
+        Values { root, model, places, commands: &commands, prompt: prompt.as_deref(), session };
     let words = values.line(line).map_err(|placeholder| missing(name, placeholder))?;
     let (env, env_allow) = environment(group, &preset);
     let has_stdin = preset.prompt == PromptBy::Stdin;
-    Ok(Launch { command: JobCommand::Argv(words), env, env_allow, has_stdin, interactive })
+    Ok(Launch {
+        command: JobCommand::Argv(words),
+        env,
+        env_allow,
+        has_stdin,
+        preset: Some(hash),
+        session: session.map(str::to_owned),
+        interactive,
+    })
+}
+
+/// Returns true when an agent of the group is started by a line that takes up a session.
+fn can_resume(preset: &Preset, group: &AgentGroup) -> bool {
+    group.launcher == LauncherKind::Process && uses(&preset.resume, "{session}")
 }
 
 fn missing(name: &str, placeholder: &str) -> String {
@@ -136,8 +165,8 @@ fn commands(settings: &Settings, stage: &str) -> Vec<String> {
     commands
 }
 
-fn uses(preset: &Preset, placeholder: &str) -> bool {
-    preset.headless.iter().any(|part| match part {
+fn uses(line: &[Part], placeholder: &str) -> bool {
+    line.iter().any(|part| match part {
         Part::Word(word) => word.contains(placeholder),
         Part::Group(words) => words.iter().any(|word| word.contains(placeholder)),
     })
@@ -151,6 +180,7 @@ struct Values<'a> {
     places: &'a Places,
     commands: &'a [String],
     prompt: Option<&'a str>,
+    session: Option<&'a str>,
 }
 
 impl Values<'_> {
@@ -202,7 +232,7 @@ impl Values<'_> {
                 "{log_dir}" => path(&self.places.attempt_dir),
                 "{project}" => path(self.root),
                 "{command}" => command.map(Into::into),
-                // No session is taken up again yet.
+                "{session}" => self.session.map(Into::into),
                 _ => None,
             };
             filled.push_str(&value.ok_or(placeholder)?);
@@ -222,11 +252,19 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
         Ok(loaded) => loaded.preset,
         Err(error) => return Some(error.to_string()),
     };
-    let Some(program) = preset.program() else {
-        return Some(format!("the preset `{name}` has no `headless` line"));
+    let (line, what) = match group.launcher {
+        LauncherKind::Process => (Some(&preset.headless), "`headless` line"),
+        LauncherKind::Tmux => (
+            preset.interactive.as_ref().map(|interactive| &interactive.line),
+            "line for a terminal",
+        ),
+    };
+    let Some((line, program)) = line.and_then(|line| Some((line, line.first()?.first_word()?)))
+    else {
+        return Some(format!("the preset `{name}` has no {what}"));
     };
     let needs_model = |part: &Part| matches!(part, Part::Word(word) if word.contains("{model}"));
-    if model.is_empty() && preset.headless.iter().any(needs_model) {
+    if model.is_empty() && line.iter().any(needs_model) {
         return Some(missing(name, "{model}"));
     }
     let (env, allow) = environment(group, &preset);
@@ -249,13 +287,19 @@ pub fn missing_words(program: &str, install: &str) -> String {
     format!("`{program}` is not {place}{install}")
 }
 
-/// Returns why the agents of each group cannot start, by its name; those that can are left out.
+/// Returns why the agents of each group cannot start, by its name; those that can are left out. It asks
+/// once at most, and where an agent needs one, why there are no windows.
 #[must_use]
-pub fn troubles(root: &Path, program_dir: &Path, settings: &Settings) -> BTreeMap<String, String> {
-    let lacking = OnceCell::new();
+pub fn troubles(
+    root: &Path,
+    program_dir: &Path,
+    settings: &Settings,
+    no_windows: impl FnOnce() -> Option<String>,
+) -> BTreeMap<String, String> {
+    let has_windows = |group: &AgentGroup| group.launcher == LauncherKind::Tmux;
+    let lacking = settings.agents.iter().any(has_windows).then(no_windows).flatten();
     let found = settings.agents.iter().filter_map(|group| {
-        let in_tmux = group.launcher == LauncherKind::Tmux;
-        let window = if in_tmux { lacking.get_or_init(tmux::lacking).clone() } else { None };
+        let window = lacking.clone().filter(|_| has_windows(group));
         Some((group.name.clone(), window.or_else(|| trouble(root, program_dir, group))?))
     });
     found.collect()
@@ -298,7 +342,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use super::{Launch, launch, trouble};
+    use super::{Launch, Purpose, launch, trouble};
     use crate::agent::job::JobCommand;
     use crate::config;
     use crate::machine::settings::Settings;
@@ -325,7 +369,9 @@ mod tests {
 
     fn launched(dir: &Path, rest: &str) -> Result<Launch, String> {
         let settings = settings(rest);
-        launch(dir, &settings.agents[0], "implementation", &settings, &places(dir))
+        let (places, stage) = (places(dir), "implementation");
+        let purpose = Purpose { stage, settings: &settings, places: &places, session: None };
+        launch(dir, &settings.agents[0], purpose)
     }
 
     fn line(launch: &Launch) -> String {
@@ -394,6 +440,12 @@ mod tests {
         let gone = check("headless = [\"no-such-program\"]\ninstall = \"get it\"", "");
         assert_eq!(gone, "`no-such-program` is not on the PATH: install it with `get it`");
         assert_eq!(check("headless = [\"./tool\"]", ""), "`./tool` is not there");
+        // In a window it is the other line that counts.
+        let window = "launcher = \"tmux\"";
+        let line = "[interactive]\nline = [\"sh\"]\nready = \"x\"";
+        assert_eq!(check(line, window), "");
+        assert!(check(line, "").contains("no `headless` line"));
+        assert!(check("headless = [\"sh\"]", window).contains("no line for a terminal"));
         let model = check("headless = [\"sh\", \"{model}\"]", "");
         assert!(model.contains("needs a `model`"), "{model}");
         assert_eq!(check("headless = [\"sh\", \"{model}\"]", "model = \"m\""), "");

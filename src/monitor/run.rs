@@ -1,5 +1,6 @@
 //! One monitor from start to end.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
 use super::forecast::Forecasts;
 use super::lane;
+use super::lookout::Files;
 use super::outage::Outage;
+use super::outside::Outside;
 use super::progress::Progress;
 use super::report::{Watch, pass_on};
 use super::room::{Guard, fault_of};
@@ -114,6 +117,7 @@ pub fn run(options: Options) -> Result<End, RunError> {
         let pid = read_owner(&lock_path).map(|owner| owner.pid);
         return Err(RunError::Taken { path: lock_path, pid });
     };
+    super::sweep::at_start(&options.layout);
     let (sender, receiver) = channel();
     let mut monitor = Monitor::start(options, lock, sender, receiver)?;
     let end = monitor.go();
@@ -163,21 +167,19 @@ impl Monitor {
             // Asked once, here, so that the loop's thread starts no process for it.
             repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
         }
-        super::sweep::at_start(&layout);
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
-        let watcher = if options.is_poll_only {
-            None
-        } else {
+        let watcher = (!options.is_poll_only).then(|| {
             open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
-        };
+        });
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
         let guard = Guard::new(layout.state.clone(), worktrees);
         let world = RealWorld {
             layout,
+            outside: Outside::new(sender.clone()),
             repo: options.repo.map(Arc::new),
             keepers,
             watch,
@@ -191,6 +193,7 @@ impl Monitor {
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
             threads: Arc::new(()),
+            has_tmux: Cell::default(),
         };
         let started_at = clock.now();
         let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
@@ -211,7 +214,7 @@ impl Monitor {
             guard,
             outage: Outage::default(),
             lock: Some(lock),
-            _watcher: watcher,
+            _watcher: watcher.flatten(),
             _signals: signals,
         };
         monitor.take_over(options.stop)?;
@@ -235,6 +238,7 @@ impl Monitor {
         bodies.push_back(EventBody::Observation(seen));
         // What will be done is said before any of it is done.
         let begun = self.cycle.record(std::mem::take(&mut bodies).into())?;
+        self.look_outside();
         self.tell_answers(&begun, &vec![false; begun.answers.len()]);
         bodies.extend(self.cycle.world.open(self.cycle.ledger.state()));
         if let Some(repo) = &self.cycle.world.repo {
@@ -253,6 +257,16 @@ impl Monitor {
         self.handle(bodies.into())?;
         self.find_again(running);
         Ok(())
+    }
+
+    /// Begins to look at what is outside of the worktrees.
+    fn look_outside(&mut self) {
+        let Cycle { ledger, world, clock, .. } = &mut self.cycle;
+        let files = Files::of(&world.layout.state);
+        let repo = world.repo.clone();
+        if let Some(warning) = world.outside.open(repo, ledger.state(), files, *clock) {
+            world.progress.warn(&warning);
+        }
     }
 
     /// Looks for attempts that were ordered before; those that cannot be looked for now are looked
@@ -300,6 +314,7 @@ impl Monitor {
         if is_acting || has_news {
             self.handle(bodies)?;
         }
+        self.cycle.world.outside.settle();
         self.view.renew(&self.cycle, Some(now));
         self.cycle.world.progress.tick(self.cycle.ledger.state(), now);
         Ok(None)
@@ -487,6 +502,16 @@ impl Monitor {
                     world.keeper_lost(state, attempt, found);
                 }
             }
+            Input::Looked(answer) => {
+                let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+                let news = world.outside.looked(*answer, state);
+                bodies.extend(world.see_outside(news));
+            }
+            Input::Mended(done) => {
+                let world = &mut self.cycle.world;
+                let news = world.outside.mended(done);
+                bodies.extend(world.see_outside(news));
+            }
             Input::Superseded { attempt } => self.find_again([attempt]),
             Input::Doubtful { attempt, warning } => {
                 let (state, now) = (self.cycle.ledger.state(), self.cycle.clock.now());
@@ -588,7 +613,7 @@ impl Monitor {
         let now = self.cycle.clock.now();
         self.looked_at = now;
         let state = self.cycle.ledger.state();
-        let is_performing = self.cycle.is_performing();
+        let is_performing = self.cycle.is_performing() || self.cycle.world.outside.is_owed();
         let done = if self.is_interrupted { End::Interrupted } else { End::Done };
         if let Some(at) = self.leave_at {
             let is_over = !is_performing || now >= at.plus_ms(LEAVE_WAIT_MS);
@@ -701,7 +726,8 @@ impl Monitor {
 }
 
 fn is_start(body: &EventBody) -> bool {
-    matches!(body, EventBody::Observation(Observation::Started { .. }))
+    use Observation::{Ordered, Started};
+    matches!(body, EventBody::Observation(Started { .. } | Ordered { .. }))
 }
 
 fn on_exit(state: &State) -> OnExit {

@@ -9,6 +9,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::lookout;
+use super::mend::Mended;
 use crate::agent::probe::Probe;
 use crate::machine::EventBody;
 use crate::machine::id::AttemptId;
@@ -34,6 +36,10 @@ pub enum Input {
         attempt: AttemptId,
         warning: String,
     },
+    /// A look at what is outside of the worktrees.
+    Looked(Box<lookout::Answer>),
+    /// Branches of ours that were put back.
+    Mended(Mended),
     /// The journal may have grown.
     Journal,
     /// Base or landing branch may have moved.

@@ -74,12 +74,15 @@ pub struct Save {
     pub exclude: Vec<String>,
     pub message: String,
     pub date_s: u64,
+    /// The commit that it began at, where that is kept as it is when nothing was added to it.
+    pub begun: Option<String>,
 }
 
 /// Commits and pins what an attempt left.
 pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     let tip = oid(&save.tip)?;
     let merge = save.merge.as_deref().map(oid).transpose()?;
+    let begun = save.begun.as_deref().map(oid).transpose()?;
     // What `git clean` of a person left half removed must not pass for the agent's work.
     let is_gone = std::fs::symlink_metadata(save.slot.join(".git")).is_err();
     let left = repo.snapshot(&SnapshotRequest {
@@ -89,6 +92,7 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         exclude: &save.exclude,
         message: &save.message,
         date_s: save.date_s,
+        begun: begun.as_ref(),
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
     let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));
@@ -110,8 +114,20 @@ pub struct Advance {
     pub task: TaskId,
     pub from: String,
     pub to: String,
+    /// The attempts that it goes on from, one from another.
+    pub continued: Vec<AttemptId>,
     /// Where the landing branch stands.
     pub landed: Option<String>,
+}
+
+/// Takes away a pin on what the commit holds.
+fn unpin(repo: &Repo, pin: &str, by: &Oid) -> Result<(), GitError> {
+    if let Some(found) = repo.read_ref(pin)?
+        && repo.is_ancestor(&found, by)?
+    {
+        repo.cas_ref(pin, None, Some(&found))?;
+    }
+    Ok(())
 }
 
 /// Moves the task branch to what the attempt left; a value that somebody else put there is kept in
@@ -124,6 +140,9 @@ pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
     }
     // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
     let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
+    for earlier in &advance.continued {
+        let _ = unpin(repo, &refs::salvage(earlier.as_str()), &to);
+    }
     // What it changed is for the scheduler; where git cannot tell, what was known still counts.
     let landed = advance.landed.as_deref().and_then(|landed| oid(landed).ok());
     let changed = landed.and_then(|landed| repo.branch_paths(&landed, &to).ok());

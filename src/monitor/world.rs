@@ -1,6 +1,7 @@
 //! The real world: git, keepers and files. Effects run on threads of their own; the loop's thread
 //! starts no process and waits for none.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::cycle::World;
 use super::forecast::Forecasts;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
+use super::outside::{News, Outside};
 use super::prepare::{self, Prepare};
 use super::preset;
 use super::progress::Progress;
@@ -26,19 +28,22 @@ use crate::agent::Launcher;
 use crate::agent::client::Keepers;
 use crate::agent::job::GRACE_MS;
 use crate::agent::probe::Probe;
+use crate::agent::terminal::tmux;
 use crate::agent::{task_file, tree};
 use crate::config::{self, layout::Layout};
 use crate::git::Repo;
 use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
-use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase};
+use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
+use crate::machine::resume;
 use crate::machine::schedule;
 use crate::machine::settings::AgentCommand;
+use crate::machine::task::Task;
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -66,12 +71,16 @@ pub struct RealWorld {
     pub current: CurrentFile,
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
+    pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
+    /// A tmux that will do was seen.
+    pub has_tmux: Cell<bool>,
 }
 
 impl World for RealWorld {
     fn begin(&mut self, effect: &Effect, state: &State) {
+        self.outside.begin(effect, state);
         match effect {
             Effect::Prepare { attempt, .. } => self.begin_prepare(state, attempt),
             Effect::Start { attempt, .. } => self.begin_start(state, attempt),
@@ -106,6 +115,7 @@ impl World for RealWorld {
     }
 
     fn heed(&mut self, state: &State) {
+        self.outside.heed(state);
         for attempt in state.attempts.values().filter(|attempt| attempt.is_stopping) {
             self.stop_setup(attempt);
         }
@@ -141,7 +151,15 @@ impl World for RealWorld {
 impl RealWorld {
     /// Returns true when no thread of ours has still to answer.
     pub fn is_quiet(&self) -> bool {
-        Arc::strong_count(&self.threads) == 1
+        Arc::strong_count(&self.threads) == 1 && !self.outside.is_owed()
+    }
+
+    /// Takes in what was seen or done outside of the worktrees; returns what is to be recorded.
+    pub fn see_outside(&mut self, news: News) -> Option<EventBody> {
+        if let Some(warning) = news.warning {
+            self.progress.warn(&warning);
+        }
+        news.observation.map(EventBody::Observation)
     }
 
     /// Runs `work` on a thread; a fault becomes what `failed` makes of it.
@@ -249,7 +267,7 @@ impl RealWorld {
             task: attempt.task.clone(),
             tip: task.and_then(|task| task.tip.as_ref()).map(text),
             start,
-            resume: task.and_then(|task| task.resume_from.as_ref()).map(text),
+            resume: task.and_then(|task| resume_from(task, attempt)).map(text),
             merge: attempt.merge.as_ref().map(text),
             worktree: settings.worktree.clone(),
             places,
@@ -320,7 +338,11 @@ impl RealWorld {
             return self.see(seen);
         }
         self.attend(state, attempt);
-        self.keepers.start(attempt.agent.as_str(), order);
+        let job::Order { job, preset, session } = order;
+        if let Some(preset) = preset {
+            self.see(Observation::Ordered { attempt: id, preset, session });
+        }
+        self.keepers.start(attempt.agent.as_str(), job);
     }
 
     /// Says what will be done; returns what is new about agents, having warned of those that could not
@@ -339,10 +361,11 @@ impl RealWorld {
     }
 
     /// Looks at what can change without an event: the base, and the programs of agents.
-    pub fn look_around(&self, state: &State) {
+    pub fn look_around(&mut self, state: &State) {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
+        self.outside.poll(state);
     }
 
     /// Looks whose models the agents use, and tells the loop what is new.
@@ -364,7 +387,16 @@ impl RealWorld {
     }
 
     fn unusable(&self, state: &State) -> BTreeMap<String, String> {
-        preset::troubles(&self.layout.root, &self.program_dir, &state.settings)
+        let (root, program_dir) = (&self.layout.root, &self.program_dir);
+        preset::troubles(root, program_dir, &state.settings, || self.no_windows())
+    }
+
+    /// Returns why there are no windows for agents. Once tmux was seen it is not asked again, since that
+    /// takes a process and the loop waits for it.
+    fn no_windows(&self) -> Option<String> {
+        let found = if self.has_tmux.get() { None } else { tmux::lacking() };
+        self.has_tmux.set(found.is_none());
+        found
     }
 
     /// Makes the attempt's folder; without git also task file and prompt, which preparing the
@@ -504,6 +536,10 @@ impl RealWorld {
         let places = places(&self.layout, state.rules_of(attempt), attempt);
         let ended = attempt.verdict.as_ref().map_or(attempt.assigned_at, |verdict| verdict.at);
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
+        // One that completed says so in a commit of its own.
+        let is_good = |verdict: &Outcome| verdict.class == Class::Completed;
+        let begun =
+            attempt.base.as_ref().filter(|_| !attempt.verdict.as_ref().is_some_and(is_good));
         let mut exclude = vec![task_file::file_name(task.id.as_str())];
         exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
@@ -520,6 +556,7 @@ impl RealWorld {
                 task.id
             ),
             date_s: ended.as_ms() / 1000,
+            begun: begun.map(|oid| oid.as_str().into()),
         };
         self.spawn_for(id, move || work::save(&save, &repo));
     }
@@ -534,8 +571,9 @@ impl RealWorld {
         };
         let (from, to) = (from.as_str().to_owned(), to.as_str().to_owned());
         let landed = state.base.landed.as_ref().map(|landed| landed.as_str().to_owned());
+        let continued = resume::chain(task, attempt);
         let (attempt, task) = (id.clone(), task.id.clone());
-        let advance = work::Advance { attempt, task, from, to, landed };
+        let advance = work::Advance { attempt, task, from, to, continued, landed };
         self.spawn_for(id, move || work::advance(&advance, &repo));
     }
 
@@ -638,6 +676,12 @@ impl RealWorld {
     }
 }
 
+/// Returns the salvaged commit that the attempt starts from; what was left at another stage is none.
+fn resume_from<'a>(task: &'a Task, attempt: &Attempt) -> Option<&'a crate::machine::id::Oid> {
+    let is_its = task.continues == attempt.continues;
+    task.resume_from.as_ref().filter(|_| is_its)
+}
+
 /// Returns what is told of agents' programs and presets; `None`: the state knows it.
 fn agents_seen(state: &State, unusable: BTreeMap<String, String>) -> Option<EventBody> {
     let is_known = |agent: &Agent| {
@@ -663,11 +707,14 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, channel};
 
-    use super::{CurrentFile, Fault, Forecasts, Input, Prefetch, Progress, RealWorld, Watch};
+    use super::{
+        CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld, Watch,
+    };
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
     use crate::config::layout::Layout;
@@ -689,6 +736,7 @@ mod tests {
             repo: None,
             keepers: Arc::new(Keepers::new(dirs, |_| {}, |_| false)),
             watch: Arc::new(Watch::default()),
+            outside: Outside::new(input.clone()),
             input,
             progress: Progress::new(LogFormat::Text, false, true, false),
             program_dir: dir.to_path_buf(),
@@ -699,6 +747,7 @@ mod tests {
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
             threads: Arc::new(()),
+            has_tmux: Cell::default(),
         };
         (world, told)
     }

@@ -1,6 +1,7 @@
 //! One readable line per decision, for `pipeline log` and the monitor's plain output.
 
 use super::forecast::{self, ForecastEntry};
+use super::outside;
 use super::page::{clean, first_line};
 use super::purse;
 use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
@@ -326,12 +327,17 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
             tries.until?;
             Some(format!("{}: {}; tried again", subject(), first_line(&tries.why)))
         }
+        AttemptChange::Ordered { session: Some(session), .. } => {
+            Some(format!("{} takes up session {} again", subject(), first_line(session)))
+        }
         AttemptChange::Ended { outcome, .. } => {
             let is_check = attempt_words(&state.settings, id).is_check;
             Some(format!("{} {}", subject(), ended(outcome, is_check)))
         }
+        AttemptChange::FoundOutside { found, .. } => Some(outside::line(id.as_str(), found)),
         AttemptChange::Prepared { .. }
         | AttemptChange::Briefed { .. }
+        | AttemptChange::Ordered { session: None, .. }
         | AttemptChange::Started { .. }
         | AttemptChange::Exited { .. }
         | AttemptChange::Saved { .. }
@@ -344,7 +350,11 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
 fn added(subject: &str, attempt: &Attempt) -> String {
     let id = &attempt.id;
     match &attempt.kind {
-        AttemptKind::Work { .. } => format!("{subject} → {} (attempt {id})", attempt.agent),
+        AttemptKind::Work { .. } => {
+            let continues = attempt.continues.as_ref().map(|id| format!(", continues {id}"));
+            let continues = continues.unwrap_or_default();
+            format!("{subject} → {} (attempt {id}{continues})", attempt.agent)
+        }
         AttemptKind::StageCheck { .. } => format!("{subject} begin (attempt {id})"),
         AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
             format!("{subject} begin on {} (attempt {id})", short_oid(commit))

@@ -60,6 +60,15 @@ struct Entry<'a> {
     until: Option<Stamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
+    /// What changed outside of the worktrees while it ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found: Vec<&'a str>,
+    /// As much that is not named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<u64>,
+    /// Attempts that ran meanwhile too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<&'a str>,
     /// Failures so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<u32>,
@@ -81,6 +90,15 @@ struct Entry<'a> {
     /// Hash of a prompt file of the project.
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt: Option<&'a str>,
+    /// Hash of a preset file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<&'a str>,
+    /// The attempt that one goes on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continues: Option<&'a str>,
+    /// The session that is taken up again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
 }
 
 /// Returns one decision of the transaction `seq` as a JSON object, without a line feed.
@@ -259,7 +277,9 @@ fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
             ..kind("task_evidenced")
         },
         TaskChange::Steered { steer } => {
-            Entry { reason: steer.hint.as_deref(), ..kind("task_steered") }
+            let continues = steer.continues.as_ref().map(|id| id.as_str());
+            let commit = steer.resume_from.as_ref().map(|oid| oid.as_str());
+            Entry { reason: steer.hint.as_deref(), continues, commit, ..kind("task_steered") }
         }
         TaskChange::ApprovalAsked { what } => {
             Entry { reason: Some(what), ..kind("task_approval_asked") }
@@ -326,6 +346,7 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
                 agent: Some(attempt.agent.as_str()),
                 stage: attempt.stage().map(|stage| stage.as_str()),
                 commit,
+                continues: attempt.continues.as_ref().map(|id| id.as_str()),
                 ..kind("attempt_added")
             }
         }
@@ -334,6 +355,9 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         }
         AttemptChange::Briefed { prompt } => {
             Entry { prompt: Some(prompt), ..kind("attempt_briefed") }
+        }
+        AttemptChange::Ordered { preset, session } => {
+            Entry { preset: Some(preset), session: session.as_deref(), ..kind("attempt_ordered") }
         }
         AttemptChange::Started { .. } => kind("attempt_started"),
         AttemptChange::StopRequested => kind("attempt_stop_requested"),
@@ -346,6 +370,12 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         AttemptChange::Advancing => kind("attempt_advancing"),
         AttemptChange::Stalled { tries } => stalled("attempt_stalled", tries),
         AttemptChange::Ended { outcome, .. } => judged("attempt_ended", outcome),
+        AttemptChange::FoundOutside { found, .. } => Entry {
+            found: found.found.iter().map(String::as_str).collect(),
+            more: Some(found.more).filter(|more| *more > 0),
+            beside: found.beside.iter().map(|id| id.as_str()).collect(),
+            ..kind("attempt_found_outside")
+        },
     };
     Entry { task: task_of_attempt(id), attempt: Some(id.as_str()), ..entry }
 }

@@ -9,12 +9,14 @@ use super::blocked::{Blocked, blocked};
 use super::epics::{EpicEntry, epics};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
+use super::outside;
 use super::page::first_line;
 use super::providers::{self, ProviderEntry};
 use super::purse::{self, RunEntry};
 use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
+use crate::machine::attempt::Attempt;
 use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::plan::Outlook;
@@ -65,6 +67,10 @@ pub struct StatusDocument<'a> {
     /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
+    /// The last attempt while which something changed outside of the worktrees, and how many there
+    /// are since the monitor's start; in JSON `task show` tells of it.
+    #[serde(skip)]
+    pub outside: Option<(&'a Attempt, usize)>,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -166,6 +172,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         outlook: Outlook::Unknown,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
+        outside: outside::newest(state),
     }
 }
 

@@ -39,6 +39,7 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
         out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
     }
     out.push_str(&base_lines(status, page));
+    out.push_str(&outside_line(status, page));
     out.push_str(&person_lines(status, page));
     out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
@@ -125,6 +126,20 @@ fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&format!("{base} is {} {commits} behind {branch}\n", landing.behind));
     }
     out
+}
+
+/// Says that something outside of the worktrees needs a look.
+fn outside_line(status: &StatusDocument<'_>, page: Page) -> String {
+    let Some((attempt, count)) = status.outside else { return String::new() };
+    let ran = match count {
+        1 => format!("{} ran", attempt.id),
+        count => format!("{count} attempts ran"),
+    };
+    let command = match &attempt.task {
+        Some(task) => format!("pipeline task show {task}"),
+        None => "pipeline log".into(),
+    };
+    with_command(page, 0, "needs a look: ", &format!("changes outside while {ran}"), &command)
 }
 
 /// Returns one line: name, reason cut to what is left, command whole.

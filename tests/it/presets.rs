@@ -41,7 +41,7 @@ impl Project {
     }
 
     /// Puts a program on the path.
-    pub(super) fn install(&self, name: &str, text: &str) {
+    pub(crate) fn install(&self, name: &str, text: &str) {
         let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
@@ -113,6 +113,18 @@ fn init_writes_the_programs_that_it_finds_and_says_what_they_may_do() {
     let subjects = project.git(&["log", "--format=%s", "main"]);
     assert_eq!(subjects, "Settings\nA beginning", "in pilot the base stays");
     project.assert_nothing_left();
+}
+
+#[test]
+fn init_puts_agents_into_windows_where_that_is_asked_for() {
+    let (project, done) = init(&["claude"], &["--launcher", "tmux"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert_eq!(text.matches("\nlauncher = \"tmux\"").count(), 4, "{text}");
+    assert!(text.contains("# preset = \"person\""), "{text}");
+    let (_, done) = init(&[], &["--launcher", "tmux"]);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.contains("name some with `--agents claude,codex`"), "{}", done.err);
 }
 
 #[test]
@@ -192,6 +204,16 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
     assert!(
         project.fails(2, &["agent", "test", "nobody"]).contains("pipeline.toml has coder, judge")
     );
+
+    // What a killed one left is gone by now; that of one which lives would stay.
+    let own = project.path(&format!(".pipeline/tests/coder-{}", std::process::id()));
+    let gone = project.path(".pipeline/tests/coder-999999999");
+    for dir in [&own, &gone] {
+        fs::create_dir_all(dir.join(".git/pipeline/keepers")).expect("a place");
+    }
+    project.ok(&["agent", "test", "script-1"]);
+    assert!(own.exists() && !gone.exists());
+    fs::remove_dir_all(&own).expect("removed");
 
     // Nothing of it is left in the project.
     assert_eq!(project.status()["metrics"]["attempts"], 0);

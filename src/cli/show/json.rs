@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::machine::attempt::Attempt;
 use crate::machine::complexity;
+use crate::machine::outside::Outside;
 use crate::machine::purse::Spent;
 use crate::machine::task::{Spec, Task};
 use crate::observe::agents::AgentEntry;
@@ -192,7 +193,34 @@ pub(super) struct AttemptEntry<'a> {
     pub(super) commit: Option<&'a str>,
     /// Hash of the project's own prompt file that it was given; `null`: the built-in one, or none.
     pub(super) prompt: Option<&'a str>,
+    /// Hash of the preset file that it was started by; `null`: none, or not started.
+    pub(super) preset: Option<&'a str>,
+    /// The attempt that was cut short and that it goes on from.
+    pub(super) continues: Option<&'a str>,
+    /// The session of that one which it takes up again; `null`: it begins one of its own.
+    pub(super) resumed_session: Option<&'a str>,
     pub(super) usage: UsageEntry<'a>,
+    /// What changed outside of the worktrees while it ran, by whomever; `null`: nothing was found.
+    pub(super) outside: Option<OutsideEntry<'a>>,
+}
+
+/// What changed outside of the worktrees while an attempt ran.
+#[derive(Debug, Serialize)]
+pub(super) struct OutsideEntry<'a> {
+    /// In words, one difference each.
+    found: &'a [String],
+    /// Differences that are not named.
+    more: u64,
+    /// Attempts that ran meanwhile too.
+    beside: Vec<&'a str>,
+}
+
+impl<'a> OutsideEntry<'a> {
+    fn new(outside: &'a Outside) -> Option<Self> {
+        let beside = outside.beside.iter().map(|id| id.as_str()).collect();
+        let entry = Self { found: &outside.found, more: outside.more, beside };
+        (!outside.is_empty()).then_some(entry)
+    }
 }
 
 /// What an attempt used; `null` is unknown.
@@ -228,6 +256,7 @@ impl<'a> AttemptEntry<'a> {
             rss_kib_max: exit.map(|exit| exit.rss_kib_max),
             leaked: exit.map_or(0, |exit| exit.leaked),
             commit: attempt.saved.as_ref().map(|commit| commit.as_str()),
+            outside: OutsideEntry::new(&attempt.outside),
             usage: UsageEntry {
                 session: usage.and_then(|usage| usage.session.as_deref()),
                 input_tokens: usage.and_then(|usage| usage.input_tokens),
@@ -236,6 +265,9 @@ impl<'a> AttemptEntry<'a> {
                 cost_usd: usage.and_then(|usage| usage.cost_usd_micros).map(dollars),
             },
             prompt: attempt.prompt.as_deref(),
+            preset: attempt.preset.as_deref(),
+            continues: attempt.continues.as_ref().map(|id| id.as_str()),
+            resumed_session: attempt.session.as_deref(),
         }
     }
 }

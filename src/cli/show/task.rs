@@ -5,11 +5,13 @@ use super::tasks::ink;
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
 use crate::machine::complexity;
-use crate::machine::task::{Task, TaskKind};
+use crate::machine::resume;
+use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::observe::blocked::blocked;
 use crate::observe::document::TaskEntry;
 use crate::observe::forecast;
+use crate::observe::outside;
 use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
 use crate::observe::purse::spent_words;
 use crate::observe::waiting::{On, Reason, Waits};
@@ -62,6 +64,15 @@ pub fn render_task(state: &State, task: &Task, at: Time, page: Page) -> String {
         out.push_str(&heading(page, "attempts"));
         out.push_str(&table(page, 2, &rows));
     }
+    for attempt in task.history.iter().chain(live(state, task)) {
+        if !attempt.outside.is_empty() {
+            let ran = outside::ran(attempt.id.as_str(), &attempt.outside);
+            out.push_str(&heading(page, &format!("changed outside while {ran} ran")));
+            for line in outside::lines(&attempt.outside) {
+                out.push_str(&format!("  {}\n", clean(&line)));
+            }
+        }
+    }
     out
 }
 
@@ -112,6 +123,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("exclusive", if spec.is_exclusive { "yes" } else { "" }, plain);
     fact("command", task.spec.command.as_deref().unwrap_or_default(), plain);
     fact("branch", &branch(task).unwrap_or_default(), plain);
+    fact("continues", &going_on(task), plain);
     let mut label = "forecast";
     for entry in forecast::of_task(state, task) {
         let words = format!("would conflict with {}", forecast::words(&entry));
@@ -140,6 +152,17 @@ fn branch(task: &Task) -> Option<String> {
     task.tip.as_ref().filter(|_| !task.is_final()).map(|_| format!("pipeline/task/{}", task.id))
 }
 
+/// Returns what the next attempt goes on from; nothing where that is the branch, or it has begun.
+fn going_on(task: &Task) -> String {
+    let is_begun = matches!(task.phase, TaskPhase::Working { .. });
+    let found = task.stage().and_then(|stage| resume::continued(task, stage));
+    let Some(found) = found.filter(|_| !is_begun) else { return String::new() };
+    let class = found.outcome.as_ref().map_or("", |outcome| outcome.class.word());
+    let session = found.exit.as_ref().and_then(|exit| exit.usage.session.as_deref());
+    let session = session.map(|session| format!(", session {}", first_line(session)));
+    format!("{} ({class}){}", found.id, session.unwrap_or_default())
+}
+
 /// Returns an attempt's line: id, agent, how long, how it ended or where it stands.
 fn row(attempt: &Attempt, at: Time) -> Vec<Cell> {
     let outcome = attempt.outcome.as_ref();
@@ -152,6 +175,10 @@ fn row(attempt: &Attempt, at: Time) -> Vec<Cell> {
     };
     let used = attempt.exit.as_ref().and_then(|exit| used_briefly(&exit.usage));
     let stand = used.iter().fold(stand, |stand, used| format!("{stand} ({used})"));
+    let stand = match &attempt.continues {
+        Some(id) => format!("{stand}; continues {id}"),
+        None => stand,
+    };
     let names = [attempt.id.as_str(), attempt.agent.as_str(), took.as_str(), stand.as_str()];
     names.into_iter().map(Cell::new).collect()
 }

@@ -72,6 +72,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         tip: None,
         merge_owed: None,
         resume_from: None,
+        continues: None,
         approved: None,
         approval: None,
         avoid: None,

@@ -10,6 +10,7 @@ use crate::machine::event::{Dependents, Edit, RetryTarget};
 use crate::machine::graph::Sketch;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::lane::LandingPhase;
+use crate::machine::resume::Onward;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
@@ -184,6 +185,9 @@ fn retry_one(
             return refuse(&format!("does not pass through stage `{stage}`"));
         }
     }
+    // What was cut short at one stage is no beginning for another.
+    let goes_on = !how.is_fresh && (how.stage.is_none() || how.stage == failed_at.as_ref());
+    let onward = if goes_on { Onward::of(task) } else { Onward::default() };
     let from_failed = if how.is_fresh { None } else { failed_at };
     let stage = how.stage.cloned().or(from_failed);
     let to = match stage {
@@ -196,7 +200,8 @@ fn retry_one(
     };
     let steer = Steer {
         merge_owed: task.merge_owed.clone().filter(|_| !how.is_fresh),
-        resume_from: task.resume_from.clone().filter(|_| !how.is_fresh),
+        resume_from: onward.resume_from,
+        continues: onward.continues,
         avoid: task.avoid.clone(),
         hint: how.note.cloned().or_else(|| task.hint.clone()),
         is_fresh: how.is_fresh,

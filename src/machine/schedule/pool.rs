@@ -8,6 +8,7 @@ use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
 use crate::machine::overlap;
 use crate::machine::provider;
+use crate::machine::resume;
 use crate::machine::scale;
 use crate::machine::settings::AgentGroup;
 use crate::machine::state::State;
@@ -61,25 +62,29 @@ impl<'a> Pool<'a> {
     ///
     /// 1. not the one that lost the task's last attempt;
     /// 2. not one that failed so often that this is its trial;
-    /// 3. one of a group that is meant for tasks so complex, then of one that says nothing;
-    /// 4. for a complex task of the highest tier, for others of the lowest;
-    /// 5. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
+    /// 3. the one that can take up the session of an attempt that was cut short;
+    /// 4. one of a group that is meant for tasks so complex, then of one that says nothing;
+    /// 5. for a complex task of the highest tier, for others of the lowest;
+    /// 6. with `scheduler.affinity`: one whose last task is this one, then one whose last task is of
     ///    the same epic or touches the same paths;
-    /// 6. the one that completed least, then the one idle longest, then by name.
+    /// 7. the one that completed least, then the one idle longest, then by name.
     ///
     /// It is chosen among those that are free, so none of this lets a task wait. Cost: free agents.
     #[must_use]
     pub fn best(&self, task: &Task, stage: &StageName, demand: &Demand) -> Option<&'a Agent> {
         let complexity = complexity::of(&task.spec);
         let able = self.agents().filter(|agent| may_take(self.state, agent, stage, demand));
+        let place = resume::place(task).filter(|_| resume::continued(task, stage).is_some());
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
             let is_on_trial = agent.breaker.is_on_trial();
+            let is_another = place.is_some_and(|(name, _)| *name != agent.name);
             let unfitness = unfitness(self.state.group_of(agent), complexity);
             let strangeness = strangeness(self.state, agent, task);
             (
                 is_avoided,
                 is_on_trial,
+                is_another,
                 unfitness,
                 strangeness,
                 agent.completed,

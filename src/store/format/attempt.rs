@@ -7,6 +7,7 @@ use crate::machine::attempt::{
     Tries,
 };
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
+use crate::machine::outside::Outside;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -116,7 +117,16 @@ mirror! {
         outcome: Option<Outcome>,
         demand: Demand,
         prompt: Option<String>,
+        preset: Option<String>,
+        continues: Option<AttemptId>,
+        session: Option<String>,
+        outside: Outside,
     }
+}
+
+mirror! {
+    struct Outside { found: Vec<String> }
+    optional { more: u64, beside: Vec<AttemptId> }
 }
 
 mirror! {

@@ -17,6 +17,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Proposal, ProposalFault};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
@@ -266,6 +267,9 @@ kinds! {
     "attempt_briefed" { id: AttemptId, prompt: String } => {
         Change::Attempt(id, AttemptChange::Briefed { prompt })
     }
+    "attempt_ordered" { id: AttemptId, preset: String, session: Option<String> } => {
+        Change::Attempt(id, AttemptChange::Ordered { preset, session })
+    }
     "attempt_started" { id: AttemptId, at: Time } => {
         Change::Attempt(id, AttemptChange::Started { at })
     }
@@ -292,6 +296,9 @@ kinds! {
     }
     "attempt_ended" { id: AttemptId, outcome: Outcome, has_fresh_slot: bool } => {
         Change::Attempt(id, AttemptChange::Ended { outcome, has_fresh_slot })
+    }
+    "attempt_found_outside" { id: AttemptId, task: Option<TaskId>, found: Outside } => {
+        Change::Attempt(id, AttemptChange::FoundOutside { task, found })
     }
 
     "base_seen" { tip: Oid, landed: Option<Oid>, at: Time } => {
@@ -332,13 +339,16 @@ kinds! {
     }
 }
 
-mirror! { struct Steer {
-    merge_owed: Option<Oid>,
-    resume_from: Option<Oid>,
-    avoid: Option<AgentName>,
-    hint: Option<String>,
-    is_fresh: bool,
-} }
+mirror! {
+    struct Steer {
+        merge_owed: Option<Oid>,
+        resume_from: Option<Oid>,
+        avoid: Option<AgentName>,
+        hint: Option<String>,
+        is_fresh: bool,
+    }
+    optional { continues: Option<AttemptId> }
+}
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::{Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Spent};
@@ -231,6 +232,9 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
         verdict: Some(outcome(Class::Failed)),
         is_stopping: true,
         prompt: Some("0123456789abcdef".into()),
+        preset: Some("fedcba9876543210".into()),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
+        session: Some("5e55".into()),
         demand: Demand {
             needs: vec!["gpu".into()],
             is_so_far: true,
@@ -238,7 +242,16 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
             ..Demand::default()
         },
         tries: tries(),
+        outside: outside(),
         outcome: Some(outcome(Class::TimedOut)),
+    }
+}
+
+fn outside() -> Outside {
+    Outside {
+        found: vec!["main checkout: ?? x.txt".into()],
+        more: 2,
+        beside: vec![AttemptId::new("TASK-002.impl.1")],
     }
 }
 
@@ -264,6 +277,7 @@ pub(super) fn full_task() -> Task {
         tip: Some(oid('1')),
         merge_owed: Some(oid('2')),
         resume_from: Some(oid('3')),
+        continues: Some(AttemptId::new("TASK-001.impl.6")),
         approved: Some(oid('4')),
         approval: Some("pipeline.toml".into()),
         avoid: Some(AgentName::new("implementation-2")),
@@ -433,6 +447,7 @@ fn task_changes() -> Vec<TaskChange> {
     let steer = Steer {
         merge_owed: Some(oid('b')),
         resume_from: Some(oid('c')),
+        continues: Some(AttemptId::new("TASK-001.impl.7")),
         avoid: Some(AgentName::new("script")),
         hint: Some("hint".into()),
         is_fresh: true,
@@ -504,6 +519,8 @@ fn attempt_changes() -> Vec<AttemptChange> {
     changes.extend([
         AttemptChange::Prepared { base: Some(oid('a')), tip: None },
         AttemptChange::Briefed { prompt: "0123456789abcdef".into() },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: None },
+        AttemptChange::Ordered { preset: "fedcba9876543210".into(), session: Some("5e55".into()) },
         AttemptChange::Started { at: at(10) },
         AttemptChange::StopRequested,
         AttemptChange::Exited { exit: None, verdict: outcome(Class::Lost) },
@@ -513,6 +530,7 @@ fn attempt_changes() -> Vec<AttemptChange> {
         AttemptChange::Advancing,
         AttemptChange::Stalled { tries: tries() },
         AttemptChange::Ended { outcome: outcome(Class::Completed), has_fresh_slot: true },
+        AttemptChange::FoundOutside { task: None, found: outside() },
     ]);
     changes
 }

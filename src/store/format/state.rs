@@ -346,6 +346,7 @@ mod tests {
             tip: None,
             merge_owed: None,
             resume_from: None,
+            continues: None,
             approved: None,
             approval: None,
             avoid: None,

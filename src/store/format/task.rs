@@ -84,6 +84,7 @@ mirror! {
         tip: Option<Oid>,
         merge_owed: Option<Oid>,
         resume_from: Option<Oid>,
+        continues: Option<AttemptId>,
         approved: Option<Oid>,
         approval: Option<String>,
         avoid: Option<AgentName>,

@@ -35,7 +35,7 @@ fn write_state(to: &mut impl Write, state: &State) -> fmt::Result {
         let stand = (&task.phase, task.is_held, task.backoff_until, task.tally, &task.numbers);
         let work = (&task.tip, &task.merge_owed, &task.resume_from, &task.avoid, &task.hint);
         let rest = (&task.approved, &task.approval, &task.spec.depends_on, task.is_announced);
-        let rest = (rest, &task.changed);
+        let rest = (rest, &task.changed, &task.continues);
         write!(to, "{stand:?}{work:?}{rest:?}")?;
     }
     for agent in state.agents.values() {
@@ -47,7 +47,8 @@ fn write_state(to: &mut impl Write, state: &State) -> fmt::Result {
         let stand = (&attempt.id, &attempt.kind, &attempt.agent, attempt.slot, attempt.phase);
         let work = (&attempt.base, &attempt.merge, &attempt.saved, &attempt.verdict);
         let leaked = attempt.exit.as_ref().map(|exit| exit.leaked);
-        let rest = (leaked, attempt.is_stopping, &attempt.tries);
+        let has_begun = (attempt.started_at.is_some(), &attempt.continues);
+        let rest = (leaked, attempt.is_stopping, &attempt.tries, has_begun);
         write!(to, "{stand:?}{work:?}{rest:?}")?;
     }
     Ok(())

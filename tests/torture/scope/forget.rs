@@ -46,7 +46,9 @@ impl Node {
     fn forget_figures(&mut self) {
         let state = Arc::make_mut(&mut self.state);
         for task in state.tasks.values_mut() {
-            task.history.clear();
+            // What is gone on from is looked up there.
+            let continued = task.continues.clone();
+            task.history.retain(|old| continued.as_ref() == Some(&old.id));
             task.evidence.clear();
             task.notes.clear();
         }

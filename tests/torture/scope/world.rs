@@ -504,7 +504,8 @@ impl Op {
         let at = match &found.kind {
             Kind::LandingCheck { commit } | Kind::BaseCheck { commit } => commit.clone(),
             Kind::Work { .. } | Kind::StageCheck { .. } => {
-                let resume = task.and_then(|task| task.resume_from.clone());
+                let own = task.filter(|task| task.continues == found.continues);
+                let resume = own.and_then(|task| task.resume_from.clone());
                 resume.or_else(|| tip.clone()).or_else(|| state.base.landed.clone())?
             }
         };

@@ -171,7 +171,7 @@ fn more(new: &mut Settings, mut more: Dice) {
         }
         group.provider = ["", "one", "two"][more.below(3)].into();
     }
-    // Enough for a few attempts of those that `purse::usage_of` draws.
+    // Enough for a few attempts of those that `purse::cost_of` draws.
     let limits = &mut new.limits;
     if more.permille(300) {
         limits.cost_usd_micros = 1 + more.below(3_000_000) as u64;

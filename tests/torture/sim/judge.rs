@@ -19,6 +19,7 @@ use super::able::{are_as_many_as_may_be, may_take};
 use super::disk::Disk;
 use super::purse::Purse;
 use super::repo::commit_of;
+use super::resume;
 use super::together;
 use super::world::World;
 
@@ -121,6 +122,15 @@ impl Judge {
             Change::Attempt(id, AttemptChange::Ended { outcome, .. }) => {
                 self.classes.insert(outcome.class.word());
                 self.before_end(id, outcome.class, &outcome.reason, world);
+            }
+            Change::Attempt(id, AttemptChange::Prepared { base, tip }) => {
+                resume::begins(&self.state, id, base, tip, &world.repo);
+            }
+            Change::Attempt(id, AttemptChange::Ordered { session: Some(session), .. }) => {
+                resume::takes_up(&self.state, id, session);
+            }
+            Change::Attempt(id, AttemptChange::Exited { exit: Some(exit), .. }) => {
+                resume::used(id, exit);
             }
             Change::Lane(change) => {
                 self.landed += u64::from(matches!(change, LaneChange::Landed { .. }));
@@ -250,7 +260,9 @@ impl Judge {
         let must_change = stage.is_some_and(|(_, stage)| stage.must_change);
         let has_git = self.state.settings.project.isolation == Isolation::Worktree;
         let is_merging = attempt.merge.is_some();
-        let is_enough = truth.has_changed || !must_change || !has_git || is_merging;
+        // What it went on from is part of it.
+        let is_resumed = attempt.continues.is_some();
+        let is_enough = truth.has_changed || !must_change || !has_git || is_merging || is_resumed;
         assert!(is_enough, "I17: `{id}` is completed without a change");
         if let (Some(task), Some(stage)) = (&attempt.task, attempt.stage()) {
             self.done.entry(task.clone()).or_default().insert(stage.clone());

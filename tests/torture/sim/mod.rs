@@ -29,6 +29,7 @@
 //! | I22 events are hints | reports are lost, doubled and out of order |
 //! | I24 figures | `Judge::fold` counts attempts |
 //! | I28 the purse | `Purse::may_begin`, `Purse::agrees` |
+//! | I29 what was cut short is gone on from by nobody else, I30 sessions | `resume.rs` |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
 mod able;
@@ -43,6 +44,7 @@ mod people;
 mod propose;
 mod purse;
 mod repo;
+mod resume;
 mod seed;
 mod shrink;
 mod together;

@@ -8,19 +8,14 @@ use pipeline::machine::attempt::{Attempt, AttemptPhase, Exit};
 use pipeline::machine::change::{AttemptChange, Change, ProjectChange, TaskChange};
 use pipeline::machine::id::{AttemptId, TaskId};
 use pipeline::machine::purse::{Bound, Level};
-use pipeline::machine::usage::Usage;
 
 use super::dice::Dice;
 
-/// Returns what an attempt says of its use: the same whenever it is asked.
-pub fn usage_of(attempt: &AttemptId, salt: u64) -> Usage {
-    let seed = attempt
-        .as_str()
-        .bytes()
-        .fold(salt, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-    let mut dice = Dice(seed);
-    let cost = (!dice.permille(250)).then(|| dice.below(300_000) as u64);
-    Usage { cost_usd_micros: cost, ..Usage::default() }
+/// Returns what an attempt says that it cost, in millionths of a dollar: the same whenever asked.
+pub fn cost_of(attempt: &AttemptId) -> Option<u64> {
+    let hash = |seed: u64, byte: u8| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte);
+    let mut dice = Dice(attempt.as_str().bytes().fold(0, hash));
+    (!dice.permille(250)).then(|| dice.below(300_000) as u64)
 }
 
 /// The count.

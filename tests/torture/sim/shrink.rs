@@ -46,6 +46,7 @@ pub const MARKS: &[&str] = &[
     "a person says how many agents there are",
     "a report comes twice",
     "a report is lost",
+    "a session is taken up again",
     "a task branch is put back",
     "a window goes away",
     "a worktree goes away under an attempt",

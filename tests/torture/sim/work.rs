@@ -190,7 +190,9 @@ fn prepare(state: &State, attempt: &Attempt) -> What {
         task: of_work.map(|task| task.id.clone()),
         tip: of_work.and_then(|task| commit(&task.tip)),
         start,
-        resume: of_work.and_then(|task| commit(&task.resume_from)),
+        resume: of_work
+            .filter(|task| task.continues == attempt.continues)
+            .and_then(|task| commit(&task.resume_from)),
         owed: owed.collect(),
     }
 }
@@ -433,6 +435,9 @@ impl World {
                     job.found = self.branch(task.as_ref(), tip, start, &owed);
                     return None;
                 }
+                if resume.is_some() {
+                    self.marks.hit("work that was cut short is gone on from");
+                }
                 let at = resume.or(job.found).or(start);
                 let is_ready = self.ready.remove(&place).is_some_and(|ready| Some(ready) == at);
                 let slot = self.slots.entry(place.clone()).or_default();
@@ -556,12 +561,20 @@ impl World {
             return Some(Observation::WorktreeGone { attempt, commit: None });
         }
         let name = salvage_ref(attempt.as_str());
-        let has_changed =
-            slot.unsaved.as_ref() == Some(&attempt) || self.repo.read(&name).is_some();
+        // What it left goes on top of where it began.
+        let holds = |head: &Commit| tip.is_none_or(|tip| self.repo.holds(*head, tip));
+        let below = slot.head.filter(holds).or(tip);
+        let is_resumed = below != tip;
+        let is_own = slot.unsaved.as_ref() == Some(&attempt) || self.repo.read(&name).is_some();
         slot.unsaved = slot.unsaved.take().filter(|of| *of != attempt);
+        let has_changed = is_own || is_resumed;
         let commit = (has_changed || merge.is_some()).then(|| {
-            let parents: Vec<Commit> = tip.into_iter().chain(merge).collect();
-            let commit = self.repo.make(&format!("work {attempt} {tip:?} {merge:?}"), &parents);
+            let parents: Vec<Commit> = below.into_iter().chain(merge).collect();
+            let recipe = format!("work {attempt} {tip:?} {merge:?}");
+            let commit = match below.filter(|_| !is_own && is_resumed && merge.is_none()) {
+                Some(below) => below,
+                None => self.repo.make(&recipe, &parents),
+            };
             if self.canary == Canary::DropsWork {
                 self.repo.keep(commit);
             } else {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Fault, FaultKind, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
+use pipeline::machine::resume as machine_resume;
 use pipeline::machine::settings::{Completion, LauncherKind};
 use pipeline::machine::time::Time;
 use pipeline::machine::usage::Usage;
@@ -15,8 +16,9 @@ use pipeline::machine::{Observation, State};
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
-use super::purse::usage_of;
+use super::purse::cost_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
+use super::resume::Sessions;
 use super::seed::Canary;
 use super::work::Job;
 
@@ -42,6 +44,8 @@ pub struct Order {
     /// The commit that is checked, and by which commands.
     pub check: Option<(Commit, String)>,
     pub is_bare: bool,
+    /// The session that it takes up again.
+    pub session: Option<String>,
 }
 
 impl Order {
@@ -69,6 +73,7 @@ impl Order {
             completion: group.map_or(Completion::Marker, |group| group.completion),
             check,
             is_bare: settings.project.isolation == pipeline::machine::mode::Isolation::None,
+            session: machine_resume::session(state, attempt).map(|found| found.name.to_owned()),
         })
     }
 }
@@ -223,6 +228,7 @@ pub struct World {
     pub passed: BTreeSet<(Commit, String)>,
     /// Monitors that wait for the end of a keeper that does not answer, and for which attempt.
     awaited: Vec<(u32, AttemptId, AgentName)>,
+    sessions: Sessions,
     /// A bug put in on purpose.
     pub canary: Canary,
     /// Told, not yet handed over: which monitor, and what.
@@ -246,6 +252,7 @@ impl World {
             slots: BTreeMap::new(),
             ready: BTreeMap::new(),
             jobs: Vec::new(),
+            sessions: Sessions::default(),
             orphans: Vec::new(),
             truth: BTreeMap::new(),
             passed: BTreeSet::new(),
@@ -309,6 +316,14 @@ impl World {
             let fault = Observation::AttemptFaulted { attempt, why: MISSING.into() };
             let seen = [self.agents(), fault].map(|seen| (monitor, Report::Seen(seen)));
             return self.mail.extend(seen);
+        }
+        if order.is_work {
+            let (attempt, session) = (order.attempt.clone(), order.session.clone());
+            if session.is_some() {
+                self.marks.hit("a session is taken up again");
+            }
+            let seen = Observation::Ordered { attempt, preset: "p".into(), session };
+            self.mail.push((monitor, Report::Seen(seen)));
         }
         let keeper = self.keepers.entry(order.agent.clone()).or_default();
         if keeper.is_stopped && keeper.monitor != Some(monitor) {
@@ -589,6 +604,14 @@ impl World {
         if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
             self.passed.insert(check.clone());
         }
+        let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
+        let resumed = order.session.as_ref();
+        let mut usage =
+            if says { self.sessions.told(&order.attempt, resumed) } else { Usage::default() };
+        if order.is_work && resumed.is_none() {
+            // What a session has cost so far is known to none that takes it up.
+            usage.cost_usd_micros = cost_of(&order.attempt);
+        }
         let at = Time::from_ms(self.mono.get());
         Exit {
             started_at: at,
@@ -600,7 +623,7 @@ impl World {
             leaked: u32::from(process.has_leaked),
             cpu_ms: 0,
             rss_kib_max: 0,
-            usage: if order.is_work { usage_of(&order.attempt, 0) } else { Usage::default() },
+            usage,
             fault: if order.is_work { self.fault(plan, order) } else { None },
             marker,
             notes: String::new(),

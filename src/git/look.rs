@@ -1,0 +1,356 @@
+//! A look at what is not ours: the user's checkout and all refs; compared with an earlier one it says
+//! what somebody changed there. Nothing is written, no lock taken, nothing read twice.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use super::call::{Call, Reply};
+use super::error::GitError;
+use super::gate::Gate;
+use super::oid::Oid;
+use super::repo::Repo;
+
+/// Longest wait for a step of the base under way; then there is no look now.
+const FOLLOW_WAIT: Duration = Duration::from_secs(20);
+/// Longest that git may take for the checkout's state.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Changed files whose time and size are read, so that another change of one is seen.
+const STAMPED_MAX: usize = 2_000;
+/// Digits of an object id in words.
+const SHORT: usize = 12;
+
+/// Where a ref stands, in one word: an object id; `-> NAME` when it stands for another ref.
+pub type Value = String;
+
+/// What stood where when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Look {
+    /// The branch that the main checkout is on, or its commit when it is on none.
+    pub head: String,
+    /// By full name.
+    pub refs: BTreeMap<String, Value>,
+    /// What of the main checkout differs from its commit: by path, from its root, how.
+    pub paths: BTreeMap<String, Entry>,
+}
+
+/// How a path of a checkout differs from the commit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entry {
+    /// Git's two letters, of the index and of the file.
+    pub letters: String,
+    /// Tells apart what was staged and what is in the file: ids, time and size.
+    pub stamp: String,
+}
+
+/// One thing that differs between two looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// The main checkout went from one branch, or commit, to another.
+    Head { old: String, new: String },
+    /// A ref; `None`: it was, or is, not there.
+    Ref { name: String, old: Option<Value>, new: Option<Value> },
+    /// A path of the main checkout; `None`: as committed now.
+    Path { path: String, now: Option<Entry> },
+}
+
+impl Difference {
+    /// Says it in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Head { old, new } => format!("main checkout: HEAD {old} -> {new}"),
+            Self::Ref { name, old: None, new: Some(new) } => {
+                format!("{name} made at {}", short(new))
+            }
+            Self::Ref { name, old: Some(old), new: None } => {
+                format!("{name} removed, was at {}", short(old))
+            }
+            Self::Ref { name, old, new } => {
+                let word = |value: &Option<Value>| short(value.as_deref().unwrap_or("")).to_owned();
+                format!("{name} moved {}..{}", word(old), word(new))
+            }
+            Self::Path { path, now: None } => format!("main checkout: {path} as committed again"),
+            Self::Path { path, now: Some(entry) } => {
+                let staged = entry.letters.chars().next().filter(|letter| *letter != '.');
+                let file = entry.letters.chars().nth(1).filter(|letter| *letter != '.');
+                match (staged, file) {
+                    _ if entry.letters == "??" => format!("main checkout: ?? {path}"),
+                    (Some(staged), None) => format!("main checkout: {staged} {path} (staged)"),
+                    (staged, file) => {
+                        let letters: String = staged.into_iter().chain(file).collect();
+                        format!("main checkout: {letters} {path}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn short(value: &str) -> &str {
+    if value.starts_with("-> ") { value } else { value.get(..SHORT).unwrap_or(value) }
+}
+
+impl Look {
+    /// Returns what differs in `later`: HEAD, refs, then paths, each by name.
+    ///
+    /// What lay in an untracked folder that is now looked into, or the other way round, is no
+    /// difference: that comes of what is tracked beside it.
+    #[must_use]
+    pub fn differences(&self, later: &Self) -> Vec<Difference> {
+        let mut found = Vec::new();
+        if self.head != later.head && !self.head.is_empty() && !later.head.is_empty() {
+            let (old, new) = (self.head.clone(), later.head.clone());
+            found.push(Difference::Head { old, new });
+        }
+        found.extend(self.ref_differences(later));
+        for (path, now) in &later.paths {
+            let is_new = match self.paths.get(path) {
+                Some(before) => before != now,
+                None => !is_below_untracked(&self.paths, path) && !is_opened(&self.paths, path),
+            };
+            if is_new {
+                found.push(Difference::Path { path: path.clone(), now: Some(now.clone()) });
+            }
+        }
+        for path in self.paths.keys().filter(|path| !later.paths.contains_key(*path)) {
+            if !is_opened(&later.paths, path) && !is_below_untracked(&later.paths, path) {
+                found.push(Difference::Path { path: path.clone(), now: None });
+            }
+        }
+        found
+    }
+
+    /// Returns what differs in the refs of `later`.
+    #[must_use]
+    pub fn ref_differences(&self, later: &Self) -> Vec<Difference> {
+        let gone = self.refs.iter().filter(|(name, _)| !later.refs.contains_key(*name));
+        let gone = gone.map(|(name, old)| Difference::Ref {
+            name: name.clone(),
+            old: Some(old.clone()),
+            new: None,
+        });
+        let moved = later.refs.iter().filter_map(|(name, new)| {
+            let old = self.refs.get(name);
+            (old != Some(new)).then(|| Difference::Ref {
+                name: name.clone(),
+                old: old.cloned(),
+                new: Some(new.clone()),
+            })
+        });
+        gone.chain(moved).collect()
+    }
+}
+
+/// Returns whether `path` is a folder of which some part is in `paths`.
+fn is_opened(paths: &BTreeMap<String, Entry>, path: &str) -> bool {
+    let mut next = paths.range(path.to_owned()..);
+    path.ends_with('/') && next.next().is_some_and(|(it, _)| it.starts_with(path))
+}
+
+/// Returns whether one of the folders that `path` lies in is an untracked one as a whole.
+fn is_below_untracked(paths: &BTreeMap<String, Entry>, path: &str) -> bool {
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    inner.match_indices('/').any(|(at, _)| paths.contains_key(&inner[..=at]))
+}
+
+impl Repo {
+    /// Looks at all refs; `with_checkout`: and at the main checkout. Paths that begin with one of
+    /// `ignored` are left out. Cost: the refs, and what `git status` costs in that checkout.
+    ///
+    /// # Errors
+    /// When git fails or is too slow, or a step of the base takes too long.
+    pub fn look_outside(&self, with_checkout: bool, ignored: &[String]) -> Result<Look, GitError> {
+        let mut look = Look { refs: self.every_ref()?, ..Look::default() };
+        if with_checkout {
+            // A fast-forward of ours that is half done is nobody's change.
+            let gate = Gate::close(&self.gates_dir(), "base.lock", None, FOLLOW_WAIT)?;
+            let call = Call::read("git.look_outside", &self.root)
+                .args(["status", "--porcelain=v2", "-z", "--branch", "--no-renames"])
+                .args(["--untracked-files=normal", "--no-ahead-behind"])
+                .limited(LIMIT);
+            let reply = self.git.ok(call)?;
+            drop(gate);
+            self.read_status(&reply, ignored, &mut look)?;
+        }
+        Ok(look)
+    }
+
+    /// Reads one ref by its full name: the commit, and where it stands as in a look; `None` when it
+    /// is not there, or stands for another one that is not.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn read_value(&self, full: &str) -> Result<(Option<Oid>, Option<Value>), GitError> {
+        let found = self.refs_below(&["--", full])?.remove(full);
+        let oid = if found.is_some() { self.read_ref(full)? } else { None };
+        Ok((oid, found))
+    }
+
+    fn every_ref(&self) -> Result<BTreeMap<String, Value>, GitError> {
+        self.refs_below(&[])
+    }
+
+    fn refs_below(&self, names: &[&str]) -> Result<BTreeMap<String, Value>, GitError> {
+        let call = Call::read("git.look_at_refs", &self.root)
+            .args(["for-each-ref", "--format=%(objectname) %(refname) %(symref)"])
+            .args(names)
+            .limited(LIMIT);
+        let reply = self.git.ok(call)?;
+        let text = String::from_utf8_lossy(&reply.stdout);
+        let parse = |line: &str| {
+            let mut words = line.splitn(3, ' ');
+            let (oid, name, symref) = (words.next()?, words.next()?, words.next()?);
+            let value = if symref.is_empty() { oid.to_owned() } else { format!("-> {symref}") };
+            Some((name.to_owned(), value))
+        };
+        let found: Option<BTreeMap<String, Value>> = text.lines().map(parse).collect();
+        found.ok_or_else(|| GitError::answer(&reply.call, &reply.stdout))
+    }
+
+    fn read_status(
+        &self,
+        reply: &Reply,
+        ignored: &[String],
+        look: &mut Look,
+    ) -> Result<(), GitError> {
+        let mut commit = String::new();
+        for field in reply.fields() {
+            let text = String::from_utf8_lossy(field);
+            if let Some(oid) = text.strip_prefix("# branch.oid ") {
+                commit = oid.to_owned();
+            } else if let Some(head) = text.strip_prefix("# branch.head ") {
+                let is_detached = head == "(detached)";
+                look.head = if is_detached { short(&commit).to_owned() } else { head.to_owned() };
+            } else if !text.starts_with("# ") {
+                let entry = entry(&text).ok_or_else(|| GitError::answer(&reply.call, field))?;
+                let (path, mut entry) = entry;
+                if ignored.iter().any(|prefix| path.starts_with(prefix)) {
+                    continue;
+                }
+                if look.paths.len() < STAMPED_MAX {
+                    // What stands before the path is ASCII.
+                    let start = text.len() - path.len();
+                    let place = self.root.join(OsStr::from_bytes(&field[start..]));
+                    if let Ok(meta) = fs::symlink_metadata(&place) {
+                        let (at, part, size) = (meta.mtime(), meta.mtime_nsec(), meta.size());
+                        entry.stamp += &format!(" {at}.{part} {size}");
+                    }
+                }
+                look.paths.insert(path.to_owned(), entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one entry of `git status --porcelain=v2`: its path and how it differs.
+fn entry(text: &str) -> Option<(&str, Entry)> {
+    let (kind, rest) = text.split_once(' ')?;
+    // Before the path stand so many fields.
+    let fields = match kind {
+        "1" => 7,
+        "u" => 9,
+        "?" => {
+            let letters = "??".to_owned();
+            return Some((rest, Entry { letters, stamp: String::new() }));
+        }
+        _ => return None,
+    };
+    let mut parts = rest.splitn(fields + 1, ' ');
+    let letters = parts.next()?.to_owned();
+    let before: Vec<&str> = parts.by_ref().take(fields - 1).collect();
+    // Of the ids the last one is what is staged; those of the commit change with it.
+    let stamp = before.last().copied().unwrap_or_default().to_owned();
+    Some((parts.next()?, Entry { letters, stamp }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+
+    fn look(scratch: &Scratch) -> Look {
+        scratch.repo.look_outside(true, &[".pipeline/".to_owned()]).unwrap()
+    }
+
+    fn words(before: &Look, after: &Look) -> Vec<String> {
+        before.differences(after).iter().map(Difference::words).collect()
+    }
+
+    #[test]
+    fn what_changes_in_checkout_and_refs_is_named() {
+        let scratch = Scratch::new();
+        let write = |path: &str, text: &str| fs::write(scratch.root.join(path), text).unwrap();
+        let clean = look(&scratch);
+        assert!(clean.paths.is_empty());
+        assert_eq!(words(&clean, &look(&scratch)), [""; 0]);
+        write("ü x.txt", "x");
+        write("a.txt", "mine");
+        let dirty = look(&scratch);
+        assert_eq!(words(&clean, &dirty), ["main checkout: M a.txt", "main checkout: ?? ü x.txt"]);
+        // Once more: no letter changes.
+        write("a.txt", "mine too");
+        assert_eq!(words(&dirty, &look(&scratch)), ["main checkout: M a.txt"]);
+        scratch.git(["add", "a.txt"]);
+        let staged = look(&scratch);
+        assert_eq!(words(&dirty, &staged), ["main checkout: M a.txt (staged)"]);
+        scratch.git(["tag", "v1"]);
+        scratch.git(["branch", "topic"]);
+        scratch.git(["symbolic-ref", "refs/heads/alias", "refs/heads/main"]);
+        let first = scratch.rev("HEAD");
+        let short = first.short();
+        let tagged = look(&scratch);
+        let made = [
+            "refs/heads/alias made at -> refs/heads/main".to_owned(),
+            format!("refs/heads/topic made at {short}"),
+            format!("refs/tags/v1 made at {short}"),
+        ];
+        assert_eq!(words(&staged, &tagged), made);
+        scratch.git(["commit", "-q", "-m", "second"]);
+        scratch.git(["tag", "-d", "v1"]);
+        scratch.git(["checkout", "-q", "topic"]);
+        let second = scratch.rev("main");
+        let expected = [
+            "main checkout: HEAD main -> topic".to_owned(),
+            format!("refs/tags/v1 removed, was at {short}"),
+            format!("refs/heads/main moved {short}..{}", second.short()),
+            "main checkout: a.txt as committed again".to_owned(),
+        ];
+        assert_eq!(words(&tagged, &look(&scratch)), expected);
+    }
+
+    #[test]
+    fn a_commit_beside_untracked_files_is_not_a_change_of_these() {
+        let scratch = Scratch::new();
+        fs::create_dir_all(scratch.root.join("dir/deep")).unwrap();
+        fs::write(scratch.root.join("dir/deep/mine"), "").unwrap();
+        fs::write(scratch.root.join("dir/yours"), "").unwrap();
+        let before = look(&scratch);
+        assert_eq!(before.paths.keys().collect::<Vec<_>>(), ["dir/"]);
+        scratch.git(["add", "dir/yours"]);
+        scratch.git(["commit", "-q", "-m", "yours"]);
+        let after = look(&scratch);
+        assert_eq!(after.paths.keys().collect::<Vec<_>>(), ["dir/deep/"]);
+        let is_path = |found: &Difference| matches!(found, Difference::Path { .. });
+        assert!(!before.differences(&after).iter().any(is_path));
+        assert!(!after.differences(&before).iter().any(is_path));
+    }
+
+    #[test]
+    fn a_look_waits_for_nobody_and_takes_no_lock() {
+        let scratch = Scratch::new();
+        let lock = scratch.root.join(".git/index.lock");
+        fs::write(&lock, "a person's").unwrap();
+        assert_eq!(look(&scratch).head, "main");
+        assert_eq!(fs::read_to_string(&lock).unwrap(), "a person's");
+        fs::remove_file(lock).unwrap();
+        scratch.git(["checkout", "-q", "--detach"]);
+        assert_eq!(look(&scratch).head, scratch.rev("HEAD").short());
+        let only_refs = scratch.repo.look_outside(false, &[]).unwrap();
+        assert!(only_refs.head.is_empty() && only_refs.refs.len() == 1);
+    }
+}

@@ -1,0 +1,365 @@
+//! What happens outside of the worktrees while attempts run: looks are asked for, what they tell is
+//! told with the attempts that ran, and our own branches are put back where others moved them.
+//!
+//! What stood at one look and no longer at the next changed between the begin of the first and the
+//! end of the second, so it is told with every attempt that ran meanwhile, and with no other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Instant;
+
+use super::lookout::{Answer, Files, Looked, Lookout, Order};
+use super::mend::{self, Mend, Mended};
+use super::sources::Input;
+use super::work::refs;
+use crate::git::{Difference, Repo};
+use crate::machine::attempt::{Attempt, AttemptPhase};
+use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::mode::Rollout;
+use crate::machine::outside::{FOUND_MAX, Ran};
+use crate::machine::{Effect, Observation, State};
+use crate::observe::page::{clean, cut};
+use crate::sys::clock::{SystemClock, monotonic};
+
+/// Steps of the base that are remembered as ours.
+const MOVES_MAX: usize = 64;
+/// Refs that were put back, remembered as told.
+const TOLD_MAX: usize = 256;
+/// Looks that fail in a row until it is said that nothing is known.
+const FAILURES_MAX: u32 = 3;
+/// Most columns of one difference.
+const COLUMNS_MAX: usize = 160;
+
+/// From when to when an attempt ran.
+#[derive(Debug)]
+struct Span {
+    task: Option<TaskId>,
+    begun: Instant,
+    ended: Option<Instant>,
+}
+
+/// What is asked of the thread that looks, and what is known of attempts until it has answered.
+pub struct Outside {
+    repo: Option<Arc<Repo>>,
+    orders: Option<Sender<Order>>,
+    asked: u64,
+    answered: u64,
+    failures: u32,
+    /// Attempts that ran, until a look that began after their end has told what changed.
+    ran: BTreeMap<AttemptId, Span>,
+    /// When the last whole look began; `None`: before this monitor.
+    since: Option<Instant>,
+    /// Where the base was to follow to, newest last: these steps are ours.
+    moves: VecDeque<String>,
+    /// Names in salvage of which people know.
+    told: BTreeSet<String>,
+    /// The look that can be kept once all that was told of it is on record.
+    unkept: Option<u64>,
+    /// Mends under way.
+    mending: usize,
+    input: Sender<Input>,
+}
+
+/// What comes of a look for the loop to do.
+#[derive(Debug, Default)]
+pub struct News {
+    pub observation: Option<Observation>,
+    pub warning: Option<String>,
+}
+
+impl Outside {
+    /// Makes it; nothing is looked at until it is opened.
+    pub fn new(input: Sender<Input>) -> Self {
+        Self {
+            repo: None,
+            orders: None,
+            asked: 0,
+            answered: 0,
+            failures: 0,
+            ran: BTreeMap::new(),
+            since: None,
+            moves: VecDeque::new(),
+            told: BTreeSet::new(),
+            unkept: None,
+            mending: 0,
+            input,
+        }
+    }
+
+    /// Begins: compares with what the monitor before this one kept, and names what ran since.
+    /// Without `repo`, or in shadow, there is nothing to look at. Returns a warning.
+    pub fn open(
+        &mut self,
+        repo: Option<Arc<Repo>>,
+        state: &State,
+        files: Files,
+        clock: SystemClock,
+    ) -> Option<String> {
+        let repo = repo.filter(|_| state.rollout != Rollout::Shadow)?;
+        self.repo = Some(Arc::clone(&repo));
+        let kept = files.read();
+        let now = monotonic();
+        let over = state.tasks.values().flat_map(|task| &task.history);
+        for attempt in state.attempts.values().chain(over) {
+            let is_running = is_running(attempt);
+            let ended_at = attempt.exit.as_ref().map(|exit| exit.ended_at);
+            let ended_at = ended_at.or(attempt.verdict.as_ref().map(|verdict| verdict.at));
+            let is_since = kept.as_ref().is_some_and(|kept| ended_at > Some(kept.at));
+            if is_running || is_since {
+                let ended = (!is_running).then_some(now);
+                let span = Span { task: attempt.task.clone(), begun: now, ended };
+                self.ran.insert(attempt.id.clone(), span);
+            }
+        }
+        let base = &state.base;
+        let goals = base.follow.as_ref().map(|follow| &follow.to).into_iter().chain(&base.landed);
+        self.moves.extend(goals.map(|to| to.as_str().to_owned()));
+        let unknown = (kept.is_none() && !self.ran.is_empty()).then(|| {
+            let ids: Vec<&str> = self.ran.keys().map(AttemptId::as_str).collect();
+            format!("what changed outside while {} ran until now is not known", ids.join(", "))
+        });
+        let last = kept.map(|kept| kept.look);
+        let answers = self.input.clone();
+        let lookout = Lookout { repo, clock, files, answers, last, has_looked: false };
+        let (orders, receiver) = channel();
+        let spawned = crate::sys::fail::point("outside.spawn").and_then(|()| {
+            let serve = move || lookout.serve(&receiver);
+            thread::Builder::new().name("outside".into()).spawn(serve)
+        });
+        match spawned {
+            Ok(_) => self.orders = Some(orders),
+            Err(error) => {
+                return Some(format!(
+                    "cannot start a thread ({error}): what agents change outside of their \
+                     worktrees is not looked at until the next start"
+                ));
+            }
+        }
+        self.ask_whole(state);
+        unknown
+    }
+
+    /// Returns true while a look, or what follows from it, is to come.
+    pub fn is_owed(&self) -> bool {
+        self.orders.is_some() && (self.asked != self.answered || self.mending > 0)
+    }
+
+    /// Asks for a look at our refs alone: the safety net.
+    pub fn poll(&mut self, state: &State) {
+        if state.rollout != Rollout::Shadow {
+            self.ask(None);
+        }
+    }
+
+    fn ask_whole(&mut self, state: &State) {
+        let settings = &state.settings;
+        let ignored = vec![
+            ".pipeline/".to_owned(),
+            format!("{}/", settings.worktree.dir.trim_end_matches('/')),
+            settings.project.current_task_file.clone(),
+        ];
+        self.ask(Some(ignored));
+    }
+
+    fn ask(&mut self, ignored: Option<Vec<String>>) {
+        let Some(orders) = &self.orders else { return };
+        self.asked += 1;
+        let is_shared = self.ran.values().any(|span| span.ended.is_none());
+        let order = Order::Look { number: self.asked, ignored, is_shared };
+        if orders.send(order).is_err() {
+            self.orders = None;
+        }
+    }
+
+    /// Is told what is about to be done.
+    pub fn begin(&mut self, effect: &Effect, state: &State) {
+        match effect {
+            Effect::Prepare { .. } => self.ask_whole(state),
+            Effect::Start { attempt, .. } if self.orders.is_some() => {
+                let task = state.attempts.get(attempt).and_then(|it| it.task.clone());
+                let span = Span { task, begun: monotonic(), ended: None };
+                self.ran.entry(attempt.clone()).or_insert(span);
+            }
+            Effect::Follow { to, .. } => {
+                self.moves.push_back(to.as_str().to_owned());
+                let surplus = self.moves.len().saturating_sub(MOVES_MAX);
+                self.moves.drain(..surplus);
+            }
+            Effect::Start { .. }
+            | Effect::Stop { .. }
+            | Effect::Save { .. }
+            | Effect::Advance { .. }
+            | Effect::TakeBase { .. }
+            | Effect::Merge { .. }
+            | Effect::Land { .. }
+            | Effect::Propose { .. } => {}
+        }
+    }
+
+    /// Finds out which attempts have ended: what they did is to be looked at.
+    pub fn heed(&mut self, state: &State) {
+        let now = monotonic();
+        let mut has_ended = false;
+        for (id, span) in self.ran.iter_mut().filter(|(_, span)| span.ended.is_none()) {
+            if !state.attempts.get(id).is_some_and(is_running) {
+                span.ended = Some(now);
+                has_ended = true;
+            }
+        }
+        if has_ended {
+            self.ask_whole(state);
+        }
+    }
+
+    /// Says that all that was told is on record.
+    pub fn settle(&mut self) {
+        if let (Some(number), Some(orders)) = (self.unkept.take(), &self.orders) {
+            // The thread is gone with the process only.
+            let _ = orders.send(Order::Keep { number });
+        }
+    }
+
+    /// Takes in what a look told.
+    pub fn looked(&mut self, answer: Answer, state: &State) -> News {
+        let looked = match answer {
+            Ok(looked) => looked,
+            Err((number, why)) => return self.failed(number, &why, state),
+        };
+        self.answered = self.answered.max(looked.number);
+        self.failures = 0;
+        let since = self.since;
+        let overlaps = |span: &Span| {
+            span.begun < looked.ended
+                && span.ended.is_none_or(|ended| since.is_none_or(|since| ended > since))
+        };
+        let ran: Vec<Ran> = self
+            .ran
+            .iter()
+            .filter(|(_, span)| overlaps(span))
+            .map(|(id, span)| (id.clone(), span.task.clone()))
+            .collect();
+        let words = self.words(&looked, state);
+        self.mend(&looked, state, &ran);
+        if looked.is_whole {
+            self.since = Some(looked.began);
+            self.ran.retain(|_, span| span.ended.is_none_or(|ended| ended > looked.began));
+            self.unkept = Some(looked.number);
+        }
+        if words.is_empty() || ran.is_empty() {
+            return News::default();
+        }
+        let more = looked.more + words.len().saturating_sub(FOUND_MAX) as u64;
+        let found = words.into_iter().take(FOUND_MAX).collect();
+        let observation = Some(Observation::OutsideSeen { ran, found, more });
+        News { observation, warning: None }
+    }
+
+    /// Nothing is known of what changed: asked again, and told in the end.
+    fn failed(&mut self, number: u64, why: &str, state: &State) -> News {
+        self.answered = self.answered.max(number);
+        self.failures += 1;
+        if self.failures < FAILURES_MAX {
+            self.ask_whole(state);
+            return News::default();
+        }
+        self.failures = 0;
+        let over = self.ran.iter().filter(|(_, span)| span.ended.is_some());
+        let ids: Vec<String> = over.map(|(id, _)| id.to_string()).collect();
+        self.ran.retain(|_, span| span.ended.is_none());
+        let ran = if ids.is_empty() { "attempts".to_owned() } else { ids.join(", ") };
+        let warning =
+            Some(format!("it is not known what changed outside while {ran} ran: {}", why.trim()));
+        News { observation: None, warning }
+    }
+
+    /// Returns what is to be told of a look, but for what we did ourselves.
+    fn words(&self, looked: &Looked, state: &State) -> Vec<String> {
+        let base = format!("refs/heads/{}", state.settings.project.base);
+        let is_own = |found: &&Difference| match found {
+            Difference::Ref { name, new: Some(new), .. } => {
+                *name == base && self.moves.contains(new)
+            }
+            Difference::Ref { new: None, .. }
+            | Difference::Head { .. }
+            | Difference::Path { .. } => false,
+        };
+        let foreign = looked.differences.iter().filter(|found| !is_own(found));
+        let mut words: Vec<String> =
+            foreign.map(|found| cut(&clean(&found.words()), COLUMNS_MAX).into_owned()).collect();
+        if !looked.are_all {
+            let found = looked.ours.iter().filter_map(|(name, at)| Some((name, at.as_deref()?)));
+            let kept = found.filter(|(name, at)| {
+                mend::is_found(name) && !self.told.contains(*name) && !is_outdated(state, name, at)
+            });
+            words.extend(kept.map(|(name, _)| {
+                format!("a branch of ours was moved: put back, what was found is kept in {name}")
+            }));
+        }
+        words
+    }
+
+    /// Has branches of ours that do not stand where the journal has them put back.
+    fn mend(&mut self, looked: &Looked, state: &State, ran: &[Ran]) {
+        let Some(repo) = self.repo.clone() else { return };
+        if state.rollout == Rollout::Shadow {
+            return;
+        }
+        let mends: Vec<Mend> = if looked.are_all {
+            mend::all(state, &looked.ours)
+        } else {
+            looked
+                .ours
+                .iter()
+                .filter_map(|(name, at)| mend::of(state, name, at.as_deref()))
+                .collect()
+        };
+        if mends.is_empty() {
+            return;
+        }
+        self.told.extend(mends.iter().filter_map(Mend::salvage));
+        while self.told.len() > TOLD_MAX {
+            self.told.pop_first();
+        }
+        let (input, ran, landed) = (self.input.clone(), ran.to_vec(), mend::landing_branch(state));
+        let run = move || {
+            let done = mend::run(&mends, &landed, &repo);
+            // The loop has ended: the next monitor looks.
+            let _ = input.send(Input::Mended(Mended { ran, ..done }));
+        };
+        let spawned = crate::sys::fail::point("outside.mend_spawn")
+            .and_then(|()| thread::Builder::new().name("mend".into()).spawn(run));
+        // Without a thread the next poll looks.
+        self.mending += usize::from(spawned.is_ok());
+    }
+
+    /// Takes in what was put back.
+    pub fn mended(&mut self, done: Mended) -> News {
+        self.mending = self.mending.saturating_sub(1);
+        let Mended { ran, words, warnings } = done;
+        let nobody = if ran.is_empty() { words.clone() } else { Vec::new() };
+        let warnings: Vec<String> = warnings.into_iter().chain(nobody).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+        let found: Vec<String> = words.into_iter().take(FOUND_MAX).collect();
+        let observation = (!ran.is_empty() && !found.is_empty())
+            .then_some(Observation::OutsideSeen { ran, found, more: 0 });
+        News { observation, warning }
+    }
+}
+
+fn is_running(attempt: &Attempt) -> bool {
+    matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
+        && attempt.outcome.is_none()
+}
+
+/// Returns whether what was found there is a task's own work of before: a branch begun afresh.
+fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
+    let name = salvage.strip_prefix(&refs::salvage("")).unwrap_or(salvage);
+    let Some((task, _)) = name.rsplit_once(".found-") else { return false };
+    let task = task.parse::<TaskId>().ok().and_then(|id| state.tasks.get(&id));
+    let mut history = task.into_iter().flat_map(|task| &task.history);
+    history.any(|old| {
+        [&old.saved, &old.base].into_iter().flatten().any(|commit| commit.as_str() == at)
+    })
+}

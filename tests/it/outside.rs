@@ -1,0 +1,326 @@
+//! What agents change outside of their worktrees: told with the attempts that ran, never reverted; and
+//! our own branches, which are put back.
+
+use std::fs;
+
+use crate::support::processes_of;
+use crate::support::project::{Backlog, Project, Running};
+
+const ONE: &Backlog = &[("A", &[])];
+const TWO: &Backlog = &[("A", &[]), ("B", &["A"])];
+const APART: &Backlog = &[("A", &[]), ("B", &[])];
+
+/// Does its stage, and before it what `mischief` says, as task A's implementation alone.
+fn agent(mischief: &str) -> String {
+    format!(
+        r#"set -eu
+echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
+while [ -e "$E2E_DIR/hold.$PIPELINE_STAGE" ]; do sleep 0.02; done
+if [ "$PIPELINE_STAGE" = implementation ] && [ "$PIPELINE_TASK_ID" = A ]; then
+{mischief}
+fi
+[ "$PIPELINE_STAGE" = supervisor ] && exit 0
+mkdir -p "$PIPELINE_STAGE"
+echo "$PIPELINE_TASK_ID" >"$PIPELINE_STAGE/$PIPELINE_TASK_ID.txt"
+"#
+    )
+}
+
+fn project(settings: &str, mischief: &str) -> Project {
+    let project = Project::with(1, settings);
+    let mischief = if mischief.is_empty() { ":" } else { mischief };
+    project.write("tools/agent.sh", &agent(mischief));
+    project.commit("Agents of this test");
+    project
+}
+
+/// What was told of each attempt: `(attempt, difference)`, in order.
+fn told(project: &Project) -> Vec<(String, String)> {
+    let log = project.log();
+    let told = log.iter().filter(|entry| entry["kind"] == "attempt_found_outside");
+    told.flat_map(|entry| {
+        let attempt = entry["attempt"].as_str().expect("an attempt").to_owned();
+        let found = entry["found"].as_array().expect("what was found").clone();
+        let words = found.into_iter().map(|line| line.as_str().expect("words").to_owned());
+        words.map(|line| (attempt.clone(), line)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+fn assert_told(project: &Project, attempt: &str, what: &str) {
+    let told = told(project);
+    let is_it = |(of, line): &(String, String)| of == attempt && line.contains(what);
+    assert!(told.iter().any(is_it), "{what:?} of {attempt} in {told:#?}\n{}", project.story());
+}
+
+fn ends(project: &Project, monitor: &mut Running) {
+    assert_eq!(monitor.end(project), Some(0), "{}{}", monitor.said(), project.story());
+}
+
+fn held(project: &Project, backlog: &Backlog) -> Running {
+    project.import(backlog);
+    project.hold("hold.implementation");
+    let monitor = project.monitor(&["--until-idle"]);
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
+    monitor
+}
+
+#[test]
+fn what_an_agent_changes_outside_is_told_with_its_attempt_and_stays() {
+    let project = project(
+        "",
+        r#"echo astray >"$PIPELINE_PROJECT/astray.txt"
+echo staged >"$PIPELINE_PROJECT/staged.txt"
+git -C "$PIPELINE_PROJECT" add staged.txt
+echo more >>"$PIPELINE_PROJECT/README"
+git tag v1
+git update-ref refs/heads/topic "$(git commit-tree -m Moved 'HEAD^{tree}')"
+"#,
+    );
+    project.git(&["branch", "topic"]);
+    project.import(ONE);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    for what in [
+        "main checkout: ?? astray.txt",
+        "main checkout: A staged.txt (staged)",
+        "main checkout: M README",
+        "refs/tags/v1 made at ",
+        "refs/heads/topic moved ",
+    ] {
+        assert_told(&project, "A.impl.1", what);
+    }
+    let others = told(&project).into_iter().filter(|(of, _)| of != "A.impl.1");
+    assert_eq!(others.collect::<Vec<_>>(), [], "{}", project.story());
+    assert!(monitor.said().contains("changed while A.impl.1 ran: "), "{}", monitor.said());
+    let shown = project.ok(&["task", "show", "A"]);
+    assert!(shown.contains("changed outside while A.impl.1 ran\n"), "{shown}");
+    let status = project.ok(&["status"]);
+    let line = "needs a look: changes outside while A.impl.1 ran: pipeline task show A\n";
+    assert!(status.contains(line), "{status}");
+    // Nothing is taken back.
+    assert_eq!(fs::read_to_string(project.path("astray.txt")).expect("it stays"), "astray\n");
+    let left = project.git(&["status", "--porcelain"]);
+    assert_eq!(left, " M README\nA  staged.txt\n?? astray.txt");
+    assert_eq!(project.git(&["log", "-1", "--format=%s", "topic"]), "Moved");
+    project.git(&["rev-parse", "v1"]);
+}
+
+#[test]
+fn a_commit_of_an_agent_in_the_checkout_is_told_and_taken_in() {
+    let project = project(
+        "",
+        r#"cd "$PIPELINE_PROJECT"
+echo astray >astray.txt
+git add astray.txt
+git commit -q -m Astray
+cd "$OLDPWD"
+"#,
+    );
+    project.import(ONE);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    assert_told(&project, "A.impl.1", "refs/heads/main moved ");
+    assert_eq!(project.git(&["show", "main:astray.txt"]), "astray");
+    project.assert_nothing_left();
+}
+
+#[test]
+fn clean_attempts_and_a_base_that_follows_are_told_of_nobody() {
+    let project = project("", "");
+    project.write(".git/info/exclude", "/.pipeline/\n");
+    project.import(TWO);
+    project.write("README", "a project, edited\n");
+    project.write("architect/mine.txt", "untracked, beside what lands\n");
+    project.write("staged.txt", "staged\n");
+    project.git(&["add", "staged.txt"]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(TWO);
+    assert_eq!(told(&project), [], "{}", project.story());
+    assert!(!project.ok(&["status"]).contains("needs a look"));
+}
+
+#[test]
+fn what_a_person_does_while_nobody_works_is_told_of_nobody() {
+    let setup = "[worktree]\nsetup = [\"while [ -e $E2E_DIR/hold.setup ]; do sleep 0.02; done\"]\n";
+    let project = project(setup, "");
+    let mut monitor = project.monitor(&[]);
+    let looked =
+        || fs::read_to_string(project.path(".git/pipeline/outside.at")).unwrap_or_default();
+    project.until("the first look", || !looked().is_empty());
+    project.write("mine.txt", "mine\n");
+    project.git(&["tag", "mine"]);
+    let before = looked();
+    project.hold("hold.setup");
+    project.ok(&["task", "add", "Task A", "--id", "A"]);
+    project.until("the look before it begins", || looked() != before);
+    project.release("hold.setup");
+    project.until("the end", || project.task("A") == "completed");
+    project.ok(&["stop"]);
+    ends(&project, &mut monitor);
+    assert_eq!(told(&project), [], "{}", project.story());
+}
+
+#[test]
+fn what_changes_while_several_run_is_told_with_all_of_them() {
+    let project = Project::new(2);
+    project.import(APART);
+    project.hold("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let runs = |id: &str| project.runs().iter().any(|run| run == id);
+    project.until("both", || runs("A.impl.1") && runs("B.impl.1"));
+    // A person, who is not told from an agent.
+    project.write("mine.txt", "mine\n");
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    for id in ["A.impl.1", "B.impl.1"] {
+        assert_told(&project, id, "main checkout: ?? mine.txt");
+    }
+    assert_eq!(told(&project).len(), 2, "{:#?}", told(&project));
+    assert!(monitor.said().contains("changed while A.impl.1 (and B.impl.1) ran: "));
+    assert!(project.ok(&["task", "show", "A"]).contains("while A.impl.1 (and B.impl.1) ran\n"));
+    assert_eq!(fs::read_to_string(project.path("mine.txt")).expect("it stays"), "mine\n");
+}
+
+#[test]
+fn what_changed_while_no_monitor_ran_is_told_by_the_next_one() {
+    let project = project("", "");
+    let mut monitor = held(&project, ONE);
+    monitor.kill();
+    project.write("astray.txt", "astray\n");
+    project.release("hold.implementation");
+    project.until("the agent's end", || {
+        let ended = project.path(".git/pipeline/attempts/A.impl.1/exit.json");
+        ended.exists()
+    });
+    let mut monitor = project.monitor(&["--until-idle"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    assert_told(&project, "A.impl.1", "main checkout: ?? astray.txt");
+    let others = told(&project).into_iter().filter(|(of, _)| of != "A.impl.1");
+    assert_eq!(others.collect::<Vec<_>>(), []);
+    // After the last attempt's end a change is nobody's, whoever compares.
+    project.write("later.txt", "later\n");
+    project.ok(&["monitor", "--once"]);
+    project.ok(&["monitor", "--once"]);
+    assert!(!told(&project).iter().any(|(_, line)| line.contains("later")));
+    assert_eq!(processes_of(&project.dir()), []);
+}
+
+#[test]
+fn without_what_was_kept_it_is_said_that_nothing_is_known() {
+    let project = project("", "");
+    let mut monitor = held(&project, ONE);
+    project.until("a look", || project.path(".git/pipeline/outside.json").exists());
+    monitor.kill();
+    project.write("astray.txt", "astray\n");
+    project.write(".git/pipeline/outside.json", "{\"head\":");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    monitor.until_said("what changed outside while A.impl.1 ran until now is not known");
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    assert_eq!(told(&project), []);
+}
+
+/// Everything in our part of the refs that another may do to it.
+fn meddle(project: &Project) -> String {
+    let astray = project.git(&["commit-tree", "-m", "Astray", "main^{tree}"]);
+    project.git(&["update-ref", "refs/heads/pipeline/landed", &astray]);
+    project.git(&["branch", "pipeline/mine", "main"]);
+    project.git(&["update-ref", "-d", "refs/heads/pipeline/task/A"]);
+    // In the way of the branch that was removed.
+    project.git(&["update-ref", "refs/heads/pipeline/task/A/below", &astray]);
+    project.git(&["symbolic-ref", "refs/heads/pipeline/task/B", "refs/heads/main"]);
+    project.git(&["pack-refs", "--all"]);
+    astray
+}
+
+fn assert_put_back(project: &Project, astray: &str) {
+    let refs =
+        project.git(&["for-each-ref", "--format=%(refname) %(symref)", "refs/heads/pipeline/"]);
+    let names = ["landed", "task/A", "task/B"].map(|name| format!("refs/heads/pipeline/{name} "));
+    assert_eq!(refs.lines().map(|it| format!("{} ", it.trim_end())).collect::<Vec<_>>(), names);
+    let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
+    assert!(kept.lines().any(|kept| kept == astray), "{kept}");
+    let names = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/"]);
+    for name in ["landed.found-", "task-A-below.found-", "mine.found-"] {
+        assert!(names.contains(name), "{name} in {names}");
+    }
+}
+
+#[test]
+fn branches_of_ours_are_put_back_within_the_poll_and_told_with_who_ran() {
+    let poll = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n";
+    let project = Project::with(2, poll);
+    project.import(APART);
+    project.hold("hold.implementation");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    let runs = |id: &str| project.runs().iter().any(|run| run == id);
+    project.until("both", || runs("A.impl.1") && runs("B.impl.1"));
+    let task = |id: &str| project.git(&["rev-parse", &format!("refs/heads/pipeline/task/{id}")]);
+    let before = (task("A"), task("B"));
+    let astray = meddle(&project);
+    // No attempt ends meanwhile.
+    project.until("all of it to be told", || {
+        let told = told(&project);
+        ["landed moved to ", "mine made", "task/A removed", "below made", "task/B -> "]
+            .iter()
+            .all(|what| told.iter().any(|(of, line)| of == "A.impl.1" && line.contains(what)))
+    });
+    assert_put_back(&project, &astray);
+    assert_eq!((task("A"), task("B")), before);
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    project.assert_landed(APART);
+    project.assert_nothing_left();
+}
+
+#[test]
+fn branches_of_ours_are_put_back_at_an_attempts_end() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, TWO);
+    let astray = project.git(&["commit-tree", "-m", "Astray", "main^{tree}"]);
+    project.git(&["update-ref", "refs/heads/pipeline/landed", &astray]);
+    project.git(&["branch", "pipeline/mine", &astray]);
+    project.git(&["update-ref", "refs/heads/pipeline/task/A", &astray]);
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    project.assert_landed(TWO);
+    for what in ["landed.found-", "pipeline/mine made", "A.found-"] {
+        assert_told(&project, "A.impl.1", what);
+    }
+    let others = told(&project).into_iter().filter(|(of, _)| of != "A.impl.1");
+    assert_eq!(others.collect::<Vec<_>>(), [], "{}", project.story());
+    let names = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/"]);
+    for name in ["landed.found-", "A.found-", "mine.found-"] {
+        assert!(names.contains(name), "{name} in {names}");
+    }
+    project.assert_nothing_left();
+}
+
+#[test]
+fn a_branch_in_our_part_that_somebody_has_checked_out_is_left_until_he_goes() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, TWO);
+    project.git(&["checkout", "-q", "-b", "pipeline/mine"]);
+    project.write("mine.txt", "mine\n");
+    project.commit("Mine");
+    let mine = project.git(&["rev-parse", "HEAD"]);
+    project.release("hold.implementation");
+    project.until("the landing", || project.task("B") == "completed");
+    assert_eq!(project.git(&["rev-parse", "HEAD"]), mine);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    ends(&project, &mut monitor);
+    project.git(&["checkout", "-q", "main"]);
+    project.until("a look", || {
+        project.ok(&["monitor", "--once"]);
+        project.try_git(&["rev-parse", "-q", "--verify", "pipeline/mine"]).code != Some(0)
+    });
+    let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
+    assert!(kept.contains(&mine), "{kept}");
+    project.assert_landed(TWO);
+}
