@@ -445,11 +445,6 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
         }
         // Told late: while its checks run nothing is owed of it.
         AttemptPhase::Running | AttemptPhase::Checking => Vec::new(),
-        // It may have run before the power was cut, and left work where no record tells of it.
-        AttemptPhase::Starting if found.is_work() && has_worktree(state) => {
-            let change = AttemptChange::Exited { exit: None, verdict: outcome };
-            vec![of_attempt(&found.id, change)]
-        }
         AttemptPhase::Preparing | AttemptPhase::Starting => {
             if found.is_work() {
                 end(state, event, found, &outcome)
