@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
-use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
+use super::page::{Cell, Ink, Page, clean, columns, cut, first_line, table};
 use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
@@ -44,6 +44,10 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
     out.push_str(&waiting_lines(status, page));
+    if status.blocked.iter().any(|entry| entry.is_root) {
+        let more = "why: pipeline task log ID --failed; what it took: pipeline report";
+        out.push_str(&format!("\n{}\n", page.paint(Ink::Faint, more)));
+    }
     out
 }
 
@@ -72,8 +76,8 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let persons = roots + approvals;
     let waits = status.waiting.len() - approvals + held_up;
     let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
-    let mut parts =
-        vec![page.paint(Ink::Good, &format!("{} of {} {done}", counts.completed, counts.total))];
+    let landed = format!("{} of {} {done}{}", counts.completed, counts.total, range(status));
+    let mut parts = vec![page.paint(Ink::Good, &landed)];
     if persons > 0 {
         let verb = if persons == 1 { "needs" } else { "need" };
         parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
@@ -92,11 +96,30 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     if counts.cancelled > 0 {
         parts.push(format!("{} cancelled", counts.cancelled));
     }
-    if let Some(tokens) = status.metrics.tokens {
-        parts.push(format!("{} tokens", amount(tokens)));
+    let (cost_usd, unknown) = (status.metrics.cost_usd, status.metrics.cost_unknown);
+    let cost = cost_words(cost_usd, unknown);
+    let tokens = status.metrics.tokens.map(|tokens| format!("{} tokens", amount(tokens)));
+    // What is said of tokens, then of how many costs are not known, has to fit.
+    let plain: usize = parts.iter().map(|part| columns(&clean(part)) + 2).sum();
+    let width = |more: &Option<String>| more.as_ref().map_or(0, |more| columns(more) + 2);
+    if plain + width(&tokens) + width(&cost) <= page.columns() + 2 {
+        parts.extend(tokens);
     }
-    parts.extend(cost_words(status.metrics.cost_usd, status.metrics.cost_unknown));
+    let brief = cost.as_ref().and_then(|cost| Some(cost.split_once(" (")?.0.to_owned()));
+    let fits = plain + width(&cost) <= page.columns() + 2;
+    parts.extend(brief.filter(|_| !fits).or(cost));
     parts.join(", ") + "\n"
+}
+
+/// Returns the commits of the last run, after a blank: all of what landed, or how many of them.
+fn range(status: &StatusDocument<'_>) -> String {
+    match &status.landings {
+        Some(found) if found.count < status.counts.completed => {
+            format!(" ({} in this run: {})", found.count, found.range)
+        }
+        Some(found) => format!(" ({})", found.range),
+        None => String::new(),
+    }
 }
 
 fn mode_line(status: &StatusDocument<'_>) -> String {
@@ -259,13 +282,18 @@ fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
     if count == 0 {
         return String::new();
     }
-    let rows: Vec<Vec<Cell>> = waiting()
-        .take(WAITING_SHOWN_MAX)
+    let shown = || waiting().take(WAITING_SHOWN_MAX);
+    let widest = |text: fn(&Waiting<'_>) -> usize| shown().map(text).max().unwrap_or(0);
+    let taken = widest(|entry| columns(entry.id)) + widest(|entry| columns(entry.reason.on.word()));
+    let rows: Vec<Vec<Cell>> = shown()
         .map(|entry| {
             let reason = &entry.reason;
             let until = reason.until.map(|until| until.0.ms_since(status.updated_at.0));
             let until = until.map(|ms| format!(" (in {})", span(ms))).unwrap_or_default();
-            let what = Cell::new(&format!("{}{until}", reason.what));
+            // The reason is cut, and not when it ends.
+            let room = page.columns().saturating_sub(taken + 6 + columns(&until));
+            let what = cut(&reason.what, room.max(REASON_COLUMNS_MIN)).into_owned();
+            let what = Cell::new(&format!("{what}{until}"));
             vec![Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint), what]
         })
         .collect();
@@ -318,6 +346,8 @@ agents
   implementation-2  idle
   supervisor        idle
   test              idle
+
+why: pipeline task log ID --failed; what it took: pipeline report
 ";
         let plain = of(&pipeline, false, 80);
         let same = |line: &&str| !line.starts_with("  A ");
