@@ -31,6 +31,7 @@ mod monitor_modes;
 mod monitor_run;
 mod monitor_scale;
 mod monitor_world;
+mod morning;
 mod outside;
 mod people;
 mod plan_cases;
