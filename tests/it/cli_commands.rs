@@ -197,7 +197,7 @@ fn init_keeps_what_is_there() {
         ("init --agents shell", 0, Nothing, "the state stays as it is"),
         ("task add x", 0, Is("TASK-001\n"), ""),
         ("-q monitor --until-idle", 0, Nothing, "`landing.checks` is empty"),
-        ("status", 0, Has("1 of 1 landed\n"), ""),
+        ("status", 0, Has("1 of 1 landed ("), ""),
     ]);
     scratch.wait_for_keepers(".git/pipeline");
     fs::create_dir(scratch.work().join("below")).expect("a folder");

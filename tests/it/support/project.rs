@@ -186,6 +186,18 @@ impl Project {
         run(command.env("PATH", format!("{}:{path}", dir.display())).args(["-c", line]))
     }
 
+    /// The first line of `status` without the commits that landed.
+    pub(crate) fn headline(&self) -> String {
+        let said = self.ok(&["status"]);
+        let first = said.lines().next().unwrap_or_default();
+        match (first.split_once(" ("), first.split_once(')')) {
+            (Some((before, range)), Some((_, after))) if range.contains("~1..") => {
+                format!("{before}{after}")
+            }
+            _ => first.to_owned(),
+        }
+    }
+
     /// Runs the program, which must end well; its output.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let done = self.run(args);
