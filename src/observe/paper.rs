@@ -110,11 +110,18 @@ fn marked(piece: &Piece, is_cell: bool) -> String {
 /// Returns text in which nothing means anything to Markdown.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in clean(text).chars() {
-        if "\\`*_[]<>|#~&!".contains(c) {
+    let text = clean(text);
+    let mut chars = text.chars().peekable();
+    let mut last = ' ';
+    while let Some(c) = chars.next() {
+        let next = chars.peek().copied().unwrap_or(' ');
+        // Within a word it means nothing.
+        let is_joint = c == '_' && last.is_alphanumeric() && next.is_alphanumeric();
+        if "\\`*_[]<>|#~&!".contains(c) && !is_joint {
             out.push('\\');
         }
         out.push(c);
+        last = c;
     }
     out
 }
@@ -209,9 +216,9 @@ mod tests {
 
     #[test]
     fn what_others_wrote_says_nothing_to_markdown() {
-        let text = Piece::text("a|b <script> [x](y) *z*\n# h");
+        let text = Piece::text("a|b <script> [x](y) *z* _e_f_\n# h");
         let out = written(Box::<Markdown>::default(), &text);
-        let plain = r"a\|b \<script\> \[x\](y) \*z\* \# h";
+        let plain = r"a\|b \<script\> \[x\](y) \*z\* \_e_f\_ \# h";
         assert_eq!(out, format!("\n| a |\n| --- |\n| {plain} |\n\n{plain}\n"));
         let out = written(Box::<Markdown>::default(), &Piece::code("a ``b`` | c"));
         assert_eq!(out, "\n| a |\n| --- |\n| ``` a ``b`` \\| c ``` |\n\n``` a ``b`` | c ```\n");

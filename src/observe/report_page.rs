@@ -11,6 +11,8 @@ use super::waiting::On;
 use super::words::{Stamp, amount, span};
 use crate::machine::purse::money;
 
+/// What shows the end of what failed.
+const WHY: &str = "pipeline task log ID --failed";
 /// Waiting tasks named; the rest is counted.
 const WAITING_MAX: usize = 50;
 /// Characters of a commit id: told apart in the largest repositories.
@@ -33,7 +35,7 @@ pub fn write(report: &Report<'_>, mut paper: Box<dyn Paper>, zone: &TimeZone) ->
     out.paragraph(&[Piece::text(summary(report))]);
     landings(report, out, zone);
     people(report, out, zone);
-    waiting(report, out);
+    waiting(report, out, zone);
     stages(report, out);
     totals(report, out);
     agents(report, out);
@@ -177,30 +179,35 @@ fn people(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
     }
     out.heading(2, "Needs a person");
     out.table(&["task", "class", "why", "attempts", "since", "type"], &rows);
+    if report.blocked.iter().any(|entry| entry.is_root) {
+        out.paragraph(&[Piece::text("More of each: "), Piece::code(WHY), Piece::text(".")]);
+    }
     let held_up: Vec<&str> =
         report.blocked.iter().filter(|entry| !entry.is_root).map(|entry| entry.id).collect();
     if !held_up.is_empty() {
         let names = held_up[..held_up.len().min(WAITING_MAX)].join(", ");
         let dots = if held_up.len() > WAITING_MAX { ", …" } else { "" };
-        let what = format!("{} more depend on these: {names}{dots}.", held_up.len());
+        let verb = if held_up.len() == 1 { "depends" } else { "depend" };
+        let what = format!("{} more {verb} on these: {names}{dots}.", held_up.len());
         out.paragraph(&[Piece::text(what)]);
     }
 }
 
-fn waiting(report: &Report<'_>, out: &mut dyn Paper) {
+fn waiting(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
     let entries = || report.waiting.iter().filter(|entry| entry.reason.on != On::Approval);
     let rows: Vec<Vec<Piece>> = entries()
         .take(WAITING_MAX)
         .map(|entry| {
             let (on, what) = (entry.reason.on.word(), entry.reason.what.as_str());
-            vec![Piece::text(entry.id), Piece::text(on), Piece::text(what)]
+            let until = entry.reason.until.map(|until| moment(until, zone)).unwrap_or_default();
+            vec![Piece::text(entry.id), Piece::text(on), Piece::text(what), Piece::text(until)]
         })
         .collect();
     if rows.is_empty() {
         return;
     }
     out.heading(2, "Waiting");
-    out.table(&["task", "for", "what"], &rows);
+    out.table(&["task", "for", "what", "until"], &rows);
     let more = entries().count() - rows.len();
     if more > 0 {
         out.paragraph(&[Piece::text(format!("And {more} more."))]);

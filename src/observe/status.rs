@@ -61,6 +61,9 @@ pub struct StatusDocument<'a> {
     /// The same for text.
     #[serde(skip)]
     pub outlook: Outlook,
+    /// The moment it is seen from.
+    #[serde(skip)]
+    pub now: Time,
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
@@ -181,6 +184,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         metrics: figures(state, at),
         eta: None,
         outlook: Outlook::Unknown,
+        now: at,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
         landings: landings(state, &ranked),
@@ -197,7 +201,13 @@ fn landings(state: &State, tasks: &[&Task]) -> Option<Landings> {
     Some(Landings { count: landed.len(), range })
 }
 
-impl StatusDocument<'_> {
+impl<'a> StatusDocument<'a> {
+    /// Sees it from a later moment than that of the newest record: agents go on, pauses pass.
+    #[must_use]
+    pub fn seen_at(self, state: &'a State, now: Time) -> Self {
+        Self { now, agents: agent_entries(state, now), ..self }
+    }
+
     /// Adds when all is done, seen from `at`.
     #[must_use]
     pub fn with_outlook(self, outlook: Outlook, at: Time) -> Self {

@@ -1,5 +1,6 @@
 //! The status for a person: first what landed, what needs them, what waits; then the details.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::agents::{AgentEntry, AgentStatus};
@@ -190,7 +191,7 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&with_command(page, 2, &name, &first_line(entry.why), &entry.next));
     }
     for entry in roots {
-        let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let stage = entry.stage_short.map(|stage| format!("{stage}: ")).unwrap_or_default();
         let reason = match entry.reason.trim() {
             "" => format!("{stage}{}", entry.class),
             reason => format!("{stage}{}", first_line(reason)),
@@ -290,11 +291,20 @@ fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let rows: Vec<Vec<Cell>> = shown()
         .flat_map(|entry| {
             let reason = &entry.reason;
-            let until = reason.until.map(|until| until.0.ms_since(status.updated_at.0));
-            let until = until.map(|ms| format!(" (in {})", span(ms))).unwrap_or_default();
-            let what = format!("{}{until}", reason.what);
+            let until = reason.until.map(|until| until.0.ms_since(status.now));
+            let until = until.map(|ms| match ms {
+                0 => " (over by now)".to_owned(),
+                ms => format!(" (in {})", span(ms)),
+            });
+            let until = until.unwrap_or_default();
+            let room = page.columns().saturating_sub(before);
+            // When it ends is not cut with the reason.
+            let what = match reason.what.contains(": pipeline ") {
+                true => Cow::Borrowed(reason.what.as_str()),
+                false => cut(&reason.what, room.saturating_sub(columns(&until))),
+            };
             let heads = [Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint)];
-            row_with_command(heads, &what, page.columns().saturating_sub(before))
+            row_with_command(heads, &format!("{what}{until}"), room)
         })
         .collect();
     let mut out = section(page, "waiting") + &table(page, 2, &rows);

@@ -42,6 +42,7 @@ mod presets_limits;
 mod presets_output;
 mod purse;
 mod resume;
+mod status_shape;
 mod support;
 mod tidy;
 mod tmux;

@@ -171,6 +171,7 @@ fn ids(list: &Value) -> Vec<&str> {
 }
 
 fn check_status(project: &Project) {
+    crate::status_shape::check(&project.status());
     let said = project.ok(&["status"]);
     let first = said.lines().next().expect("a first line");
     assert!(first.starts_with("3 of 10 landed ("), "{said}");
