@@ -156,7 +156,26 @@ fn is_left_waiting(state: &State, now: Time, has_monitor: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::screen;
+    use super::{STALLED_MS, is_left_waiting, screen};
+    use crate::machine::Command;
+    use crate::observe::support::{End, Pipeline, settings, task};
+
+    #[test]
+    fn a_ready_task_beside_a_free_agent_stalls_after_a_minute_without_an_assignment() {
+        let tasks = vec![task("A", &[]), task("B", &[])];
+        let mut pipeline = Pipeline::started(settings(), tasks);
+        let is_stalled = |pipeline: &Pipeline, ms: u64, has_monitor| {
+            is_left_waiting(&pipeline.state, pipeline.now.plus_ms(ms), has_monitor)
+        };
+        assert!(!is_stalled(&pipeline, 10 * STALLED_MS, true), "the only architect is busy");
+        pipeline.run("A.arch.1", End::Done);
+        for has_monitor in [true, false] {
+            assert!(!is_stalled(&pipeline, STALLED_MS, has_monitor), "not yet");
+            assert!(is_stalled(&pipeline, STALLED_MS + 1, has_monitor));
+        }
+        pipeline.send(Command::Pause);
+        assert!(!is_stalled(&pipeline, 10 * STALLED_MS, true), "a person wants it so");
+    }
 
     #[test]
     fn what_does_not_fit_on_the_screen_is_counted() {

@@ -521,3 +521,124 @@ impl<'a> Sums<'a> {
         worked.into_iter().take(SLOWEST_MAX).map(slow).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{last_activity, report};
+    use crate::machine::attempt::Marker;
+    use crate::machine::id::TaskId;
+    use crate::machine::task::TaskKind;
+    use crate::machine::time::Time;
+    use crate::machine::{Command, Observation};
+    use crate::observe::support::{End, Pipeline, oid, settings, task};
+
+    fn told(pipeline: &Pipeline, since: Time) -> Value {
+        serde_json::to_value(report(&pipeline.state, since, pipeline.now)).expect("string keys")
+    }
+
+    #[test]
+    fn the_sums_are_those_of_the_stretch_alone() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let begin = pipeline.now;
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        pipeline.pass(60_000);
+        let noon = pipeline.now;
+        pipeline.send(Command::AddTasks { tasks: vec![task("B", &[]), task("C", &["B"])] });
+        pipeline.turn();
+        pipeline.run("B.arch.1", End::Status(1));
+        pipeline.pass(5_000);
+        pipeline.turn();
+        pipeline.run("B.arch.2", End::Says(Marker::Blocked("which?".into())));
+        let all = told(&pipeline, begin);
+        assert_eq!(all["landed"][0]["id"], "A");
+        assert_eq!(all["landed"][0]["stage_s"]["test"], 60.0);
+        let c = oid('c');
+        assert_eq!(all["range"], format!("{c}~1..{c}"));
+        assert_eq!(all["verify"], format!("git log --first-parent --oneline {c}~1..{c}"));
+        let totals = &all["totals"];
+        assert_eq!((&totals["completed"], &totals["failed"]), (&json!(4), &json!(2)), "{all}");
+        assert_eq!(totals["retries"], 1, "{all}");
+        assert_eq!(totals["classes"], json!({"blocked": 1, "failed": 1}));
+        assert_eq!(all["stages"]["architect"]["n"], 1);
+        assert_eq!(all["stages"]["architect"]["failed"], 2);
+        assert_eq!(all["blocked"][0]["id"], "B");
+        assert_eq!(all["agents"]["supervisor"]["busy_s"], 60.0);
+        assert_eq!(all["agents"]["implementation-2"]["busy_s"], 0.0);
+        let late = told(&pipeline, noon);
+        assert_eq!(late["landed"], json!([]));
+        assert_eq!((&late["range"], &late["verify"]), (&Value::Null, &Value::Null));
+        assert_eq!(late["totals"]["completed"], 0, "{late}");
+        assert_eq!(late["slowest"][0]["id"], "B");
+        assert_eq!(last_activity(&pipeline.state), Some(pipeline.now));
+    }
+
+    #[test]
+    fn what_is_at_work_is_counted_and_what_never_ran_divides_by_nothing() {
+        let mut epic = task("E", &[]);
+        epic.spec.kind = TaskKind::Epic;
+        let mut pipeline = Pipeline::started(settings(), vec![epic, task("A", &[])]);
+        let now = pipeline.now;
+        let nothing = told(&pipeline, now);
+        assert_eq!(nothing["utilization"], 0.0);
+        assert_eq!(last_activity(&pipeline.state), None);
+        pipeline.start("A.arch.1");
+        pipeline.pass(30_000);
+        let told = told(&pipeline, now);
+        assert_eq!(
+            (&told["totals"]["attempts"], &told["totals"]["running"]),
+            (&json!(1), &json!(1))
+        );
+        assert_eq!(told["agents"]["architect"]["busy_s"], 30.0);
+        assert_eq!(told["agents"]["test"]["idle_s"], 30.0);
+        assert_eq!(told["utilization"], 0.2, "one of five");
+        assert_eq!(told["slowest"].as_array().map(Vec::len), Some(1), "no epic: {told}");
+    }
+
+    #[test]
+    fn a_higher_tier_is_an_escalation_and_an_earlier_stage_was_sent_back() {
+        let mut tiered = settings();
+        tiered.scheduler.escalate_after = 1;
+        tiered.agents[0].stages.push("implementation".into());
+        tiered.agents[0].tier = 2;
+        tiered.agents[2].count = 1;
+        tiered.retry.first_ms = 1;
+        let mut pipeline = Pipeline::started(tiered, vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Done);
+        pipeline.turn();
+        pipeline.run("A.test.1", End::Done);
+        pipeline.turn();
+        pipeline.run("A.impl.1", End::Status(1));
+        pipeline.pass(60_000);
+        pipeline.turn();
+        pipeline.run("A.impl.2", End::Done);
+        pipeline.turn();
+        let changes = Marker::ChangesRequested("the name".into());
+        pipeline.run("A.super.1", End::Says(changes));
+        pipeline.turn();
+        let totals = &told(&pipeline, Time::from_ms(0))["totals"];
+        assert_eq!(totals["sent_back"], 1, "{totals}");
+        let is_by = |number: usize, name: &str| {
+            pipeline.state.tasks[&TaskId::new("A")].history[number].agent.as_str() == name
+        };
+        assert!(is_by(2, "implementation") && is_by(3, "architect"), "the second is of tier 2");
+        assert_eq!(totals["escalations"], 1, "{totals}");
+    }
+
+    #[test]
+    fn what_needed_no_merge_is_not_shown_as_one() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        pipeline.turn();
+        let commit = pipeline.state.tasks[&TaskId::new("A")].tip.clone().expect("it has a tip");
+        let (task, number) = (TaskId::new("A"), 1);
+        pipeline.see(Observation::AlreadyLanded { task, number, commit: commit.clone() });
+        let told = told(&pipeline, Time::from_ms(0));
+        assert_eq!(told["landed"][0]["commit"], commit.as_str());
+        let shown = format!("git merge-base --is-ancestor {commit} pipeline/landed");
+        assert_eq!(told["landed"][0]["verify"], json!([shown]));
+        assert_eq!(told["range"], Value::Null, "there is no commit of its own");
+    }
+}

@@ -431,4 +431,16 @@ mod tests {
         assert_eq!(read("base.check.3"), (None, "base".into(), true));
         assert_eq!(read("T.gone.1"), (task("T"), "gone".into(), false));
     }
+
+    #[test]
+    fn a_name_is_one_word_for_a_shell() {
+        for (text, word) in [
+            ("pipeline/landed", "pipeline/landed"),
+            ("a&b;$(c)", "'a&b;$(c)'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(super::shell_word(text), word);
+        }
+    }
 }
