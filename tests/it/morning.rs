@@ -213,8 +213,8 @@ fn check_report(project: &Project) {
     assert_eq!(ids(&told["blocked"]), ["ASK", "BREAK", "FAIL", "IDLE", "MIX-1", "MIX-2"]);
     let classes = |id: &str| {
         let blocked = told["blocked"].as_array().expect("a list").iter();
-        let found = blocked.filter(|entry| entry["id"] == id).map(|entry| &entry["class"]);
-        found.cloned().next().unwrap_or_default()
+        let mut found = blocked.filter(|entry| entry["id"] == id).map(|entry| &entry["class"]);
+        found.next().cloned().unwrap_or_default()
     };
     assert_eq!(classes("ASK"), "blocked");
     assert_eq!(classes("BREAK"), "landing_checks_failed");
