@@ -91,6 +91,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Read the journal.
     Log(LogArgs),
+    /// Tell what a run did: what landed, what is blocked and why, what it took.
+    Report(ReportArgs),
     /// Show who would do what, and when, if all went as expected.
     Plan(PlanArgs),
     /// Show the dependencies of the project, or of a backlog file without importing it.
@@ -259,6 +261,9 @@ pub struct RolloutArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
+    /// Go on and show how things change; with --fail-on until that is so.
+    #[arg(long)]
+    pub watch: bool,
     /// Exit with 1 when this is so; may be given several times.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub fail_on: Vec<FailOn>,
@@ -285,6 +290,26 @@ pub struct LogArgs {
     /// Begin at WHEN: `8h`, `22:00`, `yesterday`, RFC 3339.
     #[arg(long, value_name = "WHEN", value_parser = when::when)]
     pub since: Option<When>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Begin at WHEN instead of where the last run began: `8h`, `22:00`, `yesterday`, RFC 3339.
+    #[arg(long, value_name = "WHEN", value_parser = when::when)]
+    pub since: Option<When>,
+    /// Write it in this format instead of Markdown.
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
+    /// Write it to FILE instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    Md,
+    Html,
+    Json,
 }
 
 #[derive(Debug, clap::Args)]
@@ -553,6 +578,8 @@ mod tests {
             "rollout set pilot --force",
             "status --json --fail-on blocked --fail-on stalled --fail-on unhealthy",
             "log -f --task A --since yesterday --json",
+            "report --since 22:00 --format html -o night.html",
+            "status --watch --fail-on stalled",
             "graph f --json",
             "plan --workers 4 --json",
             "graph --dot",
@@ -582,7 +609,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_unknown() {
-        for line in ["deinit", "report", "task take A", "task reopen A", "salvage list"] {
+        for line in ["deinit", "task take A", "task reopen A", "salvage list"] {
             bad(line);
         }
         let help = Args::command().render_long_help().to_string();

@@ -15,12 +15,15 @@ use super::views::find;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId};
+use crate::machine::task::TaskPhase;
 use crate::observe::words::used;
 
 /// How often a followed log is looked at: it grows without an event that we are told of.
 const LOOK: Duration = Duration::from_millis(250);
 /// Read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+/// Lines shown of what failed: its end, and at most [`READ_BYTES`] of it.
+const END_LINES: usize = 100;
 
 /// Prints the log of one attempt at a task, by default the newest.
 pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Result<Exit, Error> {
@@ -51,6 +54,12 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
             console.note(&format!("task `{}` has had no attempt yet", args.id));
             return Ok(Exit::Done);
         }
+        if args.failed
+            && let TaskPhase::Blocked(block) = &task.phase
+        {
+            console.note(&format!("{}: {}", block.class.word(), block.reason));
+            return Ok(Exit::Done);
+        }
         return Err(Error::invalid(format!("task `{}` has no such attempt", args.id))
             .hint(format!("see `pipeline task show {}`", args.id)));
     };
@@ -64,7 +73,12 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
     {
         console.note(&format!("{}: {}", outcome.class.word(), outcome.reason));
     }
-    print_log(open, console, &id, args.follow)
+    let path = open.project.layout.log(id.as_str());
+    let start = if args.failed { start_of_end(&path)? } else { 0 };
+    if start > 0 {
+        console.note(&format!("its end; all of it is in {}", path.display()));
+    }
+    print_log(open, console, &id, start, args.follow)
 }
 
 fn number(id: &AttemptId) -> Option<u32> {
@@ -97,17 +111,18 @@ pub fn of_agent(
         return Ok(Exit::Done);
     };
     console.note(&format!("attempt {id}"));
-    print_log(open, console, &id, is_following)
+    print_log(open, console, &id, 0, is_following)
 }
 
 fn print_log(
     mut open: Open,
     console: &mut Console<'_>,
     id: &AttemptId,
+    start: u64,
     is_following: bool,
 ) -> Result<Exit, Error> {
     let path = open.project.layout.log(id.as_str());
-    let mut at = 0;
+    let mut at = start;
     loop {
         at = copy_from(&path, at, console)?;
         let is_over = |state: &State| !state.attempts.contains_key(id);
@@ -120,25 +135,72 @@ fn print_log(
     }
 }
 
+/// Returns where the last lines of a log begin, in bytes.
+fn start_of_end(path: &Path) -> Result<u64, Error> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(unreadable(path)(error)),
+    };
+    let bytes = file.metadata().map_err(unreadable(path))?.len();
+    let from = bytes.saturating_sub(READ_BYTES as u64);
+    file.seek(SeekFrom::Start(from)).map_err(unreadable(path))?;
+    let mut end = Vec::new();
+    file.take(READ_BYTES as u64).read_to_end(&mut end).map_err(unreadable(path))?;
+    Ok(from + last_lines(&end, from > 0) as u64)
+}
+
+/// Returns where the last [`END_LINES`] lines begin; the first one of a part may be cut and is left
+/// out, unless it is all there is.
+fn last_lines(bytes: &[u8], is_part: bool) -> usize {
+    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let starts = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let starts: Vec<usize> = starts.collect();
+    match starts.len().checked_sub(END_LINES) {
+        Some(place) => starts[place],
+        None if is_part => starts.first().copied().unwrap_or(0),
+        None => 0,
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
+    move |error| Error::failed(format!("cannot read the log `{}`", path.display())).because(&error)
+}
+
 /// Copies what the log holds behind `at` to standard output; returns how far it got.
 fn copy_from(path: &Path, at: u64, console: &mut Console<'_>) -> Result<u64, Error> {
-    let failed = |error: std::io::Error| {
-        Error::failed(format!("cannot read the log `{}`", path.display())).because(&error)
-    };
+    let failed = unreadable(path);
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(at),
         Err(error) => return Err(failed(error)),
     };
-    file.seek(SeekFrom::Start(at)).map_err(failed)?;
+    file.seek(SeekFrom::Start(at)).map_err(&failed)?;
     let mut at = at;
     let mut buffer = vec![0; READ_BYTES];
     loop {
-        let count = file.read(&mut buffer).map_err(failed)?;
+        let count = file.read(&mut buffer).map_err(&failed)?;
         if count == 0 {
             return Ok(at);
         }
         at += count as u64;
         console.write(&buffer[..count])?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{END_LINES, last_lines};
+
+    #[test]
+    fn the_end_of_a_log_begins_at_a_line() {
+        let lines = |count: usize| "x\n".repeat(count).into_bytes();
+        assert_eq!(last_lines(b"", false), 0);
+        assert_eq!(last_lines(&lines(END_LINES), false), 0);
+        assert_eq!(last_lines(&lines(END_LINES + 1), false), 2);
+        let open = [lines(END_LINES), b"y".to_vec()].concat();
+        assert_eq!(last_lines(&open, false), 2, "a line without its end counts");
+        assert_eq!(last_lines(b"cut\nwhole\n", true), 4);
+        assert_eq!(last_lines(b"cut", true), 0, "better than nothing");
     }
 }

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod import;
 pub mod project;
 mod repair;
+mod report;
 pub mod rim;
 pub mod said;
 pub mod show;
@@ -34,6 +35,7 @@ mod keeper;
 mod monitor;
 mod prompt;
 mod serve;
+mod status;
 mod steer;
 mod views;
 
@@ -129,6 +131,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         }
         Command::Status(args) => rim::status(context, console, args),
         Command::Log(args) => rim::log(context, console, args),
+        Command::Report(args) => rim::report(context, console, args),
         Command::Plan(args) => rim::plan(context, console, args),
         Command::Graph(args) => rim::graph(context, console, args),
         Command::Agent(command) => agent(context, console, command),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::args::{
     AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
-    StatusArgs, StopArgs,
+    ReportArgs, StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -20,7 +20,7 @@ use super::said::Said;
 use super::task_args::{DiffArgs, ListArgs, PromptArgs, TaskLogArgs};
 use super::{
     agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
-    journal, monitor as runs, prompt, views,
+    journal, monitor as runs, prompt, report as told, status as stands, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -148,7 +148,7 @@ pub fn status(
     console: &mut Console<'_>,
     args: &StatusArgs,
 ) -> Result<Exit, Error> {
-    views::status(&project(context, console)?, console, args)
+    stands::run(project(context, console)?, console, args)
 }
 
 /// `pipeline log`.
@@ -157,6 +157,18 @@ pub fn status(
 /// Whatever stops it.
 pub fn log(context: &Context, console: &mut Console<'_>, args: &LogArgs) -> Result<Exit, Error> {
     journal::run(project(context, console)?, console, args)
+}
+
+/// `pipeline report`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn report(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &ReportArgs,
+) -> Result<Exit, Error> {
+    told::run(&project(context, console)?, console, &context.dir, args)
 }
 
 /// `pipeline plan`.

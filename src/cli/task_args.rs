@@ -235,7 +235,7 @@ pub struct TaskLogArgs {
     /// Take the N-th attempt at the stage.
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
-    /// Take the last attempt that failed.
+    /// Show the end of the last attempt or check that failed.
     #[arg(long)]
     pub failed: bool,
     /// Go on with what is written.

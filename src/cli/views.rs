@@ -1,11 +1,10 @@
 //! Commands that show the state.
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::args::{FailOn, PlanArgs, StatusArgs};
+use super::args::PlanArgs;
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
@@ -14,21 +13,10 @@ use super::rim::print;
 use super::show;
 use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
-use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::TaskId;
-use crate::machine::plan::{Outlook, Workers, attempts_max, outlook, plan as make_plan};
-use crate::machine::purse;
-use crate::machine::schedule;
+use crate::machine::plan::{Workers, attempts_max, plan as make_plan};
 use crate::machine::task::TaskPhase;
-use crate::machine::time::Time;
-use crate::monitor::run::poll_interval_ms;
 use crate::observe::page::{Page, WIDTH_DEFAULT};
-use crate::observe::status::{MonitorInfo, status as status_of};
-use crate::observe::text;
-use crate::store::lock::{is_held, read_owner};
-
-/// How long a ready task may wait beside a free agent before it counts as stalled, in milliseconds.
-const STALLED_MS: u64 = 60_000;
 
 /// Returns the page of the console: the terminal's width, or 80 columns.
 pub fn page(console: &Console<'_>) -> Page {
@@ -39,55 +27,6 @@ pub fn page(console: &Console<'_>) -> Page {
         WIDTH_DEFAULT
     };
     Page { has_color: console.is_colored, width }
-}
-
-fn monitor_info(open: &Open) -> MonitorInfo {
-    let running = open.has_monitor();
-    let owner = read_owner(&open.project.layout.monitor_lock());
-    MonitorInfo {
-        running,
-        pid: owner.map(|owner| owner.pid).filter(|_| running),
-        poll_interval_s: Duration::from_millis(poll_interval_ms(open.now().0)).as_secs_f64(),
-    }
-}
-
-/// `pipeline status`.
-pub fn status(open: &Open, console: &mut Console<'_>, args: &StatusArgs) -> Result<Exit, Error> {
-    let (state, seq, at) = open.now();
-    let info = monitor_info(open);
-    let has_monitor = info.running;
-    let now = open.clock().max(at);
-    // Without a monitor nothing moves.
-    let outlook = if has_monitor { outlook(state, now) } else { Outlook::Unknown };
-    let document = status_of(state, seq, at, info).with_outlook(outlook, now);
-    let page = page(console);
-    print(
-        console,
-        || text::text(&document, page.has_color, page.width),
-        || show::document(&document),
-    )?;
-    let fails = args.fail_on.iter().any(|what| match what {
-        FailOn::Blocked => state.index.counts.blocked > 0,
-        FailOn::Stalled => is_stalled(open, state, at, has_monitor),
-        FailOn::Unhealthy => super::doctor::is_unhealthy(&open.project),
-    });
-    Ok(if fails { Exit::Failed } else { Exit::Done })
-}
-
-/// A ready task and a free agent for it, but no assignment; or an attempt without a living keeper.
-fn is_stalled(open: &Open, state: &State, at: Time, has_monitor: bool) -> bool {
-    let has_pick = !schedule::pick(state, 1).assignments.is_empty();
-    let is_old = open.clock().ms_since(at) > STALLED_MS;
-    let is_used_up = purse::attempts_left(state) == 0;
-    let is_held_up = state.is_paused || state.overload.is_some() || is_used_up;
-    let is_waiting = has_pick && (is_old || !has_monitor) && !is_held_up;
-    let keepers = open.project.layout.keepers();
-    let is_dead = |agent: &str| {
-        let lock = crate::agent::rendezvous::lock_path(&keepers.join(agent));
-        !is_held(&lock).unwrap_or(true)
-    };
-    let mut running = state.attempts.values().filter(|a| a.phase == AttemptPhase::Running);
-    is_waiting || running.any(|attempt| is_dead(attempt.agent.as_str()))
 }
 
 /// `pipeline plan`: nothing is written, a monitor that runs is not disturbed.

@@ -40,7 +40,8 @@ impl Spent {
         self.cost_usd_micros.checked_div(self.priced).unwrap_or(0)
     }
 
-    fn add(&mut self, usage: Option<&Usage>) {
+    /// Adds an attempt that has cost something; `None`: what, nobody knows.
+    pub fn add(&mut self, usage: Option<&Usage>) {
         match usage.and_then(|usage| usage.cost_usd_micros) {
             Some(cost) => {
                 self.cost_usd_micros = self.cost_usd_micros.saturating_add(cost);
@@ -225,18 +226,24 @@ pub(super) fn overdrawn_words(limits: &Limits, task: &Task) -> String {
     format!("spent {spent} of its {limit} (`limits.{}`)", Bound::TaskCost.key())
 }
 
-/// Notes what an attempt cost that has just ended, or been lost.
-pub(super) fn note(state: &mut State, id: &AttemptId, exit: Option<&Exit>) {
-    let Some(attempt) = state.attempts.get(id).filter(|attempt| attempt.is_work()) else { return };
-    let group = state.rules_of(attempt).group_of(&attempt.agent);
+/// Returns true when an attempt of the group that ended so has cost something, known or not.
+#[must_use]
+pub fn has_cost(group: Option<&AgentGroup>, exit: Option<&Exit>) -> bool {
     let has_provider = group.is_some_and(has_provider);
     let usage = exit.map(|exit| &exit.usage);
     let is_told = usage.is_some_and(|it| it.cost_usd_micros.is_some() || it.tokens().is_some());
     let has_run = exit.is_none_or(|exit| exit.ended_by != EndedBy::SpawnFailed);
-    let has_cost = is_told || (has_provider && has_run);
-    if !has_cost {
+    is_told || (has_provider && has_run)
+}
+
+/// Notes what an attempt cost that has just ended, or been lost.
+pub(super) fn note(state: &mut State, id: &AttemptId, exit: Option<&Exit>) {
+    let Some(attempt) = state.attempts.get(id).filter(|attempt| attempt.is_work()) else { return };
+    let group = state.rules_of(attempt).group_of(&attempt.agent);
+    if !has_cost(group, exit) {
         return;
     }
+    let usage = exit.map(|exit| &exit.usage);
     let (group, task) = (group.map(|group| group.name.clone()), attempt.task.clone());
     state.run.spent.add(usage);
     if let Some(group) = group {

@@ -82,7 +82,7 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
     };
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
     let refusal = state.refusal_of(agent);
-    let cools = state.cools_until(agent);
+    let cools = state.cools_until(agent).filter(|until| *until > at);
     let status = match (attempt, agent.is_paused || refusal.is_some(), &agent.unusable, cools) {
         (Some(_), ..) => AgentStatus::Working,
         (None, true, ..) => AgentStatus::Paused,

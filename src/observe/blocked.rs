@@ -29,6 +29,9 @@ pub struct Blocked<'a> {
     pub since: Stamp,
     /// The command to type.
     pub next: String,
+    /// The stage in short.
+    #[serde(skip)]
+    pub stage_short: Option<&'a str>,
     /// False when a blocked task it depends on must be seen to first.
     #[serde(skip)]
     pub is_root: bool,
@@ -39,9 +42,12 @@ pub struct Blocked<'a> {
 pub fn blocked<'a>(state: &'a State, task: &'a Task) -> Option<Blocked<'a>> {
     let TaskPhase::Blocked(block) = &task.phase else { return None };
     let (next, is_root) = next(state, task, block);
+    let stage = block.stage.as_ref().map(|stage| stage.as_str());
+    let short = |stage| Some(state.settings.stage_by_any_name(stage)?.short.as_str());
     Some(Blocked {
         id: task.id.as_str(),
-        stage: block.stage.as_ref().map(|stage| stage.as_str()),
+        stage,
+        stage_short: stage.and_then(short),
         class: block.class.word(),
         reason: &block.reason,
         attempts: task.history.iter().filter(|attempt| attempt.is_work()).count(),

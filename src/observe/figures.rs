@@ -80,6 +80,15 @@ pub fn dollars(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
+/// Returns the figures of durations in milliseconds, in any order; all 0 where there are none.
+pub(super) fn of_samples(mut samples_ms: Vec<u64>) -> StageFigures {
+    samples_ms.sort_unstable();
+    let (n, total) = (samples_ms.len() as u64, samples_ms.iter().sum::<u64>());
+    let mean = if n == 0 { 0.0 } else { total as f64 / n as f64 / 1000.0 };
+    let p95 = quantile(&samples_ms, 95).unwrap_or(0);
+    StageFigures { n, mean: rounded(mean), p95: p95 as f64 / 1000.0 }
+}
+
 fn of_stage(sum: &StageSum) -> StageFigures {
     let p95 = quantile(&sorted(&sum.samples_ms), 95).unwrap_or(0);
     let mean = sum.total_ms as f64 / sum.count as f64 / 1000.0;
@@ -99,7 +108,7 @@ fn quantile(sorted: &[u64], percent: usize) -> Option<u64> {
 }
 
 /// Keeps three digits after the point.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 

@@ -61,12 +61,18 @@ pub struct StatusDocument<'a> {
     /// The same for text.
     #[serde(skip)]
     pub outlook: Outlook,
+    /// The moment it is seen from.
+    #[serde(skip)]
+    pub now: Time,
     /// Without git nothing lands; tasks complete.
     #[serde(skip)]
     pub has_git: bool,
     /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
+    /// What the last run landed; `None`: nothing, or without git.
+    #[serde(skip)]
+    pub landings: Option<Landings>,
     /// The last attempt while which something changed outside of the worktrees, and how many there
     /// are since the monitor's start; in JSON `task show` tells of it.
     #[serde(skip)]
@@ -116,6 +122,14 @@ pub struct LandingEntry<'a> {
     pub why: Option<String>,
     /// The command to type about it.
     pub next: Option<String>,
+}
+
+/// Landings of the last run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landings {
+    pub count: usize,
+    /// For git, with short ids; their commits, in order.
+    pub range: String,
 }
 
 /// Ids by queue: names in pipeline order, ids in order of rank.
@@ -170,13 +184,30 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         metrics: figures(state, at),
         eta: None,
         outlook: Outlook::Unknown,
+        now: at,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
+        landings: landings(state, &ranked),
         outside: outside::newest(state),
     }
 }
 
-impl StatusDocument<'_> {
+fn landings(state: &State, tasks: &[&Task]) -> Option<Landings> {
+    let since = state.run.began_at?;
+    let of_run = |task: &&Task| words::completed_at(task).is_some_and(|at| at >= since);
+    let mut landed: Vec<&Task> = tasks.iter().copied().filter(of_run).collect();
+    landed.sort_by_key(|task| (words::completed_at(task), task.entry));
+    let range = words::landings_range(landed.iter().copied(), words::short_oid)?;
+    Some(Landings { count: landed.len(), range })
+}
+
+impl<'a> StatusDocument<'a> {
+    /// Sees it from a later moment than that of the newest record: agents go on, pauses pass.
+    #[must_use]
+    pub fn seen_at(self, state: &'a State, now: Time) -> Self {
+        Self { now, agents: agent_entries(state, now), ..self }
+    }
+
     /// Adds when all is done, seen from `at`.
     #[must_use]
     pub fn with_outlook(self, outlook: Outlook, at: Time) -> Self {
@@ -202,7 +233,7 @@ pub fn agent_entries(state: &State, at: Time) -> BTreeMap<&str, AgentEntry<'_>> 
 }
 
 /// Returns the tasks that are no epics, in the order of the machine's ready queues.
-fn ranked(state: &State) -> Vec<&Task> {
+pub(super) fn ranked(state: &State) -> Vec<&Task> {
     let tasks = state.tasks.values().filter(|task| task.spec.kind == TaskKind::Task);
     let mut tasks: Vec<_> = tasks.map(|task| (state.rank(&task.id), task)).collect();
     tasks.sort_unstable_by_key(|(rank, _)| *rank);
@@ -244,7 +275,7 @@ fn queues_of<'a>(state: &'a State, ranked: &[&'a Task]) -> Queues<'a> {
     Queues(all)
 }
 
-fn counts(state: &State) -> Counts {
+pub(super) fn counts(state: &State) -> Counts {
     let counts = &state.index.counts;
     let open = counts.unassigned + counts.ready + counts.wip + counts.landing + counts.blocked;
     Counts {
@@ -259,7 +290,7 @@ fn counts(state: &State) -> Counts {
     }
 }
 
-fn landing(state: &State) -> LandingEntry<'_> {
+pub(super) fn landing(state: &State) -> LandingEntry<'_> {
     let (branch, base) = (&state.settings.landing.branch, &state.settings.project.base);
     let (why, next) = trouble(state, branch, base).unzip();
     LandingEntry { branch, base, behind: state.base.behind, why, next }
@@ -273,7 +304,7 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
     }
     if let Some(paths) = &base.conflict {
         let why = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
-        return Some((why, format!("git merge {branch}")));
+        return Some((why, format!("git merge {}", words::shell_word(branch))));
     }
     if let Some((commit, tail)) = base.red.as_ref().filter(|_| !state.monitor.allows_red_base) {
         let name = words::branch_at(state, commit);
@@ -285,7 +316,8 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
             .split_once(TYPE)
             .map_or((why.as_str(), None), |(why, command)| (why, Some(command.to_owned())));
         let why = format!("`{name}` cannot follow: {}", first_line(why));
-        let command = command.unwrap_or_else(|| format!("git merge --ff-only {branch}"));
+        let command =
+            command.unwrap_or_else(|| format!("git merge --ff-only {}", words::shell_word(branch)));
         return Some((why, command));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {

@@ -1,11 +1,12 @@
 //! The status for a person: first what landed, what needs them, what waits; then the details.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
-use super::page::{Cell, Ink, Page, columns, cut, filled, first_line, table};
+use super::page::{Cell, Ink, Page, clean, columns, cut, filled, first_line, table};
 use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
@@ -44,6 +45,10 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
     out.push_str(&waiting_lines(status, page));
+    if status.blocked.iter().any(|entry| entry.is_root) {
+        let more = "why: pipeline task log ID --failed; what it took: pipeline report";
+        out.push_str(&format!("\n{}\n", page.paint(Ink::Faint, more)));
+    }
     out
 }
 
@@ -72,8 +77,8 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let persons = roots + approvals;
     let waits = status.waiting.len() - approvals + held_up;
     let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
-    let mut parts =
-        vec![page.paint(Ink::Good, &format!("{} of {} {done}", counts.completed, counts.total))];
+    let landed = format!("{} of {} {done}{}", counts.completed, counts.total, range(status));
+    let mut parts = vec![page.paint(Ink::Good, &landed)];
     if persons > 0 {
         let verb = if persons == 1 { "needs" } else { "need" };
         parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
@@ -92,11 +97,30 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     if counts.cancelled > 0 {
         parts.push(format!("{} cancelled", counts.cancelled));
     }
-    if let Some(tokens) = status.metrics.tokens {
-        parts.push(format!("{} tokens", amount(tokens)));
+    let (cost_usd, unknown) = (status.metrics.cost_usd, status.metrics.cost_unknown);
+    let cost = cost_words(cost_usd, unknown);
+    let tokens = status.metrics.tokens.map(|tokens| format!("{} tokens", amount(tokens)));
+    // What is said of tokens, then of how many costs are not known, has to fit.
+    let plain: usize = parts.iter().map(|part| columns(&clean(part)) + 2).sum();
+    let width = |more: &Option<String>| more.as_ref().map_or(0, |more| columns(more) + 2);
+    if plain + width(&tokens) + width(&cost) <= page.columns() + 2 {
+        parts.extend(tokens);
     }
-    parts.extend(cost_words(status.metrics.cost_usd, status.metrics.cost_unknown));
+    let brief = cost.as_ref().and_then(|cost| Some(cost.split_once(" (")?.0.to_owned()));
+    let fits = plain + width(&cost) <= page.columns() + 2;
+    parts.extend(brief.filter(|_| !fits).or(cost));
     parts.join(", ") + "\n"
+}
+
+/// Returns the commits of the last run, after a blank: all of what landed, or how many of them.
+fn range(status: &StatusDocument<'_>) -> String {
+    match &status.landings {
+        Some(found) if found.count < status.counts.completed => {
+            format!(" ({} in this run: {})", found.count, found.range)
+        }
+        Some(found) => format!(" ({})", found.range),
+        None => String::new(),
+    }
 }
 
 fn mode_line(status: &StatusDocument<'_>) -> String {
@@ -167,7 +191,7 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&with_command(page, 2, &name, &first_line(entry.why), &entry.next));
     }
     for entry in roots {
-        let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let stage = entry.stage_short.map(|stage| format!("{stage}: ")).unwrap_or_default();
         let reason = match entry.reason.trim() {
             "" => format!("{stage}{}", entry.class),
             reason => format!("{stage}{}", first_line(reason)),
@@ -267,11 +291,20 @@ fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let rows: Vec<Vec<Cell>> = shown()
         .flat_map(|entry| {
             let reason = &entry.reason;
-            let until = reason.until.map(|until| until.0.ms_since(status.updated_at.0));
-            let until = until.map(|ms| format!(" (in {})", span(ms))).unwrap_or_default();
-            let what = format!("{}{until}", reason.what);
+            let until = reason.until.map(|until| until.0.ms_since(status.now));
+            let until = until.map(|ms| match ms {
+                0 => " (over by now)".to_owned(),
+                ms => format!(" (in {})", span(ms)),
+            });
+            let until = until.unwrap_or_default();
+            let room = page.columns().saturating_sub(before);
+            // When it ends is not cut with the reason.
+            let what = match reason.what.contains(": pipeline ") {
+                true => Cow::Borrowed(reason.what.as_str()),
+                false => cut(&reason.what, room.saturating_sub(columns(&until))),
+            };
             let heads = [Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint)];
-            row_with_command(heads, &what, page.columns().saturating_sub(before))
+            row_with_command(heads, &format!("{what}{until}"), room)
         })
         .collect();
     let mut out = section(page, "waiting") + &table(page, 2, &rows);
@@ -353,6 +386,8 @@ agents
   implementation-2  idle
   supervisor        idle
   test              idle
+
+why: pipeline task log ID --failed; what it took: pipeline report
 ";
         let plain = of(&pipeline, false, 80);
         let same = |line: &&str| !line.starts_with("  A ");

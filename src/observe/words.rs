@@ -1,5 +1,6 @@
 //! The words in which JSON and text name what the machine holds as types.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -251,6 +252,68 @@ pub(super) fn of_epic(state: &State, epic: &Task) -> &'static str {
     }
 }
 
+/// Returns when the task was completed; `None`: it is not.
+#[must_use]
+pub fn completed_at(task: &Task) -> Option<Time> {
+    match &task.phase {
+        TaskPhase::Completed { at, .. } => Some(*at),
+        TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Cancelled { .. } => None,
+    }
+}
+
+/// Returns the commit that the task landed as; `None`: it did not, or without git.
+#[must_use]
+pub fn landed_as(task: &Task) -> Option<&Oid> {
+    match &task.phase {
+        TaskPhase::Completed { commit, .. } => commit.as_ref(),
+        TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Cancelled { .. } => None,
+    }
+}
+
+/// Returns true when the task landed by a merge of its own: what the landing branch held already
+/// needed none.
+#[must_use]
+pub fn has_own_merge(task: &Task) -> bool {
+    let tip = task.tip.as_ref();
+    landed_as(task).is_some_and(|commit| tip.is_some_and(|tip| tip != commit))
+}
+
+/// Returns the landings of tasks, given in order of landing, as a range for git whose commits are
+/// named by `name`: one commit alone, or the first to the last. `None`: there is none.
+///
+/// Tasks without a merge of their own are left out.
+#[must_use]
+pub fn landings_range<'a>(
+    tasks: impl Iterator<Item = &'a Task>,
+    name: impl Fn(&'a Oid) -> &'a str,
+) -> Option<String> {
+    let mut own = tasks.filter(|task| has_own_merge(task)).filter_map(landed_as);
+    let first = own.next()?;
+    let last = own.last().unwrap_or(first);
+    Some(format!("{}~1..{}", name(first), name(last)))
+}
+
+/// Returns the text as one word of a shell's command line.
+#[must_use]
+pub fn shell_word(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/@%+=:,-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+    }
+}
+
 /// Returns the first characters of a commit id.
 #[must_use]
 pub fn short_oid(oid: &Oid) -> &str {
@@ -367,5 +430,17 @@ mod tests {
         assert_eq!(read("T.land.3"), (task("T"), "landing".into(), true));
         assert_eq!(read("base.check.3"), (None, "base".into(), true));
         assert_eq!(read("T.gone.1"), (task("T"), "gone".into(), false));
+    }
+
+    #[test]
+    fn a_name_is_one_word_for_a_shell() {
+        for (text, word) in [
+            ("pipeline/landed", "pipeline/landed"),
+            ("a&b;$(c)", "'a&b;$(c)'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(super::shell_word(text), word);
+        }
     }
 }

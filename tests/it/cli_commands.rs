@@ -197,7 +197,7 @@ fn init_keeps_what_is_there() {
         ("init --agents shell", 0, Nothing, "the state stays as it is"),
         ("task add x", 0, Is("TASK-001\n"), ""),
         ("-q monitor --until-idle", 0, Nothing, "`landing.checks` is empty"),
-        ("status", 0, Has("1 of 1 landed\n"), ""),
+        ("status", 0, Has("1 of 1 landed ("), ""),
     ]);
     scratch.wait_for_keepers(".git/pipeline");
     fs::create_dir(scratch.work().join("below")).expect("a folder");
@@ -342,6 +342,12 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("agent logs nobody", 2, Nothing, "there is no agent"),
         ("status --fail-on blocked --fail-on unhealthy", 0, Has("no tasks yet"), ""),
         ("status --fail-on weather", 2, Nothing, "[possible values: blocked"),
+        ("status --watch --watch", 2, Nothing, "cannot be used multiple times"),
+        ("report", 0, Has("# Pipeline report\n\nFrom "), ""),
+        ("report --json", 0, Has("\"landed\":[],\"range\":null"), ""),
+        ("report --format pdf", 2, Nothing, "[possible values: md, html, json]"),
+        ("report --since soon", 2, Nothing, "`yesterday`"),
+        ("report -o no/folder/x.md", 1, Nothing, "give a file in a folder that exists"),
         ("log --task NO", 2, Nothing, "there is no task `NO`"),
         ("log --since 99", 2, Nothing, "`yesterday`"),
         ("done", 2, Nothing, "there is no task file in"),

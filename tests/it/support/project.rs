@@ -178,6 +178,26 @@ impl Project {
         run(&mut self.command(&self.root, args))
     }
 
+    /// Types a line in the project as a person would, with the program on the path.
+    pub(crate) fn shell(&self, line: &str) -> Done {
+        let mut command = self.cleaned("sh", &self.root);
+        let dir = Path::new(env!("CARGO_BIN_EXE_pipeline")).parent().expect("it has a folder");
+        let path = std::env::var("PATH").expect("a path");
+        run(command.env("PATH", format!("{}:{path}", dir.display())).args(["-c", line]))
+    }
+
+    /// The first line of `status` without the commits that landed.
+    pub(crate) fn headline(&self) -> String {
+        let said = self.ok(&["status"]);
+        let first = said.lines().next().unwrap_or_default();
+        match (first.split_once(" ("), first.split_once(')')) {
+            (Some((before, range)), Some((_, after))) if range.contains("~1..") => {
+                format!("{before}{after}")
+            }
+            _ => first.to_owned(),
+        }
+    }
+
     /// Runs the program, which must end well; its output.
     pub(crate) fn ok(&self, args: &[&str]) -> String {
         let done = self.run(args);
