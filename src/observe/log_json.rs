@@ -212,6 +212,15 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("drain_set")
         },
         ProjectChange::RolloutSet { to } => Entry { to: Some(rollout(*to)), ..kind("rollout_set") },
+        ProjectChange::RolloutReasoned { why, is_fallback, .. } => Entry {
+            reason: Some(why),
+            ..kind(yes_or_no(*is_fallback, "rollout_fell_back", "rollout_reasoned"))
+        },
+        ProjectChange::Compared { id, difference } => Entry {
+            task: Some(id.as_str()),
+            reason: difference.as_deref(),
+            ..kind(yes_or_no(difference.is_none(), "agreed", "differed"))
+        },
         ProjectChange::CurrentTaskSet { id } => {
             Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
         }
@@ -411,6 +420,14 @@ fn of_lane(change: &LaneChange) -> Entry<'_> {
         },
         LaneChange::BaseFollowed { to } => {
             Entry { commit: Some(to.as_str()), ..kind("base_followed") }
+        }
+        LaneChange::DropSet { dropping } => Entry {
+            commit: dropping.as_ref().map(|dropping| dropping.to.as_str()),
+            reason: dropping.as_ref().map(|it| it.tries.why.as_str()).filter(|why| !why.is_empty()),
+            ..kind("drop_set")
+        },
+        LaneChange::PilotDropped { to } => {
+            Entry { commit: Some(to.as_str()), ..kind("pilot_dropped") }
         }
     }
 }

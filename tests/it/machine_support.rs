@@ -11,7 +11,7 @@ use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::phase::{Move, TaskStand, TaskTrigger, task_move};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
-    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    Retry, RolloutRules, Scheduler, Settings, Stage, Worktree,
 };
 use pipeline::machine::task::{Spec, TaskPhase};
 use pipeline::machine::time::Time;
@@ -110,7 +110,7 @@ pub fn settings() -> Settings {
             protect: Vec::new(),
         },
         scheduler: Scheduler::default(),
-        rollout: RolloutRules { pilot: Slice::Percent(100) },
+        rollout: RolloutRules::default(),
     }
 }
 
