@@ -97,18 +97,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             state.current = None;
         }
         ProjectChange::DrainSet { drain } => state.drain = *drain,
-        ProjectChange::RolloutSet { to } => {
-            state.rollout = *to;
-            state.trial = state.trial.renewed();
-            index::rebuild(state);
-        }
-        ProjectChange::RolloutReasoned { why, is_fallback, at } => {
-            state.trial.since = *at;
-            state.trial.why.clone_from(why);
-            if *is_fallback {
-                state.trial.fell_back_at = Some(*at);
-            }
-        }
+        ProjectChange::RolloutSet { to } => rollout::apply(state, *to),
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
@@ -116,8 +105,9 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::BudgetTold { bound, level, limit, .. } => {
             purse::remember(state, *bound, *level, *limit);
         }
-        // Said for those who read the journal; a comparison is counted above.
-        ProjectChange::Compared { .. }
+        // Said for those who read the journal; what is of the rollout was counted before.
+        ProjectChange::RolloutReasoned { .. }
+        | ProjectChange::Compared { .. }
         | ProjectChange::ProposalFaulted { .. }
         | ProjectChange::ProposalRefused { .. } => {}
         ProjectChange::Weighed { at } => weigh(state, *at),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::attempt::{Class, Tries};
 use super::change::{Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::id::{Oid, StageName, TaskId};
+use super::index;
 use super::lane::{Dropping, Landing, LandingPhase};
 use super::mode::Rollout;
 use super::schedule;
@@ -284,6 +285,13 @@ pub(super) fn fall_back(state: &State, at: Time) -> Vec<Change> {
     changes(state, Rollout::Pilot, why, true, at)
 }
 
+/// Sets the rollout; what is counted begins anew.
+pub(super) fn apply(state: &mut State, to: Rollout) {
+    state.rollout = to;
+    state.trial = state.trial.renewed();
+    index::rebuild(state);
+}
+
 /// Compares what others did with what the pipeline would have: in shadow, for each task that these
 /// changes complete.
 pub(super) fn compare(state: &State, decided: &[Change]) -> Vec<Change> {
@@ -359,6 +367,13 @@ pub(super) fn count(state: &mut State, change: &Change) {
             trial.completed += 1;
             trial.note_landing(false, rules);
         }
+        Change::Project(ProjectChange::RolloutReasoned { why, is_fallback, at }) => {
+            trial.since = *at;
+            trial.why.clone_from(why);
+            if *is_fallback {
+                trial.fell_back_at = Some(*at);
+            }
+        }
         Change::Project(ProjectChange::Compared { difference, .. }) => {
             trial.agreed += u64::from(difference.is_none());
             trial.differed += u64::from(difference.is_some());
@@ -374,27 +389,17 @@ pub(super) fn dropped(state: &State, at: Time, to: &Oid, lost: &[TaskId]) -> Ste
     }
     let mut changes = vec![step::lane(LaneChange::PilotDropped { to: to.clone() })];
     for (id, task) in &state.tasks {
-        let has_begun = !task.is_final() && task.tip.is_some();
+        let has_begun = !task.is_final() && (task.tip.is_some() || !task.history.is_empty());
         let is_lost = lost.contains(id) && matches!(task.phase, TaskPhase::Completed { .. });
         if !has_begun && !is_lost {
             continue;
         }
-        // One that needs a person for what it did needs one still.
-        let is_kept = match &task.phase {
-            TaskPhase::Blocked(block) => !block.is_landing,
-            TaskPhase::Waiting | TaskPhase::Working { .. } | TaskPhase::Cancelled { .. } => true,
-            TaskPhase::Ready { .. } | TaskPhase::Landing { .. } | TaskPhase::Completed { .. } => {
-                false
-            }
-        };
-        if !is_kept {
-            let forgiven_micros = task.spent.cost_usd_micros;
-            let tally = Tally { forgiven_micros, ..Tally::default() };
-            changes.push(step::task(id, TaskChange::Tallied { tally }));
-        }
+        let forgiven_micros = task.spent.cost_usd_micros;
+        let tally = Tally { forgiven_micros, ..Tally::default() };
         let steer = Steer { is_fresh: true, hint: task.hint.clone(), ..Steer::default() };
+        changes.push(step::task(id, TaskChange::Tallied { tally }));
         changes.push(step::task(id, TaskChange::Steered { steer: Box::new(steer) }));
-        if !is_kept {
+        if task.phase != TaskPhase::Waiting {
             changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
         }
     }

@@ -230,7 +230,7 @@ impl Machine {
                     self.done.remove(id);
                 }
             }
-            Change::Task(id, TaskChange::Steered { .. }) if is_retry => {
+            Change::Task(id, TaskChange::Steered { steer }) if is_retry || steer.is_fresh => {
                 self.done.remove(id);
             }
             Change::Attempt(id, AttemptChange::Added { attempt }) => {
