@@ -99,6 +99,8 @@ pub struct State {
     pub drain: Option<Drain>,
     /// Sequential mode's task.
     pub current: Option<TaskId>,
+    /// Parallel mode's task that all it asks for is kept for, until it can start.
+    pub collecting: Option<TaskId>,
     pub monitor: MonitorFacts,
     pub run: Run,
     pub tasks: BTreeMap<TaskId, Task>,
@@ -144,6 +146,7 @@ impl State {
             stopping: None,
             drain: None,
             current: None,
+            collecting: None,
             monitor: MonitorFacts::default(),
             run: Run::default(),
             tasks: BTreeMap::new(),

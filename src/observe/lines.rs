@@ -85,6 +85,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::Compared { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
             | ProjectChange::CurrentTaskSet { id: Some(id) }
+            | ProjectChange::CollectingSet { id: Some(id) }
             | ProjectChange::BudgetTold { task: Some(id), .. },
         ) => Some(id.as_str()),
         Change::Lane(
@@ -118,6 +119,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::RolloutReasoned { .. }
             | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::CollectingSet { id: None }
             | ProjectChange::BudgetTold { task: None, .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
@@ -203,6 +205,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         }
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
+        }
+        ProjectChange::CollectingSet { id } => {
+            let id = id.as_ref()?;
+            format!("{id} has its turn: what it needs is kept for it until it can start")
         }
         ProjectChange::ShortageSet { what: Some(what) }
         | ProjectChange::OverloadSet { what: Some(what) } => {

@@ -56,10 +56,11 @@ fn every_phase_and_trigger_is_listed_once() {
 }
 
 #[test]
-fn a_finished_task_moves_only_with_the_pilot_that_is_dropped() {
+fn a_finished_task_never_moves() {
     for from in [TaskStand::Completed, TaskStand::Cancelled] {
         for trigger in TaskTrigger::ALL {
             let next = task_move(from, trigger);
+            // Only with the pilot, which a person drops.
             if (from, trigger) == (TaskStand::Completed, TaskTrigger::Dropped) {
                 assert_eq!(next, Move::To(TaskStand::Waiting));
                 continue;
