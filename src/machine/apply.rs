@@ -506,21 +506,10 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
         }
         LaneChange::BaseFollowed { to } => {
             base.tip = Some(to.clone());
-            base.taken = Some(to.clone());
-            base.follow = None;
-            base.why = None;
-            base.behind = 0;
+            base.meet_at(to);
         }
         LaneChange::DropSet { dropping } => base.dropping.clone_from(dropping),
-        LaneChange::PilotDropped { to } => {
-            base.landed = Some(to.clone());
-            base.taken = Some(to.clone());
-            base.dropping = None;
-            base.conflict = None;
-            base.follow = None;
-            base.why = None;
-            base.behind = 0;
-        }
+        LaneChange::PilotDropped { to } => base.reset_to(to),
     }
     forget_mended(&mut state.base);
     index::refresh_lane(state);

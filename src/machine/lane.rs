@@ -80,6 +80,22 @@ impl Base {
         self.landed.is_some() && self.tip.is_some() && self.taken == self.tip
     }
 
+    /// Base and landing branch both stand at `to`, and nothing is to follow.
+    pub(super) fn meet_at(&mut self, to: &Oid) {
+        self.taken = Some(to.clone());
+        self.follow = None;
+        self.why = None;
+        self.behind = 0;
+    }
+
+    /// What has landed is off the landing branch.
+    pub(super) fn reset_to(&mut self, to: &Oid) {
+        self.landed = Some(to.clone());
+        self.dropping = None;
+        self.conflict = None;
+        self.meet_at(to);
+    }
+
     /// Returns true when `commit` was the last to fail setup and landing checks.
     #[must_use]
     pub fn is_red_at(&self, commit: &Oid) -> bool {
