@@ -143,8 +143,8 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool) -> String {
         let most = (rules.failure_rate * f64::from(rules.window)).floor();
         let _ = writeln!(
             text,
-            "\n  falls back to pilot when the checks of more than {most} of {} landings fail; {failed} \
-             of the last {seen} did",
+            "\n  falls back to pilot when the checks of more than {most} of {} landings fail;\n  \
+             {failed} of the last {seen} did",
             rules.window
         );
     }

@@ -186,7 +186,7 @@ pub fn gates(state: &State, at: Time) -> Vec<Gate> {
         what: if is_asked { what } else { String::new() },
     };
     let ended = trial.completed + trial.failed;
-    let said = format!("{} landed, {} times a person was needed", trial.completed, trial.failed);
+    let said = format!("{} landed, {} needed a person", trial.completed, trial.failed);
     let success = share(trial.completed, ended);
     let success = at_least(GateName::SuccessRate, success, rules.success_rate, !is_shadow, said);
     let reverts = Gate {
@@ -197,7 +197,10 @@ pub fn gates(state: &State, at: Time) -> Vec<Gate> {
         holds: true,
         what: String::new(),
     };
-    let said = format!("{} of {compared}", trial.agreed);
+    let said = match compared {
+        0 => "nothing was compared yet".to_owned(),
+        _ => format!("{} of {compared}", trial.agreed),
+    };
     let agreement = share(trial.agreed, compared);
     let agreement = at_least(GateName::Agreement, agreement, rules.agreement, is_shadow, said);
     let mut gates = vec![completed, success, reverts, agreement];

@@ -17,7 +17,7 @@ use super::work::refs;
 use crate::git::{Difference, Repo};
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::id::{AttemptId, TaskId};
-use crate::machine::mode::Rollout;
+use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::outside::{FOUND_MAX, Ran};
 use crate::machine::{Effect, Observation, State};
 use crate::observe::page::{clean, cut};
@@ -139,6 +139,13 @@ impl Outside {
         }
         self.ask_whole(state);
         unknown
+    }
+
+    /// Returns true when the pipeline acts, and nothing is looked at yet.
+    pub fn is_due(&self, state: &State) -> bool {
+        self.repo.is_none()
+            && state.rollout != Rollout::Shadow
+            && state.settings.project.isolation == Isolation::Worktree
     }
 
     /// Returns true while a look, or what follows from it, is to come.

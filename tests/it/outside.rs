@@ -66,6 +66,22 @@ fn held(project: &Project, backlog: &Backlog) -> Running {
 }
 
 #[test]
+fn what_an_agent_changes_outside_is_told_though_the_monitor_began_in_shadow() {
+    let project = project("", "git tag v1\n");
+    project.ok(&["rollout", "set", "shadow"]);
+    project.import(ONE);
+    let mut monitor = project.monitor(&[]);
+    monitor.until_said("would start A");
+    project.ok(&["rollout", "set", "production"]);
+    project.until("the landing", || project.task("A") == "completed");
+    project.until("the last look", || !told(&project).is_empty());
+    assert_told(&project, "A.impl.1", "refs/tags/v1");
+    project.ok(&["stop"]);
+    ends(&project, &mut monitor);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn what_an_agent_changes_outside_is_told_with_its_attempt_and_stays() {
     let project = project(
         "",
