@@ -197,9 +197,10 @@ pub fn gates(state: &State, at: Time) -> Vec<Gate> {
         holds: true,
         what: String::new(),
     };
-    let said = match compared {
-        0 => "nothing was compared yet".to_owned(),
-        _ => format!("{} of {compared}", trial.agreed),
+    let said = if compared == 0 {
+        "nothing was compared yet".to_owned()
+    } else {
+        format!("{} of {compared}", trial.agreed)
     };
     let agreement = share(trial.agreed, compared);
     let agreement = at_least(GateName::Agreement, agreement, rules.agreement, is_shadow, said);

@@ -197,12 +197,7 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::DrainSet { drain: None } => "the switch of mode was given up".into(),
         ProjectChange::RolloutSet { to } => format!("rollout {}", words::rollout(*to)),
         ProjectChange::RolloutReasoned { why, .. } => format!("rollout: {}", first_line(why)),
-        ProjectChange::Compared { id, difference: None } => {
-            format!("{id} was done by others, as it would have been here")
-        }
-        ProjectChange::Compared { id, difference: Some(why) } => {
-            format!("{id} was done by others, here it would not: {}", first_line(why))
-        }
+        ProjectChange::Compared { id, difference } => compared(id, difference.as_deref()),
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
@@ -238,6 +233,13 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("would start {id} {stage}, but no agent can take it")
         }
     })
+}
+
+fn compared(id: &TaskId, difference: Option<&str>) -> String {
+    match difference.map(first_line) {
+        None => format!("{id} was done by others, as it would have been here"),
+        Some(why) => format!("{id} was done by others, here it would not: {why}"),
+    }
 }
 
 fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
