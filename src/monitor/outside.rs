@@ -88,6 +88,13 @@ impl Outside {
         }
     }
 
+    /// Returns true when the rollout has left shadow, in which there was nothing to look at.
+    pub fn is_to_open(&self, state: &State) -> bool {
+        self.repo.is_none()
+            && state.rollout != Rollout::Shadow
+            && state.settings.project.isolation == Isolation::Worktree
+    }
+
     /// Begins: compares with what the monitor before this one kept, and names what ran since.
     /// Without `repo`, or in shadow, there is nothing to look at. Returns a warning.
     pub fn open(
@@ -139,13 +146,6 @@ impl Outside {
         }
         self.ask_whole(state);
         unknown
-    }
-
-    /// Returns true when the pipeline acts, and nothing is looked at yet.
-    pub fn is_due(&self, state: &State) -> bool {
-        self.repo.is_none()
-            && state.rollout != Rollout::Shadow
-            && state.settings.project.isolation == Isolation::Worktree
     }
 
     /// Returns true while a look, or what follows from it, is to come.

@@ -365,14 +365,12 @@ impl Monitor {
             let asked = cycled.are_asked.clone();
             self.tell_answers(&cycled, &asked);
             if !cycled.has_more {
-                break;
+                if self.cycle.world.outside.is_to_open(self.cycle.ledger.state()) {
+                    self.look_outside();
+                }
+                return Ok(());
             }
         }
-        // In shadow there is nothing to look at, until it is over.
-        if self.cycle.world.outside.is_due(self.cycle.ledger.state()) {
-            self.look_outside();
-        }
-        Ok(())
     }
 
     fn tell_answers(&mut self, cycled: &Cycled, asked: &[bool]) {

@@ -66,22 +66,6 @@ fn held(project: &Project, backlog: &Backlog) -> Running {
 }
 
 #[test]
-fn what_an_agent_changes_outside_is_told_though_the_monitor_began_in_shadow() {
-    let project = project("", "git tag v1\n");
-    project.ok(&["rollout", "set", "shadow"]);
-    project.import(ONE);
-    let mut monitor = project.monitor(&[]);
-    monitor.until_said("would start A");
-    project.ok(&["rollout", "set", "production"]);
-    project.until("the landing", || project.task("A") == "completed");
-    project.until("the last look", || !told(&project).is_empty());
-    assert_told(&project, "A.impl.1", "refs/tags/v1");
-    project.ok(&["stop"]);
-    ends(&project, &mut monitor);
-    project.assert_nothing_left();
-}
-
-#[test]
 fn what_an_agent_changes_outside_is_told_with_its_attempt_and_stays() {
     let project = project(
         "",
@@ -339,4 +323,22 @@ fn a_branch_in_our_part_that_somebody_has_checked_out_is_left_until_he_goes() {
     let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
     assert!(kept.contains(&mine), "{kept}");
     project.assert_landed(TWO);
+}
+
+#[test]
+fn who_runs_after_the_rollout_has_left_shadow_is_looked_at_too() {
+    let project = project("", "echo astray >\"$PIPELINE_PROJECT/astray.txt\"");
+    project.import(ONE);
+    project.ok(&["rollout", "set", "shadow"]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    assert_eq!(monitor.end(&project), Some(1), "in shadow nothing is done");
+    let mut monitor = project.monitor(&[]);
+    project.ok(&["rollout", "set", "production"]);
+    project.until("it to land", || project.count("completed") == 1);
+    project
+        .until("it to be told", || told(&project).iter().any(|(_, line)| line.contains("astray")));
+    project.ok(&["stop"]);
+    ends(&project, &mut monitor);
+    fs::remove_file(project.path("astray.txt")).expect("the agent made it");
+    project.assert_nothing_left();
 }
