@@ -246,15 +246,34 @@ pub struct SwitchArgs {
 pub enum RolloutCommand {
     /// Print how far the pipeline acts.
     Show,
+    /// Print each gate before the next rollout; 1 when one does not hold.
+    Check,
+    /// Go on to the next rollout, if every gate holds.
+    Promote(PromoteArgs),
+    /// Go back to the rollout before.
+    Demote,
     /// Set how far the pipeline acts.
     Set(RolloutArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PromoteArgs {
+    /// Promote though gates do not hold; it is journalled.
+    #[arg(long)]
+    pub force: bool,
+    /// Let the base follow to what the pilot landed, which is what happens without a flag too.
+    #[arg(long, conflicts_with = "drop_pilot")]
+    pub land_pilot: bool,
+    /// Move what the pilot landed to salvage, and do its tasks anew.
+    #[arg(long)]
+    pub drop_pilot: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct RolloutArgs {
     /// Name the rollout: shadow, pilot or production.
     pub rollout: String,
-    /// Set it without asking whether the last one went well.
+    /// Set it without being told which gates do not hold.
     #[arg(long)]
     pub force: bool,
 }

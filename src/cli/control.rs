@@ -1,4 +1,4 @@
-//! Commands on the whole: pause, resume, stop, agents, modes, rollout.
+//! Commands on the whole: pause, resume, stop, agents, modes.
 
 use std::time::Duration;
 
@@ -12,9 +12,7 @@ use crate::machine::time::Time;
 use crate::machine::{Command, State};
 use crate::sys::clock;
 
-use super::args::{
-    AgentCount, ModeCommand, RolloutArgs, RolloutCommand, StopArgs, SwitchArgs, right_command,
-};
+use super::args::{AgentCount, ModeCommand, StopArgs, SwitchArgs, right_command};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::gate::{self, Gate};
@@ -194,40 +192,6 @@ fn still(state: &State, to: Orchestration, is_waiting: bool) -> Error {
     error.hint(hint)
 }
 
-/// `pipeline rollout …`.
-///
-/// # Errors
-/// A word that is no rollout, what the machine refuses, and what the store reports.
-pub fn rollout(
-    gate: &mut dyn Gate,
-    console: &mut Console<'_>,
-    command: &RolloutCommand,
-) -> Result<(), Error> {
-    match command {
-        RolloutCommand::Show => {
-            let word = value::rollout_word(gate.state()?.0.rollout);
-            console.data(&json!({ "mode": word }), word)
-        }
-        RolloutCommand::Set(args) => set_rollout(gate, console, args),
-    }
-}
-
-fn set_rollout(
-    gate: &mut dyn Gate,
-    console: &mut Console<'_>,
-    args: &RolloutArgs,
-) -> Result<(), Error> {
-    let word = args.rollout.as_str();
-    let Some(to) = value::rollout(word) else {
-        return Err(match right_command(word) {
-            Some(right) => Error::usage(right),
-            None => Error::usage(format!("`{}` is no rollout", word.escape_debug()))
-                .hint("the rollouts are shadow, pilot and production"),
-        });
-    };
-    plain(gate, console, Command::SetRollout { to, is_forced: args.force })
-}
-
 #[cfg(test)]
 mod tests {
     use crate::cli::args::{Command, parse};
@@ -246,7 +210,9 @@ mod tests {
         let (done, out, err) = captured("", format, |console| {
             let done = match &command {
                 Command::Mode(command) => super::mode(memory, console, command),
-                Command::Rollout(command) => super::rollout(memory, console, command),
+                Command::Rollout(command) => {
+                    crate::cli::rollout::run(memory, console, command).map(drop)
+                }
                 Command::Stop(args) => {
                     let kind = stop_kind(args);
                     super::plain(memory, console, crate::machine::Command::Stop { kind })

@@ -153,6 +153,7 @@ impl From<Refusal> for Error {
         let Refusal { kind, reason, hint } = refusal;
         let kind = match kind {
             RefusalKind::Invalid => Kind::Invalid,
+            RefusalKind::Unmet => Kind::Failed,
             RefusalKind::Busy => Kind::Busy,
         };
         Self::new(kind, reason).hint(hint)
@@ -188,7 +189,9 @@ mod tests {
 
     #[test]
     fn refusals_keep_their_kind() {
-        for (kind, number) in [(RefusalKind::Invalid, 2), (RefusalKind::Busy, 4)] {
+        for (kind, number) in
+            [(RefusalKind::Invalid, 2), (RefusalKind::Unmet, 1), (RefusalKind::Busy, 4)]
+        {
             let error = Error::from(Refusal { kind, reason: "no".into(), hint: String::new() });
             assert_eq!(error.kind.exit().number(), number);
             assert!(error.hints.is_empty());

@@ -86,7 +86,7 @@ pub(super) mod memory {
     use crate::machine::mode::{Isolation, Orchestration, Rollout};
     use crate::machine::settings::{
         AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit,
-        Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+        Project, Retry, RolloutRules, Scheduler, Settings, Stage, Worktree,
     };
     use crate::machine::time::Time;
     use crate::machine::{Answer, Command, Event, EventBody, State, apply, step};
@@ -249,7 +249,7 @@ pub(super) mod memory {
                 protect: Vec::new(),
             },
             scheduler: Scheduler::default(),
-            rollout: RolloutRules { pilot: Slice::Percent(100) },
+            rollout: RolloutRules::default(),
         }
     }
 }

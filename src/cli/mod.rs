@@ -34,6 +34,7 @@ mod journal;
 mod keeper;
 mod monitor;
 mod prompt;
+mod rollout;
 mod serve;
 mod status;
 mod steer;
@@ -126,9 +127,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Mode(command) => {
             control::mode(&mut *rim::open(context)?, console, command).map(|()| Exit::Done)
         }
-        Command::Rollout(command) => {
-            control::rollout(&mut *rim::open(context)?, console, command).map(|()| Exit::Done)
-        }
+        Command::Rollout(command) => rollout::run(&mut *rim::open(context)?, console, command),
         Command::Status(args) => rim::status(context, console, args),
         Command::Log(args) => rim::log(context, console, args),
         Command::Report(args) => rim::report(context, console, args),

@@ -6,8 +6,9 @@ use crate::machine::amount::{self, Amounts};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::preset::ENV_ALLOW;
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, GROUP_AGENTS_MAX, Landing, LauncherKind, Limits, Monitor,
-    OnExit, Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, FallbackRules, GROUP_AGENTS_MAX, GateRules, Landing,
+    LauncherKind, Limits, Monitor, OnExit, Policy, Project, Retry, RolloutRules, Scheduler,
+    Settings, Slice, Stage, Worktree,
 };
 
 use crate::sys::machine;
@@ -445,25 +446,29 @@ fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
     (landing, at)
 }
 
+/// The landings of a window are kept in the state, one by one.
+const FALLBACK_WINDOW_MAX: u32 = 1000;
+
 fn rollout(mut at: Section<'_>) -> (RolloutRules, Section<'_>) {
     let mut gate = at.section("gate");
-    gate.number_later("completed", 10.0);
-    gate.number_later("success_rate", 0.9);
-    gate.number_later("reverts", 0.0);
-    gate.number_later("agreement", 0.8);
+    let gate_rules = GateRules {
+        completed: gate.integer("completed", 10, 0..=1_000_000),
+        success_rate: gate.float("success_rate", 0.9, 0.0..=1.0),
+        reverts: gate.integer("reverts", 0, 0..=1_000_000),
+        agreement: gate.float("agreement", 0.8, 0.0..=1.0),
+    };
     gate.finish();
     let mut fallback = at.section("fallback");
-    fallback.number_later("window", 20.0);
-    fallback.number_later("failure_rate", 0.5);
-    fallback.number_later("revert_rate", 0.2);
-    let hour_ms = 3600 * 1000;
-    if fallback.duration_ms("cooldown", "1h", 0) != hour_ms {
-        fallback.not_yet("cooldown", "");
-    }
+    let fallback_rules = FallbackRules {
+        window: fallback.integer("window", 20, 1..=FALLBACK_WINDOW_MAX),
+        failure_rate: fallback.float("failure_rate", 0.5, 0.0..=1.0),
+        revert_rate: fallback.float("revert_rate", 0.2, 0.0..=1.0),
+        cooldown_ms: fallback.duration_ms("cooldown", "1h", 0),
+    };
     fallback.finish();
     let pilot = pilot(&mut at);
     at.finish();
-    (RolloutRules { pilot }, at)
+    (RolloutRules { pilot, gate: gate_rules, fallback: fallback_rules }, at)
 }
 
 fn pilot(at: &mut Section<'_>) -> Slice {

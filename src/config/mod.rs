@@ -379,8 +379,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[landing]\nstrategy = \"manual\"", "manual"),
             ("[landing]\nstyle = \"squash\"", "squash"),
-            ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
-            ("[rollout]\nfallback = { cooldown = \"2h\" }", "cooldown = \"2h\""),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
             ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),
         ];
@@ -445,6 +443,10 @@ pilot = { labels = ["pilot"] }
             ("[landing]\nbranch = \"pipeline/task/x\"", "a branch name"),
             ("[landing]\nprotect = [\"a[\"]", "path patterns"),
             ("[rollout]\npilot = { percent = 101 }", "from 0 to 100"),
+            ("[rollout]\ngate = { success_rate = 90 }", "from 0 to 1"),
+            ("[rollout]\ngate = { completed = -1 }", "from 0 to"),
+            ("[rollout]\nfallback = { window = 0 }", "from 1 to 1000"),
+            ("[rollout]\nfallback = { failure_rate = \"half\" }", "a number"),
             ("[rollout]\npilot = { percent = 1, tasks = [\"T\"] }", "one of"),
             ("[rollout]\npilot = { tasks = [\"a..b\"] }", "task ids"),
             ("[[stage]]\nname = \"landing\"\nshort = \"l\"", "none of"),

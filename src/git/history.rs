@@ -8,7 +8,48 @@ use super::repo::Repo;
 /// Most paths asked about at once, so that the command line stays short.
 const PATHS_MAX: usize = 100;
 
+/// Most commits looked at, the newest.
+const COMMITS_MAX: &str = "--max-count=10000";
+
+/// A commit by what it says of its task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandCommit {
+    pub oid: Oid,
+    pub subject: String,
+    /// Values of the trailer `Pipeline-Task`.
+    pub trailers: Vec<String>,
+}
+
 impl Repo {
+    /// Returns the commits that `to` has and `from` lacks, parents first; of very many the newest.
+    ///
+    /// # Errors
+    /// When git fails or a commit does not exist.
+    pub fn commits_since(&self, from: &Oid, to: &Oid) -> Result<Vec<HandCommit>, GitError> {
+        let range = format!("{from}..{to}");
+        // A letter before each field: an empty one is not lost.
+        let format =
+            "--format=c%H%x00s%s%x00t%(trailers:key=Pipeline-Task,valueonly,separator=%x20)";
+        let args = ["log", "-z", "--topo-order", "--reverse", COMMITS_MAX, format, &range, "--"];
+        let reply = self.git.ok(Call::read("git.log", &self.root).args(args))?;
+        let mut commits: Vec<HandCommit> = Vec::new();
+        for field in reply.texts() {
+            let field = field.trim();
+            if let Some(oid) = field.strip_prefix('c').and_then(|text| text.parse().ok()) {
+                let (subject, trailers) = (String::new(), Vec::new());
+                commits.push(HandCommit { oid, subject, trailers });
+            } else if let (Some(subject), Some(last)) =
+                (field.strip_prefix('s'), commits.last_mut())
+            {
+                last.subject = subject.to_owned();
+            } else if let (Some(names), Some(last)) = (field.strip_prefix('t'), commits.last_mut())
+            {
+                last.trailers = names.split_whitespace().map(str::to_owned).collect();
+            }
+        }
+        Ok(commits)
+    }
+
     /// Returns how many commits `to` has that `from` lacks.
     ///
     /// # Errors

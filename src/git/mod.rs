@@ -30,6 +30,7 @@ mod worktree;
 
 pub use base::Follow;
 pub use error::{GitError, Stderr};
+pub use history::HandCommit;
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};
 pub use oid::{ObjectFormat, Oid, OidError};

@@ -16,6 +16,7 @@ use super::outside;
 use super::proposal;
 use super::provider;
 use super::purse;
+use super::rollout;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
@@ -29,6 +30,7 @@ pub const LAUNCH_WINDOW_MS: u64 = 1000;
 
 /// Carries out a decision. Never fails: what names something unknown changes nothing.
 pub fn apply(state: &mut State, change: &Change) {
+    rollout::count(state, change);
     match change {
         Change::Project(change) => apply_to_project(state, change),
         Change::Task(id, change) => apply_to_task(state, id, change),
@@ -84,10 +86,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             (state.current, state.collecting) = (None, None);
         }
         ProjectChange::DrainSet { drain } => state.drain = *drain,
-        ProjectChange::RolloutSet { to } => {
-            state.rollout = *to;
-            index::rebuild(state);
-        }
+        ProjectChange::RolloutSet { to } => rollout::apply(state, *to),
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
         ProjectChange::CollectingSet { id } => state.collecting.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
@@ -96,8 +95,11 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::BudgetTold { bound, level, limit, .. } => {
             purse::remember(state, *bound, *level, *limit);
         }
-        // Said for those who read the journal.
-        ProjectChange::ProposalFaulted { .. } | ProjectChange::ProposalRefused { .. } => {}
+        // Said for those who read the journal; what is of the rollout was counted before.
+        ProjectChange::RolloutReasoned { .. }
+        | ProjectChange::Compared { .. }
+        | ProjectChange::ProposalFaulted { .. }
+        | ProjectChange::ProposalRefused { .. } => {}
         ProjectChange::Weighed { at } => weigh(state, *at),
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
@@ -509,11 +511,10 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
         }
         LaneChange::BaseFollowed { to } => {
             base.tip = Some(to.clone());
-            base.taken = Some(to.clone());
-            base.follow = None;
-            base.why = None;
-            base.behind = 0;
+            base.meet_at(to);
         }
+        LaneChange::DropSet { dropping } => base.dropping.clone_from(dropping),
+        LaneChange::PilotDropped { to } => base.reset_to(to),
     }
     forget_mended(&mut state.base);
     index::refresh_lane(state);
@@ -547,6 +548,7 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     }
     let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
     state.pinned.push(Arc::clone(&old));
+    state.trial.fit(&settings.rollout.fallback);
     crew::adopt(state, &old, at);
     unpin(state);
     index::rebuild(state);

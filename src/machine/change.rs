@@ -7,7 +7,7 @@ use super::breaker::Breaker;
 use super::crew::Target;
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
-use super::lane::{Follow, Landing};
+use super::lane::{Dropping, Follow, Landing};
 use super::mode::{Orchestration, Rollout};
 use super::outside::Outside;
 use super::proposal::{Proposal, ProposalFault};
@@ -87,6 +87,17 @@ pub enum ProjectChange {
     },
     RolloutSet {
         to: Rollout,
+    },
+    /// Why the rollout was set; counting begins anew.
+    RolloutReasoned {
+        why: String,
+        is_fallback: bool,
+        at: Time,
+    },
+    /// Others did a task in shadow; why the pipeline would not have, `None`: it would.
+    Compared {
+        id: TaskId,
+        difference: Option<String>,
     },
     CurrentTaskSet {
         id: Option<TaskId>,
@@ -311,6 +322,14 @@ pub enum LaneChange {
         behind: u64,
     },
     BaseFollowed {
+        to: Oid,
+    },
+    /// The landing branch is to be reset to the base.
+    DropSet {
+        dropping: Option<Dropping>,
+    },
+    /// The landing branch was reset to `to`.
+    PilotDropped {
         to: Oid,
     },
 }

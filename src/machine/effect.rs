@@ -35,6 +35,8 @@ pub enum Effect {
     Land { task: TaskId, number: u32, failed: u32 },
     /// Let the base follow.
     Follow { to: Oid, failed: u32 },
+    /// Reset the landing branch to the base, and keep what it held in salvage.
+    Drop { to: Oid, failed: u32 },
     /// Ask the external scheduler.
     Propose { number: u64 },
 }
@@ -114,6 +116,8 @@ pub fn next_deadline(state: &State) -> Option<Time> {
         surplus,
         base.take_tries.until,
         base.check_tries.until,
+        base.dropping.as_ref().and_then(|dropping| dropping.tries.until),
+        super::rollout::deadline(state),
     ];
     attempts.chain(single.into_iter().flatten()).min()
 }
@@ -143,6 +147,12 @@ pub(super) fn of_lane(state: &State) -> Vec<Effect> {
     }
     let mut effects = Vec::new();
     let base = &state.base;
+    if let Some(dropping) = &base.dropping {
+        // Until that is done nothing stands on the landing branch.
+        let (to, failed) = (dropping.to.clone(), dropping.tries.failed);
+        let is_due = dropping.tries.until.is_none();
+        return is_due.then_some(Effect::Drop { to, failed }).into_iter().collect();
+    }
     match &state.landing {
         Some(landing) if landing.tries.until.is_some() => {}
         Some(landing) => {

@@ -100,6 +100,15 @@ pub enum StopKind {
     Now,
 }
 
+/// What becomes of what the pilot landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PilotEnd {
+    /// The base follows to it.
+    Land,
+    /// It goes to salvage, and its tasks are done anew.
+    Drop,
+}
+
 /// What a person or a script asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -153,6 +162,13 @@ pub enum Command {
         to: Rollout,
         is_forced: bool,
     },
+    /// To the next rollout; `pilot`: what becomes of what the pilot landed.
+    Promote {
+        is_forced: bool,
+        pilot: Option<PilotEnd>,
+    },
+    /// To the rollout before.
+    Demote,
     AdoptSettings {
         settings: Box<Settings>,
     },
@@ -330,6 +346,18 @@ pub enum Observation {
     },
     Followed {
         to: Oid,
+    },
+    /// The landing branch was reset to `to`; `lost`: tasks that are no longer on it.
+    PilotDropped {
+        to: Oid,
+        lost: Vec<TaskId>,
+    },
+    /// In shadow: others moved the base from `from` to `tip`, and landed these tasks with it, in this
+    /// order.
+    HandLanded {
+        from: Oid,
+        tip: Oid,
+        tasks: Vec<(TaskId, Oid)>,
     },
     FollowRefused {
         to: Oid,

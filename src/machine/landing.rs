@@ -6,6 +6,7 @@ use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::lane::{Follow, Landing, LandingPhase};
 use super::observe::{counted, no_landing, paused, with_tail};
+use super::rollout;
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, task as of_task};
@@ -56,6 +57,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, task, *number, |landing| raced(state, event, landing, found.as_ref()))
         }
         Observation::Followed { to } => followed(state, to),
+        Observation::PilotDropped { to, lost } => rollout::dropped(state, event.at, to, lost),
+        Observation::HandLanded { from, tip, tasks } => {
+            rollout::hand_landed(state, event.at, (from, tip), tasks)
+        }
         Observation::FollowRefused { to, why, behind, is_passing } => {
             follow_refused(state, event, to, why, *behind, *is_passing)
         }
@@ -141,6 +146,10 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
 }
 
 fn faulted(state: &State, event: &Event, why: &str) -> Vec<Change> {
+    if let Some(dropping) = &state.base.dropping {
+        let tries = paused(state, event, counted(state, dropping.tries.failed), why);
+        return vec![rollout::not_dropped(dropping, tries)];
+    }
     let Some(landing) = &state.landing else {
         let tries = paused(state, event, counted(state, state.base.take_tries.failed), why);
         return vec![lane(LaneChange::TakeStalled { tries })];

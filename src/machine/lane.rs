@@ -67,6 +67,8 @@ pub struct Base {
     pub follow: Option<Follow>,
     /// Commits on the landing branch that the base does not have.
     pub behind: u64,
+    /// The landing branch is to be reset, with what the pilot landed on it.
+    pub dropping: Option<Dropping>,
     /// Why the base does not follow; behind [`TYPE`], the command to type about it.
     pub why: Option<String>,
 }
@@ -76,6 +78,22 @@ impl Base {
     #[must_use]
     pub fn is_taken(&self) -> bool {
         self.landed.is_some() && self.tip.is_some() && self.taken == self.tip
+    }
+
+    /// Base and landing branch both stand at `to`, and nothing is to follow.
+    pub(super) fn meet_at(&mut self, to: &Oid) {
+        self.taken = Some(to.clone());
+        self.follow = None;
+        self.why = None;
+        self.behind = 0;
+    }
+
+    /// What has landed is off the landing branch.
+    pub(super) fn reset_to(&mut self, to: &Oid) {
+        self.landed = Some(to.clone());
+        self.dropping = None;
+        self.conflict = None;
+        self.meet_at(to);
     }
 
     /// Returns true when `commit` was the last to fail setup and landing checks.
@@ -89,6 +107,14 @@ impl Base {
     pub fn is_known_green(&self) -> bool {
         self.tip.as_ref().is_some_and(|tip| self.green.contains(tip))
     }
+}
+
+/// What the pilot landed is to go from the landing branch, and to stay in salvage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropping {
+    /// The base's tip, where the landing branch is to stand.
+    pub to: Oid,
+    pub tries: Tries,
 }
 
 /// Stands before the command in [`Base::why`].

@@ -44,6 +44,7 @@ pub mod proposal;
 pub mod provider;
 pub mod resume;
 pub mod retry;
+pub mod rollout;
 pub mod scale;
 pub mod schedule;
 pub mod stage;

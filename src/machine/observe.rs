@@ -95,6 +95,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Landed { .. }
         | Observation::LandingRaced { .. }
         | Observation::Followed { .. }
+        | Observation::PilotDropped { .. }
+        | Observation::HandLanded { .. }
         | Observation::FollowRefused { .. } => landing::decide(state, event, seen),
     }
 }

@@ -75,11 +75,15 @@ pub enum TaskTrigger {
     Relined,
     /// `task cancel`.
     Cancelled,
+    /// Others landed it while the pipeline looked on.
+    LandedByHand,
+    /// What the pilot landed was dropped.
+    Dropped,
 }
 
 impl TaskTrigger {
     /// Every trigger.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Freed,
         Self::Doomed,
         Self::Revived,
@@ -94,6 +98,8 @@ impl TaskTrigger {
         Self::Retried,
         Self::Relined,
         Self::Cancelled,
+        Self::LandedByHand,
+        Self::Dropped,
     ];
 }
 
@@ -128,6 +134,10 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
         (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Cancelled) => {
             Move::To(S::Cancelled)
         }
+        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::LandedByHand) => {
+            Move::To(S::Completed)
+        }
+        (S::Ready | S::Landing | S::Blocked | S::Completed, T::Dropped) => Move::To(S::Waiting),
         (S::Working | S::Landing | S::Completed | S::Cancelled, T::Retried)
         | (S::Completed | S::Cancelled, T::Cancelled) => Move::Refused,
         (
@@ -149,7 +159,9 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
             | T::Failed
             | T::SentBack
             | T::GaveUp
-            | T::Relined,
+            | T::Relined
+            | T::LandedByHand
+            | T::Dropped,
         ) => Move::Ignored,
     }
 }

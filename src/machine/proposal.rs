@@ -330,6 +330,8 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::ProvidersSet { .. }
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::RolloutSet { .. }
+            | ProjectChange::RolloutReasoned { .. }
+            | ProjectChange::Compared { .. }
             | ProjectChange::ShortageSet { .. }
             | ProjectChange::OverloadSet { .. } => true,
             ProjectChange::MonitorEnded { .. }

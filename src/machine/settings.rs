@@ -389,11 +389,58 @@ pub struct Landing {
     pub protect: Vec<String>,
 }
 
-/// `[rollout]`, as far as it is built.
+/// `[rollout]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutRules {
     /// The pilot's tasks.
     pub pilot: Slice,
+    pub gate: GateRules,
+    pub fallback: FallbackRules,
+}
+
+impl Default for RolloutRules {
+    fn default() -> Self {
+        let (gate, fallback) = (GateRules::default(), FallbackRules::default());
+        Self { pilot: Slice::Percent(100), gate, fallback }
+    }
+}
+
+/// What must hold before the next rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateRules {
+    /// Tasks done since the rollout was set.
+    pub completed: u32,
+    /// From 0 to 1.
+    pub success_rate: f64,
+    /// At most so many.
+    pub reverts: u32,
+    /// From 0 to 1, in shadow.
+    pub agreement: f64,
+}
+
+impl Default for GateRules {
+    fn default() -> Self {
+        Self { completed: 10, success_rate: 0.9, reverts: 0, agreement: 0.8 }
+    }
+}
+
+/// When production falls back to the pilot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FallbackRules {
+    /// Landings that are looked at, the last ones; at least 1.
+    pub window: u32,
+    /// From 0 to 1: more failed landings than this share of the window.
+    pub failure_rate: f64,
+    /// From 0 to 1; nothing is reverted as long as nothing lands unchecked.
+    pub revert_rate: f64,
+    /// After a fallback: none again before, and no promotion.
+    pub cooldown_ms: u64,
+}
+
+impl Default for FallbackRules {
+    fn default() -> Self {
+        Self { window: 20, failure_rate: 0.5, revert_rate: 0.2, cooldown_ms: 3_600_000 }
+    }
 }
 
 /// Which tasks a pilot acts for; closed over dependencies by the machine.

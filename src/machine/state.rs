@@ -24,6 +24,7 @@ use super::mode::{Orchestration, Rollout};
 use super::proposal::Proposal;
 use super::provider::Pause;
 use super::purse::{Run, Spent};
+use super::rollout::Trial;
 use super::settings::{AgentGroup, Settings};
 use super::task::{Task, TaskPhase};
 use super::time::Time;
@@ -91,6 +92,8 @@ pub struct State {
     pub pinned: Vec<Arc<Settings>>,
     pub orchestration: Orchestration,
     pub rollout: Rollout,
+    /// What was counted since it was set.
+    pub trial: Trial,
     pub is_paused: bool,
     pub stopping: Option<StopKind>,
     pub drain: Option<Drain>,
@@ -136,6 +139,7 @@ impl State {
         let mut state = Self {
             orchestration: settings.project.orchestration,
             rollout: settings.project.rollout,
+            trial: Trial { since: at, ..Trial::default() },
             settings: Arc::new(settings),
             pinned: Vec::new(),
             is_paused: false,
@@ -216,6 +220,7 @@ impl State {
         (is_held_up && super::turn::has_open_work(self))
             || follow.is_some_and(|follow| is_passing(&follow.tries))
             || is_passing(&self.base.take_tries)
+            || self.base.dropping.as_ref().is_some_and(|dropping| is_passing(&dropping.tries))
             || is_passing(&self.base.check_tries)
     }
 
@@ -250,6 +255,13 @@ impl State {
                 assert_eq!(live, Some(&task.id), "a task is worked on by a live attempt");
             }
         }
+        let rules = &self.settings.rollout.fallback;
+        assert!(
+            self.trial.landings.len() <= rules.window as usize,
+            "more landings than the window"
+        );
+        let is_dropping = self.base.dropping.is_some();
+        assert!(!is_dropping || self.landing.is_none(), "nothing lands on what is dropped");
         if let Some(landing) = &self.landing {
             let phase = &self.tasks[&landing.task].phase;
             assert!(matches!(phase, TaskPhase::Landing { .. }), "what lands is in the lane");

@@ -4,7 +4,7 @@ use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange
 use super::event::{Event, EventBody};
 use super::id::{AttemptId, TaskId};
 use super::state::State;
-use super::{command, observe, turn, unserved};
+use super::{command, observe, rollout, turn, unserved};
 
 /// The outcome of one event.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,8 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// Bad input: exit 2.
     Invalid,
+    /// A gate does not hold: exit 1.
+    Unmet,
     /// Something is in the way: exit 4.
     Busy,
 }
@@ -45,6 +47,10 @@ pub enum RefusalKind {
 impl Refusal {
     pub(super) fn invalid(reason: impl Into<String>) -> Self {
         Self { kind: RefusalKind::Invalid, reason: reason.into(), hint: String::new() }
+    }
+
+    pub(super) fn unmet(reason: impl Into<String>) -> Self {
+        Self { kind: RefusalKind::Unmet, reason: reason.into(), hint: String::new() }
     }
 
     pub(super) fn busy(reason: impl Into<String>) -> Self {
@@ -72,6 +78,8 @@ pub fn step(state: &State, event: &Event) -> Step {
     };
     let told = unserved::told(state, &decided.changes);
     decided.changes.extend(told);
+    let compared = rollout::compare(state, &decided.changes);
+    decided.changes.extend(compared);
     decided
 }
 

@@ -14,13 +14,14 @@ use super::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange
 use super::event::StopKind;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::landing;
-use super::lane::{Follow, Landing, LandingPhase};
+use super::lane::{Dropping, Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::outside::Outside;
 use super::proposal::{self, Choice};
 use super::provider::{self, Pause};
 use super::purse::{self, attempts_left};
 use super::resume;
+use super::rollout;
 use super::scale;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
@@ -44,6 +45,7 @@ pub const TURN_ITEMS_MAX: usize = 1024;
 pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     let mut changes = Vec::new();
     drain(state, at, &mut changes);
+    changes.extend(rollout::fall_back(state, at));
     wake(state, at, &mut changes);
     sort_waiting(state, at, &mut changes);
     changes.extend(overdrawn(state, at));
@@ -124,6 +126,12 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
     }
     if let Some(tries) = woken(&state.base.check_tries) {
         changes.push(lane(LaneChange::BaseCheckStalled { tries }));
+    }
+    if let Some(dropping) = &state.base.dropping
+        && let Some(tries) = woken(&dropping.tries)
+    {
+        let dropping = Some(Dropping { tries, ..dropping.clone() });
+        changes.push(lane(LaneChange::DropSet { dropping }));
     }
     if let Some(follow) = &state.base.follow
         && let Some(tries) = woken(&follow.tries)
@@ -233,6 +241,7 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
     let is_outdated =
         |follow: &Follow| follow.tries.until.is_some() && Some(&follow.to) != base.landed.as_ref();
     let is_due = state.rollout == Rollout::Production
+        && base.dropping.is_none()
         && base.follow.as_ref().is_none_or(is_outdated)
         && base.landed != base.tip
         && base.is_taken();
@@ -244,7 +253,8 @@ fn follow(state: &State, changes: &mut Vec<Change>) {
 }
 
 fn begin_landing(state: &State, at: Time, changes: &mut Vec<Change>) {
-    let is_open = state.landing.is_none() && state.base.is_taken() && !landing::is_shut(state);
+    let is_free = state.landing.is_none() && state.base.dropping.is_none();
+    let is_open = is_free && state.base.is_taken() && !landing::is_shut(state);
     let Some(id) = state.index.lane.values().next().filter(|_| is_open) else { return };
     // The check of a landing that was given up may still run, in the same worktree.
     let is_check = |attempt: &Attempt| matches!(attempt.kind, AttemptKind::LandingCheck { .. });
@@ -320,6 +330,7 @@ pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
         && state.stopping.is_none()
         && state.shortage.is_none()
         && base.checking.is_none()
+        && base.dropping.is_none()
         && base.check_tries.until.is_none()
         && base.is_taken();
     let is_unknown = |commit: &Oid| !base.green.contains(commit) && !base.is_red_at(commit);
@@ -354,6 +365,7 @@ pub(super) fn may_launch(state: &State) -> bool {
     state.stopping.is_none()
         && !state.is_paused
         && state.drain.is_none()
+        && state.base.dropping.is_none()
         && state.shortage.is_none()
         && is_base_good(state)
         && state.overload.is_none()

@@ -1,5 +1,7 @@
 //! Carries out the lane's effects: take the base in, merge, land, let the base follow.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::prepare::put_back;
@@ -166,6 +168,35 @@ pub fn land(
     // The landing branch keeps it now; a pin that stays behind costs nothing.
     let _ = repo.cas_ref(&refs::pending(task), None, Some(&made));
     Ok(landed())
+}
+
+/// Resets the landing branch to `to`, keeps what it held in salvage, and tells which of the tasks that
+/// are `done` it held. Done before and not told, it is found done.
+pub fn drop_pilot(
+    branches: &Branches,
+    to: &Oid,
+    landed: Option<&Oid>,
+    done: &BTreeMap<TaskId, Oid>,
+    repo: &Repo,
+) -> Result<Observation, Fault> {
+    let target = oid(to.as_str())?;
+    let found = repo.read_ref(&branches.landed)?;
+    let landed = landed.map(|landed| oid(landed.as_str())).transpose()?;
+    let held = [landed.as_ref(), found.as_ref()].into_iter().flatten().filter(|at| **at != target);
+    for at in held {
+        let kept = refs::salvage(&format!("pilot-{}", at.short()));
+        repo.cas_ref(&kept, Some(at), None)?;
+    }
+    if found.as_ref() != Some(&target)
+        && let Cas::Moved(_) = repo.cas_ref(&branches.landed, Some(&target), found.as_ref())?
+    {
+        return Err(moved_by_others(branches));
+    }
+    let held = landed.map(|landed| repo.commits_since(&target, &landed)).transpose()?;
+    let held: BTreeSet<Oid> = held.iter().flatten().map(|commit| known(&commit.oid)).collect();
+    let lost = done.iter().filter(|(_, commit)| held.contains(*commit));
+    let lost = lost.map(|(id, _)| id.clone()).collect();
+    Ok(Observation::PilotDropped { to: to.clone(), lost })
 }
 
 /// Lets the base follow to `to`; every answer differs from the record, `from`, so that none leaves

@@ -93,8 +93,10 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
             LandingPhase::Moving { commit, .. } => Some(commit),
             LandingPhase::Merging | LandingPhase::Checking { .. } => None,
         });
-        // While the base is taken in it is not known where that leads.
-        let is_known = !state.base.is_taken() || is_one_of(&[Some(landed), moving]);
+        // While the base is taken in it is not known where that leads; nor while the pilot is dropped,
+        // whether that is done.
+        let is_reset = state.base.dropping.is_some();
+        let is_known = is_reset || !state.base.is_taken() || is_one_of(&[Some(landed), moving]);
         return (!is_known).then(|| mend(Some(landed), moving.is_some()));
     }
     if !name.starts_with(BRANCHES) {

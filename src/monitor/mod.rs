@@ -14,6 +14,7 @@ mod ahead;
 mod current;
 mod error;
 mod forecast;
+mod hand;
 mod job;
 mod lane;
 mod lookout;

@@ -201,6 +201,7 @@ impl Outside {
             | Effect::TakeBase { .. }
             | Effect::Merge { .. }
             | Effect::Land { .. }
+            | Effect::Drop { .. }
             | Effect::Propose { .. } => {}
         }
     }

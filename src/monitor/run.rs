@@ -14,7 +14,7 @@ use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
 use super::forecast::Forecasts;
-use super::lane;
+use super::hand;
 use super::lookout::Files;
 use super::outage::Outage;
 use super::outside::Outside;
@@ -242,7 +242,8 @@ impl Monitor {
         self.tell_answers(&begun, &vec![false; begun.answers.len()]);
         bodies.extend(self.cycle.world.open(self.cycle.ledger.state()));
         if let Some(repo) = &self.cycle.world.repo {
-            let seen = lane::look(&branches(self.cycle.ledger.state()), repo)
+            let state = self.cycle.ledger.state();
+            let seen = hand::look(&branches(state), hand::Wanted::of(state).as_ref(), repo)
                 .map_err(|fault| RunError::Git(fault.0))?;
             bodies.push_back(EventBody::Observation(seen));
         }

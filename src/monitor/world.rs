@@ -14,6 +14,7 @@ use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
 use super::forecast::Forecasts;
+use super::hand;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
 use super::outside::{News, Outside};
@@ -36,14 +37,14 @@ use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome};
 use crate::machine::change::TaskChange;
 use crate::machine::forecast;
-use crate::machine::id::{AgentName, AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
 use crate::machine::resume;
 use crate::machine::schedule;
 use crate::machine::settings::AgentCommand;
-use crate::machine::task::Task;
+use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
@@ -96,6 +97,7 @@ impl World for RealWorld {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. } => self.begin_lane(state, effect),
+            Effect::Drop { to, .. } => self.begin_drop(state, to),
             Effect::Propose { number } => self.begin_propose(state, *number),
         }
     }
@@ -646,8 +648,29 @@ impl RealWorld {
             | Effect::Stop { .. }
             | Effect::Save { .. }
             | Effect::Advance { .. }
+            | Effect::Drop { .. }
             | Effect::Propose { .. } => {}
         }
+    }
+
+    fn begin_drop(&self, state: &State, to: &Oid) {
+        let Some(repo) = self.repo.clone() else { return };
+        let commit_of = |task: &Task| match &task.phase {
+            TaskPhase::Completed { commit: Some(commit), .. } => {
+                Some((task.id.clone(), commit.clone()))
+            }
+            TaskPhase::Completed { commit: None, .. }
+            | TaskPhase::Waiting
+            | TaskPhase::Ready { .. }
+            | TaskPhase::Working { .. }
+            | TaskPhase::Landing { .. }
+            | TaskPhase::Blocked(_)
+            | TaskPhase::Cancelled { .. } => None,
+        };
+        let done = state.tasks.values().filter_map(commit_of).collect();
+        let (branches, to, landed) = (branches(state), to.clone(), state.base.landed.clone());
+        let work = move || lane::drop_pilot(&branches, &to, landed.as_ref(), &done, &repo);
+        self.spawn("lane", work, |why| Observation::LaneFaulted { why });
     }
 
     /// Asks the external scheduler, on a thread.
@@ -663,11 +686,11 @@ impl RealWorld {
     /// Looks at the base on a thread; the answer comes as an event.
     pub fn look_at_base(&self, state: &State) {
         let Some(repo) = self.repo.clone() else { return };
-        let branches = branches(state);
+        let (branches, wanted) = (branches(state), hand::Wanted::of(state));
         let input = self.input.clone();
         let work = move || {
             // A base that cannot be read now is looked at again; nothing depends on this look.
-            if let Ok(seen) = lane::look(&branches, &repo) {
+            if let Ok(seen) = hand::look(&branches, wanted.as_ref(), &repo) {
                 let _ = input.send(Input::Event(EventBody::Observation(seen)));
             }
         };

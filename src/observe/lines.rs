@@ -82,6 +82,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
         }
         Change::Project(
             ProjectChange::WouldStart { id, .. }
+            | ProjectChange::Compared { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
             | ProjectChange::CurrentTaskSet { id: Some(id) }
             | ProjectChange::CollectingSet { id: Some(id) }
@@ -97,7 +98,9 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | LaneChange::BaseFoundGreen { .. }
             | LaneChange::BaseFoundRed { .. }
             | LaneChange::FollowSet { .. }
-            | LaneChange::BaseFollowed { .. },
+            | LaneChange::BaseFollowed { .. }
+            | LaneChange::DropSet { .. }
+            | LaneChange::PilotDropped { .. },
         )
         | Change::Project(
             ProjectChange::SettingsAdopted { .. }
@@ -114,6 +117,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::ModeSwitched { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
+            | ProjectChange::RolloutReasoned { .. }
             | ProjectChange::CurrentTaskSet { id: None }
             | ProjectChange::CollectingSet { id: None }
             | ProjectChange::BudgetTold { task: None, .. }
@@ -192,6 +196,8 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         }
         ProjectChange::DrainSet { drain: None } => "the switch of mode was given up".into(),
         ProjectChange::RolloutSet { to } => format!("rollout {}", words::rollout(*to)),
+        ProjectChange::RolloutReasoned { why, .. } => format!("rollout: {}", first_line(why)),
+        ProjectChange::Compared { id, difference } => compared(id, difference.as_deref()),
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
         }
@@ -227,6 +233,13 @@ fn of_project(change: &ProjectChange) -> Option<String> {
             format!("would start {id} {stage}, but no agent can take it")
         }
     })
+}
+
+fn compared(id: &TaskId, difference: Option<&str>) -> String {
+    match difference.map(first_line) {
+        None => format!("{id} was done by others, as it would have been here"),
+        Some(why) => format!("{id} was done by others, here it would not: {why}"),
+    }
 }
 
 fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
@@ -440,6 +453,18 @@ fn of_lane(state: &State, change: &LaneChange) -> Option<String> {
                 .then(|| format!("{base} stays {behind} behind {branch}: {why}"))
         }
         LaneChange::BaseFollowed { to } => Some(format!("{base} follows to {}", short_oid(to))),
+        LaneChange::DropSet { dropping } => {
+            let tries = &dropping.as_ref()?.tries;
+            Some(match tries.until {
+                Some(_) => {
+                    format!("{branch} could not be reset: {}; tried again", first_line(&tries.why))
+                }
+                None => format!("{branch} goes back to {base}, the pilot's landings to salvage"),
+            })
+        }
+        LaneChange::PilotDropped { to } => {
+            Some(format!("{branch} was reset to {base} at {}", short_oid(to)))
+        }
         LaneChange::BaseSeen { .. } | LaneChange::BaseCheckBegun { .. } => None,
     }
 }
@@ -610,7 +635,7 @@ mod tests {
         assert_eq!(told(Command::HoldTasks { ids: vec![TaskId::new("A")] }), "A held");
         assert_eq!(
             told(Command::SetRollout { to: Rollout::Pilot, is_forced: true }),
-            "rollout pilot"
+            "rollout pilot; rollout: set, forced"
         );
         let stop = told(Command::Stop { kind: StopKind::Now });
         assert_eq!(stop, "stop requested: agents are ended, their work saved");

@@ -132,6 +132,16 @@ fn lacking<'a>(what: Option<&'a str>, began: &'static str, ended: &'static str) 
     Entry { reason: what, ..kind(yes_or_no(what.is_some(), began, ended)) }
 }
 
+fn reasoned(why: &str, is_fallback: bool) -> Entry<'_> {
+    let word = yes_or_no(is_fallback, "rollout_fell_back", "rollout_reasoned");
+    Entry { reason: Some(why), ..kind(word) }
+}
+
+fn compared<'a>(id: &'a TaskId, difference: Option<&'a str>) -> Entry<'a> {
+    let word = yes_or_no(difference.is_none(), "agreed", "differed");
+    Entry { task: Some(id.as_str()), reason: difference, ..kind(word) }
+}
+
 const fn stop_word(kind: StopKind) -> &'static str {
     match kind {
         StopKind::Leave => "leave",
@@ -220,6 +230,8 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("drain_set")
         },
         ProjectChange::RolloutSet { to } => Entry { to: Some(rollout(*to)), ..kind("rollout_set") },
+        ProjectChange::RolloutReasoned { why, is_fallback, .. } => reasoned(why, *is_fallback),
+        ProjectChange::Compared { id, difference } => compared(id, difference.as_deref()),
         ProjectChange::CurrentTaskSet { id } => chosen("current_task_set", id.as_ref()),
         ProjectChange::CollectingSet { id } => chosen("collecting_set", id.as_ref()),
         ProjectChange::ShortageSet { what } => {
@@ -416,6 +428,14 @@ fn of_lane(change: &LaneChange) -> Entry<'_> {
         },
         LaneChange::BaseFollowed { to } => {
             Entry { commit: Some(to.as_str()), ..kind("base_followed") }
+        }
+        LaneChange::DropSet { dropping } => Entry {
+            commit: dropping.as_ref().map(|dropping| dropping.to.as_str()),
+            reason: dropping.as_ref().map(|it| it.tries.why.as_str()).filter(|why| !why.is_empty()),
+            ..kind("drop_set")
+        },
+        LaneChange::PilotDropped { to } => {
+            Entry { commit: Some(to.as_str()), ..kind("pilot_dropped") }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
-    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    Retry, RolloutRules, Scheduler, Settings, Stage, Worktree,
 };
 use crate::machine::task::Spec;
 use crate::machine::time::Time;
@@ -106,7 +106,7 @@ pub(crate) fn settings() -> Settings {
             protect: vec!["pipeline.toml".into()],
         },
         scheduler: Scheduler::default(),
-        rollout: RolloutRules { pilot: Slice::Percent(100) },
+        rollout: RolloutRules::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::phase::{Move, TaskStand, TaskTrigger, task_move};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
-    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    Retry, RolloutRules, Scheduler, Settings, Stage, Worktree,
 };
 use pipeline::machine::task::{Spec, TaskPhase};
 use pipeline::machine::time::Time;
@@ -110,7 +110,7 @@ pub fn settings() -> Settings {
             protect: Vec::new(),
         },
         scheduler: Scheduler::default(),
-        rollout: RolloutRules { pilot: Slice::Percent(100) },
+        rollout: RolloutRules::default(),
     }
 }
 
@@ -230,7 +230,7 @@ impl Machine {
                     self.done.remove(id);
                 }
             }
-            Change::Task(id, TaskChange::Steered { .. }) if is_retry => {
+            Change::Task(id, TaskChange::Steered { steer }) if is_retry || steer.is_fresh => {
                 self.done.remove(id);
             }
             Change::Attempt(id, AttemptChange::Added { attempt }) => {

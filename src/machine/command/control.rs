@@ -1,12 +1,11 @@
-//! Commands on the whole: pause, modes, rollout, settings, stop.
+//! Commands on the whole: pause, modes, settings, stop.
 
 use crate::machine::breaker::Breaker;
-use crate::machine::change::{Change, LaneChange, ProjectChange};
+use crate::machine::change::{Change, ProjectChange};
 use crate::machine::event::StopKind;
 use crate::machine::gate;
 use crate::machine::id::{AgentName, TaskId};
-use crate::machine::lane::LandingPhase;
-use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, State};
 use crate::machine::step::{self, Refusal, Step};
@@ -79,30 +78,6 @@ pub(super) fn switch(
     };
     let drain = Some(Drain { to, until: at.plus_ms(wait_ms) });
     Ok(Step::accept(vec![step::project(ProjectChange::DrainSet { drain })]))
-}
-
-pub(super) fn set_rollout(state: &State, to: Rollout) -> Result<Step, Refusal> {
-    if state.rollout == to {
-        return Ok(Step::accept(Vec::new()));
-    }
-    let moving = state.landing.as_ref().filter(|landing| {
-        to == Rollout::Shadow && matches!(landing.phase, LandingPhase::Moving { .. })
-    });
-    if let Some(landing) = moving {
-        // Whether the branch was moved is not known yet, and in shadow nothing finds that out.
-        let reason = format!("task `{}` is being landed right now", landing.task);
-        return Err(Refusal::busy(reason).with_hint("try again"));
-    }
-    let mut changes = vec![step::project(ProjectChange::RolloutSet { to })];
-    if state.landing.is_some() && to == Rollout::Shadow {
-        // Back into the lane, which is closed in shadow.
-        changes.push(step::lane(LaneChange::LandingSet { landing: None }));
-    }
-    if state.base.follow.is_some() && to != Rollout::Production {
-        let behind = state.base.behind;
-        changes.push(step::lane(LaneChange::FollowSet { follow: None, why: None, behind }));
-    }
-    Ok(Step::accept(changes))
 }
 
 pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step, Refusal> {

@@ -3,6 +3,7 @@
 mod add;
 mod control;
 mod edit;
+mod rollout;
 mod scale;
 
 use super::event::{Command, Event};
@@ -33,7 +34,11 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
         Command::SwitchMode { to, wait_ms, is_forced } => {
             control::switch(state, event.at, *to, *wait_ms, *is_forced)
         }
-        Command::SetRollout { to, .. } => control::set_rollout(state, *to),
+        Command::SetRollout { to, is_forced } => rollout::set(state, event.at, *to, *is_forced),
+        Command::Promote { is_forced, pilot } => {
+            rollout::promote(state, event.at, *is_forced, *pilot)
+        }
+        Command::Demote => rollout::demote(state, event.at),
         Command::AdoptSettings { settings } => control::adopt(state, event.at, settings),
         Command::Stop { kind } => Ok(control::stop(*kind)),
         Command::PickTask { text } => Ok(control::pick(state, text)),

@@ -311,6 +311,10 @@ impl Ahead<'_> {
                 self.land(task, *number)
             }
             Effect::Follow { to, .. } => self.see(Observation::Followed { to: to.clone() }),
+            // Nothing is landed before that is done, and what is planned begins after it.
+            Effect::Drop { to, .. } => {
+                self.see(Observation::PilotDropped { to: to.clone(), lost: Vec::new() })
+            }
             // Nobody is asked: what it would say is not known.
             Effect::Propose { .. } => false,
         }

@@ -15,7 +15,7 @@ use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, Ta
 use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
-use crate::machine::lane::{Follow, Landing};
+use crate::machine::lane::{Dropping, Follow, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::outside::Outside;
 use crate::machine::proposal::{Proposal, ProposalFault};
@@ -181,6 +181,12 @@ kinds! {
     "rollout_set" { to: Rollout } => {
         Change::Project(ProjectChange::RolloutSet { to })
     }
+    "rollout_reasoned" { why: String, is_fallback: bool, at: Time } => {
+        Change::Project(ProjectChange::RolloutReasoned { why, is_fallback, at })
+    }
+    "compared" { id: TaskId, difference: Option<String> } => {
+        Change::Project(ProjectChange::Compared { id, difference })
+    }
     "current_task_set" { id: Option<TaskId> } => {
         Change::Project(ProjectChange::CurrentTaskSet { id })
     }
@@ -336,6 +342,12 @@ kinds! {
     }
     "base_followed" { to: Oid } => {
         Change::Lane(LaneChange::BaseFollowed { to })
+    }
+    "drop_set" { dropping: Option<Dropping> } => {
+        Change::Lane(LaneChange::DropSet { dropping })
+    }
+    "pilot_dropped" { to: Oid } => {
+        Change::Lane(LaneChange::PilotDropped { to })
     }
 }
 

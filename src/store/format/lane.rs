@@ -2,7 +2,7 @@
 
 use crate::machine::attempt::Tries;
 use crate::machine::id::{AttemptId, Oid, TaskId};
-use crate::machine::lane::{Base, Follow, Landing, LandingPhase};
+use crate::machine::lane::{Base, Dropping, Follow, Landing, LandingPhase};
 use crate::machine::time::Time;
 
 use super::mirror::mirror;
@@ -36,6 +36,8 @@ mirror! { struct Base {
     follow: Option<Follow>,
     behind: u64,
     why: Option<String>,
-} }
+} optional { dropping: Option<Dropping> } }
+
+mirror! { struct Dropping { to: Oid, tries: Tries } }
 
 mirror! { struct Follow { to: Oid, tries: Tries, is_passing: bool } }

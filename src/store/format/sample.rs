@@ -12,7 +12,7 @@ use crate::machine::change::{AttemptChange, LaneChange, ProjectChange, Steer, Ta
 use crate::machine::crew::Target;
 use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
-use crate::machine::lane::{Follow, Landing, LandingPhase};
+use crate::machine::lane::{Dropping, Follow, Landing, LandingPhase};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::outside::Outside;
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
@@ -146,7 +146,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             resources: [("db".to_owned(), 4000), ("memory".to_owned(), 8 << 30)].into(),
             ..Scheduler::default()
         },
-        rollout: RolloutRules { pilot },
+        rollout: RolloutRules { pilot, ..RolloutRules::default() },
     }
 }
 
@@ -361,6 +361,11 @@ fn project_changes() -> Vec<Change> {
     for to in [Rollout::Shadow, Rollout::Pilot, Rollout::Production] {
         changes.push(ProjectChange::RolloutSet { to });
     }
+    let why = "fell back from production".to_owned();
+    changes.push(ProjectChange::RolloutReasoned { why, is_fallback: true, at: at(0) });
+    for difference in [None, Some("it depends on TASK-002".to_owned())] {
+        changes.push(ProjectChange::Compared { id: id.clone(), difference });
+    }
     for agent in [None, Some(AgentName::new("implementation-1"))] {
         let (id, stage) = (id.clone(), stage.clone());
         changes.push(ProjectChange::WouldStart { id, stage, agent });
@@ -567,6 +572,8 @@ fn lane_changes() -> Vec<LaneChange> {
         follow_set(),
         LaneChange::FollowSet { follow: None, why: None, behind: 0 },
         LaneChange::BaseFollowed { to: oid('c') },
+        LaneChange::DropSet { dropping: Some(Dropping { to: oid('a'), tries: tries() }) },
+        LaneChange::PilotDropped { to: oid('a') },
     ]);
     changes
 }

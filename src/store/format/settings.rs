@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::settings::{
-    AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Policy,
-    Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    AgentCommand, AgentGroup, Completion, FallbackRules, GateRules, Landing, LauncherKind, Limits,
+    Monitor, OnExit, Policy, Project, Retry, RolloutRules, Scheduler, Settings, Slice, Stage,
+    Worktree,
 };
 
 use super::mirror::mirror;
@@ -119,6 +120,17 @@ mirror! { struct Landing {
     protect: Vec<String>,
 } }
 
-mirror! { struct RolloutRules { pilot: Slice } }
+mirror! { struct RolloutRules {
+    pilot: Slice,
+} optional { gate: GateRules, fallback: FallbackRules } }
+
+mirror! { struct GateRules { completed: u32, success_rate: f64, reverts: u32, agreement: f64 } }
+
+mirror! { struct FallbackRules {
+    window: u32,
+    failure_rate: f64,
+    revert_rate: f64,
+    cooldown_ms: u64,
+} }
 
 mirror! { enum Slice { Percent(percent: u32), Labels(labels: Vec<String>), Tasks(ids: Vec<String>) } }

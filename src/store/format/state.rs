@@ -21,6 +21,7 @@ use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Run, Spent, Told};
+use crate::machine::rollout::Trial;
 use crate::machine::settings::Settings;
 use crate::machine::state::{Drain, Metrics, MonitorFacts, StageSum};
 use crate::machine::task::Task;
@@ -94,9 +95,21 @@ mirror! {
         run: Run,
         providers: BTreeMap<String, String>,
         pauses: BTreeMap<String, Pause>,
+        trial: Trial,
     }
     derived { index }
 }
+
+mirror! { struct Trial {
+    since: Time,
+    why: String,
+    completed: u64,
+    failed: u64,
+    agreed: u64,
+    differed: u64,
+    landings: Vec<bool>,
+    fell_back_at: Option<Time>,
+} }
 
 mirror! { struct Weighing { at: Time, altered: u64, completed: u64 } }
 

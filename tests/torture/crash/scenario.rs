@@ -107,6 +107,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "supervisor", prepare: |project| staged(project, 3), ..PLAIN },
     Scenario { name: "landing", prepare: landing, check: base_followed, ..PLAIN },
     Scenario { name: "following", prepare: following, check: base_followed, ..PLAIN },
+    Scenario {
+        name: "pilot-dropped",
+        prepare: dropped,
+        sends_back: true,
+        check: kept_in_salvage,
+        ..PLAIN
+    },
     Scenario { name: "base-moved", prepare: base_moved, check: base_followed, ..PLAIN },
     Scenario {
         name: "conflict",
@@ -325,6 +332,24 @@ fn following(project: &Project) {
     with(project, "", 1);
     project.ok(&["init"]);
     add(project, "A", "architect");
+}
+
+/// What a pilot has landed is to go, and its task to be done anew.
+fn dropped(project: &Project) {
+    following(project);
+    project.ok(&["rollout", "set", "pilot"]);
+    project.ok(MONITOR);
+    project.git(&["tag", "pilot", "pipeline/landed"]);
+    project.ok(&["rollout", "promote", "--force", "--drop-pilot"]);
+}
+
+/// What the pilot had landed stands in salvage, and nowhere else.
+fn kept_in_salvage(project: &Project) {
+    base_followed(project);
+    let of = ["for-each-ref", "--points-at=pilot", "--format=%(refname)", "refs/pipeline/salvage/"];
+    assert!(project.git(&of).contains("refs/pipeline/salvage/pilot-"), "{}", project.story());
+    let on_base = project.try_git(&["merge-base", "--is-ancestor", "pilot", "main"]);
+    assert_eq!(on_base.code, Some(1), "{}", project.story());
 }
 
 /// Something has landed, and a person has gone on since.

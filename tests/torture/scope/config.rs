@@ -7,7 +7,7 @@ use pipeline::machine::id::TaskId;
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::settings::{
     AgentCommand, AgentGroup, Completion, Landing, LauncherKind, Limits, Monitor, OnExit, Project,
-    Retry, RolloutRules, Scheduler, Settings, Slice, Stage, Worktree,
+    Retry, RolloutRules, Scheduler, Settings, Stage, Worktree,
 };
 use pipeline::machine::task::Spec;
 use pipeline::machine::time::Time;
@@ -203,7 +203,7 @@ pub fn settings() -> Settings {
             protect: Vec::new(),
         },
         scheduler: Scheduler::default(),
-        rollout: RolloutRules { pilot: Slice::Percent(100) },
+        rollout: RolloutRules::default(),
     }
 }
 

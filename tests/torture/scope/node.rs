@@ -243,6 +243,7 @@ impl Node {
                 | Effect::Merge { .. }
                 | Effect::Land { .. }
                 | Effect::Follow { .. }
+                | Effect::Drop { .. }
                 | Effect::Propose { .. } => None,
             };
             let is_inherited = attempt.is_some_and(|id| monitor.inherited.remove(id));

@@ -455,8 +455,8 @@ impl Op {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. } => return Self::of_lane(effect, state),
-            // No scheduler of others is asked here.
-            Effect::Propose { .. } => return None,
+            // No pilot is dropped and no scheduler of others asked here.
+            Effect::Drop { .. } | Effect::Propose { .. } => return None,
         };
         let found = state.attempts.get(attempt)?;
         let id = attempt.clone();
@@ -487,6 +487,7 @@ impl Op {
             | Effect::Merge { .. }
             | Effect::Land { .. }
             | Effect::Follow { .. }
+            | Effect::Drop { .. }
             | Effect::Propose { .. } => return None,
         })
     }
@@ -537,6 +538,7 @@ impl Op {
             | Effect::Stop { .. }
             | Effect::Save { .. }
             | Effect::Advance { .. }
+            | Effect::Drop { .. }
             | Effect::Propose { .. } => None,
         }
     }

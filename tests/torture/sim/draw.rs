@@ -143,7 +143,7 @@ fn plain() -> Settings {
             protect: Vec::new(),
         },
         scheduler: Scheduler::default(),
-        rollout: RolloutRules { pilot: Slice::Percent(100) },
+        rollout: RolloutRules::default(),
     }
 }
 
@@ -178,6 +178,12 @@ fn more(new: &mut Settings, mut more: Dice) {
     }
     if more.permille(300) {
         limits.cost_usd_per_task_micros = 1 + more.below(1_500_000) as u64;
+    }
+    if more.permille(400) {
+        let fallback = &mut new.rollout.fallback;
+        fallback.window = 2 + more.below(4) as u32;
+        fallback.failure_rate = 0.3;
+        fallback.cooldown_ms = 1_000 * more.below(600) as u64;
     }
 }
 

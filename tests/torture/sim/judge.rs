@@ -12,6 +12,7 @@ use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::provider::Pause;
 use pipeline::machine::purse::Level;
 use pipeline::machine::task::TaskPhase;
+use pipeline::machine::time::Time;
 use pipeline::machine::{State, apply};
 use pipeline::store::ledger::decode;
 
@@ -146,7 +147,25 @@ impl Judge {
                     (None, Level::Reached) => "a run uses up a bound",
                 });
             }
+            Change::Project(ProjectChange::RolloutReasoned { is_fallback: true, at, .. }) => {
+                self.classes.insert("production falls back");
+                self.before_fallback(*at);
+            }
             Change::Project(_) | Change::Attempt(..) => {}
+        }
+    }
+
+    /// It is told right after the rollout was set, which forgets what was counted, but for the last
+    /// fallback: none follows another within the cooldown.
+    fn before_fallback(&self, at: Time) {
+        let state = &self.state;
+        assert_eq!(state.rollout, Rollout::Pilot, "I27: falls back to the pilot");
+        let cooldown_ms = state.settings.rollout.fallback.cooldown_ms;
+        if let Some(last) = state.trial.fell_back_at {
+            assert!(
+                at >= last.plus_ms(cooldown_ms),
+                "I27: falls back again within {cooldown_ms} ms"
+            );
         }
     }
 

@@ -103,6 +103,7 @@ impl Port for Door {
             | Effect::TakeBase { .. }
             | Effect::Merge { .. }
             | Effect::Land { .. }
+            | Effect::Drop { .. }
             | Effect::Follow { .. } => {
                 assert!(has_git, "{effect:?} without git");
                 let is_of_lane = !matches!(effect, Effect::Save { .. } | Effect::Advance { .. });

@@ -1,6 +1,6 @@
 //! What people do: commands in shells of their own, and meddling in the repository.
 
-use pipeline::machine::event::{Dependents, Edit, NewTask, RetryTarget, StopKind};
+use pipeline::machine::event::{Dependents, Edit, NewTask, PilotEnd, RetryTarget, StopKind};
 use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Orchestration, Rollout};
 use pipeline::machine::task::{Priority, Spec, TaskKind};
@@ -22,6 +22,10 @@ pub fn command(state: &State, dice: &mut Dice) -> Command {
     let mut more = Dice(dice.0 ^ 0x5ca1e);
     if more.permille(60) {
         return scale(state, &mut more);
+    }
+    let mut steps = Dice(dice.0 ^ 0x9a7e);
+    if steps.permille(25) {
+        return step_rollout(&mut steps);
     }
     match dice.below(40) {
         0..=7 => add(state, dice),
@@ -56,6 +60,15 @@ pub fn command(state: &State, dice: &mut Dice) -> Command {
             let text = some(state, dice).first().map_or("x", TaskId::as_str).to_owned();
             Command::PickTask { text }
         }
+    }
+}
+
+/// One step on or back; what the pilot landed is dropped now and then.
+fn step_rollout(dice: &mut Dice) -> Command {
+    let ends = [None, Some(PilotEnd::Land), Some(PilotEnd::Drop), Some(PilotEnd::Drop)];
+    match dice.below(3) {
+        0 => Command::Demote,
+        _ => Command::Promote { is_forced: dice.permille(700), pilot: ends[dice.below(4)] },
     }
 }
 

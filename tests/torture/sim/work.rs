@@ -10,7 +10,7 @@ use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
 use pipeline::machine::lane::LandingPhase;
 use pipeline::machine::proposal::ProposalFault;
-use pipeline::machine::task::Clash;
+use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
@@ -72,6 +72,12 @@ pub enum What {
         to: Commit,
         from: Commit,
         behind: u64,
+    },
+    /// Resets the landing branch; `done`: what each finished task landed as.
+    Drop {
+        to: Commit,
+        landed: Option<Commit>,
+        done: Vec<(TaskId, Commit)>,
     },
     Look,
     /// Tries a branch against others.
@@ -158,6 +164,21 @@ pub fn of_effect(effect: &Effect, state: &State) -> Option<What> {
             from: commit(&state.base.tip)?,
             behind: state.base.behind,
         }),
+        Effect::Drop { to, .. } => {
+            let landed_as = |task: &Task| match &task.phase {
+                TaskPhase::Completed { commit, .. } => {
+                    commit.as_ref().map(|commit| (task.id.clone(), commit_of(commit)))
+                }
+                TaskPhase::Waiting
+                | TaskPhase::Ready { .. }
+                | TaskPhase::Working { .. }
+                | TaskPhase::Landing { .. }
+                | TaskPhase::Blocked(_)
+                | TaskPhase::Cancelled { .. } => None,
+            };
+            let done = state.tasks.values().filter_map(landed_as).collect();
+            Some(What::Drop { to: commit_of(to), landed: commit(&state.base.landed), done })
+        }
         Effect::Start { .. } | Effect::Stop { .. } | Effect::Propose { .. } => None,
     }
 }
@@ -228,6 +249,7 @@ impl Job {
             | What::Merge { .. }
             | What::Land { .. }
             | What::Follow { .. }
+            | What::Drop { .. }
             | What::Look
             | What::Try(_)
             | What::Propose(_)
@@ -248,7 +270,9 @@ impl Job {
             | What::Advance { attempt, .. } => {
                 Observation::AttemptFaulted { attempt: attempt.clone(), why }
             }
-            What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } => lane_fault(),
+            What::TakeBase { .. } | What::Merge { .. } | What::Land { .. } | What::Drop { .. } => {
+                lane_fault()
+            }
             What::Propose(answer) => match &**answer {
                 Observation::Proposed { number, .. } | Observation::NotProposed { number, .. } => {
                     let fault = ProposalFault::Failed;
@@ -481,6 +505,7 @@ impl World {
                 self.land(job, step, &task, (number, commit, onto))
             }
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
+            What::Drop { to, landed, done } => self.drop_pilot(step, to, landed, &done),
             What::Ahead { .. } => unreachable!("`World::make_ahead` does it"),
             What::Look => self.look(job, step),
             What::Try(trial) => Some(tried(&trial)),
@@ -704,6 +729,31 @@ impl World {
         }
         let _ = self.repo.swap(&pending_ref(task), None, Some(commit));
         Some(Observation::Landed { task: id, number, commit: oid(commit) })
+    }
+
+    fn drop_pilot(
+        &mut self,
+        step: u32,
+        to: Commit,
+        landed: Option<Commit>,
+        done: &[(TaskId, Commit)],
+    ) -> Option<Observation> {
+        let found = self.repo.read(LANDED);
+        if step == 0 {
+            for at in [landed, found].into_iter().flatten() {
+                self.repo.note(&salvage_ref(&format!("pilot-{at}")), at);
+            }
+            return None;
+        }
+        if found != Some(to) && self.repo.swap(LANDED, Some(to), found).is_err() {
+            return Some(lane_fault());
+        }
+        self.marks.hit("a pilot is dropped");
+        let is_lost = |at: Commit| {
+            landed.is_some_and(|landed| self.repo.holds(landed, at)) && !self.repo.holds(to, at)
+        };
+        let lost = done.iter().filter(|(_, at)| is_lost(*at)).map(|(id, _)| id.clone());
+        Some(Observation::PilotDropped { to: oid(to), lost: lost.collect() })
     }
 
     fn follow(&mut self, to: Commit, from: Commit, behind: u64, dice: &mut Dice) -> Observation {
