@@ -75,11 +75,19 @@ pub enum TaskTrigger {
     Relined,
     /// `task cancel`.
     Cancelled,
+    /// `task give`, to a stage.
+    GivenBack,
+    /// `task give --stage landing`.
+    GivenToLand,
+    /// `task complete`.
+    Done,
+    /// `task reopen`.
+    Reopened,
 }
 
 impl TaskTrigger {
     /// Every trigger.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Freed,
         Self::Doomed,
         Self::Revived,
@@ -94,6 +102,10 @@ impl TaskTrigger {
         Self::Retried,
         Self::Relined,
         Self::Cancelled,
+        Self::GivenBack,
+        Self::GivenToLand,
+        Self::Done,
+        Self::Reopened,
     ];
 }
 
@@ -128,8 +140,18 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
         (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Cancelled) => {
             Move::To(S::Cancelled)
         }
+        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::GivenBack) => Move::To(S::Ready),
+        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::GivenToLand) => Move::To(S::Landing),
+        (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Done) => {
+            Move::To(S::Completed)
+        }
+        (S::Completed | S::Cancelled, T::Reopened) => Move::To(S::Waiting),
         (S::Working | S::Landing | S::Completed | S::Cancelled, T::Retried)
-        | (S::Completed | S::Cancelled, T::Cancelled) => Move::Refused,
+        | (S::Completed | S::Cancelled, T::Cancelled | T::Done)
+        | (S::Working | S::Completed | S::Cancelled, T::GivenBack | T::GivenToLand)
+        | (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Reopened) => {
+            Move::Refused
+        }
         (
             S::Waiting
             | S::Ready

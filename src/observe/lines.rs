@@ -266,6 +266,13 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
+        TaskChange::Taken { taken } => {
+            Some(format!("{id} taken by a person: {}", clean(&taken.dir)))
+        }
+        TaskChange::Given { commit } => {
+            Some(format!("{id} given back at {}", commit.as_str().get(..7).unwrap_or_default()))
+        }
+        TaskChange::DoneByHand { .. } => Some(format!("{id} done by a person")),
         TaskChange::Unserved { what: Some(what) } => {
             Some(format!("{id} can be taken by nobody: {}", first_line(what)))
         }
