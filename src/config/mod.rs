@@ -377,7 +377,7 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[landing]\nstrategy = \"manual\"", "manual"),
+            ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
             ("[rollout]\nfallback = { cooldown = \"2h\" }", "cooldown = \"2h\""),

@@ -140,6 +140,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             checks: strings(&["make check"]),
             checks_timeout_ms: 1_800_000,
             protect: strings(&["pipeline.toml", ".github/**"]),
+            is_manual: true,
         },
         scheduler: Scheduler {
             policy: Policy::Shortest,
