@@ -26,7 +26,10 @@ pub(super) struct Drive {
 
 impl Drive {
     pub(super) fn new() -> Self {
-        let state = State::new(settings(Slice::Percent(50)), at(0));
+        let mut settings = settings(Slice::Percent(50));
+        // Nobody is there to approve what lands.
+        settings.landing.is_manual = false;
+        let state = State::new(settings, at(0));
         Self { state, now_ms: 0, decided: Vec::new() }
     }
 
@@ -162,6 +165,7 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::ProposalSet { proposal: Box::new(proposal) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
+        Change::Project(ProjectChange::CollectingSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),
         // Another tip: one that is known to be green is never red.
         Change::Lane(LaneChange::BaseSeen { tip: oid('9'), landed: Some(oid('a')), at: at(12) }),
