@@ -61,9 +61,13 @@ pub fn take(
     };
     let place =
         if before.is_some() && args.place.is_none() { place } else { settled(&repo, &place)? };
+    let branch = branch_of(id);
     let from = match &before {
         Some(taken) => oid(&taken.from)?,
-        None => start(&repo, state, task)?,
+        None => match left_behind(&repo, &place, &branch)? {
+            Some(head) => head,
+            None => start(&repo, state, task)?,
+        },
     };
     let name = place.to_str().map(str::to_owned).ok_or_else(|| {
         Error::invalid(format!("the path `{}` is not UTF-8", place.display())).at(&place)
@@ -71,9 +75,8 @@ pub fn take(
     let command =
         Command::TakeTask { id: id.clone(), dir: name, from: id::Oid::new(from.as_str()) };
     check(state, &command)?;
-    let branch = branch_of(id);
     if before.is_none() {
-        check_place(&repo, &place, &branch)?;
+        check_place(&repo, &place, &branch, &from)?;
     }
     let notes = notes(state, task);
     gate::send(&mut open, console, command)?;
@@ -284,9 +287,28 @@ fn taken_place(place: &Path, error: &GitError) -> Error {
         .at(place)
 }
 
+/// Returns where a worktree stands that is on the task's branch already: the person's, from before.
+fn left_behind(repo: &Repo, place: &Path, branch: &str) -> Result<Option<Oid>, Error> {
+    let hand = repo.hand_at(place).map_err(git)?;
+    Ok(hand.filter(|hand| hand.branch.as_deref() == Some(branch)).map(|hand| hand.head))
+}
+
+/// Returns true when a worktree that stayed behind can be put on the task's branch again, which will
+/// stand at `from`: nothing in it is lost by that.
+fn is_reusable(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<bool, Error> {
+    let Some(hand) = repo.hand_at(place).map_err(git)? else { return Ok(false) };
+    if hand.branch.as_deref() == Some(branch) {
+        return Ok(true);
+    }
+    let is_clean = hand.unsaved.is_empty() && hand.under_way.is_none() && hand.branch.is_none();
+    Ok(is_clean && repo.is_ancestor(&hand.head, from).map_err(git)?)
+}
+
 /// Refuses a place, or a branch, that somebody else has.
-fn check_place(repo: &Repo, place: &Path, branch: &str) -> Result<(), Error> {
-    repo.check_hand_place(place).map_err(|error| taken_place(place, &error))?;
+fn check_place(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<(), Error> {
+    if !is_reusable(repo, place, branch, from)? {
+        repo.check_hand_place(place).map_err(|error| taken_place(place, &error))?;
+    }
     let elsewhere = repo.checkouts_of(branch).map_err(git)?;
     match elsewhere.iter().find(|checkout| !checkout.is_gone && checkout.path != place) {
         None => Ok(()),
@@ -339,9 +361,6 @@ fn notes(state: &State, task: &Task) -> Vec<String> {
 /// theirs wherever it stands above `from`.
 fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) -> Result<(), Error> {
     fail::point("hands.take").map_err(|error| Error::failed("cannot take").because(&error))?;
-    if was_taken && repo.hand_at(place).map_err(git)?.is_some() {
-        return repo.add_hand(place, short_of(branch)).map_err(git);
-    }
     let found = repo.read_ref(branch).map_err(git)?;
     let is_theirs = match &found {
         Some(found) => found == from || was_taken && repo.is_ancestor(from, found).map_err(git)?,
@@ -350,7 +369,14 @@ fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) ->
     if !is_theirs {
         move_branch(repo, branch, from, found.as_ref())?;
     }
-    repo.add_hand(place, short_of(branch)).map_err(git)
+    repo.add_hand(place, short_of(branch)).map_err(git)?;
+    match repo.hand_at(place).map_err(git)? {
+        // The person's own doing where they had it before.
+        Some(hand) if hand.branch.is_none() && !was_taken => {
+            repo.switch_hand(place, short_of(branch)).map_err(git)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Moves the task's branch; what it held is kept in salvage.

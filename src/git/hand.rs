@@ -28,6 +28,8 @@ const UNDER_WAY: [(&str, &str); 6] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hand {
     pub head: Oid,
+    /// The branch it is on, by full name; `None`: detached.
+    pub branch: Option<String>,
     /// Files that differ from there, and those that git does not track; as git names them.
     pub unsaved: Vec<String>,
     /// Files and folders that git ignores.
@@ -108,6 +110,9 @@ impl Repo {
         let Found::Ready(admin) = self.find_slot(path)? else { return Ok(None) };
         let call = Call::read("git.hand_head", path).args(["rev-parse", "--verify", "HEAD"]);
         let head = one_oid(&self.git.ok(call)?)?;
+        let call = Call::read("git.hand_branch", path).args(["symbolic-ref", "-q", "HEAD"]);
+        let reply = self.git.run(call)?;
+        let branch = (reply.code == 0).then(|| reply.line());
         let under_way = UNDER_WAY.iter().find(|(name, _)| admin.join(name).exists());
         let call = Call::read("git.hand_status", path).args([
             "status",
@@ -123,7 +128,17 @@ impl Repo {
             let (kind, name) = field.split_at_checked(3).unwrap_or((&field, ""));
             if kind == "!! " { &mut ignored } else { &mut unsaved }.push(name.to_owned());
         }
-        Ok(Some(Hand { head, unsaved, ignored, under_way: under_way.map(|(_, what)| *what) }))
+        let under_way = under_way.map(|(_, what)| *what);
+        Ok(Some(Hand { head, branch, unsaved, ignored, under_way }))
+    }
+
+    /// Puts a person's worktree on `branch` (short name) again.
+    ///
+    /// # Errors
+    /// When git refuses, as it does where that would overwrite something.
+    pub fn switch_hand(&self, path: &Path, branch: &str) -> Result<(), GitError> {
+        let args = ["switch", "-q", "--no-guess", branch];
+        self.git.ok(Call::write("git.hand_switch", path).args(args)).map(|_| ())
     }
 
     /// Takes a person's worktree off its branch, where it stands; no file changes.
@@ -247,7 +262,9 @@ mod tests {
         assert_eq!(head, case.scratch.rev(BRANCH));
         repo.detach_hand(&case.path, &head).unwrap();
         assert!(repo.checkouts_of(&format!("refs/heads/{BRANCH}")).unwrap().is_empty());
-        assert!(hand(&case).unsaved.is_empty());
+        assert!(hand(&case).unsaved.is_empty() && hand(&case).branch.is_none());
+        repo.switch_hand(&case.path, BRANCH).unwrap();
+        assert_eq!(hand(&case).branch, Some(format!("refs/heads/{BRANCH}")));
         repo.remove_hand(&case.path).unwrap();
         assert!(!case.path.exists() && repo.hand_at(&case.path).unwrap().is_none());
     }

@@ -219,6 +219,16 @@ fn a_worktree_stays_while_something_in_it_would_be_lost() {
     run_on(&project);
     assert_eq!(project.runs(), ["A.super.1"], "it went on from there");
     assert_eq!(project.task("A"), "completed");
+    // The worktree that stayed is the person's again.
+    project.ok(&["task", "reopen", "A"]);
+    assert_eq!(taken(&project, &["A", place.to_str().expect("it is UTF-8")]), place);
+    let name = project.git(&["-C", place.to_str().expect("UTF-8"), "symbolic-ref", "HEAD"]);
+    assert_eq!(name, "refs/heads/pipeline/task/A");
+    assert!(dir.join("my.key").exists() && dir.join("hand.txt").exists());
+    let done = project.run(&["task", "cancel", "A"]);
+    assert!(done.err.contains("the worktree of `A` stays"), "{}", done.err);
+    project.ok(&["task", "reopen", "A"]);
+    assert_eq!(taken(&project, &["A", place.to_str().expect("it is UTF-8")]), place);
 }
 
 #[test]
