@@ -134,7 +134,10 @@ pub fn give(mut open: Open, console: &mut Console<'_>, args: &GiveArgs) -> Resul
     fail::point("hands.give").map_err(|error| Error::failed("cannot give").because(&error))?;
     let left = match (&place, &hand) {
         (Some(place), Some(hand)) => retire(&repo, place, hand, &keep),
-        (Some(_) | None, Some(_) | None) => None,
+        (Some(_) | None, Some(_) | None) => {
+            let cleared = repo.clear_hand(Path::new(&taken.dir)).map_err(git);
+            cleared.err().map(|error| format!("something of the worktree stays: {error}"))
+        }
     };
     let sent = gate::send(&mut open, console, command);
     sent.map_err(|error| {
@@ -462,7 +465,7 @@ fn retire(repo: &Repo, place: &Path, hand: &Hand, keep: &[String]) -> Option<Str
                 let _ = place.parent().map(std::fs::remove_dir);
                 return None;
             }
-            Err(error) => format!("git does not remove it: {error}"),
+            Err(error) => error.to_string(),
         },
     };
     // Where even that fails it is looked at with the rest: nothing in it is touched.

@@ -1,9 +1,9 @@
 //! A person's worktree: on a branch of ours, made and removed by us, theirs in between.
 //!
 //! **Invariants.** Nothing in it is lost by us: it is filled once, before it is theirs, and removed
-//! only as git removes one without force. What is there already and is not an empty folder stays.
+//! only when all of it is committed. What is there already and is not an empty folder stays.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ use super::error::GitError;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::{Repo, canonical};
-use super::slot::{Found, remove_file};
+use super::slot::{Found, remove_file, remove_tree};
+use crate::sys::fail;
 
 /// In a worktree's administrative folder, while a git command there waits to be gone on with.
 const UNDER_WAY: [(&str, &str); 6] = [
@@ -97,7 +98,10 @@ impl Repo {
             // It was filled, and is the person's since.
             return Ok(());
         }
-        remove_file(&admin.join("index.lock"))?;
+        // What git left that was killed on the way here.
+        for name in ["index.lock", "locked"] {
+            remove_file(&admin.join(name))?;
+        }
         let args = ["read-tree", "--reset", "-u", "HEAD"];
         self.git.ok(Call::write("git.hand_fill", path).args(args).gate(&gate)).map(|_| ())
     }
@@ -150,16 +154,43 @@ impl Repo {
         self.git.ok(Call::write("git.hand_detach", path).args(args)).map(|_| ())
     }
 
-    /// Removes a person's worktree; git refuses where something in it is not committed.
+    /// Removes a person's worktree in which nothing would be lost, as [`Repo::hand_at`] has told. It
+    /// goes at once, by a rename; what is left when this is interrupted, [`Repo::clear_hand`] removes.
     ///
     /// # Errors
-    /// When git refuses or fails.
+    /// [`GitError::ForeignSlot`] where it is locked or has submodules of its own; files that cannot be
+    /// removed.
     pub fn remove_hand(&self, path: &Path) -> Result<(), GitError> {
-        let registry = self.registry_gate()?;
-        let call = Call::write("git.hand_remove", &self.root)
-            .args(["worktree", "remove", "--"])
-            .args([path.as_os_str()]);
-        self.git.ok(call.gate(&registry)).map(|_| ())
+        let gate = self.slot_gate(path)?;
+        let Found::Ready(admin) = self.find_slot(path)? else { return Ok(()) };
+        for (name, why) in [("locked", "it is locked"), ("modules", "it has submodules")] {
+            if admin.join(name).exists() {
+                return Err(GitError::ForeignSlot { path: path.into(), why });
+            }
+        }
+        let gone = gone(path);
+        remove_tree("git.hand_gone", &gone)?;
+        let renamed = fail::point("git.hand_rename").and_then(|()| fs::rename(path, &gone));
+        renamed.map_err(|source| GitError::File { doing: "rename", path: path.into(), source })?;
+        let _registry = self.registry_gate()?;
+        remove_tree("git.hand_gone", &gone)?;
+        self.clear_slot(&gate, path)
+    }
+
+    /// Removes what is left of a worktree whose removal was interrupted, or whose folder is gone.
+    ///
+    /// # Errors
+    /// Files that cannot be removed.
+    pub fn clear_hand(&self, path: &Path) -> Result<(), GitError> {
+        let gate = self.slot_gate(path)?;
+        remove_tree("git.hand_gone", &gone(path))?;
+        match self.find_slot(path)? {
+            Found::Broken if !has_files(path) => {
+                let _registry = self.registry_gate()?;
+                self.clear_slot(&gate, path)
+            }
+            Found::Broken | Found::Absent | Found::Ready(_) | Found::Foreign(_) => Ok(()),
+        }
     }
 
     /// Returns the commit that a person names, from where they stand; `None`: there is none.
@@ -172,6 +203,14 @@ impl Repo {
         let reply = self.git.run(Call::read("git.resolve", dir).args(args))?;
         if reply.code == 0 { one_oid(&reply).map(Some) } else { Ok(None) }
     }
+}
+
+/// Returns where a worktree goes that is being removed.
+fn gone(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".pipeline-gone");
+    path.with_file_name(name)
 }
 
 /// Returns true when a folder holds more than the link to its repository.
@@ -223,9 +262,11 @@ mod tests {
         let admin = case.scratch.repo.admin_of(&case.path).unwrap().expect("its folder");
         fs::remove_file(admin.join("index")).unwrap();
         fs::write(admin.join("index.lock"), "").unwrap();
+        fs::write(admin.join("locked"), "initializing").unwrap();
         fs::remove_file(case.path.join("a.txt")).unwrap();
         case.scratch.repo.add_hand(&case.path, BRANCH).unwrap();
         assert!(hand(&case).unsaved.is_empty() && case.path.join("a.txt").exists());
+        assert!(!admin.join("locked").exists());
     }
 
     #[test]
@@ -255,7 +296,6 @@ mod tests {
             (found.unsaved, found.ignored),
             (vec![".gitignore".into()], vec!["x.log".into()])
         );
-        assert!(repo.remove_hand(&case.path).is_err());
         case.scratch.git_in(&case.path, ["add", "-A"]);
         case.scratch.git_in(&case.path, ["commit", "-q", "-m", "mine"]);
         let head = hand(&case).head;
@@ -265,8 +305,26 @@ mod tests {
         assert!(hand(&case).unsaved.is_empty() && hand(&case).branch.is_none());
         repo.switch_hand(&case.path, BRANCH).unwrap();
         assert_eq!(hand(&case).branch, Some(format!("refs/heads/{BRANCH}")));
+        let name = case.path.to_str().expect("it is UTF-8");
+        case.scratch.git(["worktree", "lock", name]);
+        assert!(repo.remove_hand(&case.path).is_err() && case.path.exists());
+        case.scratch.git(["worktree", "unlock", name]);
         repo.remove_hand(&case.path).unwrap();
         assert!(!case.path.exists() && repo.hand_at(&case.path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_removal_that_was_interrupted_is_finished() {
+        let case = made();
+        let repo = &case.scratch.repo;
+        fs::rename(&case.path, gone(&case.path)).unwrap();
+        fs::remove_file(gone(&case.path).join(".git")).unwrap();
+        repo.clear_hand(&case.path).unwrap();
+        assert!(!gone(&case.path).exists() && repo.admin_of(&case.path).unwrap().is_none());
+        // One that stands is left alone.
+        repo.add_hand(&case.path, BRANCH).unwrap();
+        repo.clear_hand(&case.path).unwrap();
+        assert!(hand(&case).unsaved.is_empty());
     }
 
     #[test]
