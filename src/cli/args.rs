@@ -628,7 +628,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_unknown() {
-        for line in ["deinit", "task take A", "task reopen A", "salvage list"] {
+        for line in ["deinit", "salvage list"] {
             bad(line);
         }
         let help = Args::command().render_long_help().to_string();

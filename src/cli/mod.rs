@@ -28,6 +28,7 @@ mod demo;
 mod doctor;
 mod edit;
 mod graph;
+mod hands;
 mod init;
 mod init_agents;
 mod journal;
@@ -165,6 +166,10 @@ fn task(
         TaskCommand::Hold(args) => steer::hold(&mut *open()?, console, args)?,
         TaskCommand::Release(args) => steer::release(&mut *open()?, console, args)?,
         TaskCommand::Retry(args) => steer::retry(&mut *open()?, console, args)?,
+        TaskCommand::Take(args) => return rim::task_take(context, console, args),
+        TaskCommand::Give(args) => return rim::task_give(context, console, args),
+        TaskCommand::Complete(args) => return rim::task_complete(context, console, args),
+        TaskCommand::Reopen { id } => return rim::task_reopen(context, console, id),
         TaskCommand::Cancel(args) => steer::cancel(&mut *open()?, console, args)?,
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),

@@ -17,10 +17,12 @@ use super::gate::{Gate, Sent};
 use super::monitor::Manner;
 use super::project::{Open, Project};
 use super::said::Said;
-use super::task_args::{DiffArgs, ListArgs, PromptArgs, TaskLogArgs};
+use super::task_args::{
+    CompleteArgs, DiffArgs, GiveArgs, ListArgs, PromptArgs, TakeArgs, TaskLogArgs,
+};
 use super::{
     agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
-    journal, monitor as runs, prompt, report as told, status as stands, views,
+    hands, journal, monitor as runs, prompt, report as told, status as stands, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -236,6 +238,54 @@ pub fn task_diff(
     args: &DiffArgs,
 ) -> Result<Exit, Error> {
     views::diff(&project(context, console)?, console, args)
+}
+
+/// `pipeline task take`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_take(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &TakeArgs,
+) -> Result<Exit, Error> {
+    hands::take(project(context, console)?, console, &context.dir, args)
+}
+
+/// `pipeline task give`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_give(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &GiveArgs,
+) -> Result<Exit, Error> {
+    hands::give(project(context, console)?, console, args)
+}
+
+/// `pipeline task complete`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_complete(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &CompleteArgs,
+) -> Result<Exit, Error> {
+    hands::complete(project(context, console)?, console, &context.dir, args)
+}
+
+/// `pipeline task reopen`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_reopen(
+    context: &Context,
+    console: &mut Console<'_>,
+    id: &TaskId,
+) -> Result<Exit, Error> {
+    hands::reopen(project(context, console)?, console, id)
 }
 
 /// `pipeline task prompt`.

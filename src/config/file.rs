@@ -431,8 +431,8 @@ fn scheduler_command(at: &mut Section<'_>) -> Vec<String> {
 }
 
 fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
-    let strategies = [("verified", Some(())), ("optimistic", None), ("manual", None)];
-    at.word("strategy", (), &strategies);
+    let strategies = [("verified", Some(false)), ("optimistic", None), ("manual", Some(true))];
+    let is_manual = at.word("strategy", false, &strategies);
     at.word("style", (), &[("merge", Some(())), ("squash", None)]);
     let landing = Landing {
         branch: at.string("branch").unwrap_or_else(|| "pipeline/landed".into()),
@@ -441,6 +441,7 @@ fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
         protect: at
             .strings("protect")
             .unwrap_or_else(|| vec!["pipeline.toml".into(), ".github/**".into()]),
+        is_manual,
     };
     at.finish();
     (landing, at)

@@ -377,7 +377,7 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[landing]\nstrategy = \"manual\"", "manual"),
+            ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
             ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),

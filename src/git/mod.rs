@@ -14,6 +14,7 @@ mod create;
 mod error;
 mod forecast;
 mod gate;
+mod hand;
 mod history;
 mod landing;
 mod look;
@@ -30,6 +31,7 @@ mod worktree;
 
 pub use base::Follow;
 pub use error::{GitError, Stderr};
+pub use hand::Hand;
 pub use history::HandCommit;
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};

@@ -170,7 +170,7 @@ impl Repo {
 
     /// Removes a slot's folder, then its administrative folders; killed in between, it is still
     /// known as ours.
-    fn clear_slot(&self, _gate: &Gate<'_>, slot: &Path) -> Result<(), GitError> {
+    pub(super) fn clear_slot(&self, _gate: &Gate<'_>, slot: &Path) -> Result<(), GitError> {
         let mut admins = self.admins_of(slot)?;
         admins.extend(linked(slot).filter(|link| {
             let is_admin = link.parent() == Some(&self.common.join("worktrees"));

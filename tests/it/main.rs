@@ -6,6 +6,7 @@ mod cli_demo;
 mod disk_full;
 mod doctor_repair;
 mod faults;
+mod hands;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;

@@ -134,6 +134,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "take",
+        prepare: |project| staged(project, 2),
+        args: TAKE,
+        again: take_again,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "give",
+        prepare: in_hand,
+        args: GIVE,
+        again: give_again,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
         name: "drain",
         prepare: drained,
         begin: draining,
@@ -227,6 +243,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const TAKE: &[&str] = &["task", "take", "A"];
+const GIVE: &[&str] = &["task", "give", "A"];
 const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
@@ -394,6 +412,45 @@ fn running(project: &Project) {
 fn cancelled(project: &Project) {
     running(project);
     project.ok(&["task", "cancel", "A"]);
+}
+
+/// A person's commit in the worktree that they were given.
+fn commit_by_hand(project: &Project) {
+    let dir = project.path(".pipeline/taken/A");
+    let name = dir.to_str().expect("it is UTF-8");
+    assert_eq!(project.git(&["-C", name, "status", "--porcelain"]), "", "{}", project.story());
+    fs::write(dir.join("by-hand.txt"), "mine\n").expect("a file of the person's");
+    project.git(&["-C", name, "add", "-A"]);
+    project.git(&["-C", name, "commit", "-q", "-m", "By hand"]);
+}
+
+/// A task that a person has taken and committed to.
+fn in_hand(project: &Project) {
+    pilot(project);
+    add(project, "A", "implementation,supervisor");
+    project.ok(TAKE);
+    commit_by_hand(project);
+}
+
+/// Said again it makes what is missing; the task goes on behind what the person did.
+fn take_again(project: &Project) {
+    project.ok(TAKE);
+    commit_by_hand(project);
+    project.ok(&["task", "give", "A", "--stage", "implementation"]);
+}
+
+/// Said again it gives, or has given.
+fn give_again(project: &Project) {
+    let is_taken = project.ok(&["task", "show", "A", "--json"]).contains("\"taken\"");
+    let code = if is_taken { 0 } else { 2 };
+    assert_eq!(project.run(GIVE).code, Some(code), "it is taken: {is_taken}");
+}
+
+fn was_by_hand(project: &Project) {
+    let file = project.git(&["show", "pipeline/landed:by-hand.txt"]);
+    assert_eq!(file, "mine", "{}", project.story());
+    assert!(!project.path(".pipeline/taken/A").exists(), "the worktree is gone");
+    assert_eq!(project.git(&["for-each-ref", "refs/pipeline/salvage"]), "", "{}", project.story());
 }
 
 fn drained(project: &Project) {
