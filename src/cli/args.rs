@@ -98,6 +98,9 @@ pub enum Command {
     /// See and steer agents.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// See, take and drop work that is on no branch of ours.
+    #[command(subcommand)]
+    Salvage(SalvageCommand),
     /// Say that the task of this worktree is done.
     Done,
     /// Say that the task of this worktree needs a person.
@@ -377,6 +380,33 @@ pub struct AgentTestArgs {
     pub timeout: Duration,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum SalvageCommand {
+    /// List what is kept, whose it is, how much, and why.
+    List,
+    /// Print what it changes: a line per file, then the patch.
+    Show {
+        /// Name it as `salvage list` does.
+        #[arg(value_name = "REF")]
+        name: String,
+    },
+    /// Make a worktree with it, on a branch of its own; prints its path.
+    Restore {
+        /// Name it as `salvage list` does.
+        #[arg(value_name = "REF")]
+        name: String,
+        /// Make the worktree here instead of below `.pipeline/restored`.
+        #[arg(id = "restore_dir", value_name = "DIR")]
+        place: Option<PathBuf>,
+    },
+    /// Let it go; prints each REF with its commit, by which it can be taken back.
+    Drop {
+        /// Name them as `salvage list` does.
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 pub struct WhyArgs {
     /// Say why.
@@ -564,6 +594,10 @@ mod tests {
             "agent scale a 3",
             "agent scale a auto",
             "agent logs a -f",
+            "salvage list --json",
+            "salvage show A.impl.1",
+            "salvage restore A.impl.1 x",
+            "salvage drop A.impl.1 B.test.2",
             "done",
             "blocked no key",
             "failed it broke",
@@ -582,7 +616,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_unknown() {
-        for line in ["deinit", "report", "task take A", "task reopen A", "salvage list"] {
+        for line in ["report", "task take A", "task reopen A"] {
             bad(line);
         }
         let help = Args::command().render_long_help().to_string();

@@ -33,6 +33,7 @@ mod journal;
 mod keeper;
 mod monitor;
 mod prompt;
+mod salvage;
 mod serve;
 mod steer;
 mod views;
@@ -132,6 +133,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Plan(args) => rim::plan(context, console, args),
         Command::Graph(args) => rim::graph(context, console, args),
         Command::Agent(command) => agent(context, console, command),
+        Command::Salvage(command) => rim::salvage(context, console, command),
         Command::Done => say(console, Ok(Said::Done)),
         Command::Block(args) => say(console, Said::blocked(args)),
         Command::Fail(args) => say(console, Said::failed(args)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::args::{
     AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
-    StatusArgs, StopArgs,
+    SalvageCommand, StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -270,6 +270,19 @@ pub fn agent_test(
 ) -> Result<Exit, Error> {
     let manner = manner(context, console);
     trial::run(args, project(context, console)?, manner, console)
+}
+
+/// `pipeline salvage …`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn salvage(
+    context: &Context,
+    console: &mut Console<'_>,
+    command: &SalvageCommand,
+) -> Result<Exit, Error> {
+    let open = project(context, console)?;
+    super::salvage::run(&open, &context.dir, console, command).map(|()| Exit::Done)
 }
 
 /// `pipeline doctor`.

@@ -15,6 +15,7 @@ mod error;
 mod forecast;
 mod gate;
 mod history;
+mod kept;
 mod landing;
 mod look;
 mod oid;
@@ -30,6 +31,7 @@ mod worktree;
 
 pub use base::Follow;
 pub use error::{GitError, Stderr};
+pub use kept::{Kept, Size};
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};
 pub use oid::{ObjectFormat, Oid, OidError};

@@ -15,7 +15,7 @@ use super::repo::Repo;
 use crate::sys::fail;
 
 /// Where work that did not land is kept.
-const SALVAGE: &str = "refs/pipeline/salvage/";
+pub(super) const SALVAGE: &str = "refs/pipeline/salvage/";
 
 /// How a compare-and-swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -353,7 +353,7 @@ pub(super) fn one_oid(reply: &Reply) -> Result<Oid, GitError> {
     reply.line().parse().map_err(|error| GitError::bad_oid(&reply.call, error))
 }
 
-fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> {
+pub(super) fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> {
     let text = String::from_utf8_lossy(&reply.stdout);
     let parse = |line: &str| {
         let (oid, name) = line.split_once(' ')?;

@@ -17,6 +17,7 @@ pub mod page;
 pub mod providers;
 pub mod purse;
 pub mod remaining;
+pub mod salvage;
 pub mod status;
 pub mod text;
 pub mod waiting;

@@ -41,6 +41,7 @@ mod presets_limits;
 mod presets_output;
 mod purse;
 mod resume;
+mod salvage;
 mod support;
 mod tidy;
 mod tmux;
