@@ -69,6 +69,8 @@ pub enum Command {
     Init(InitArgs),
     /// Show the whole way of four tasks in a scratch repository.
     Demo(DemoArgs),
+    /// Take the pipeline out of this repository.
+    Deinit(DeinitArgs),
     /// Add, see and steer tasks.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -177,6 +179,19 @@ pub struct DemoArgs {
     // An id of its own: `dir` is the global `-C`, and would be followed before the folder is made.
     #[arg(id = "demo_dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DeinitArgs {
+    /// Only say what would be done.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Leave the branches below `pipeline/`.
+    #[arg(long)]
+    pub keep_branches: bool,
+    /// End what runs, and put work that has not landed into a file first.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -594,6 +609,8 @@ mod tests {
             "agent scale a 3",
             "agent scale a auto",
             "agent logs a -f",
+            "deinit",
+            "deinit -n --keep-branches --force --json",
             "salvage list --json",
             "salvage show A.impl.1",
             "salvage restore A.impl.1 x",

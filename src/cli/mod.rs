@@ -23,12 +23,14 @@ mod agent_test;
 mod attach;
 mod attempt_log;
 mod control;
+mod deinit;
 mod demo;
 mod doctor;
 mod edit;
 mod graph;
 mod init;
 mod init_agents;
+mod init_record;
 mod journal;
 mod keeper;
 mod monitor;
@@ -117,6 +119,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
     match &args.command {
         Command::Init(args) => rim::init(context, console, args),
         Command::Demo(args) => rim::demo(context, console, args),
+        Command::Deinit(args) => rim::deinit(context, console, args),
         Command::Task(command) => task(context, console, command),
         Command::Monitor(args) => rim::monitor(context, console, args),
         Command::Pause => plain(console, machine::Command::Pause),

@@ -20,6 +20,7 @@ mod landing;
 mod look;
 mod oid;
 mod refs;
+mod remains;
 mod repo;
 #[cfg(test)]
 pub(crate) mod scratch;

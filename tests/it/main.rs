@@ -3,6 +3,7 @@
 mod agent_zoo;
 mod cli_commands;
 mod cli_demo;
+mod deinit;
 mod disk_full;
 mod doctor_repair;
 mod faults;
