@@ -382,7 +382,6 @@ pilot = { labels = ["pilot"] }
             ("[rollout]\ngate = { completed = 5 }", "rollout.gate.completed"),
             ("[rollout]\nfallback = { cooldown = \"2h\" }", "cooldown = \"2h\""),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
-            ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),
         ];
         for (text, part) in table {
             refused(text, &[part]);

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use walkdir::WalkDir;
 
@@ -47,6 +48,17 @@ impl Repo {
         slots.sort();
         slots.dedup();
         Ok(slots)
+    }
+
+    /// Returns for how long nothing has been made ready or looked at in a slot; `None`: not known.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn slot_idle(&self, slot: &Path) -> Result<Option<Duration>, GitError> {
+        let Some(admin) = self.admin_of(slot)? else { return Ok(None) };
+        let index = fs::metadata(admin.join("index")).or_else(|_| fs::metadata(&admin));
+        let modified = index.and_then(|meta| meta.modified()).ok();
+        Ok(modified.and_then(|at| at.elapsed().ok()))
     }
 
     /// Returns those of `names` that hold commits which no ref but ours does.

@@ -13,6 +13,7 @@ use super::ahead::{Prefetch, Wanted};
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
+use super::finished::Cleaning;
 use super::forecast::Forecasts;
 use super::job::{self, NoOrder, Surroundings, places, reference};
 use super::lane::{self, Branches};
@@ -71,6 +72,7 @@ pub struct RealWorld {
     pub current: CurrentFile,
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
+    pub cleaning: Cleaning,
     pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -283,8 +285,10 @@ impl RealWorld {
             let _ = input.send(Input::Event(EventBody::Observation(seen)));
         };
         self.prefetch.withdraw(&prepare.places.dir);
-        let prefetch = self.prefetch.clone();
+        self.cleaning.reserve(&prepare.places.dir);
+        let (prefetch, cleaning) = (self.prefetch.clone(), self.cleaning.clone());
         self.spawn_for(id, move || {
+            cleaning.wait_for(&prepare.places.dir);
             prepare::run(&prepare, &repo, &keepers, &watch, &prefetch, &tell)
         });
     }
@@ -361,11 +365,13 @@ impl RealWorld {
     }
 
     /// Looks at what can change without an event: the base, and the programs of agents.
-    pub fn look_around(&mut self, state: &State) {
+    pub fn look_around(&mut self, state: &State, now: Time) {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
         self.outside.poll(state);
+        let (repo, share) = (self.repo.clone(), Arc::clone(&self.threads));
+        self.cleaning.heed(state, &self.layout, repo, now, share);
     }
 
     /// Looks whose models the agents use, and tells the loop what is new.
@@ -746,6 +752,7 @@ mod tests {
             current: CurrentFile::of(&State::new(settings(), Time::default())),
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
+            cleaning: Cleaning::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };

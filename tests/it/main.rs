@@ -7,6 +7,7 @@ mod deinit;
 mod disk_full;
 mod doctor_repair;
 mod faults;
+mod finished;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;

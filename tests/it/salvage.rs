@@ -6,7 +6,7 @@ use crate::support::project::Project;
 
 /// Fails at the implementation of tasks whose id begins with F, leaving a file.
 pub(crate) const FAILING: &str = r#"set -eu
-echo "$PIPELINE_ATTEMPT" >>"$PIPELINE_TASK_ID.txt"
+echo "$PIPELINE_ATTEMPT" | tee -a "$PIPELINE_TASK_ID.txt"
 case "$PIPELINE_TASK_ID.$PIPELINE_STAGE" in F*.implementation) exit 3 ;; esac
 "#;
 
