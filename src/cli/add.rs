@@ -254,6 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_asks_for_more_than_there_is_is_told_at_once() {
+        let mut memory = Memory::new();
+        let (code, out, err) = add(&mut memory, "", &["One", "--resource", "tape=1"]);
+        assert_eq!((code, out.as_str()), (0, "TASK-001\n"));
+        let told = "warning: task `TASK-001`: `tape`: needs 1, there is 0 in all";
+        assert!(err.starts_with(told), "{err}");
+    }
+
+    #[test]
     fn bad_values_change_nothing() {
         let mut memory = Memory::with(&["a"]);
         for (words, why) in [

@@ -212,6 +212,15 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_that_asks_for_more_than_there_is_is_told_at_once() {
+        let mut memory = Memory::with(&["a"]);
+        let (code, err) = edit(&mut memory, &["a", "--resource", "tape=1"], None);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("warning: task `a`: `tape`: needs 1, there is 0 in all"), "{err}");
+        assert_eq!(edit(&mut memory, &["a", "--resource", ""], None), (0, String::new()));
+    }
+
+    #[test]
     fn cycles_and_unknown_ids_are_refused() {
         let mut memory = Memory::with(&["a", "b"]);
         assert_eq!(edit(&mut memory, &["b", "--depends-on", "a"], None).0, 0);

@@ -1,10 +1,10 @@
-//! Which tasks no agent can take: worth a warning when they are added.
+//! Which tasks can never be taken: worth a warning when they are added or edited.
 
 use crate::machine::change::TaskChange;
 use crate::machine::id::TaskId;
-use crate::machine::schedule::pool::lacking;
 use crate::machine::stage;
 use crate::machine::task::{Task, TaskKind};
+use crate::machine::unserved::missing;
 use crate::machine::{Change, State};
 
 use super::console::Console;
@@ -13,7 +13,7 @@ use super::gate::Sent;
 /// Warnings shown; the rest is counted.
 const WARNINGS_MAX: usize = 10;
 
-/// Warns of each added task that has a stage which no agent can do. `state` holds the agents; the
+/// Warns of each added task that has a stage which can never be done. `state` holds the agents; the
 /// tasks are taken from the changes.
 pub fn warn(state: &State, sent: &Sent, console: &mut Console<'_>) {
     let added = sent.changes.iter().filter_map(|change| match change {
@@ -26,7 +26,7 @@ pub fn warn(state: &State, sent: &Sent, console: &mut Console<'_>) {
     }
     if found.len() > WARNINGS_MAX {
         let more = found.len() - WARNINGS_MAX;
-        console.warn(&format!("{more} more tasks have a stage that no agent can do"));
+        console.warn(&format!("{more} more tasks have a stage that can never be done"));
     }
 }
 
@@ -37,12 +37,12 @@ pub fn warn_of(state: &State, id: &TaskId, console: &mut Console<'_>) {
     }
 }
 
-/// Returns what is missing; `None` when every stage of the task has an agent, and for epics.
+/// Returns what is missing; `None` when every stage of the task has what it asks for, and for epics.
 fn unserved(state: &State, task: &Task) -> Option<String> {
     if task.spec.kind == TaskKind::Epic {
         return None;
     }
     let mut stages = state.settings.stages.iter().filter(|found| stage::applies(found, task));
-    let missing = stages.find_map(|found| lacking(state, &found.id(), &task.spec.needs))?;
+    let missing = stages.find_map(|found| missing(state, task, &found.id()))?;
     Some(format!("task `{}`: {missing}", task.id))
 }

@@ -317,8 +317,9 @@ fn count(at: &mut Section<'_>) -> (u32, Option<u32>) {
     if !at.has("scale") {
         return (count, None);
     }
-    if at.has("count") {
-        at.wrong_value("scale", "`count` as well", "the only one of `count` and `scale`");
+    if count != 1 {
+        let expected = "left out beside `scale`, whose `max` says how many there may be";
+        at.wrong_value("count", &count.to_string(), expected);
     }
     let mut scale = at.section("scale");
     if !at.is_table("scale") {

@@ -489,7 +489,11 @@ pilot = { labels = ["pilot"] }
         refused(&scale("{ min = 0, max = 0 }"), &["`agent.scale.max` must be an integer from 1"]);
         refused(&scale("{ max = 2, step = 2 }"), &["unknown key `agent.scale.step`"]);
         refused(&scale("3"), &["must be a table"]);
-        refused(&format!("{}count = 2\n", scale("{ max = 2 }")), &["one of `count` and `scale`"]);
+        let both = |count: u32| format!("{}count = {count}\n", scale("{ max = 2 }"));
+        let beside = "`agent.count` must be left out beside `scale`, whose `max` says how many \
+                      there may be, found `2`";
+        refused(&both(2), &[beside]);
+        assert_eq!(settings(&both(1)).agents[0].count, 2, "a key at its default is accepted");
         let other = agent("w-2", "");
         refused(&format!("{}{other}", scale("{ max = 2 }")), &["no other agent has"]);
         let like = agent("w", "");

@@ -42,18 +42,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
     match change {
         ProjectChange::SettingsAdopted { settings, at } => adopt(state, settings, *at),
         ProjectChange::MonitorStarted { pid, allows_red_base, at } => {
-            state.monitor = MonitorFacts {
-                pid: *pid,
-                started_at: *at,
-                allows_red_base: *allows_red_base,
-                ..MonitorFacts::default()
-            };
-            purse::begin(state, *at);
-            state.stopping = None;
-            // What made the base red may be mended outside of it: it is judged anew.
-            if state.base.red.take().is_some() {
-                state.base.green.clear();
-            }
+            begin(state, *pid, *allows_red_base, *at);
         }
         ProjectChange::MonitorEnded { .. } => {
             state.stopping = None;
@@ -92,7 +81,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::ModeSwitched { to } => {
             state.orchestration = *to;
             state.drain = None;
-            state.current = None;
+            (state.current, state.collecting) = (None, None);
         }
         ProjectChange::DrainSet { drain } => state.drain = *drain,
         ProjectChange::RolloutSet { to } => {
@@ -100,6 +89,7 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
             index::rebuild(state);
         }
         ProjectChange::CurrentTaskSet { id } => state.current.clone_from(id),
+        ProjectChange::CollectingSet { id } => state.collecting.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
         ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
@@ -112,6 +102,18 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::WouldStart { id, .. } => {
             index::update(state, id, false, |task| task.is_announced = true);
         }
+    }
+}
+
+/// A monitor begins.
+fn begin(state: &mut State, pid: u32, allows_red_base: bool, at: Time) {
+    state.monitor =
+        MonitorFacts { pid, started_at: at, allows_red_base, ..MonitorFacts::default() };
+    purse::begin(state, at);
+    state.stopping = None;
+    // What made the base red may be mended outside of it: it is judged anew.
+    if state.base.red.take().is_some() {
+        state.base.green.clear();
     }
 }
 
@@ -140,6 +142,11 @@ fn apply_to_task(state: &mut State, id: &TaskId, change: &TaskChange) {
         state.weighing.altered += 1;
         index::add(state, task);
         return;
+    }
+    if let TaskChange::Moved { .. } = change
+        && state.collecting.as_ref() == Some(id)
+    {
+        state.collecting = None;
     }
     if let TaskChange::Moved { to: TaskPhase::Landing { entry }, .. } = change {
         state.entries = state.entries.max(*entry);

@@ -6,6 +6,7 @@
 use super::agent::Agent;
 use super::attempt::{Attempt, Class};
 use super::id::TaskId;
+use super::schedule::pool::Takers;
 use super::settings::AgentCommand;
 use super::state::State;
 use super::time::Time;
@@ -82,13 +83,14 @@ pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) ->
     (new != *old).then_some(new)
 }
 
-/// Returns true when another agent of the stage is there that did not fail of late.
+/// Returns true when another agent is there that may take what failed, and did not fail of late.
 fn has_others(state: &State, agent: &Agent, attempt: &Attempt) -> bool {
     let Some(stage) = attempt.stage() else { return false };
+    let takers = Takers::of(state, stage, &attempt.demand);
     state.agents.values().any(|other| {
         other.name != agent.name
             && state.may_work(other)
-            && other.stages.contains(stage)
+            && takers.has(other)
             && state.cools_until(other).is_none()
             && !other.breaker.is_on_trial()
     })

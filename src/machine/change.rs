@@ -91,6 +91,10 @@ pub enum ProjectChange {
     CurrentTaskSet {
         id: Option<TaskId>,
     },
+    /// All that the task asks for is kept for it until it can start; `None`: nobody's.
+    CollectingSet {
+        id: Option<TaskId>,
+    },
     /// While there is one nothing new starts, and what fails of infrastructure is not counted.
     ShortageSet {
         what: Option<String>,

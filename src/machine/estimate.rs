@@ -9,12 +9,14 @@
 use std::collections::BTreeMap;
 
 use super::agent::Agent;
+use super::attempt::Attempt;
 use super::complexity;
 use super::id::StageName;
 use super::settings::{Settings, Stage};
 use super::stage;
 use super::state::State;
 use super::task::{Task, TaskPhase};
+use super::time::Time;
 
 /// Durations kept of each, the newest.
 pub const DURATIONS_MAX: usize = 64;
@@ -25,6 +27,8 @@ const MEAN_OF: u64 = 16;
 /// Durations that something narrower than a stage needs to be believed, and a timeout to be drawn
 /// from what was learned.
 pub const COUNT_MIN: u64 = 4;
+/// An attempt that runs longer than expected is expected to run on for this part of it.
+pub const OVERDUE_PART: u64 = 10;
 /// Names kept below each part of the tree; the one with the fewest durations goes first.
 const NAMES_MAX: usize = 64;
 
@@ -221,6 +225,16 @@ pub fn timeout_ms(state: &State, config: &Stage, task: Option<&Task>, group: Opt
     let bound = learned.p95_ms().saturating_mul(3) / 2;
     // Not `clamp`: it panics on bounds the wrong way round.
     twice.max(bound).max(config.timeout_min_ms).min(config.timeout_max_ms)
+}
+
+/// Returns how long a live attempt is expected to go on, in milliseconds; 0 for one that is no task's.
+#[must_use]
+pub fn remaining_ms(state: &State, attempt: &Attempt, now: Time) -> u64 {
+    let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
+    let ms =
+        task.zip(attempt.stage()).map_or(0, |(task, stage)| of_stage(state, task, stage, None));
+    let begun = attempt.started_at.unwrap_or(attempt.assigned_at);
+    ms.saturating_sub(now.ms_since(begun)).max(ms / OVERDUE_PART)
 }
 
 /// Returns the same as [`attempt_ms`] for the stage of that name; 0 when there is none.

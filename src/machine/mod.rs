@@ -47,6 +47,7 @@ pub mod retry;
 pub mod scale;
 pub mod schedule;
 pub mod stage;
+pub mod unserved;
 pub mod weigh;
 
 pub mod step;
@@ -57,7 +58,6 @@ mod judge;
 mod landing;
 mod names;
 mod observe;
-mod unserved;
 pub use apply::apply;
 pub use change::Change;
 pub use effect::{Begun, Effect, apply_settling, next_deadline, pending_effects};

@@ -57,23 +57,19 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
         }
         Observation::Saved { attempt, commit, has_changed, markers } => {
-            with(state, attempt, &[AttemptPhase::Saving], |found| {
+            with(state, attempt, &SAVING, |found| {
                 saved(state, event, found, &Left { commit, has_changed: *has_changed, markers })
             })
         }
         Observation::WorktreeGone { attempt, commit } => {
-            with(state, attempt, &[AttemptPhase::Saving], |found| {
-                gone(state, event, found, commit.as_ref())
-            })
+            with(state, attempt, &SAVING, |found| gone(state, event, found, commit.as_ref()))
         }
         Observation::CannotStart { attempt, why } => {
             with(state, attempt, &UNSTARTED, |found| cannot_start(state, event, found, why))
         }
-        Observation::Advanced { attempt, changed } => {
-            with(state, attempt, &[AttemptPhase::Advancing], |found| {
-                advanced(state, event, found, changed.as_deref())
-            })
-        }
+        Observation::Advanced { attempt, changed } => with(state, attempt, &ADVANCING, |found| {
+            advanced(state, event, found, changed.as_deref())
+        }),
         Observation::Forecast { task, tip, tried, clashes } => {
             forecast::decide(state, task, tip, tried, clashes)
         }
@@ -140,6 +136,8 @@ fn monitor_ended(at: Time, why: &str) -> Step {
     Step::accept(vec![project(ProjectChange::MonitorEnded { why: why.to_owned(), at })])
 }
 
+const SAVING: [AttemptPhase; 1] = [AttemptPhase::Saving];
+const ADVANCING: [AttemptPhase; 1] = [AttemptPhase::Advancing];
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
 fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool) -> Vec<Change> {
     let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };

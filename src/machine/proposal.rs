@@ -336,6 +336,7 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::StopRequested { .. }
             | ProjectChange::DrainSet { .. }
             | ProjectChange::CurrentTaskSet { .. }
+            | ProjectChange::CollectingSet { .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }

@@ -79,8 +79,22 @@ fn newcomers(
 /// Returns true when a group may grow by an agent that can do what is asked for.
 #[must_use]
 pub fn may_bring(state: &State, stage: &StageName, needs: &[String], tier_min: u32) -> bool {
-    let mut groups = growing(state).filter(|(_, group, _)| group.tier >= tier_min);
-    groups.any(|(_, group, count)| newcomers(group, count, stage, needs).is_some())
+    able(state, stage, needs).any(|group| group.tier >= tier_min)
+}
+
+/// Returns the highest tier of such groups; `None`: there are none.
+pub(super) fn highest_to_come(state: &State, stage: &StageName, needs: &[String]) -> Option<u32> {
+    able(state, stage, needs).map(|group| group.tier).max()
+}
+
+/// Returns the groups that may grow by an agent that can do what is asked for.
+fn able<'a>(
+    state: &'a State,
+    stage: &'a StageName,
+    needs: &'a [String],
+) -> impl Iterator<Item = &'a AgentGroup> {
+    growing(state)
+        .filter_map(move |(_, group, count)| newcomers(group, count, stage, needs).map(|_| group))
 }
 
 /// Returns the name that the next agent of a group would have which can do what is asked for.

@@ -96,6 +96,8 @@ pub struct State {
     pub drain: Option<Drain>,
     /// Sequential mode's task.
     pub current: Option<TaskId>,
+    /// Parallel mode's task that all it asks for is kept for, until it can start.
+    pub collecting: Option<TaskId>,
     pub monitor: MonitorFacts,
     pub run: Run,
     pub tasks: BTreeMap<TaskId, Task>,
@@ -140,6 +142,7 @@ impl State {
             stopping: None,
             drain: None,
             current: None,
+            collecting: None,
             monitor: MonitorFacts::default(),
             run: Run::default(),
             tasks: BTreeMap::new(),

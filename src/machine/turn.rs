@@ -447,6 +447,9 @@ fn assign(
             if let Some(id) = picked.current {
                 changes.push(project(ProjectChange::CurrentTaskSet { id }));
             }
+            if let Some(id) = picked.collecting {
+                changes.push(project(ProjectChange::CollectingSet { id }));
+            }
             picked.assignments
         }
     };

@@ -2,17 +2,17 @@
 
 use super::apply::apply;
 use super::change::{Change, ProjectChange, TaskChange};
-use super::id::{StageName, TaskId};
+use super::id::StageName;
 use super::schedule::demand::Demand;
 use super::schedule::load::Obstacle;
 use super::schedule::pool::lacking;
 use super::state::State;
 use super::step::task as of_task;
 use super::task::{Task, TaskPhase};
-use super::turn::TURN_ITEMS_MAX;
 
-/// Returns what is to be told about the tasks that the changes make ready, and after a change of
-/// settings, of what agents can start or of what a provider refuses about all that are. Cost: after these, the state.
+/// Returns what is to be told about the tasks that the changes make ready or edit, and after a change
+/// of settings, of what agents can start or of what a provider refuses about all that are ready. Cost:
+/// after these, the state.
 pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
     let is_for_all = |change: &&Change| match change {
         Change::Project(
@@ -41,26 +41,33 @@ pub(super) fn told(state: &State, changes: &[Change]) -> Vec<Change> {
             | TaskPhase::Completed { .. }
             | TaskPhase::Cancelled { .. } => None,
         });
-        return ready.chain(told_of_ready(&later, changes)).take(TURN_ITEMS_MAX).collect();
+        return ready.chain(told_of_changed(&later, changes)).collect();
     }
-    told_of_ready(state, changes).collect()
+    told_of_changed(state, changes).collect()
 }
 
-/// Returns what is to be told about the tasks that the changes make ready.
-fn told_of_ready<'a>(state: &'a State, changes: &'a [Change]) -> impl Iterator<Item = Change> + 'a {
-    changes.iter().filter_map(|change| {
-        let (id, stage) = made_ready(change)?;
-        told_of(state, state.tasks.get(id)?, stage)
+/// Returns what is to be told about the tasks that the changes make ready or edit.
+fn told_of_changed<'a>(
+    state: &'a State,
+    changes: &'a [Change],
+) -> impl Iterator<Item = Change> + 'a {
+    changes.iter().filter_map(|change| match change {
+        Change::Task(id, change) => told_after(state, state.tasks.get(id)?, change),
+        Change::Project(_) | Change::Attempt(..) | Change::Lane(_) => None,
     })
 }
 
-fn made_ready(change: &Change) -> Option<(&TaskId, &StageName)> {
-    match change {
-        Change::Task(id, TaskChange::Moved { to: TaskPhase::Ready { stage }, .. }) => {
-            Some((id, stage))
-        }
-        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => None,
+fn told_after(state: &State, task: &Task, change: &TaskChange) -> Option<Change> {
+    if let TaskChange::Moved { to: TaskPhase::Ready { stage }, .. } = change {
+        return told_of(state, task, stage);
     }
+    if let TaskChange::Edited { spec, .. } = change
+        && let TaskPhase::Ready { stage } = &task.phase
+    {
+        let edited = Task { spec: (**spec).clone(), ..task.clone() };
+        return told_of(state, &edited, stage);
+    }
+    None
 }
 
 fn told_of(state: &State, task: &Task, stage: &StageName) -> Option<Change> {
@@ -70,7 +77,8 @@ fn told_of(state: &State, task: &Task, stage: &StageName) -> Option<Change> {
 
 /// Returns what there never is for the task's stage, in words; `None`: nothing is missing. Agents
 /// that are paused, busy or cool down are there.
-fn missing(state: &State, task: &Task, stage: &StageName) -> Option<String> {
+#[must_use]
+pub fn missing(state: &State, task: &Task, stage: &StageName) -> Option<String> {
     lacking(state, stage, &task.spec.needs).or_else(|| {
         let demand = Demand::of(&state.settings, task, stage);
         Obstacle::beyond(&state.settings, &demand).map(|beyond| beyond.words())

@@ -3,6 +3,7 @@
 //!
 //! Both documents are those of `docs/scheduler.md`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Seek, Write};
@@ -19,7 +20,7 @@ use crate::machine::id::{AgentName, StageName, TaskId};
 use crate::machine::proposal::{PAIRS_MAX, Pair, ProposalFault};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::Load;
-use crate::machine::schedule::pool::may_take;
+use crate::machine::schedule::pool::Takers;
 use crate::machine::settings::Stage;
 use crate::machine::task::Task;
 use crate::machine::{Observation, State, amount, complexity, schedule};
@@ -42,6 +43,8 @@ const LOOKED_MAX: usize = 10_000;
 const PICKED_MAX: usize = 64;
 /// Columns shown of the command.
 const COMMAND_COLUMNS_MAX: usize = 50;
+/// Columns shown of a name that nothing can have.
+const NAME_COLUMNS_MAX: usize = 40;
 /// Columns shown of what the command said.
 const SAID_COLUMNS_MAX: usize = 160;
 
@@ -215,17 +218,26 @@ fn parse(answer: &[u8]) -> Result<Vec<Pair>, String> {
         let count = read.assignments.len();
         return Err(format!("{count} assignments, at most {PAIRS_MAX} are taken"));
     }
-    let pair = |pair: &AnswerPair| {
-        // Whatever else there may be to it, no other text is the name of one.
-        TaskId::check(&pair.agent).map_err(|why| why.replace("task id", "agent"))?;
-        Ok(Pair { task: pair.task.parse()?, agent: AgentName::new(&pair.agent) })
+    let pair = |pair: &AnswerPair| Pair {
+        task: TaskId::new(named(&pair.task)),
+        agent: AgentName::new(named(&pair.agent)),
     };
-    read.assignments.iter().map(pair).collect()
+    Ok(read.assignments.iter().map(pair).collect())
+}
+
+/// Returns a name as it is to be looked up and shown: what nothing can be called is cut, safe to
+/// print, and still no name, so that its pair is refused.
+fn named(text: &str) -> Cow<'_, str> {
+    match TaskId::check(text) {
+        Ok(()) => Cow::Borrowed(text),
+        Err(_) if text.is_empty() => Cow::Borrowed("``"),
+        Err(_) => Cow::Owned(cut(&text.escape_debug().to_string(), NAME_COLUMNS_MAX).into_owned()),
+    }
 }
 
 fn text(state: &State, number: u64) -> String {
     let offered = offered(state);
-    let tasks = offered.iter().map(|(task, stage, demand)| offer(task, stage, demand));
+    let tasks = offered.iter().map(|(task, stage, demand)| offer(state, task, stage, demand));
     let free = state.agents.values().filter(|agent| state.is_free(agent));
     let work = state.attempts.values().filter(|attempt| attempt.is_work());
     let running = work.filter_map(|attempt| {
@@ -274,9 +286,9 @@ fn offered(state: &State) -> Vec<(&Task, StageName, Demand)> {
             }
             let demand = &**demand;
             let can = can_start.entry(demand).or_insert_with(|| {
+                let takers = Takers::of(state, &stage, demand);
                 let mut free = state.agents.values().filter(|agent| state.is_free(agent));
-                free.any(|agent| may_take(state, agent, &stage, demand))
-                    && load.obstacle(id, &stage, demand).is_none()
+                free.any(|agent| takers.has(agent)) && load.obstacle(id, &stage, demand).is_none()
             });
             if *can {
                 ids.insert(id.clone());
@@ -295,7 +307,12 @@ fn offered(state: &State) -> Vec<(&Task, StageName, Demand)> {
     offered
 }
 
-fn offer<'a>(task: &'a Task, stage: &'a StageName, demand: &'a Demand) -> OfferedTask<'a> {
+fn offer<'a>(
+    state: &'a State,
+    task: &'a Task,
+    stage: &'a StageName,
+    demand: &'a Demand,
+) -> OfferedTask<'a> {
     let spec = &task.spec;
     let resources = demand.resources.iter();
     OfferedTask {
@@ -309,7 +326,7 @@ fn offer<'a>(task: &'a Task, stage: &'a StageName, demand: &'a Demand) -> Offere
         complexity: complexity::of(spec).word(),
         touches: &demand.touches,
         needs: &demand.needs,
-        tier_min: demand.tier_min,
+        tier_min: Takers::of(state, stage, demand).tier_min,
         resources: resources.map(|(name, n)| (name.as_str(), amount::words(name, *n))).collect(),
         is_exclusive: demand.is_exclusive,
         attempts: task.tally.attempts,
@@ -421,15 +438,30 @@ mod tests {
                 .is_ok_and(|_| misfit("answer", &text).is_none());
             assert!(!fits, "{text}");
         }
-        for (name, expected) in [("a b", "task id `a b`"), ("../x", "task id `../x`")] {
-            let why = parse(whole.replace("\"A\"", &format!("\"{name}\"")).as_bytes());
-            assert!(why.as_ref().is_err_and(|why| why.contains(expected)), "{why:?}");
-        }
-        let why = parse(whole.replace("impl-1", "im\\u001bpl").as_bytes());
-        assert!(why.as_ref().is_err_and(|why| why.contains("agent `im")), "{why:?}");
         let many = vec![pair; PAIRS_MAX + 1].join(",");
         let why = parse(format!(r#"{{"format":1,"assignments":[{many}]}}"#).as_bytes());
         assert_eq!(why, Err("4097 assignments, at most 4096 are taken".into()));
         assert!(parse(&vec![b' '; ANSWER_BYTES_MAX]).is_err_and(|why| why.contains("longer")));
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_spoils_its_own_pair_alone() {
+        let long = "x".repeat(65);
+        let odd =
+            ["a b", "../x", "", " A", "A ", "A\n", "im\u{1b}[0mpl", "A\u{202e}", long.as_str()];
+        for name in odd {
+            let name = serde_json::to_string(name).expect("a text");
+            let pairs = format!(r#"{{"task":"A","agent":{name}}},{{"task":{name},"agent":"b"}}"#);
+            let good = r#"{"task":"A","agent":"b"}"#;
+            let answer = format!(r#"{{"format":1,"assignments":[{pairs},{good}]}}"#);
+            let read = parse(answer.as_bytes()).expect("an answer");
+            for (read, other) in [(read[0].agent.as_str(), "A"), (read[1].task.as_str(), "b")] {
+                assert!(TaskId::check(read).is_err(), "{name} is read as {read:?}");
+                assert!(read.chars().count() <= NAME_COLUMNS_MAX, "{read}");
+                assert!(!read.chars().any(|c| c.is_control() || c == '\u{202e}'), "{read:?}");
+                assert_ne!(read, other);
+            }
+            assert_eq!((read[2].task.as_str(), read[2].agent.as_str()), ("A", "b"));
+        }
     }
 }

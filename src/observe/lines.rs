@@ -84,6 +84,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             ProjectChange::WouldStart { id, .. }
             | ProjectChange::ProposalRefused { task: id, .. }
             | ProjectChange::CurrentTaskSet { id: Some(id) }
+            | ProjectChange::CollectingSet { id: Some(id) }
             | ProjectChange::BudgetTold { task: Some(id), .. },
         ) => Some(id.as_str()),
         Change::Lane(
@@ -114,6 +115,7 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::DrainSet { .. }
             | ProjectChange::RolloutSet { .. }
             | ProjectChange::CurrentTaskSet { id: None }
+            | ProjectChange::CollectingSet { id: None }
             | ProjectChange::BudgetTold { task: None, .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
@@ -192,6 +194,10 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::RolloutSet { to } => format!("rollout {}", words::rollout(*to)),
         ProjectChange::CurrentTaskSet { id } => {
             return id.as_ref().map(|id| format!("{id} is the current task"));
+        }
+        ProjectChange::CollectingSet { id } => {
+            let id = id.as_ref()?;
+            format!("{id} has its turn: what it needs is kept for it until it can start")
         }
         ProjectChange::ShortageSet { what: Some(what) }
         | ProjectChange::OverloadSet { what: Some(what) } => {

@@ -124,6 +124,14 @@ const fn yes_or_no(flag: bool, yes: &'static str, no: &'static str) -> &'static 
     if flag { yes } else { no }
 }
 
+fn chosen<'a>(word: &'static str, id: Option<&'a TaskId>) -> Entry<'a> {
+    Entry { task: id.map(TaskId::as_str), ..kind(word) }
+}
+
+fn lacking<'a>(what: Option<&'a str>, began: &'static str, ended: &'static str) -> Entry<'a> {
+    Entry { reason: what, ..kind(yes_or_no(what.is_some(), began, ended)) }
+}
+
 const fn stop_word(kind: StopKind) -> &'static str {
     match kind {
         StopKind::Leave => "leave",
@@ -212,16 +220,13 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
             ..kind("drain_set")
         },
         ProjectChange::RolloutSet { to } => Entry { to: Some(rollout(*to)), ..kind("rollout_set") },
-        ProjectChange::CurrentTaskSet { id } => {
-            Entry { task: id.as_ref().map(TaskId::as_str), ..kind("current_task_set") }
-        }
+        ProjectChange::CurrentTaskSet { id } => chosen("current_task_set", id.as_ref()),
+        ProjectChange::CollectingSet { id } => chosen("collecting_set", id.as_ref()),
         ProjectChange::ShortageSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "shortage_began", "shortage_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            lacking(what.as_deref(), "shortage_began", "shortage_ended")
         }
         ProjectChange::OverloadSet { what } => {
-            let entry = kind(yes_or_no(what.is_some(), "overload_began", "overload_ended"));
-            Entry { reason: what.as_deref(), ..entry }
+            lacking(what.as_deref(), "overload_began", "overload_ended")
         }
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {

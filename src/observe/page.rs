@@ -116,6 +116,23 @@ pub fn cut(text: &str, columns: usize) -> Cow<'_, str> {
     }
 }
 
+/// Puts words together to lines of at most `columns` columns; a longer word has a line of its own.
+#[must_use]
+pub fn filled(words: &[impl AsRef<str>], between: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.iter().map(AsRef::as_ref) {
+        let wide = |line: &str| [line, between, word].map(self::columns).iter().sum::<usize>();
+        match lines.last_mut().filter(|line| wide(line) <= columns) {
+            Some(line) => {
+                line.push_str(between);
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Returns the columns of the text.
 #[must_use]
 pub fn columns(text: &str) -> usize {

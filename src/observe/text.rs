@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
-use super::page::{Cell, Ink, Page, columns, cut, first_line, table};
+use super::page::{Cell, Ink, Page, columns, cut, filled, first_line, table};
 use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
@@ -259,26 +259,42 @@ fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
     if count == 0 {
         return String::new();
     }
-    let rows: Vec<Vec<Cell>> = waiting()
-        .take(WAITING_SHOWN_MAX)
-        .map(|entry| {
+    let shown = || waiting().take(WAITING_SHOWN_MAX);
+    let widest = |width: fn(&Waiting<'_>) -> usize| {
+        shown().map(width).max().unwrap_or(0).min(page.columns() / 3) + 2
+    };
+    let before = 2 + widest(|entry| columns(entry.id)) + widest(|it| columns(it.reason.on.word()));
+    let rows: Vec<Vec<Cell>> = shown()
+        .flat_map(|entry| {
             let reason = &entry.reason;
             let until = reason.until.map(|until| until.0.ms_since(status.updated_at.0));
             let until = until.map(|ms| format!(" (in {})", span(ms))).unwrap_or_default();
-            let what = Cell::new(&format!("{}{until}", reason.what));
-            vec![Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint), what]
+            let what = format!("{}{until}", reason.what);
+            let heads = [Cell::new(entry.id), Cell::new(reason.on.word()).inked(Ink::Faint)];
+            row_with_command(heads, &what, page.columns().saturating_sub(before))
         })
         .collect();
     let mut out = section(page, "waiting") + &table(page, 2, &rows);
     let mut rest: BTreeMap<On, usize> = BTreeMap::new();
-    for entry in waiting().skip(rows.len()) {
+    for entry in waiting().skip(WAITING_SHOWN_MAX) {
         *rest.entry(entry.reason.on).or_default() += 1;
     }
-    if count > rows.len() {
+    if count > WAITING_SHOWN_MAX {
         let kinds: Vec<String> = rest.iter().map(|(on, n)| format!("{n} {}", on.word())).collect();
-        out.push_str(&format!("  and {} more: {}\n", count - rows.len(), kinds.join(", ")));
+        out.push_str(&format!("  and {} more: {}\n", count - WAITING_SHOWN_MAX, kinds.join(", ")));
     }
     out
+}
+
+/// Returns a row; a command to type that would be cut with the text stands below it, whole.
+fn row_with_command(heads: [Cell; 2], what: &str, room: usize) -> Vec<Vec<Cell>> {
+    let start = what.find(": pipeline ").filter(|_| columns(what) > room);
+    let (why, command) = start.map_or((what, ""), |at| what.split_at(at + 1));
+    let mut rows = vec![heads.into_iter().chain([Cell::new(why)]).collect()];
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let lines = filled(&words, " ", room).into_iter();
+    rows.extend(lines.map(|line| vec![Cell::new(""), Cell::new(""), Cell::new(&line)]));
+    rows
 }
 
 #[cfg(test)]
@@ -295,6 +311,25 @@ mod tests {
     fn of(pipeline: &Pipeline, color: bool, width: usize) -> String {
         let monitor = MonitorInfo { running: true, pid: Some(4711), poll_interval_s: 15.0 };
         text(&status(&pipeline.state, pipeline.seq, pipeline.now, monitor), color, width)
+    }
+
+    #[test]
+    fn a_command_to_type_is_never_cut() {
+        let long = "TASK-WITH-A-LONG-NAME-001-OF-MANY";
+        let mut held = [task(long, &[]), task("B", &[])];
+        held.iter_mut().for_each(|task| task.is_held = true);
+        let pipeline = Pipeline::started(settings(), held.to_vec());
+        let text = of(&pipeline, false, 80);
+        let indent = " ".repeat(36);
+        let folded =
+            format!("  hold  held by a person:\n{indent}pipeline task release\n{indent}{long}\n");
+        assert!(text.contains(&folded), "{text}");
+        assert!(text.contains("  hold  held by a person: pipeline task release B\n"), "{text}");
+        let narrow = of(&pipeline, false, 60);
+        let folded =
+            format!("  hold  held by a person:\n{}pipeline task release B\n", " ".repeat(30));
+        assert!(narrow.contains(&folded), "{narrow}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

@@ -14,10 +14,10 @@ use crate::machine::gate;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::proposal;
-use crate::machine::scale;
+use crate::machine::schedule::Standing;
 use crate::machine::schedule::demand::Demand;
-use crate::machine::schedule::load::{Load, Obstacle};
-use crate::machine::schedule::pool::{lacking, may_take};
+use crate::machine::schedule::load::Obstacle;
+use crate::machine::schedule::pool::{Takers, lacking};
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -106,16 +106,16 @@ pub struct Waits<'a> {
     shared: Option<Reason>,
     /// By stage, what is needed, and the least tier.
     agents: BTreeMap<(&'a str, &'a [String], u32), Reason>,
-    /// What runs.
-    load: Load<'a>,
+    /// What runs, and what comes first.
+    standing: Standing<'a>,
 }
 
 impl<'a> Waits<'a> {
     /// Looks at what holds for all tasks.
     #[must_use]
     pub fn new(state: &'a State) -> Self {
-        let (agents, load) = (BTreeMap::new(), Load::of(state));
-        Self { state, shared: shared(state), agents, load }
+        let (agents, standing) = (BTreeMap::new(), Standing::of(state));
+        Self { state, shared: shared(state), agents, standing }
     }
 
     /// Returns what the task waits for; `None` for an epic, and for a task that is being worked on
@@ -168,11 +168,12 @@ impl<'a> Waits<'a> {
             return Reason::new(On::Agent, format!("{current} is the current task"));
         }
         let demand = Demand::of(&state.settings, task, stage);
-        if let Some(obstacle) = self.load.obstacle(&task.id, stage, &demand) {
+        if let Some(obstacle) = self.standing.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
         let has_free = || {
-            state.agents.values().any(|a| state.is_free(a) && may_take(state, a, stage, &demand))
+            let takers = Takers::of(state, stage, &demand);
+            state.agents.values().any(|agent| state.is_free(agent) && takers.has(agent))
         };
         if proposal::is_awaited(state) && has_free() {
             return Reason::new(On::Agent, "the external scheduler (`scheduler.command`)");
@@ -249,7 +250,9 @@ fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
         Obstacle::Clash(_)
         | Obstacle::Unlanded(_)
         | Obstacle::Beside(_)
-        | Obstacle::NotAlone(_) => On::Conflict,
+        | Obstacle::NotAlone(_)
+        | Obstacle::Behind(_)
+        | Obstacle::BehindAlone(_) => On::Conflict,
         Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
     };
     Reason::new(on, obstacle.words())
@@ -313,15 +316,16 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
     if let Some(what) = lacking(state, stage, &demand.needs) {
         return Reason::new(On::Agent, first_line(&what));
     }
+    let takers = Takers::of(state, stage, demand);
     let able = || {
         let there = state.agents.values().filter(|agent| !agent.is_retired);
-        there.filter(|agent| may_take(state, agent, stage, demand))
+        there.filter(|agent| takers.has(agent))
     };
     let names = |agents: &mut dyn Iterator<Item = &Agent>| {
         let all: Vec<&str> = agents.map(|agent| agent.name.as_str()).take(NAMES_MAX).collect();
         all.join(", ")
     };
-    let who = match demand.tier_min {
+    let who = match takers.tier_min {
         0 => format!("stage `{stage}`"),
         tier => format!("stage `{stage}`, from tier {tier} on after failures"),
     };
@@ -337,12 +341,12 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         return Reason::new(On::Agent, what);
     }
     if able().next().is_none() {
-        let comes = scale::may_bring(state, stage, &demand.needs, demand.tier_min);
-        let what = if comes { "the monitor's next turn" } else { "no agent is there for it" };
-        return Reason::new(On::Agent, format!("{who}: {what}"));
+        // One comes: `lacking` has looked.
+        return Reason::new(On::Agent, format!("{who}: the monitor's next turn"));
     }
-    if able().all(|agent| agent.is_paused) {
-        let what = format!("{who}: {} paused: pipeline agent resume", names(&mut able()));
+    if let Some(first) = able().next().filter(|_| able().all(|agent| agent.is_paused)) {
+        let all = names(&mut able());
+        let what = format!("{who}: {all} paused: pipeline agent resume {}", first.name);
         return Reason::new(On::Agent, what);
     }
     if let Some(reason) = of_limits(state, able) {
@@ -447,6 +451,45 @@ mod tests {
         needy.spec.needs = vec!["gpu".into()];
         let pipeline = Pipeline::started(settings(), vec![needy]);
         check(&pipeline, "A", On::Agent, "has `gpu`");
+    }
+
+    #[test]
+    fn who_is_kept_back_by_one_that_comes_first_names_it() {
+        let one_stage = with(|settings| {
+            settings.stages.drain(..2);
+            settings.agents.drain(..2);
+            settings.agents[0].count = 3;
+            settings.scheduler.resources.insert("db".into(), 2_000);
+        });
+        let touching = |name: &str, globs: &[&str]| {
+            let mut task = task(name, &[]);
+            task.spec.touches = globs.iter().map(|glob| (*glob).to_owned()).collect();
+            task
+        };
+        let wanting = |name: &str, amount: &str| {
+            let mut task = task(name, &[]);
+            task.spec.resources.insert("db".into(), amount.into());
+            task
+        };
+        let tasks = vec![
+            touching("A", &["src/a"]),
+            touching("B", &["src/**"]),
+            touching("C", &["src/c"]),
+            wanting("D", "1"),
+        ];
+        let pipeline = Pipeline::started(one_stage.clone(), tasks);
+        check(&pipeline, "B", On::Conflict, "A changes the same paths");
+        check(&pipeline, "C", On::Conflict, "B comes first and waits for the same");
+        let tasks = vec![wanting("A", "1"), wanting("B", "2"), wanting("C", "1")];
+        let pipeline = Pipeline::started(one_stage.clone(), tasks);
+        check(&pipeline, "B", On::Agent, "`db`: needs 2, 1 free");
+        check(&pipeline, "C", On::Conflict, "B comes first and waits for the same");
+        let mut alone = task("B", &[]);
+        alone.spec.is_exclusive = true;
+        let tasks = vec![task("A", &[]), alone, task("C", &[])];
+        let pipeline = Pipeline::started(one_stage, tasks);
+        check(&pipeline, "B", On::Conflict, "runs alone, and A is not done");
+        check(&pipeline, "C", On::Conflict, "B comes first and runs alone");
     }
 
     #[test]

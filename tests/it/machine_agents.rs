@@ -254,6 +254,65 @@ fn where_no_higher_tier_can_take_it_failures_change_nothing() {
     assert_eq!(m.work("A").agent.as_str(), "low");
 }
 
+/// A has failed twice with `low`, and `high` is asked, which works on B.
+fn escalated(groups: Vec<AgentGroup>) -> Machine {
+    let mut m = machine(groups, |settings| settings.limits.attempts_per_stage = 9);
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    assert_eq!(goes_to(&mut m, as_complex_as("B", "complex")), "high");
+    fail(&mut m, "A", End::Fail);
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.stand("A"), "ready impl", "the low one is free and may not take it");
+    m
+}
+
+fn low_and_high() -> Vec<AgentGroup> {
+    vec![of_tier("low", 1), of_tier("high", 2)]
+}
+
+#[test]
+fn a_tier_in_which_nobody_works_is_not_waited_for() {
+    // One that is paused, one that leaves, one that cannot start, and one that comes back.
+    let mut m = escalated(low_and_high());
+    pause(&mut m, "high");
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    resume(&mut m, "high");
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.stand("A"), "ready impl", "the high one may work again");
+    m.run("B", End::Done);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    let away = Command::ScaleAgents { group: "high".into(), to: Some(0) };
+    let unusable = vec![("high".to_owned(), "`x` is not on the PATH".to_owned())];
+    let unusable = Observation::AgentsSeen { unusable: unusable.into_iter().collect() };
+    let mut m = escalated(low_and_high());
+    m.must(away);
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    assert_eq!(m.state.tasks[&id("A")].unserved, None);
+    let mut m = escalated(low_and_high());
+    m.see(unusable);
+    m.turns();
+    assert_eq!(m.work("A").agent.as_str(), "low");
+    m.state.check();
+}
+
+#[test]
+fn a_tier_is_waited_for_that_is_busy_cools_down_or_comes() {
+    let mut m = escalated(low_and_high());
+    m.pass_ms(3_600_000);
+    assert_eq!(m.stand("A"), "ready impl", "the high one is busy");
+    let scaling = AgentGroup { scale_min: Some(0), ..of_tier("high", 2) };
+    let mut m = escalated(vec![of_tier("low", 1), scaling]);
+    m.run("B", End::Done);
+    assert_eq!(m.work("A").agent.as_str(), "high");
+    // Where more than one tier is left, the one that is asked for stays.
+    let groups = vec![of_tier("low", 1), of_tier("high", 3), of_tier("middle", 2)];
+    let mut m = machine(groups, |_| {});
+    assert_eq!(goes_to(&mut m, as_complex_as("A", "simple")), "low");
+    pause(&mut m, "high");
+    fail(&mut m, "A", End::Fail);
+    fail(&mut m, "A", End::Fail);
+    assert_eq!(m.work("A").agent.as_str(), "middle");
+}
+
 #[test]
 fn sent_back_too_often_is_blocked_with_all_the_evidence() {
     let mut settings = settings();
@@ -326,6 +385,50 @@ fn an_agent_that_nobody_stands_in_for_goes_on() {
     let mut m = machine(vec![serving("w", 1)], |_| {});
     fail_all(&mut m, &["A", "B", "C", "D"], End::Fail);
     assert_eq!(cools_s(&m, "w"), None);
+}
+
+#[test]
+fn an_agent_whose_tasks_nobody_else_may_take_goes_on() {
+    // `plain` serves the stage and is free, and has not what the tasks need.
+    let gpu = AgentGroup { capabilities: vec!["gpu".into()], ..serving("w", 1) };
+    let mut m = machine(vec![gpu.clone(), serving("plain", 1)], |_| {});
+    let needy = |name: &str| task(name, |task| task.spec.needs = vec!["gpu".into()]);
+    for name in ["A", "B", "C"] {
+        m.add(&[needy(name)]);
+        m.run(name, End::Fail);
+    }
+    assert_eq!((cools_s(&m, "w"), agent(&m, "w").breaker.failures), (None, 3));
+    assert_eq!(goes_to(&mut m, needy("D")), "w");
+    // With another that has it, it cools down.
+    let mut m = machine(vec![gpu.clone(), AgentGroup { name: "v".into(), ..gpu }], |_| {});
+    pause(&mut m, "v");
+    for name in ["A", "B", "C"] {
+        m.add(&[needy(name)]);
+        if name == "C" {
+            m.turns();
+            resume(&mut m, "v");
+        }
+        m.run(name, End::Fail);
+    }
+    assert_eq!(cools_s(&m, "w"), Some(60));
+}
+
+#[test]
+fn the_only_agent_of_a_tier_that_is_asked_for_goes_on() {
+    let mut m = machine(vec![of_tier("low", 1), of_tier("high", 2)], |settings| {
+        settings.scheduler.escalate_after = 1;
+    });
+    for name in ["A", "B", "C"] {
+        assert_eq!(goes_to(&mut m, as_complex_as(name, "simple")), "low");
+        fail(&mut m, name, End::Fail);
+        assert_eq!(m.work(name).agent.as_str(), "high");
+        m.run(name, End::Fail);
+        m.must(Command::HoldTasks { ids: vec![id(name)] });
+        // Else the low one cools down, which is another case.
+        assert_eq!(goes_to(&mut m, as_complex_as(&format!("{name}2"), "simple")), "low");
+        m.run(&format!("{name}2"), End::Done);
+    }
+    assert_eq!((cools_s(&m, "high"), agent(&m, "high").breaker.failures), (None, 3));
 }
 
 #[test]
@@ -432,11 +535,15 @@ fn where_all_agents_cool_down_the_run_waits_and_is_not_idle() {
             settings.limits.attempts_per_stage = 1;
             settings.limits.attempts_per_task = 1;
         });
-        for name in ["A", "B", "C"] {
-            m.add(&[task(name, |task| task.spec.needs = vec!["w".into()])]);
-            m.run(name, End::Fail);
-        }
         pause(&mut m, "x");
+        for name in ["A", "B", "C"] {
+            m.add(&[new_task(name, &[])]);
+            m.turns();
+            // It stands in, as far as anybody knows then.
+            resume(&mut m, "x");
+            m.run(name, End::Fail);
+            pause(&mut m, "x");
+        }
         assert!(m.state.is_idle(), "nothing is left for it to do");
         m.add(&[new_task("D", &[])]);
         m.turns();

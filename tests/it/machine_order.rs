@@ -220,6 +220,56 @@ fn in_sequential_mode_too_the_least_task_gets_its_turn() {
     }
 }
 
+/// Who must be alone, or needs all of a resource that others take in shares, is never found free to
+/// start by an agent that has its turn: it has to collect.
+#[test]
+fn who_needs_all_or_nobody_beside_it_gets_its_turn_too() {
+    let agents = 3;
+    let mut m = short_machine(|settings| {
+        settings.agents[0].count = agents;
+        settings.scheduler.policy = Policy::Priority;
+        settings.scheduler.resources.insert("db".into(), 3000);
+    });
+    let sharing = |name: &str| {
+        let mut new = ranked(name, Priority::Critical);
+        new.spec.resources.insert("db".into(), "1".into());
+        new.spec.touches = vec![format!("src/{name}"), "shared/x".into()];
+        new.spec.touches.truncate(1 + usize::from(name.ends_with('7')));
+        new
+    };
+    m.add(&["a", "b", "c"].map(sharing));
+    let mut old = ["alone", "all", "paths", "plain"].map(|name| ranked(name, Priority::Low));
+    old[0].spec.is_exclusive = true;
+    old[1].spec.resources.insert("db".into(), "3".into());
+    old[2].spec.touches = vec!["src/**".into()];
+    m.add(&old);
+    let mut begun = [None; 4];
+    let mut most_at_once = 0;
+    for number in 1..200 {
+        m.add(&[sharing(&format!("new{number}"))]);
+        let working = m.state.attempts.values().filter(|attempt| attempt.is_work());
+        let mut working: Vec<_> = working.map(|it| (it.assigned_at, it.task.clone())).collect();
+        working.sort();
+        most_at_once = most_at_once.max(working.len());
+        let first = working[0].1.clone().expect("work has a task");
+        m.run(first.as_str(), End::Done);
+        m.state.check();
+        for (begun, name) in begun.iter_mut().zip(["alone", "all", "paths", "plain"]) {
+            if begun.is_none() && !m.stand(name).starts_with("ready") {
+                *begun = Some(number);
+            }
+        }
+    }
+    assert_eq!(most_at_once, agents as usize);
+    // Eight attempts of one agent are up to 24 of three, and what runs then ends.
+    let per_turn = u64::from(agents) * AGEING + u64::from(agents);
+    for (place, begun) in begun.into_iter().enumerate() {
+        let begun = begun.unwrap_or_else(|| panic!("{place} of {begun:?} starves"));
+        assert!(begun <= per_turn * (place as u64 + 1), "{place} of {begun:?}");
+    }
+    assert_eq!(m.state.collecting, None);
+}
+
 #[test]
 fn who_asks_for_one_agent_by_name_gets_its_turn_though_another_of_the_group_idles() {
     let mut m = short_machine(|settings| settings.agents[0].count = 2);

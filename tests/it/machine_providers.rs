@@ -39,7 +39,7 @@ fn end_with(m: &mut Machine, task: &str, end: End, fault: Option<Fault>) {
     let attempt = m.start(task);
     let exit = Exit { fault, ..exit(end, m.now) };
     m.see(Observation::Exited { attempt: attempt.clone(), exit: Box::new(exit) });
-    let commit = Some(pipeline::machine::id::Oid::new("5a7ed".to_owned()));
+    let commit = Some(pipeline::machine::id::Oid::new("5a7ed"));
     m.see(Observation::Saved { attempt, commit, has_changed: end == End::Done, markers: vec![] });
     m.turns();
     m.state.check();

@@ -2,8 +2,8 @@
 
 use pipeline::machine::agent::Agent;
 use pipeline::machine::breaker::Breaker;
-use pipeline::machine::change::ProjectChange;
-use pipeline::machine::event::NewTask;
+use pipeline::machine::change::{ProjectChange, TaskChange};
+use pipeline::machine::event::{Edit, NewTask};
 use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::plan::{self, Workers};
@@ -382,6 +382,74 @@ fn letting_all_go_is_told_to_the_person_and_to_the_tasks() {
     m.must(scale("w", 1));
     assert_eq!(m.stand("B"), "working B.impl.1");
     assert_eq!(m.state.tasks[&id("B")].unserved, None);
+}
+
+fn unserved(m: &Machine, name: &str) -> Option<String> {
+    m.state.tasks[&id(name)].unserved.clone()
+}
+
+#[test]
+fn who_has_what_is_needed_and_was_let_go_is_named_with_the_command() {
+    let gpu = AgentGroup { capabilities: vec!["gpu".into()], ..fixed("gpu", 2) };
+    let mut m = machine(vec![fixed("w", 1), gpu], |_| {});
+    m.must(scale("gpu", 0));
+    let needing = |name: &str, need: &str| {
+        let mut new = new_task(name, &[]);
+        new.spec.needs = vec![need.into()];
+        new
+    };
+    m.add(&[needing("A", "gpu"), needing("B", "gpu-2")]);
+    m.turns();
+    let what = "no agent of stage `implementation` has `gpu`: pipeline agent scale gpu 1";
+    assert_eq!(unserved(&m, "A").as_deref(), Some(what));
+    let what = "no agent of stage `implementation` has `gpu-2`: pipeline agent scale gpu 2";
+    assert_eq!(unserved(&m, "B").as_deref(), Some(what));
+    m.must(scale("gpu", 2));
+    assert_eq!((unserved(&m, "A"), unserved(&m, "B")), (None, None));
+}
+
+#[test]
+fn what_nobody_can_take_after_an_edit_is_told_at_once_and_told_again() {
+    let mut m = machine(vec![fixed("w", 1)], |settings| {
+        settings.scheduler.resources.insert("gpu".into(), 2000);
+    });
+    m.must(Command::Pause);
+    m.add(&tasks(&["A"]));
+    m.turns();
+    let edit = |m: &mut Machine, change: &dyn Fn(&mut Edit)| {
+        let mut edit = Edit::default();
+        change(&mut edit);
+        m.must(Command::EditTask { id: id("A"), edit: Box::new(edit) });
+    };
+    for _ in 0..2 {
+        edit(&mut m, &|edit| edit.needs = Some(vec!["zz".into()]));
+        let what = "no agent of stage `implementation` has `zz`";
+        assert_eq!(unserved(&m, "A").as_deref(), Some(what));
+        edit(&mut m, &|edit| edit.title = Some("another".into()));
+        assert_eq!(unserved(&m, "A").as_deref(), Some(what));
+        edit(&mut m, &|edit| edit.needs = Some(Vec::new()));
+        assert_eq!(unserved(&m, "A"), None);
+    }
+    edit(&mut m, &|edit| edit.resources = Some([("gpu".into(), "3".into())].into()));
+    let what = unserved(&m, "A").expect("there are two");
+    assert!(what.contains("`gpu`: needs 3, there is 2 in all"), "{what}");
+    let told = m
+        .log
+        .iter()
+        .filter(|change| matches!(change, Change::Task(_, TaskChange::Unserved { .. })));
+    assert_eq!(told.count(), 5, "each change once");
+    m.state.check();
+}
+
+#[test]
+fn new_settings_that_leave_tasks_to_nobody_are_told_of_each_of_them() {
+    let mut m = machine(vec![fixed("w", 1)], |_| {});
+    m.must(Command::Pause);
+    let many: Vec<NewTask> = (0..1500).map(|n| new_task(&format!("T{n}"), &[])).collect();
+    m.add(&many);
+    m.turns();
+    adopt(&mut m, "1", vec![group("other", &["architect"], 1)]);
+    assert!(m.state.tasks.values().all(|task| task.unserved.is_some()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use pipeline::machine::amount;
 use pipeline::machine::event::NewTask;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::overlap::any_overlap;
-use pipeline::machine::settings::Settings;
+use pipeline::machine::settings::{Policy, Settings};
 use pipeline::machine::task::TaskPhase;
 
 use crate::machine_support::{End, Machine, group, id, new_task, settings};
@@ -85,17 +85,83 @@ fn what_waits_for_paths_is_not_passed_for_ever_by_what_comes_after_it() {
     stands(&m, &[("B", "working B.impl.1"), ("C", "ready impl")]);
 }
 
+/// One stage with as many agents.
+fn one_stage(agents: u32) -> Machine {
+    machine(agents, |settings| {
+        settings.stages.remove(0);
+        settings.agents.remove(0);
+        settings.scheduler.policy = Policy::Fifo;
+    })
+}
+
+fn lasting(mut task: NewTask, minutes: u64) -> NewTask {
+    task.spec.estimate_ms = Some(minutes * 60_000);
+    task
+}
+
+#[test]
+fn who_waits_keeps_what_it_waits_for_and_nothing_else() {
+    let mut m = one_stage(3);
+    let mut second = touching("B", &["src/a", "src/b"]);
+    second.spec.resources = wanting("", &[("db", "2")]).spec.resources;
+    let mut third = touching("C", &["doc/c"]);
+    third.spec.resources = wanting("", &[("db", "1")]).spec.resources;
+    m.add(&[touching("A", &["src/a"]), second, third, touching("D", &["src/b"])]);
+    m.turns();
+    // B waits for src/a alone: the database and src/b are used meanwhile.
+    assert_eq!(working(&m), ["A", "C", "D"]);
+    m.add(&[touching("E", &["src/a/x"]), wanting("F", &[("db", "1")])]);
+    m.run("A", End::Done);
+    // Now it waits for the database, and src/b, and no longer for src/a.
+    assert_eq!(working(&m), ["C", "D", "E"]);
+    m.run("C", End::Done);
+    assert_eq!(working(&m), ["D", "E", "F"]);
+    m.state.check();
+}
+
+#[test]
+fn what_is_short_enough_passes_who_waits_to_be_alone() {
+    let mut m = one_stage(3);
+    let mut alone = lasting(new_task("B", &[]), 10);
+    alone.spec.is_exclusive = true;
+    m.add(&[lasting(new_task("A", &[]), 120)]);
+    m.add(&[alone, lasting(new_task("C", &[]), 120), lasting(new_task("D", &[]), 60)]);
+    m.add(&[lasting(new_task("E", &[]), 30), lasting(new_task("F", &[]), 20)]);
+    m.turns();
+    // C would end after A, and B would have to wait for it.
+    assert_eq!(working(&m), ["A", "D", "E"]);
+    let (longest, long, short) = (m.start("A"), m.start("D"), m.start("E"));
+    m.pass_ms(30 * 60_000);
+    m.exit(&short, End::Done);
+    assert_eq!(working(&m), ["A", "D", "F"]);
+    let short = m.start("F");
+    m.pass_ms(85 * 60_000);
+    m.exit(&long, End::Done);
+    m.add(&[lasting(new_task("G", &[]), 15)]);
+    m.exit(&short, End::Done);
+    // Five minutes are left, and for one that took longer a tenth would be.
+    assert_eq!(working(&m), ["A"]);
+    m.exit(&longest, End::Done);
+    assert_eq!(working(&m), ["B"]);
+    m.state.check();
+}
+
 #[test]
 fn an_exclusive_task_runs_alone_and_is_not_passed() {
-    let mut m = machine(3, |_| {});
+    // What takes as long as what runs would not end before it.
+    let mut m = machine(3, |settings| {
+        settings.stages.iter_mut().for_each(|stage| stage.estimate_ms = 600_000);
+    });
     m.add(&[new_task("A", &[])]);
     m.turns();
+    let first = m.start("A");
     let mut alone = new_task("B", &[]);
     alone.spec.is_exclusive = true;
     m.add(&[alone, new_task("C", &[])]);
     m.turns();
     assert_eq!(working(&m), ["A"]);
-    m.run("A", End::Done);
+    m.pass_ms(600_000);
+    m.exit(&first, End::Done);
     // What is furthest along goes first; then the exclusive one has the place to itself.
     assert_eq!(working(&m), ["A"]);
     m.run("A", End::Done);

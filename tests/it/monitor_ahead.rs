@@ -21,7 +21,7 @@ echo "$PIPELINE_TASK_ID" >"$PIPELINE_TASK_ID.txt"
 /// Stands for git: notes where it checks out, and hangs there once if it is told to.
 const GIT: &str = r#"#!/bin/sh
 case " $* " in
-*" checkout "*)
+*" read-tree --reset "*)
     echo "$GIT_WORK_TREE" >>"$E2E_DIR/checkouts"
     case "$GIT_WORK_TREE" in
     */1) rmdir "$E2E_DIR/hang" 2>/dev/null && exec sleep 600 ;;

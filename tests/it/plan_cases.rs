@@ -231,6 +231,21 @@ fn a_quick_look_says_when_all_is_done_as_things_stand() {
     assert_eq!(look(&m), Outlook::TooMuch);
 }
 
+/// What waits for one path is looked at again and again while agents are free.
+#[test]
+fn a_quick_look_is_bounded_where_much_waits_for_one_path() {
+    let mut m = machine(|settings| settings.agents[0].count = 4);
+    let sharing = |number: usize| {
+        let mut task = new_task(&format!("S{number}"), &[]);
+        task.spec.touches = vec![format!("src/m{number}/**"), "Cargo.lock".into()];
+        task
+    };
+    m.add(&(0..20).map(sharing).collect::<Vec<_>>());
+    assert!(matches!(outlook(&m.state, m.now), Outlook::Ends { .. }));
+    m.add(&(20..900).map(sharing).collect::<Vec<_>>());
+    assert_eq!(outlook(&m.state, m.now), Outlook::TooMuch);
+}
+
 #[test]
 fn a_plan_is_the_built_in_schedulers_where_another_decides() {
     let mut m = machine(|settings| settings.scheduler.command = vec!["external".into()]);

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::machine::State;
 use crate::machine::graph::{CYCLES_LISTED_MAX, Graph, Report, Sketch};
-use crate::observe::page::{Ink, Page, clean, columns};
+use crate::observe::page::{Ink, Page, clean, columns, filled};
 
 /// Unknown names listed in text; the rest is counted.
 const UNKNOWN_SHOWN_MAX: usize = 50;
@@ -39,12 +39,12 @@ pub fn write_text(
     for (task, unknown) in graph.unknown().take(UNKNOWN_SHOWN_MAX) {
         let task = graph.name(task);
         let line = format!("unknown: `{task}` depends on `{unknown}`, which is not there");
-        writeln!(out, "{}", page.paint(Ink::Bad, &clean(&line)))?;
+        bad(&line, page, out)?;
     }
     more(graph.unknown().len(), UNKNOWN_SHOWN_MAX, "unknown dependencies", out)?;
     for cycle in &report.cycles {
         let line = format!("cycle: {}", graph.path(cycle));
-        writeln!(out, "{}", page.paint(Ink::Bad, &clean(&line)))?;
+        bad(&line, page, out)?;
     }
     more(report.cycle_count, CYCLES_LISTED_MAX, "cycles", out)?;
     for (place, level) in report.levels().take(LEVELS_SHOWN_MAX).enumerate() {
@@ -72,6 +72,16 @@ pub fn write_text(
         writeln!(out, "{roots}, {leaves}, {mean_dependencies:.2} dependencies a task on average")?;
         let most = counted(figures.widest_level, "task", "tasks");
         writeln!(out, "at most {most} at once, {mean:.2} on average")?;
+    }
+    Ok(())
+}
+
+/// Writes what is wrong, on as many lines as it takes.
+fn bad(text: &str, page: Page, out: &mut impl Write) -> io::Result<()> {
+    let words: Vec<String> = text.split(' ').map(|word| clean(word).into_owned()).collect();
+    for (place, line) in filled(&words, " ", page.columns() - 2).iter().enumerate() {
+        let indent = if place == 0 { "" } else { "  " };
+        writeln!(out, "{indent}{}", page.paint(Ink::Bad, line))?;
     }
     Ok(())
 }
@@ -242,6 +252,25 @@ cycle: a -> b -> a
         assert_eq!(json["order"], json!([]));
         assert_eq!(json["statistics"]["cycles"], 1);
         assert_eq!(json["statistics"]["mean_level"], Value::Null);
+    }
+
+    #[test]
+    fn what_is_wrong_fits_the_page() {
+        let names: Vec<String> = (0..12).map(|n| format!("TASK-{n:08}")).collect();
+        let mut sketch = Sketch::default();
+        for (place, name) in names.iter().enumerate() {
+            sketch.dependency(Cow::Borrowed(&names[(place + 1) % names.len()]));
+            sketch.dependency(Cow::Owned(format!("no-{}-{place}", "x".repeat(40))));
+            sketch.task(Cow::Borrowed(name));
+        }
+        let text = text(sketch, 80);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let cycle = text.split("cycle: ").nth(1).expect("there is one");
+        let cycle = cycle.lines().take_while(|line| line.contains("TASK")).collect::<String>();
+        assert_eq!(cycle.matches("TASK").count(), 13, "the whole of it: {text}");
+        let unknown = text.lines().position(|line| line.starts_with("unknown: "));
+        let next = unknown.and_then(|place| text.lines().nth(place + 1));
+        assert!(next.is_some_and(|line| line.starts_with("  ")), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::pool::has_agent;
 use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
-use crate::observe::page::{Cell, Ink, Page, cut, first_line, table};
+use crate::observe::page::{Cell, Ink, Page, cut, filled, first_line, table};
 use crate::observe::waiting::Waits;
 use crate::observe::words::{Stamp, span};
 
@@ -112,18 +112,15 @@ fn heading(words: &str, out: &mut String) {
 
 fn critical_path(plan: &Plan, page: Page, out: &mut String) {
     heading(&format!("critical path, {}", span(plan.critical_ms)), out);
-    let mut line = String::from(" ");
-    for (place, id) in plan.critical_path.iter().take(PATH_MAX).enumerate() {
-        let arrow = if place == 0 { "" } else { " >" };
-        if line.len() + arrow.len() + 1 + id.as_str().len() > page.columns() {
-            let _ = writeln!(out, "{line}{arrow}");
-            line = format!("  {id}");
-        } else {
-            let _ = write!(line, "{arrow} {id}");
-        }
+    let shown = &plan.critical_path[..plan.critical_path.len().min(PATH_MAX)];
+    let mut words: Vec<String> = shown.iter().map(|id| format!("{id} >")).collect();
+    if let (Some(last), Some(id)) = (words.last_mut(), shown.last()) {
+        *last = id.to_string();
     }
-    let more = plan.critical_path.len().saturating_sub(PATH_MAX);
-    let _ = writeln!(out, "{line}");
+    for line in filled(&words, " ", page.columns() - 2) {
+        let _ = writeln!(out, "  {line}");
+    }
+    let more = plan.critical_path.len() - shown.len();
     if more > 0 {
         let _ = writeln!(out, "  > and {more} more");
     }
@@ -385,6 +382,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{render_plan, render_plan_json};
+    use crate::machine::id::TaskId;
     use crate::machine::plan::{ATTEMPTS_MAX, Plan, Workers, plan};
     use crate::observe::page::Page;
     use crate::observe::support::{Pipeline, settings, task};
@@ -432,7 +430,7 @@ in   at     for  agent      task  stage
 20m  23:20  10m  architect  B     architect
 30m  23:30  10m  test       B     test
 
-a column is 1m
+A architect, T test; a column is 1m
            |0          |12m        |24m        |36m
 architect  |AAAAAAAAAA..........aaaaaaaaaa..........|
 test       |..........TTTTTTTTTT..........tttttttttt|
@@ -444,6 +442,20 @@ left out: 1 task
         let narrow = render_plan(&planned(), &TimeZone::UTC, Page::plain(40));
         let table = narrow.lines().skip(2);
         assert!(table.clone().all(|line| line.chars().count() <= 40), "{narrow}");
+    }
+
+    #[test]
+    fn a_long_critical_path_stays_within_the_page() {
+        let mut plan = planned();
+        let ids = (0..60).map(|n| TaskId::new(format!("C{}", "9".repeat(5 + n % 9))));
+        plan.critical_path = ids.collect();
+        let mut out = String::new();
+        super::critical_path(&plan, Page::plain(80), &mut out);
+        let wide = out.lines().map(|line| line.chars().count()).max();
+        assert!(wide.is_some_and(|wide| (70..=80).contains(&wide)), "{out}");
+        let names = out.lines().filter(|line| line.starts_with("  C")).collect::<Vec<_>>();
+        assert_eq!(names.join(" ").matches(" > ").count(), 39, "{out}");
+        assert!(out.ends_with("\n  > and 20 more\n"), "{out}");
     }
 
     #[test]

@@ -25,9 +25,11 @@ pub(super) fn add(state: &State, at: Time, tasks: &[NewTask]) -> Result<Step, Re
     let ids = name(state, tasks)?;
     let batch: BTreeMap<&TaskId, &NewTask> = ids.iter().zip(tasks).collect();
     let mut unknown = Vec::new();
+    let mut above = Above::default();
     for (id, new) in &batch {
         check_spec(state, id, &new.spec)?;
         check_parent(state, &batch, id, &new.spec)?;
+        above.look(id, |id| batch.get(id).map(|new| &new.spec))?;
         let is_known = |dep: &TaskId| state.tasks.contains_key(dep) || batch.contains_key(dep);
         for dep in new.spec.depends_on.iter().filter(|dep| !is_known(dep)) {
             if !new.may_lack_dependencies {
@@ -188,10 +190,7 @@ fn check_parent(
     let kind = state.tasks.get(parent).map(|task| task.spec.kind);
     let kind = kind.or_else(|| batch.get(parent).map(|new| new.spec.kind));
     match kind {
-        Some(TaskKind::Epic) => refuse_parent_cycle(id, spec, |epic| {
-            let spec = state.tasks.get(epic).map(|task| &task.spec);
-            spec.or_else(|| batch.get(epic).map(|new| &new.spec))
-        }),
+        Some(TaskKind::Epic) => Ok(()),
         Some(TaskKind::Task) => {
             Err(Refusal::invalid(format!("the parent `{parent}` of task `{id}` is not an epic")))
         }
@@ -200,21 +199,37 @@ fn check_parent(
     }
 }
 
-/// Refuses a parent that is, by way of its own parents, the task itself.
-pub(super) fn refuse_parent_cycle<'a>(
-    id: &TaskId,
-    spec: &'a Spec,
-    spec_of: impl Fn(&TaskId) -> Option<&'a Spec>,
-) -> Result<(), Refusal> {
-    let mut seen = BTreeSet::new();
-    let mut next = spec.parent.as_ref();
-    while let Some(epic) = next.filter(|epic| seen.insert(*epic)) {
-        if epic == id {
-            return Err(Refusal::invalid(format!("task `{id}` would be below itself")));
+/// A walk upwards from task after task that looks at each epic once.
+#[derive(Default)]
+pub(super) struct Above<'a> {
+    /// Looked at, with the number of the walk.
+    seen: BTreeMap<&'a TaskId, usize>,
+    walks: usize,
+}
+
+impl<'a> Above<'a> {
+    /// Refuses a task that is, by way of its parents, below itself. What `spec_of` does not know ends
+    /// the walk: tasks that are there already are below none that is new.
+    pub(super) fn look(
+        &mut self,
+        id: &'a TaskId,
+        spec_of: impl Fn(&TaskId) -> Option<&'a Spec>,
+    ) -> Result<(), Refusal> {
+        self.walks += 1;
+        let mut next = Some(id);
+        while let Some(id) = next {
+            if let Some(walk) = self.seen.get(id) {
+                return if *walk == self.walks {
+                    Err(Refusal::invalid(format!("task `{id}` would be below itself")))
+                } else {
+                    Ok(())
+                };
+            }
+            self.seen.insert(id, self.walks);
+            next = spec_of(id).and_then(|spec| spec.parent.as_ref());
         }
-        next = spec_of(epic).and_then(|spec| spec.parent.as_ref());
+        Ok(())
     }
-    Ok(())
 }
 
 /// Refuses a batch that closes a cycle. Looks at old tasks only where they wait for a new id.
@@ -263,4 +278,35 @@ fn listed(mut lines: Vec<String>) -> String {
         lines.push(format!("and {more} more"));
     }
     lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::Above;
+    use crate::machine::id::TaskId;
+    use crate::machine::task::Spec;
+
+    #[test]
+    fn each_nested_epic_is_looked_at_once() {
+        let ids: Vec<TaskId> = (0..1000).map(|n| TaskId::new(format!("E{n:04}"))).collect();
+        let below = |id: &TaskId| Spec { parent: Some(id.clone()), ..Spec::default() };
+        let mut specs: Vec<Spec> = ids[..999].iter().map(below).collect();
+        specs.insert(0, Spec::default());
+        let looked = Cell::new(0);
+        let place = |id: &TaskId| ids.iter().position(|other| other == id).expect("it is there");
+        let spec_of = |id: &TaskId| {
+            looked.set(looked.get() + 1);
+            Some(&specs[place(id)])
+        };
+        let mut above = Above::default();
+        assert!(ids.iter().all(|id| above.look(id, spec_of).is_ok()));
+        assert_eq!(looked.get(), ids.len());
+        // From below the first one is never reached again; from within the ring it is.
+        let ring = [below(&ids[1]), below(&ids[2]), below(&ids[1])];
+        let mut above = Above::default();
+        let refused = above.look(&ids[0], |id| Some(&ring[place(id)]));
+        assert!(refused.is_err_and(|why| why.reason.contains("`E0001` would be below itself")));
+    }
 }

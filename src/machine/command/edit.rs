@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::add::{check_spec, draw, refuse_cycles, refuse_parent_cycle};
+use super::add::{Above, check_spec, draw, refuse_cycles};
 use super::find;
 use crate::machine::attempt::{AttemptPhase, Class};
 use crate::machine::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
@@ -37,7 +37,9 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     {
         return Err(Refusal::invalid(format!("the parent `{parent}` is not an epic")));
     }
-    refuse_parent_cycle(id, &spec, |epic| state.tasks.get(epic).map(|task| &task.spec))?;
+    Above::default().look(id, |epic| {
+        if epic == id { Some(&spec) } else { state.tasks.get(epic).map(|task| &task.spec) }
+    })?;
     if spec.depends_on != task.spec.depends_on {
         check_path(state, id, &spec)?;
     }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::{Assumed, Entry};
+use crate::machine::agent::Agent;
 use crate::machine::apply::apply;
 use crate::machine::attempt::{Attempt, AttemptPhase, EndedBy, Exit, Marker};
 use crate::machine::effect::{Effect, next_deadline, pending_effects};
@@ -25,8 +26,15 @@ const NONCES: u128 = 64;
 const QUIET_MAX: u32 = 1_000;
 /// Stands for commits that there are none of.
 const COMMIT: &str = "0000000000000000000000000000000000000000";
-/// An attempt that runs longer than expected is expected to run on for this part of it.
-const OVERDUE_PART: u64 = 10;
+
+/// How far a run ahead goes at most, give or take a turn.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Attempts that begin.
+    pub(super) attempts: usize,
+    /// Looks at work that may not start beside what runs.
+    pub(super) looks: usize,
+}
 
 /// What came of a run ahead.
 pub(super) struct Forecast {
@@ -36,17 +44,14 @@ pub(super) struct Forecast {
     pub(super) end: State,
     pub(super) assumed: Vec<Assumed>,
     pub(super) is_cut: bool,
+    /// Looks at work that could not start.
+    pub(super) looks: usize,
 }
 
 impl Forecast {
     /// Runs `state` ahead from `at` on, by other settings where some are given, until nothing more
-    /// happens by itself or `attempts_max` have begun (a turn may add a few more).
-    pub(super) fn run(
-        state: &State,
-        at: Time,
-        settings: Option<Settings>,
-        attempts_max: usize,
-    ) -> Self {
+    /// happens by itself or a bound is reached.
+    pub(super) fn run(state: &State, at: Time, settings: Option<Settings>, bounds: Bounds) -> Self {
         let mut ahead = Ahead {
             origin: state,
             state: state.clone(),
@@ -56,19 +61,20 @@ impl Forecast {
             ends: BinaryHeap::new(),
             vain: BTreeSet::new(),
             schedule: Vec::new(),
-            attempts_max,
+            looks: 0,
+            bounds,
         };
         let assumed = ahead.prepare(settings);
         ahead.take_up();
         ahead.go();
         // What is left does not wait for a pause.
         ahead.ask(Command::Resume);
-        let is_full = ahead.schedule.len() >= attempts_max;
+        let is_full = ahead.is_full();
         let is_cut = is_full && !schedule::pick(&ahead.state, 1).assignments.is_empty();
         let ends = ahead.schedule.iter().map(|entry| entry.end_ms);
         let makespan_ms = ends.max().unwrap_or(0);
-        let Ahead { schedule, state: end, .. } = ahead;
-        Self { schedule, makespan_ms, end, assumed, is_cut }
+        let Ahead { schedule, state: end, looks, .. } = ahead;
+        Self { schedule, makespan_ms, end, assumed, is_cut, looks }
     }
 }
 
@@ -84,7 +90,9 @@ struct Ahead<'a> {
     /// Effects whose answer changed nothing: not answered again.
     vain: BTreeSet<Effect>,
     schedule: Vec<Entry>,
-    attempts_max: usize,
+    /// Looks at what is ready while an agent was free.
+    looks: usize,
+    bounds: Bounds,
 }
 
 impl Ahead<'_> {
@@ -170,7 +178,7 @@ impl Ahead<'_> {
         let (mut ms, mut least_ms) = self.durations(attempt, &task);
         if is_running {
             let begun = attempt.started_at.unwrap_or(attempt.assigned_at);
-            ms = ms.saturating_sub(self.now.ms_since(begun)).max(ms / OVERDUE_PART);
+            ms = ms.saturating_sub(self.now.ms_since(begun)).max(ms / estimate::OVERDUE_PART);
             least_ms = ms;
         }
         let agent = attempt.agent.clone();
@@ -231,17 +239,30 @@ impl Ahead<'_> {
     fn settle(&mut self) -> bool {
         let mut has_changed = false;
         loop {
-            if self.schedule.len() >= self.attempts_max && !self.state.is_paused {
+            if self.is_full() && !self.state.is_paused {
                 self.ask(Command::Pause);
             }
             let is_done = self.perform();
             let first = self.random << 64;
             let nonces = (0..NONCES).map(|n| first + n).collect();
             let is_turned = self.feed(EventBody::Turn { nonces });
+            self.count_looks();
             if !is_done && !is_turned {
                 return has_changed;
             }
             has_changed = true;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.schedule.len() >= self.bounds.attempts || self.looks >= self.bounds.looks
+    }
+
+    /// Counts what the turn looked at in vain: an agent that is free has been offered all there is.
+    fn count_looks(&mut self) {
+        if self.state.agents.values().any(Agent::is_free) {
+            let queues = self.state.index.ready.values();
+            self.looks += queues.map(|queues| queues.demands().len()).sum::<usize>();
         }
     }
 

@@ -15,7 +15,7 @@ use super::task::{Task, TaskKind};
 use super::time::Time;
 
 use figures::Figures;
-use forecast::Forecast;
+use forecast::{Bounds, Forecast};
 
 /// Attempts to plan at most, where nothing else is said.
 pub const ATTEMPTS_MAX: usize = 20_000;
@@ -25,6 +25,10 @@ const LOOKS_MAX: usize = 4_000_000;
 const OUTLOOK_TASKS_MAX: usize = 5_000;
 /// Open tasks times stages that are planned for a quick look; each takes some 20 µs.
 pub const OUTLOOK_ATTEMPTS_MAX: usize = 2_000;
+/// Looks at work that may not start beside what runs, for a quick look; each takes about 1 µs.
+const OUTLOOK_LOOKS_MAX: usize = 200_000;
+/// The same for a plan: some ten seconds.
+const LOOKS_IN_VAIN_MAX: usize = 10_000_000;
 /// Groups of which one more agent is tried.
 pub const GROUPS_MAX: usize = 20;
 /// Attempts planned in all to find out what one more agent of each group would save.
@@ -123,8 +127,8 @@ pub enum Outlook {
     Unknown,
 }
 
-/// Plans only as much as a quick look may cost. Cost: bounded by [`OUTLOOK_TASKS_MAX`] and
-/// [`OUTLOOK_ATTEMPTS_MAX`].
+/// Plans only as much as a quick look may cost. Cost: bounded by [`OUTLOOK_TASKS_MAX`],
+/// [`OUTLOOK_ATTEMPTS_MAX`] and [`OUTLOOK_LOOKS_MAX`].
 #[must_use]
 pub fn outlook(state: &State, at: Time) -> Outlook {
     let counts = state.index.counts;
@@ -138,7 +142,8 @@ pub fn outlook(state: &State, at: Time) -> Outlook {
     {
         return Outlook::TooMuch;
     }
-    let forecast = Forecast::run(state, at, None, attempts_max);
+    let bounds = Bounds { attempts: attempts_max, looks: OUTLOOK_LOOKS_MAX };
+    let forecast = Forecast::run(state, at, None, bounds);
     let is_as_it_stands = forecast.assumed.iter().all(|assumed| *assumed == Assumed::BuiltIn);
     if forecast.schedule.is_empty() || !is_as_it_stands {
         Outlook::Unknown
@@ -172,7 +177,8 @@ pub fn plan(state: &State, at: Time, workers: Workers, attempts_max: usize) -> P
         Workers::Agents => None,
         Workers::Alike(count) => Some(alike(&state.settings, count)),
     };
-    let forecast = Forecast::run(state, at, settings, attempts_max);
+    let bounds = Bounds { attempts: attempts_max, looks: LOOKS_IN_VAIN_MAX };
+    let forecast = Forecast::run(state, at, settings, bounds);
     let gain_ms = match workers {
         Workers::Agents => gains(state, at, &forecast),
         Workers::Alike(count) => {
@@ -248,7 +254,9 @@ fn group(name: &str, stages: Vec<String>, count: u32) -> AgentGroup {
 fn gains(state: &State, at: Time, plain: &Forecast) -> Option<BTreeMap<String, u64>> {
     let groups = state.settings.agents.iter().enumerate().take(GROUPS_MAX);
     let count = groups.len();
-    if plain.schedule.len().saturating_mul(count) > GAIN_ATTEMPTS_MAX {
+    let is_too_much = plain.schedule.len().saturating_mul(count) > GAIN_ATTEMPTS_MAX
+        || plain.looks.saturating_mul(count) > LOOKS_IN_VAIN_MAX;
+    if is_too_much {
         return None;
     }
     let of_group = |(place, group): (usize, &AgentGroup)| {
@@ -267,7 +275,8 @@ fn gain_of(
     if plain.is_cut || plain.schedule.len() > GAIN_ATTEMPTS_MAX {
         return None;
     }
-    let more = Forecast::run(state, at, Some(settings()), ATTEMPTS_MAX);
+    let bounds = Bounds { attempts: ATTEMPTS_MAX, looks: LOOKS_IN_VAIN_MAX };
+    let more = Forecast::run(state, at, Some(settings()), bounds);
     // With more agents other tasks may be served, which takes its time.
     (!more.is_cut).then(|| plain.makespan_ms.saturating_sub(more.makespan_ms))
 }

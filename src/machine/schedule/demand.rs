@@ -23,7 +23,8 @@ pub struct Demand {
     /// branches of others to land, and then begins on top of them.
     pub is_fresh: bool,
     pub is_exclusive: bool,
-    /// The least tier of agents that may take it; 0: any.
+    /// The tier of agents that is asked for after failures, or a higher one; 0: any. By the settings
+    /// alone: who is there is looked at by `Takers`.
     pub tier_min: u32,
 }
 
@@ -54,8 +55,7 @@ impl Demand {
     }
 }
 
-/// Returns the least tier that may still take the task, 0 for any: of the tiers that could take it,
-/// one higher for each `escalate_after` failures at the stage, while there is a higher one.
+/// Returns the tier that is asked for, 0 for any: of the tiers that could take the task, one higher for each `escalate_after` failures at the stage, while there is a higher one.
 fn tier_min(settings: &Settings, task: &Task, stage: &StageName) -> u32 {
     let steps = task.tally.stage_failures / settings.scheduler.escalate_after.max(1);
     if steps == 0 || task.stage() != Some(stage) {

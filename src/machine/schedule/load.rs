@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use super::demand::{self, Demand};
+use super::kept::Kept;
 use super::paths::Paths;
 use super::pool::has_agent;
 use crate::machine::amount::{self, Amounts};
@@ -30,6 +31,10 @@ pub enum Obstacle<'a> {
     Short { name: String, wanted: u64, free: u64 },
     /// There is never so much of this.
     Beyond { name: String, wanted: u64, all: u64 },
+    /// This task comes first, and waits for something that it asks for too.
+    Behind(&'a TaskId),
+    /// This task comes first, and must be alone.
+    BehindAlone(&'a TaskId),
 }
 
 impl Obstacle<'_> {
@@ -50,7 +55,9 @@ impl Obstacle<'_> {
             | Self::Unlanded(_)
             | Self::Beside(_)
             | Self::NotAlone(_)
-            | Self::Short { .. } => true,
+            | Self::Short { .. }
+            | Self::Behind(_)
+            | Self::BehindAlone(_) => true,
             Self::Beyond { .. } => false,
         }
     }
@@ -75,23 +82,25 @@ impl Obstacle<'_> {
                 amount::words(name, *wanted),
                 amount::words(name, *all)
             ),
+            Self::Behind(other) => format!("{other} comes first and waits for the same"),
+            Self::BehindAlone(other) => format!("{other} comes first and runs alone"),
         }
     }
 }
 
-/// What is taken, and by whom. Holds what waits too, so that what comes after it in rank does not
-/// take what it waits for.
+/// What is taken, and by whom, and what is kept for those that wait.
 #[derive(Debug)]
 pub struct Load<'a> {
     state: &'a State,
     taken: Amounts,
-    /// Who changes paths, with the globs; what waits for paths among them.
+    /// Who changes paths, with the globs.
     changing: Paths<'a>,
-    /// What branches that are to land have changed; what waits for these paths among them.
+    /// What branches that are to land have changed.
     unlanded: OnceCell<Paths<'a>>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
     running: Vec<&'a TaskId>,
+    kept: Kept<'a>,
 }
 
 impl<'a> Load<'a> {
@@ -111,6 +120,7 @@ impl<'a> Load<'a> {
             unlanded: OnceCell::new(),
             alone: None,
             running: Vec::new(),
+            kept: Kept::default(),
         };
         let live = state.attempts.values().filter(|attempt| attempt.is_work());
         for attempt in live.filter(|attempt| !ended.contains(&attempt.id)) {
@@ -123,32 +133,6 @@ impl<'a> Load<'a> {
 
     /// Takes what the task asks for: it runs.
     pub fn start(&mut self, id: &'a TaskId, stage: &StageName, demand: &'a Demand) {
-        self.reserve(id, demand);
-        let (settings, mode) = (&self.state.settings, self.state.orchestration);
-        if demand::is_alone(settings, mode, stage, demand) {
-            self.alone = Some(id);
-        }
-        self.running.push(id);
-    }
-
-    /// Keeps what the task waits for from those that come after it. What waits for a landing keeps
-    /// nothing from the tasks that are on their way to one.
-    pub fn keep(&mut self, id: &'a TaskId, demand: &'a Demand, obstacle: &Obstacle<'_>) {
-        match obstacle {
-            Obstacle::Unlanded(_) => {
-                let mut unlanded = self.unlanded.take().unwrap_or_else(|| unlanded(self.state));
-                unlanded.add(id, &demand.touches);
-                self.unlanded = unlanded.into();
-            }
-            Obstacle::Clash(_)
-            | Obstacle::Beside(_)
-            | Obstacle::NotAlone(_)
-            | Obstacle::Short { .. } => self.reserve(id, demand),
-            Obstacle::Beyond { .. } => {}
-        }
-    }
-
-    fn reserve(&mut self, id: &'a TaskId, demand: &'a Demand) {
         for (name, amount) in &demand.resources {
             if let Some(taken) = self.taken.get_mut(name) {
                 *taken = taken.saturating_add(*amount);
@@ -159,6 +143,63 @@ impl<'a> Load<'a> {
         if !demand.touches.is_empty() {
             self.changing.add(id, &demand.touches);
         }
+        let (settings, mode) = (&self.state.settings, self.state.orchestration);
+        if demand::is_alone(settings, mode, stage, demand) {
+            self.alone = Some(id);
+        }
+        self.running.push(id);
+    }
+
+    /// Keeps just what the task waits for from those that come after it: all else may be used
+    /// meanwhile. What waits for a landing keeps nothing from the tasks that are on their way to one.
+    pub fn keep(&mut self, id: &'a TaskId, demand: &'a Demand) {
+        self.kept.count();
+        let short = demand.resources.iter().filter(|(name, wanted)| **wanted > self.free(name));
+        for (name, wanted) in short.collect::<Vec<_>>() {
+            self.kept.amount(id, name, *wanted);
+        }
+        let of = |paths: &Paths<'_>, glob: &&String| {
+            paths.holder(id, std::slice::from_ref(*glob)).is_some()
+        };
+        let clashing = demand.touches.iter().filter(|glob| of(&self.changing, glob));
+        self.kept.paths(id, clashing);
+        if demand.is_fresh {
+            let unlanded = self.unlanded.get_or_init(|| unlanded(self.state));
+            let to_land = demand.touches.iter().filter(|glob| of(unlanded, glob));
+            self.kept.paths_to_land(id, to_land);
+        }
+    }
+
+    /// Returns true when the task need keep nothing: another does that comes first, or so many do that
+    /// one more makes no difference.
+    #[must_use]
+    pub fn is_kept_for(&self, id: &TaskId, demand: &Demand) -> bool {
+        self.kept.is_full() || self.keeper(id, demand).is_some()
+    }
+
+    /// Keeps all that the task asks for, so that it comes together.
+    pub fn keep_all(&mut self, id: &'a TaskId, demand: &'a Demand) {
+        for (name, wanted) in &demand.resources {
+            self.kept.amount(id, name, *wanted);
+        }
+        self.kept.paths(id, &demand.touches);
+    }
+
+    /// Returns true when the task waits for a landing. Who collects what it asks for then would be in
+    /// the way of the very task that is to land.
+    #[must_use]
+    pub fn waits_for_landing(&self, id: &TaskId, demand: &Demand) -> bool {
+        let unlanded = || self.unlanded.get_or_init(|| unlanded(self.state));
+        demand.is_fresh && unlanded().holder(id, &demand.touches).is_some()
+    }
+
+    fn free(&self, name: &str) -> u64 {
+        let all = self.state.settings.scheduler.resources.get(name).copied().unwrap_or(0);
+        all.saturating_sub(self.taken.get(name).copied().unwrap_or(0))
+    }
+
+    fn keeper(&self, id: &TaskId, demand: &Demand) -> Option<&'a TaskId> {
+        self.kept.keeper(id, demand, |name| self.free(name))
     }
 
     /// Returns what keeps the task from starting; `None`: nothing.
@@ -172,16 +213,10 @@ impl<'a> Load<'a> {
         if let Some(beyond) = Obstacle::beyond(&self.state.settings, demand) {
             return Some(beyond);
         }
-        let all = &self.state.settings.scheduler.resources;
-        let mut short = None;
-        for (name, wanted) in demand.resources.iter().filter(|(_, wanted)| **wanted > 0) {
-            let (name, wanted) = (name.clone(), *wanted);
-            let all = all.get(&name).copied().unwrap_or(0);
-            let free = all.saturating_sub(self.taken.get(&name).copied().unwrap_or(0));
-            if wanted > free && short.is_none() {
-                short = Some(Obstacle::Short { name, wanted, free });
-            }
-        }
+        let short = demand.resources.iter().find_map(|(name, wanted)| {
+            let (free, wanted) = (self.free(name), *wanted);
+            (wanted > free).then(|| Obstacle::Short { name: name.clone(), wanted, free })
+        });
         if let Some(other) = self.alone.filter(|other| *other != id) {
             return Some(Obstacle::Beside(other));
         }
@@ -191,14 +226,16 @@ impl<'a> Load<'a> {
         {
             return Some(Obstacle::NotAlone(other));
         }
-        short.or_else(|| self.clash(id, demand))
+        let behind = || self.keeper(id, demand).map(Obstacle::Behind);
+        short.or_else(|| self.clash(id, demand)).or_else(behind)
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
         let running = self.changing.holder(id, &demand.touches).map(Obstacle::Clash);
         running.or_else(|| {
-            let unlanded = self.unlanded.get_or_init(|| unlanded(self.state));
-            let holder = demand.is_fresh.then(|| unlanded.holder(id, &demand.touches)).flatten();
+            // Only who waits for branches pays for a look at them all.
+            let unlanded = || self.unlanded.get_or_init(|| unlanded(self.state));
+            let holder = demand.is_fresh.then(|| unlanded().holder(id, &demand.touches)).flatten();
             holder.map(Obstacle::Unlanded)
         })
     }

@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod demand;
+mod kept;
 pub mod load;
 mod parallel;
 mod paths;
@@ -17,7 +18,7 @@ use super::mode::Orchestration;
 use super::state::State;
 
 pub use ahead::{Ahead, ahead};
-pub use parallel::AGEING;
+pub use parallel::{AGEING, Standing};
 use pool::Pool;
 
 pub use pool::can_serve;
@@ -37,6 +38,8 @@ pub struct Picked {
     pub assignments: Vec<Assignment>,
     /// Sequential mode goes on to this task.
     pub current: Option<Option<TaskId>>,
+    /// This task collects what it asks for from now on.
+    pub collecting: Option<Option<TaskId>>,
 }
 
 /// Picks at most `room` assignments.

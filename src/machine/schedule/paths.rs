@@ -1,4 +1,5 @@
-//! Who changes which paths, found without comparing each with each: most globs name one path.
+//! Who changes which paths, found without comparing each with each: globs are looked up by how they
+//! begin.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
@@ -13,26 +14,27 @@ pub struct Paths<'a> {
     holders: Vec<&'a TaskId>,
     /// Globs without a wildcard, with the places of their holders in `holders`, ascending.
     plain: BTreeMap<&'a str, Vec<usize>>,
-    wild: Vec<(usize, &'a str)>,
+    /// Other globs with the places of their holders, ascending, by the folders without a wildcard
+    /// that they begin with.
+    wild: BTreeMap<&'a str, Vec<(usize, &'a str)>>,
 }
 
 impl<'a> Paths<'a> {
-    /// Adds the globs of one task.
-    pub fn add(&mut self, id: &'a TaskId, globs: &'a [String]) {
+    /// Adds globs of one task.
+    pub fn add(&mut self, id: &'a TaskId, globs: impl IntoIterator<Item = &'a String>) {
         let place = self.holders.len();
         self.holders.push(id);
         for glob in globs {
             if is_plain(glob) {
                 self.plain.entry(glob).or_default().push(place);
             } else {
-                self.wild.push((place, glob));
+                self.wild.entry(literal_prefix(glob)).or_default().push((place, glob));
             }
         }
     }
 
-    /// Returns the first other task that holds a path which one of the globs covers. Cost: for a glob
-    /// without a wildcard O(log n) and the globs with one; for one with a wildcard those that begin
-    /// like it.
+    /// Returns the first other task that holds a path which one of the globs covers. Cost: O(log n),
+    /// and the globs that begin like one of these, or that one of these begins like.
     #[must_use]
     pub fn holder(&self, id: &TaskId, globs: &[String]) -> Option<&'a TaskId> {
         let places = globs.iter().filter_map(|glob| self.first(id, glob));
@@ -40,29 +42,40 @@ impl<'a> Paths<'a> {
     }
 
     fn first(&self, id: &TaskId, glob: &str) -> Option<usize> {
-        let is_plain = is_plain(glob);
-        let near = self.near(literal_prefix(glob));
-        let plain = near.filter(|(path, _)| is_plain || overlaps(path, glob));
+        let (is_plain, prefix) = (is_plain(glob), literal_prefix(glob));
+        let plain = near(&self.plain, prefix);
+        let plain = plain.filter(|(path, _)| is_plain || overlaps(path, glob));
         let plain = plain.filter_map(|(_, places)| self.of_another(id, places.iter().copied()));
-        let wild = self.wild.iter().filter(|(_, other)| overlaps(other, glob));
-        let wild = self.of_another(id, wild.map(|(place, _)| *place));
+        // What begins with a wildcard is near to all.
+        let anywhere = self.wild.get_key_value("").filter(|_| !prefix.is_empty());
+        let wild = near(&self.wild, prefix).chain(anywhere).filter_map(|(_, held)| {
+            let others = held.iter().filter(|(place, _)| self.holders[*place] != id);
+            let mut others = others.filter(|(_, other)| overlaps(other, glob));
+            others.next().map(|(place, _)| *place)
+        });
         plain.chain(wild).min()
     }
 
     fn of_another(&self, id: &TaskId, mut places: impl Iterator<Item = usize>) -> Option<usize> {
         places.find(|place| self.holders[*place] != id)
     }
+}
 
-    /// Returns what is held of `path`, of the folders above it, and below it.
-    fn near(&self, path: &str) -> impl Iterator<Item = (&&'a str, &Vec<usize>)> {
-        let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-        let above = ends.filter_map(|end| self.plain.get_key_value(&path[..end]));
-        let all = path.is_empty().then(|| self.plain.iter());
-        // What comes after all that begins with the path and a `/`.
-        let (from, to) = (format!("{path}/"), format!("{path}0"));
-        let below = (Included(from.as_str()), Excluded(to.as_str()));
-        above.chain(all.into_iter().flatten()).chain(self.plain.range::<str, _>(below))
-    }
+/// Returns what is held of `path`, of the folders above it, and below it; all for the empty path.
+fn near<'m, 'a, T>(
+    held: &'m BTreeMap<&'a str, T>,
+    path: &str,
+) -> impl Iterator<Item = (&'m &'a str, &'m T)> {
+    let is_all = path.is_empty();
+    let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+    let above = ends.filter(|end| *end > 0).filter_map(|end| held.get_key_value(&path[..end]));
+    let above: Vec<_> = above.collect();
+    // What comes after all that begins with the path and a `/`.
+    let (from, to) = (format!("{path}/"), format!("{path}0"));
+    let below = (Included(from.as_str()), Excluded(to.as_str()));
+    let below = (!is_all).then(|| held.range::<str, _>(below));
+    let all = is_all.then(|| held.iter());
+    above.into_iter().chain(all.into_iter().flatten()).chain(below.into_iter().flatten())
 }
 
 /// Returns true when the glob names one path, with all below it, written in its only way.
@@ -76,9 +89,9 @@ mod tests {
     use crate::machine::id::TaskId;
     use crate::machine::overlap::any_overlap;
 
-    const GLOBS: [&str; 16] = [
+    const GLOBS: [&str; 20] = [
         "a", "a/", "./a", "a/b", "a/b/c", "a-b", "a0", "b", "b/*", "a/*", "**", "**/c", "a/b/**",
-        "\\[x", "[xa]", ".",
+        "\\[x", "[xa]", ".", "a/b/c/*", "./a/b/?", "b/c/**", "a-b/*",
     ];
 
     #[test]
@@ -90,7 +103,7 @@ mod tests {
             (draw >> 33) as usize % below
         };
         let (mut found, mut free) = (0, 0);
-        for _ in 0..4000 {
+        for _ in 0..6000 {
             let mut globs =
                 || (0..next(3)).map(|_| GLOBS[next(GLOBS.len())].to_owned()).collect::<Vec<_>>();
             let held: Vec<Vec<String>> = ids.iter().map(|_| globs()).collect();
@@ -106,5 +119,23 @@ mod tests {
             *(if expected.is_some() { &mut found } else { &mut free }) += 1;
         }
         assert!(found > 500 && free > 500, "{found} {free}");
+    }
+
+    /// What a task asks for is held against what begins like it, not against all that is held.
+    #[test]
+    fn a_lookup_among_thousands_of_wildcards_compares_few() {
+        let ids: Vec<TaskId> = (0..20_000).map(|n| TaskId::new(format!("T{n}"))).collect();
+        let globs = |n: usize| vec![format!("src/m{n}/**"), "Cargo.lock".to_owned()];
+        let held: Vec<Vec<String>> = (0..ids.len()).map(globs).collect();
+        let mut paths = Paths::default();
+        for (id, globs) in ids.iter().zip(&held) {
+            paths.add(id, &globs[..1]);
+        }
+        // Held against each other they are 200 million pairs.
+        for (id, globs) in ids.iter().zip(&held) {
+            assert_eq!(paths.holder(id, globs), None);
+        }
+        let asked = ["src/m19999/lib.rs".to_owned()];
+        assert_eq!(paths.holder(&ids[0], &asked), Some(&ids[19_999]));
     }
 }

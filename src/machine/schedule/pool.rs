@@ -73,7 +73,8 @@ impl<'a> Pool<'a> {
     #[must_use]
     pub fn best(&self, task: &Task, stage: &StageName, demand: &Demand) -> Option<&'a Agent> {
         let complexity = complexity::of(&task.spec);
-        let able = self.agents().filter(|agent| may_take(self.state, agent, stage, demand));
+        let takers = Takers::of(self.state, stage, demand);
+        let able = self.agents().filter(|agent| takers.has(agent));
         let place = resume::place(task).filter(|_| resume::continued(task, stage).is_some());
         able.min_by_key(|agent| {
             let is_avoided = task.avoid.as_ref() == Some(&agent.name);
@@ -105,6 +106,12 @@ impl<'a> Pool<'a> {
     #[must_use]
     pub fn has(&self, agent: &Agent) -> bool {
         self.free.contains_key(&agent.name)
+    }
+
+    /// Returns true when one that may take it has not been taken.
+    #[must_use]
+    pub fn has_for(&self, stage: &StageName, demand: &Demand) -> bool {
+        self.agents().any(|agent| may_take(self.state, agent, stage, demand))
     }
 
     /// Takes an agent out.
@@ -156,29 +163,72 @@ pub fn can_serve(state: &State, agent: &Agent, stage: &StageName, needs: &[Strin
     agent.stages.contains(stage) && needs.iter().all(has)
 }
 
-/// Returns true when the agent serves the stage, has what is needed and is of a tier high enough.
+/// Who may take what is asked for at a stage, busy or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Takers<'a> {
+    state: &'a State,
+    stage: &'a StageName,
+    needs: &'a [String],
+    /// The least tier; 0: any.
+    pub tier_min: u32,
+}
+
+impl<'a> Takers<'a> {
+    /// Looks at who is there: where nobody of the tier that is asked for after failures may work or
+    /// come, the highest that may takes it, so that no task waits for a tier where nobody is. Cost:
+    /// agents, where a tier is asked for.
+    #[must_use]
+    pub fn of(state: &'a State, stage: &'a StageName, demand: &'a Demand) -> Self {
+        let (needs, asked) = (demand.needs.as_slice(), demand.tier_min);
+        let mut takers = Self { state, stage, needs, tier_min: 0 };
+        if asked > 0 {
+            let able = state.agents.values().filter(|it| !it.is_retired && takers.has(it));
+            let may_work = able.clone().filter(|agent| state.may_work(agent));
+            let at_work = may_work.map(|agent| tier_of(state, agent)).max();
+            let to_come = scale::highest_to_come(state, stage, needs);
+            let is_there = || able.map(|agent| tier_of(state, agent)).max();
+            let highest = at_work.max(to_come).or_else(is_there);
+            takers.tier_min = highest.map_or(asked, |highest| asked.min(highest));
+        }
+        takers
+    }
+
+    /// Returns true when the agent serves the stage, has what is needed and is of a tier high enough.
+    #[must_use]
+    pub fn has(&self, agent: &Agent) -> bool {
+        (self.tier_min == 0 || tier_of(self.state, agent) >= self.tier_min)
+            && can_serve(self.state, agent, self.stage, self.needs)
+    }
+}
+
+fn tier_of(state: &State, agent: &Agent) -> u32 {
+    state.group_of(agent).map_or(0, |group| group.tier)
+}
+
+/// Returns true when the agent may take it, as [`Takers`] says.
 #[must_use]
 pub fn may_take(state: &State, agent: &Agent, stage: &StageName, demand: &Demand) -> bool {
-    let tier = state.group_of(agent).map_or(0, |group| group.tier);
-    tier >= demand.tier_min && can_serve(state, agent, stage, &demand.needs)
+    can_serve(state, agent, stage, &demand.needs)
+        && (tier_of(state, agent) >= demand.tier_min || Takers::of(state, stage, demand).has(agent))
 }
 
 /// Returns true when an agent is there for it that is neither paused nor about to leave, or comes
-/// when it is needed.
+/// when it is needed. Of which tier is all the same: the highest there is takes it.
 #[must_use]
 pub fn has_agent(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let mut there = state.agents.values().filter(|agent| state.may_work(agent));
-    there.any(|agent| may_take(state, agent, stage, demand))
-        || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
+    there.any(|agent| can_serve(state, agent, stage, &demand.needs))
+        || scale::may_bring(state, stage, &demand.needs, 0)
 }
 
 /// Returns true when such an agent is there that does not cool down either.
 #[must_use]
 pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
+    let takers = Takers::of(state, stage, demand);
     let there = state.agents.values().filter(|agent| state.may_work(agent));
     let mut there = there.filter(|agent| state.cools_until(agent).is_none());
-    there.any(|agent| may_take(state, agent, stage, demand))
-        || scale::may_bring(state, stage, &demand.needs, demand.tier_min)
+    there.any(|agent| takers.has(agent))
+        || scale::may_bring(state, stage, &demand.needs, takers.tier_min)
 }
 
 /// Returns what an agent would have to have that none has, or why those that have it cannot start, in
@@ -208,15 +258,32 @@ pub fn lacking(state: &State, stage: &StageName, needs: &[String]) -> Option<Str
     if let Some(refused) = provider::refused(state, stage, needs) {
         return Some(refused);
     }
-    if !has_all(&[]) {
-        let mut groups = state.settings.agents.iter();
-        let dismissed = groups.find(|group| group.can_serve(stage.as_str(), needs));
-        let how = dismissed.map(|group| format!(": pipeline agent scale {} 1", group.name));
-        return Some(format!("no agent serves stage `{stage}`{}", how.unwrap_or_default()));
+    let mut what = if has_all(&[]) {
+        let has = |need: &String| has_all(std::slice::from_ref(need));
+        match needs.iter().find(|need| !has(need)) {
+            Some(need) => format!("no agent of stage `{stage}` has `{need}`"),
+            None => format!("no agent of stage `{stage}` has all of `{}`", needs.join("`, `")),
+        }
+    } else {
+        format!("no agent serves stage `{stage}`")
+    };
+    if let Some((group, count)) = dismissed(state, stage, needs) {
+        what.push_str(&format!(": pipeline agent scale {} {count}", group.name));
     }
-    let has = |need: &String| has_all(std::slice::from_ref(need));
-    Some(match needs.iter().find(|need| !has(need)) {
-        Some(need) => format!("no agent of stage `{stage}` has `{need}`"),
-        None => format!("no agent of stage `{stage}` has all of `{}`", needs.join("`, `")),
-    })
+    Some(what)
+}
+
+/// Returns a group of the settings whose agents could do it and are not there, and how many it would
+/// have to have.
+fn dismissed<'a>(
+    state: &'a State,
+    stage: &StageName,
+    needs: &[String],
+) -> Option<(&'a AgentGroup, u32)> {
+    let able = state.settings.agents.iter().filter(|it| it.can_serve(stage.as_str(), needs));
+    let mut asked = able.map(|group| {
+        let named = needs.iter().filter_map(|need| group.number_of(need)).max();
+        (group, named.unwrap_or(1))
+    });
+    asked.find(|(group, count)| state.target(group).count < *count)
 }

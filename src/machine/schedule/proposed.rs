@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Assignment;
 use super::demand::Demand;
 use super::load::Load;
-use super::pool::may_take;
+use super::pool::Takers;
 use crate::machine::agent::Agent;
 use crate::machine::id::{AgentName, StageName, TaskId};
 use crate::machine::proposal::Pair;
@@ -106,8 +106,9 @@ impl<'a> Asked<'a> {
         if !agent.stages.contains(stage) {
             return Err(format!("the agent does not serve stage `{stage}`"));
         }
-        if !may_take(state, agent, stage, demand) {
-            return Err(match demand.tier_min {
+        let takers = Takers::of(state, stage, demand);
+        if !takers.has(agent) {
+            return Err(match takers.tier_min {
                 0 => format!("the agent has not all of `{}`", demand.needs.join("`, `")),
                 tier => format!("the agent lacks what is needed, or is below tier {tier}"),
             });

@@ -71,7 +71,7 @@ impl Queues {
     }
 
     /// Returns the demands.
-    pub fn demands(&self) -> impl Iterator<Item = (&Demand, &BTreeSet<Place>)> {
+    pub fn demands(&self) -> impl ExactSizeIterator<Item = (&Demand, &BTreeSet<Place>)> {
         self.by_demand.iter().map(|(demand, queue)| (&**demand, queue))
     }
 
@@ -85,6 +85,12 @@ impl Queues {
     pub fn after(&self, demand: &Arc<Demand>, place: &Place) -> Option<&Place> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.by_demand.get(demand)?.range((Excluded(place), Unbounded)).next()
+    }
+
+    /// Returns the demand of the task of that order of creation; `None`: it is not in here.
+    #[must_use]
+    pub fn demand_of(&self, entry: u64, id: &TaskId) -> Option<&Arc<Demand>> {
+        self.by_age.get(&(entry, id.clone()))
     }
 
     /// Returns all, by rank. Cost: the demands, and O(log n) for each that is taken.

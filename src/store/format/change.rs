@@ -184,6 +184,9 @@ kinds! {
     "current_task_set" { id: Option<TaskId> } => {
         Change::Project(ProjectChange::CurrentTaskSet { id })
     }
+    "collecting_set" { id: Option<TaskId> } => {
+        Change::Project(ProjectChange::CollectingSet { id })
+    }
     "shortage_set" { what: Option<String> } => {
         Change::Project(ProjectChange::ShortageSet { what })
     }

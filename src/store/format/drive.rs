@@ -162,6 +162,7 @@ pub(super) fn full() -> State {
         Change::Project(ProjectChange::ProposalSet { proposal: Box::new(proposal) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),
+        Change::Project(ProjectChange::CollectingSet { id: Some(task.id.clone()) }),
         Change::Task(task.id.clone(), TaskChange::Added { task }),
         // Another tip: one that is known to be green is never red.
         Change::Lane(LaneChange::BaseSeen { tip: oid('9'), landed: Some(oid('a')), at: at(12) }),

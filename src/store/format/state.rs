@@ -83,6 +83,7 @@ mirror! {
         tasks: BTreeMap<TaskId, Task>,
     }
     optional {
+        collecting: Option<TaskId>,
         shortage: Option<String>,
         overload: Option<String>,
         pinned: Vec<Arc<Settings>>,

@@ -10,7 +10,8 @@ use pipeline::machine::task::Task;
 use pipeline::machine::time::Time;
 
 /// Returns true when the agent may take the task's present stage: it serves it, has what is needed,
-/// and as many tiers stand below it as the task's failures ask for, where there are so many.
+/// and as many tiers stand below it as the task's failures ask for, where there are so many; or it is
+/// of the highest tier in which anybody may work or come.
 pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) -> bool {
     let tier = state.settings.agents[agent.group].tier;
     let serves = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
@@ -20,8 +21,21 @@ pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) ->
     tiers.dedup();
     let steps = task.tally.stage_failures / state.settings.scheduler.escalate_after;
     let least = tiers.get(steps as usize).or(tiers.last()).copied();
-    let is_able = !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
-    is_able && Some(tier) >= least
+    let serves_it =
+        |agent: &Agent| !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
+    serves_it(agent) && (Some(tier) >= least || tier >= highest_there(state, serves_it))
+}
+
+/// Returns the highest tier of those agents that are neither paused nor unable to start, or come.
+fn highest_there(state: &State, serves_it: impl Fn(&Agent) -> bool) -> u32 {
+    let works = |agent: &&Agent| {
+        !agent.is_paused && agent.unusable.is_none() && state.refusal_of(agent).is_none()
+    };
+    // A limit that is reached ends by itself, and is waited for.
+    let to_come = comers(state, |pause| pause.is_refused);
+    let there = state.agents.values().filter(works).cloned().chain(to_come);
+    let tiers = there.filter(|agent| serves_it(agent));
+    tiers.map(|agent| state.settings.agents[agent.group].tier).max().unwrap_or(0)
 }
 
 /// Returns true when a person said how many agents the group has.
@@ -32,6 +46,11 @@ fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
 /// Returns the agents that are not there, and come when the queues ask for them; not those who left
 /// paused or to cool down, nor those whose provider gives nothing.
 pub fn may_come(state: &State) -> Vec<Agent> {
+    comers(state, Pause::is_on)
+}
+
+/// Returns these but for those whose provider is kept from by such a pause.
+fn comers(state: &State, is_kept: fn(&Pause) -> bool) -> Vec<Agent> {
     let mut found = Vec::new();
     for (place, group) in state.settings.agents.iter().enumerate() {
         let mut own = state.agents.values().filter(|agent| agent.group == place);
@@ -40,7 +59,7 @@ pub fn may_come(state: &State) -> Vec<Agent> {
         if group.scale_min.is_none() || is_by_hand(state, group) || is_unusable {
             continue;
         }
-        if state.pause_of_group(group).is_some_and(Pause::is_on) {
+        if state.pause_of_group(group).is_some_and(is_kept) {
             continue;
         }
         let absent = group.names().filter(|name| !state.agents.contains_key(name));

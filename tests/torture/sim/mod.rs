@@ -42,6 +42,7 @@ mod marks;
 mod monitor;
 mod people;
 mod propose;
+mod provider;
 mod purse;
 mod repo;
 mod resume;

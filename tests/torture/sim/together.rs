@@ -144,7 +144,7 @@ pub fn is_beyond(state: &State, task: &Task, stage: &StageName) -> bool {
 }
 
 /// Returns the ready tasks that something keeps from starting: what runs, or what waits itself and
-/// may come first.
+/// may come first. Who collects keeps what it has until an agent is free for it.
 pub fn kept(state: &State) -> BTreeSet<TaskId> {
     let mut kept = BTreeSet::new();
     let mut waiting: Vec<Asked> = Vec::new();
@@ -157,7 +157,8 @@ pub fn kept(state: &State) -> BTreeSet<TaskId> {
             && has_agent(state, task, stage)
             && !is_beyond(state, task, stage);
         let asked = asked(state, task, stage);
-        if obstacle(state, &asked).is_none() {
+        let is_collecting = state.collecting.as_ref() == Some(&task.id);
+        if obstacle(state, &asked).is_none() && !is_collecting {
             open.push((asked, may_come));
         } else {
             kept.insert(task.id.clone());

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Fault, FaultKind, Marker};
+use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::resume as machine_resume;
 use pipeline::machine::settings::{Completion, LauncherKind};
@@ -16,6 +16,7 @@ use pipeline::machine::{Observation, State};
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
+use super::provider::fault_of;
 use super::purse::cost_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
 use super::resume::Sessions;
@@ -604,14 +605,7 @@ impl World {
         if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
             self.passed.insert(check.clone());
         }
-        let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
-        let resumed = order.session.as_ref();
-        let mut usage =
-            if says { self.sessions.told(&order.attempt, resumed) } else { Usage::default() };
-        if order.is_work && resumed.is_none() {
-            // What a session has cost so far is known to none that takes it up.
-            usage.cost_usd_micros = cost_of(&order.attempt);
-        }
+        let usage = self.usage_of(plan, order);
         let at = Time::from_ms(self.mono.get());
         Exit {
             started_at: at,
@@ -624,37 +618,27 @@ impl World {
             cpu_ms: 0,
             rss_kib_max: 0,
             usage,
-            fault: if order.is_work { self.fault(plan, order) } else { None },
+            fault: if order.is_work {
+                fault_of(plan, &order.attempt, self.mono.get())
+            } else {
+                None
+            },
             marker,
             notes: String::new(),
             tail: String::new(),
         }
     }
 
-    /// What the program says last of its provider. Drawn without the dice, so that old seeds draw the
-    /// rest as ever; who is done may say it as well.
-    fn fault(&mut self, plan: Plan, order: &Order) -> Option<Fault> {
-        let name: u64 = order.attempt.as_str().bytes().map(u64::from).sum();
-        let draw = name.wrapping_mul(31).wrapping_add(self.mono.get());
-        let is_said = match plan {
-            Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
-            Plan::Done => draw.is_multiple_of(16),
-            Plan::Idle
-            | Plan::Stays
-            | Plan::Stale
-            | Plan::Fails
-            | Plan::Blocks
-            | Plan::Changes
-            | Plan::Crashes
-            | Plan::WindowGone
-            | Plan::Unstartable => false,
-        };
-        let kinds = [FaultKind::RateLimited, FaultKind::Unauthorized, FaultKind::ContextExceeded];
-        let kind = kinds[(draw / 16 % 3) as usize];
-        let until = (draw / 64)
-            .is_multiple_of(2)
-            .then(|| Time::from_ms(self.mono.get().saturating_add(draw / 128 % 60_000)));
-        is_said.then(|| Fault { kind, text: "429".into(), until })
+    fn usage_of(&mut self, plan: Plan, order: &Order) -> Usage {
+        let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
+        let resumed = order.session.as_ref();
+        let mut usage =
+            if says { self.sessions.told(&order.attempt, resumed) } else { Usage::default() };
+        if order.is_work && resumed.is_none() {
+            // What a session has cost so far is known to none that takes it up.
+            usage.cost_usd_micros = cost_of(&order.attempt);
+        }
+        usage
     }
 
     fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {

@@ -1,0 +1,32 @@
+//! What programs say last of their provider.
+
+use pipeline::machine::attempt::{Fault, FaultKind};
+use pipeline::machine::id::AttemptId;
+use pipeline::machine::time::Time;
+
+use super::world::Plan;
+
+/// Returns what a program says that ends as planned. Drawn without the dice, so that old seeds draw the
+/// rest as ever; who is done may say it as well.
+pub fn fault_of(plan: Plan, attempt: &AttemptId, now_ms: u64) -> Option<Fault> {
+    let name: u64 = attempt.as_str().bytes().map(u64::from).sum();
+    let draw = name.wrapping_mul(31).wrapping_add(now_ms);
+    let is_said = match plan {
+        Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
+        Plan::Done => draw.is_multiple_of(16),
+        Plan::Idle
+        | Plan::Stays
+        | Plan::Stale
+        | Plan::Fails
+        | Plan::Blocks
+        | Plan::Changes
+        | Plan::Crashes
+        | Plan::WindowGone
+        | Plan::Unstartable => false,
+    };
+    let kinds = [FaultKind::RateLimited, FaultKind::Unauthorized, FaultKind::ContextExceeded];
+    let kind = kinds[(draw / 16 % 3) as usize];
+    let names_time = (draw / 64).is_multiple_of(2);
+    let until = names_time.then(|| Time::from_ms(now_ms.saturating_add(draw / 128 % 60_000)));
+    is_said.then(|| Fault { kind, text: "429".into(), until })
+}
