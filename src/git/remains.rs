@@ -33,7 +33,8 @@ const OTHERS: [&str; 5] = [
 ];
 
 impl Repo {
-    /// Returns every slot of ours, wherever it lies, and those half made below `dir`; sorted.
+    /// Returns every slot of ours, wherever it lies, and those below `dir` that were never filled;
+    /// sorted. A person's worktree there is none of them.
     ///
     /// # Errors
     /// When the list of worktrees cannot be read.
@@ -42,8 +43,11 @@ impl Repo {
         let mut slots: Vec<PathBuf> = Vec::new();
         for admin in self.admins()? {
             let is_marked = admin.join(MARK).exists();
-            let path = registered(&admin);
-            slots.extend(path.filter(|path| is_marked || path.starts_with(&dir)));
+            // One in the making is detached, and filled after it was marked.
+            let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+            let is_bare = !head.starts_with("ref:") && !admin.join("index").exists();
+            let is_ours = |path: &PathBuf| is_marked || (is_bare && path.starts_with(&dir));
+            slots.extend(registered(&admin).filter(is_ours));
         }
         slots.sort();
         slots.dedup();

@@ -184,7 +184,8 @@ fn what_runs_is_refused_and_forced_to_end() {
     project.ok(&["task", "add", "a task", "--id", "RUNS"]);
     let mut monitor = project.monitor(&[]);
     project.until("the agent", || project.runs().len() == 1);
-    for args in [&["deinit"][..], &["deinit", "-n", "--force"]] {
+    assert!(project.run(&["deinit", "-n", "--force"]).err.contains("would be ended first"));
+    for args in [&["deinit"][..], &["deinit", "-n"]] {
         let said = project.fails(4, args);
         assert!(said.contains("while a monitor runs") && said.contains("stop --now"), "{said}");
     }
@@ -214,6 +215,15 @@ fn what_a_person_has_open_is_never_forced_away() {
         "{said}"
     );
     fs::remove_file(&mine).expect("it was there");
+    let at = path.trim_end();
+    project.git(&["-C", at, "switch", "-q", "--detach"]);
+    project.git(&["-C", at, "commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let said = project.fails(4, &["deinit", "--force"]);
+    assert!(
+        said.contains("commits that no branch of yours has") && said.contains("switch -c"),
+        "{said}"
+    );
+    project.git(&["-C", at, "switch", "-q", "-C", "salvage/FAIL.impl.1"]);
     let elsewhere = project.dir().join("elsewhere");
     let place = elsewhere.to_str().expect("UTF-8");
     project.git(&["worktree", "add", "-q", place, "pipeline/task/FAIL"]);

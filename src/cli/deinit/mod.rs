@@ -51,7 +51,14 @@ pub fn run(
     if args.dry_run {
         let plan = Plan::of(&open.project, Some(open.now().0), args)?;
         tell(console, "would  ", &plan, &plan.steps.iter().collect::<Vec<_>>())?;
-        return busy.map_or(Ok(()), Err).and_then(|()| plan.refusal());
+        return match busy {
+            Some(busy) if !args.force => Err(busy),
+            Some(_) => {
+                console.note("what runs would be ended first, and its work saved");
+                plan.refusal()
+            }
+            None => plan.refusal(),
+        };
     }
     if let Some(busy) = busy {
         if !args.force {

@@ -69,7 +69,13 @@ pub fn step(
 }
 
 fn remove_ref(repo: &Repo, name: &str, oid: &Oid) -> Result<(), Error> {
-    let failed = |error: GitError| Error::failed(format!("cannot remove `{name}`")).because(&error);
+    let lock = repo.common_dir().join("packed-refs.lock");
+    let failed = |error: GitError| {
+        let told = Error::failed(format!("cannot remove `{name}`")).because(&error);
+        // It may be a person's git that holds it.
+        let hint = format!("when no git runs here, type: rm -f '{}'", lock.display());
+        if lock.exists() { told.at(&lock).hint(hint) } else { told }
+    };
     match repo.cas_ref(name, None, Some(oid)).map_err(failed)? {
         Cas::Done | Cas::Moved(None) => Ok(()),
         Cas::Moved(Some(now)) => Err(Error::busy(format!("cannot remove `{name}`: it has moved"))

@@ -15,7 +15,7 @@ use crate::cli::init::{EXCLUDE, exclude_file};
 use crate::cli::init_record::{Exclude, InitRecord};
 use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config::layout::Layout;
-use crate::git::{Oid, Repo};
+use crate::git::{Checkout, Oid, Repo};
 use crate::machine::State;
 use crate::machine::task::TaskPhase;
 use crate::store::lock::is_held;
@@ -114,7 +114,7 @@ impl Plan {
             let before = record.as_ref().and_then(|record| record.exclude).unwrap_or(usual);
             let text = fs::read_to_string(&path).unwrap_or_default();
             let is_ours = state.is_some() && before.without(&text, EXCLUDE).is_some();
-            plan.steps.extend(is_ours.then(|| Step::RestoreExclude { path, before }));
+            plan.steps.extend(is_ours.then_some(Step::RestoreExclude { path, before }));
         }
         plan.config(layout, repo.as_ref(), record.as_ref())?;
         plan.folders(layout, state);
@@ -263,6 +263,11 @@ impl Plan {
                     format!("the worktree `{path}` holds what is not committed"),
                     format!("commit it there, or take it away: git worktree move '{path}' DIR"),
                 ));
+            } else if is_removed && is_loose(repo, &checkout)? {
+                self.in_way.push((
+                    format!("the worktree `{path}` holds commits that no branch of yours has"),
+                    format!("give them one: git -C '{path}' switch -c NAME"),
+                ));
             } else if is_removed {
                 self.steps.push(Step::RemoveCheckout(checkout.path));
             }
@@ -347,6 +352,14 @@ impl Plan {
             self.steps.push(Step::RemoveEmpty(dot));
         }
     }
+}
+
+/// Returns whether a detached worktree stands at a commit that no ref holds.
+fn is_loose(repo: &Repo, checkout: &Checkout) -> Result<bool, Error> {
+    let head = checkout.head.as_ref().filter(|_| checkout.branch.is_none());
+    let Some(head) = head else { return Ok(false) };
+    let loose = repo.unlanded(&[(String::new(), head.clone())]).map_err(git)?;
+    Ok(!loose.is_empty())
 }
 
 /// Returns a count with its noun.
