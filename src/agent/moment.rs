@@ -1,8 +1,7 @@
 //! When a limit ends, as programs and providers say it: a moment, a time of day, or how long it lasts.
 
-use jiff::Timestamp;
-use jiff::civil;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, civil};
 
 use crate::machine::time::Time;
 
@@ -113,7 +112,9 @@ fn time_of_day(text: &str, now: Time, zone: &TimeZone) -> Option<Time> {
     let moments = [Some(date), date.tomorrow().ok()].into_iter().flatten();
     let mut moments = moments
         .filter_map(|date| Some(date.to_datetime(time).to_zoned(zone.clone()).ok()?.timestamp()));
-    of_stamp(moments.find(|moment| *moment > said)?)
+    // One that has just passed is over by now, and not due in a day.
+    let since = said - SignedDuration::from_hours(1);
+    of_stamp(moments.find(|moment| *moment > since)?)
 }
 
 #[cfg(test)]
@@ -147,7 +148,8 @@ mod tests {
             ("3 hours and 5 minutes.", Some(11_100)),
             // 13:00 where it is said.
             ("2pm", Some(3_600)),
-            ("12:16 PM", Some(23 * 3_600 + 16 * 60)),
+            ("11:16 AM", Some(22 * 3_600 + 16 * 60)),
+            ("12:59 PM", Some(-60)),
             ("15:45", Some(2 * 3_600 + 45 * 60)),
             ("12am", Some(11 * 3_600)),
             ("2pm (UTC)", Some(2 * 3_600)),

@@ -251,7 +251,12 @@ fn apply_to_attempt(state: &mut State, id: &AttemptId, change: &AttemptChange) {
             let cost = exit.usage.cost_usd_micros;
             metrics.cost_usd_micros = usage::sum(metrics.cost_usd_micros, cost);
         }
-        AttemptChange::Exited { exit: None, .. } => purse::note(state, id, None),
+        AttemptChange::Exited { exit: None, verdict } => {
+            // One that could not be ordered has most likely not run.
+            if verdict.class == Class::Lost {
+                purse::note(state, id, None);
+            }
+        }
         AttemptChange::FoundOutside { task, found } => {
             return outside::apply(state, id, task.as_ref(), found);
         }

@@ -262,12 +262,16 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
 }
 
 /// Returns what the attempt itself used: some programs tell of a session that is taken up again all
-/// that it ever used. One that does not name its session is still in the one it took up.
+/// that it ever used. One that does not name its session is still in the one it took up; where that is
+/// not on record, since the monitor died with its order, what it used itself is not to be known.
 fn own_usage(state: &State, found: &Attempt, exit: &Exit) -> Usage {
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
     let history = task.into_iter().flat_map(|task| &task.history);
     let mut usage = exit.usage.clone();
     usage.session = usage.session.or_else(|| found.session.clone());
+    if usage.is_session_total && usage.session.is_none() && found.continues.is_some() {
+        return Usage::default();
+    }
     usage.beyond(history.filter_map(|old| Some(&old.exit.as_ref()?.usage)))
 }
 
@@ -277,10 +281,14 @@ fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change>
     let mut changes = vec![of_attempt(&found.id, change)];
     if !found.is_work() {
         changes.extend(end_check(state, event, found, &verdict));
-    } else if state.settings.project.isolation == Isolation::None {
+    } else if !has_worktree(state) {
         changes.extend(end(state, event, found, &verdict));
     }
     changes
+}
+
+fn has_worktree(state: &State) -> bool {
+    state.settings.project.isolation == Isolation::Worktree
 }
 
 /// What was found in the worktree after the end.
@@ -437,6 +445,11 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
         }
         // Told late: while its checks run nothing is owed of it.
         AttemptPhase::Running | AttemptPhase::Checking => Vec::new(),
+        // It may have run before the power was cut, and left work where no record tells of it.
+        AttemptPhase::Starting if found.is_work() && has_worktree(state) => {
+            let change = AttemptChange::Exited { exit: None, verdict: outcome };
+            vec![of_attempt(&found.id, change)]
+        }
         AttemptPhase::Preparing | AttemptPhase::Starting => {
             if found.is_work() {
                 end(state, event, found, &outcome)

@@ -11,7 +11,7 @@ use super::task::Task;
 
 /// A program that was to take up a session again and ends sooner than this, in milliseconds, without
 /// having done anything, could not.
-const REFUSED_MS_MAX: u64 = 15_000;
+const REFUSED_MS_MAX: u64 = 60_000;
 
 /// What a task's next attempt starts from; nothing: the task's branch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,7 +67,7 @@ fn is_refused(found: &Attempt, class: Class) -> bool {
         && exit.ended_by == EndedBy::Exit;
     let ran_ms = exit.ended_at.ms_since(exit.started_at);
     let is_idle = found.saved.is_none() || is_as_begun(found);
-    let is_silent = exit.marker.is_none() && exit.usage.tokens().is_none();
+    let is_silent = exit.marker.is_none() && exit.usage.tokens().is_none_or(|tokens| tokens == 0);
     is_ended && is_idle && is_silent && ran_ms < REFUSED_MS_MAX
 }
 

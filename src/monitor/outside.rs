@@ -17,7 +17,7 @@ use super::work::refs;
 use crate::git::{Difference, Repo};
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::id::{AttemptId, TaskId};
-use crate::machine::mode::Rollout;
+use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::outside::{FOUND_MAX, Ran};
 use crate::machine::{Effect, Observation, State};
 use crate::observe::page::{clean, cut};
@@ -86,6 +86,13 @@ impl Outside {
             mending: 0,
             input,
         }
+    }
+
+    /// Returns true when the rollout has left shadow, in which there was nothing to look at.
+    pub fn is_to_open(&self, state: &State) -> bool {
+        self.repo.is_none()
+            && state.rollout != Rollout::Shadow
+            && state.settings.project.isolation == Isolation::Worktree
     }
 
     /// Begins: compares with what the monitor before this one kept, and names what ran since.

@@ -366,6 +366,9 @@ impl Monitor {
             let asked = cycled.are_asked.clone();
             self.tell_answers(&cycled, &asked);
             if !cycled.has_more {
+                if self.cycle.world.outside.is_to_open(self.cycle.ledger.state()) {
+                    self.look_outside();
+                }
                 return Ok(());
             }
         }

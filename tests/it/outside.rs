@@ -324,3 +324,21 @@ fn a_branch_in_our_part_that_somebody_has_checked_out_is_left_until_he_goes() {
     assert!(kept.contains(&mine), "{kept}");
     project.assert_landed(TWO);
 }
+
+#[test]
+fn who_runs_after_the_rollout_has_left_shadow_is_looked_at_too() {
+    let project = project("", "echo astray >\"$PIPELINE_PROJECT/astray.txt\"");
+    project.import(ONE);
+    project.ok(&["rollout", "set", "shadow"]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    assert_eq!(monitor.end(&project), Some(1), "in shadow nothing is done");
+    let mut monitor = project.monitor(&[]);
+    project.ok(&["rollout", "set", "production"]);
+    project.until("it to land", || project.count("completed") == 1);
+    project
+        .until("it to be told", || told(&project).iter().any(|(_, line)| line.contains("astray")));
+    project.ok(&["stop"]);
+    ends(&project, &mut monitor);
+    fs::remove_file(project.path("astray.txt")).expect("the agent made it");
+    project.assert_nothing_left();
+}

@@ -120,8 +120,13 @@ fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
 }
 
 fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
-    // One whose program is missing needs a person, as one that is paused does.
-    let serves = |agent: &&Agent| !agent.is_paused && !agent.is_retired && agent.unusable.is_none();
+    // One whose program is missing, or whose key is refused, needs a person, as one that is paused does.
+    let is_refused = |agent: &Agent| {
+        let name = state.provider_of(&state.settings.agents[agent.group]);
+        state.pauses.get(name).is_some_and(|pause| pause.is_refused)
+    };
+    let is_usable = |agent: &Agent| agent.unusable.is_none() && !is_refused(agent);
+    let serves = |agent: &&Agent| !agent.is_paused && !agent.is_retired && is_usable(agent);
     let mut there = state.agents.values().filter(serves);
     let takes = |agent: &Agent| may_take(state, agent, task, stage);
     there.any(takes) || may_come(state).iter().any(takes)
