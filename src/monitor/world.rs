@@ -719,7 +719,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::{
-        CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld, Watch,
+        Cleaning, CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld,
+        Watch,
     };
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
