@@ -76,9 +76,10 @@ impl Notices {
             let moment = Moment { seq, at, project: &project };
             let mut told = notices(changes, state, moment);
             let why = changes.iter().find_map(why_ended);
-            if self.has_worked && (why.is_some() || state.is_idle()) {
+            let (is_idle, is_at_work) = (state.is_idle(), !state.attempts.is_empty());
+            if self.has_worked && (is_idle || why.is_some() && !is_at_work) {
                 self.has_worked = false;
-                let why = why.filter(|_| !state.is_idle());
+                let why = why.filter(|_| !is_idle);
                 told.push(finished(state, why, moment));
             }
             for notice in told {
@@ -199,12 +200,9 @@ impl Order {
         let heard = fail::point("notify.run")
             .and_then(|()| self.program.run(&self.notice.text, LIMIT, SAID_BYTES_MAX, Some(stop)));
         let left = end_carriers(&self.nonce, GRACE).err();
-        let event = self.notice.event.word();
         let goes_on = "the run goes on; see `[notify] command`";
         match heard {
-            Err(error) => {
-                Some(format!("cannot tell of `{event}` by `{shown}`: {error}; {goes_on}"))
-            }
+            Err(error) => Some(format!("cannot run `{shown}`: {error}; {goes_on}")),
             Ok(Heard::Late(_)) => {
                 let limit = LIMIT.as_secs();
                 Some(format!("`{shown}` took longer than {limit} s and was ended; {goes_on}"))

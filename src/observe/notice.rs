@@ -32,7 +32,7 @@ pub enum Event {
     FellBack,
     /// A bound of `[limits]` is near or reached.
     Budget,
-    /// Nothing more can be moved without a person, or the monitor ended.
+    /// Nothing more can be moved without a person; or the monitor ended, and nothing is at work.
     Finished,
 }
 
@@ -158,7 +158,7 @@ pub fn notices(changes: &[Change], state: &State, moment: Moment<'_>) -> Vec<Not
 pub fn finished(state: &State, ended: Option<&str>, moment: Moment<'_>) -> Notice {
     let counts = counts(state);
     let left = counts.total - counts.completed - counts.cancelled;
-    let mut message = match (left, ended) {
+    let message = match (left, ended) {
         (0, _) => format!("all is done: {} completed", counts.completed),
         (left, None) => format!(
             "only a person can go on: {} completed, {left} left, {} of them blocked",
@@ -168,9 +168,6 @@ pub fn finished(state: &State, ended: Option<&str>, moment: Moment<'_>) -> Notic
             format!("the monitor ended ({why}): {} completed, {left} left", counts.completed)
         }
     };
-    if !state.attempts.is_empty() {
-        message.push_str(&format!(", {} attempts go on", state.attempts.len()));
-    }
     Document::new(state, moment, Event::Finished, message).notice(Event::Finished)
 }
 
@@ -274,5 +271,86 @@ const fn is_failure(class: Class) -> bool {
         | Class::LandingChecksFailed
         | Class::Dependency
         | Class::Budget => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{Event, Moment, finished, notices};
+    use crate::machine::State;
+    use crate::machine::change::{Change, ProjectChange, TaskChange};
+    use crate::machine::id::TaskId;
+    use crate::machine::purse::{Bound, Level};
+    use crate::machine::task::{TaskKind, TaskPhase};
+    use crate::machine::time::Time;
+    use crate::observe::support::{Pipeline, settings, task};
+    use crate::store::format::golden::fault;
+
+    const MOMENT: Moment<'_> = Moment { seq: 7, at: Time::from_ms(1_000), project: "/p" };
+
+    /// Tells one change; the document, which is of its schema.
+    fn told(state: &State, change: Change) -> Option<Value> {
+        let told = notices(&[change], state, MOMENT);
+        assert!(told.len() <= 1, "{told:?}");
+        let one = told.into_iter().next()?;
+        let value: Value = serde_json::from_str(&one.text).expect("JSON");
+        let schema = include_str!("../../state/schema/notify.schema.json");
+        let schema: Value = serde_json::from_str(schema).expect("JSON");
+        assert_eq!(fault(&schema, &schema, &value), None);
+        assert_eq!(value["event"], one.event.word());
+        Some(value)
+    }
+
+    fn state() -> State {
+        let mut epic = task("E", &[]);
+        epic.spec.kind = TaskKind::Epic;
+        Pipeline::started(settings(), vec![task("A", &[]), epic]).state
+    }
+
+    #[test]
+    fn a_fallback_and_a_bound_are_told_and_what_a_person_set_is_not() {
+        let state = state();
+        let reasoned = |is_fallback| {
+            let why = "5 of the last 10 failed\nsee the log".to_owned();
+            let at = Time::from_ms(1);
+            Change::Project(ProjectChange::RolloutReasoned { why, is_fallback, at })
+        };
+        let value = told(&state, reasoned(true)).expect("it is told");
+        assert_eq!(value["message"], "fell back to production: 5 of the last 10 failed");
+        assert_eq!(value["reason"], "5 of the last 10 failed\nsee the log");
+        assert_eq!(told(&state, reasoned(false)), None);
+        let bound = ProjectChange::BudgetTold {
+            bound: Bound::TaskCost,
+            level: Level::Reached,
+            task: Some(TaskId::new("A")),
+            used: 2_000_000,
+            limit: 1_000_000,
+        };
+        let value = told(&state, Change::Project(bound)).expect("it is told");
+        assert_eq!((&value["event"], &value["task"]), (&"budget".into(), &"A".into()));
+    }
+
+    #[test]
+    fn a_task_that_is_completed_is_told_and_an_epic_is_not() {
+        let state = state();
+        let moved = |id: &str| {
+            let at = Time::from_ms(1);
+            let to = TaskPhase::Completed { commit: None, at };
+            Change::Task(TaskId::new(id), TaskChange::Moved { to, at })
+        };
+        let value = told(&state, moved("A")).expect("it is told");
+        assert_eq!(value["message"], "A is completed: Title of A");
+        assert_eq!(told(&state, moved("E")), None);
+        assert_eq!(told(&state, moved("GONE")), None);
+    }
+
+    #[test]
+    fn the_end_says_what_is_left() {
+        let state = state();
+        let end = finished(&state, Some("interrupted"), MOMENT);
+        assert_eq!(end.event, Event::Finished);
+        assert!(end.text.contains("the monitor ended (interrupted): 0 completed, 1 left"));
     }
 }

@@ -109,7 +109,7 @@ fn a_program_that_fails_or_is_not_there_is_warned_of_once() {
     project.ok(&["task", "add", "T", "--id", "C"]);
     let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
-    assert_eq!(done.err.matches("by `no-such-program`").count(), 1, "{}", done.err);
+    assert_eq!(done.err.matches("cannot run `no-such-program`").count(), 1, "{}", done.err);
     project.assert_nothing_left();
 }
 

@@ -73,7 +73,14 @@ fn outputs_fit_their_schemas() {
     let view =
         || serde_json::from_slice::<Value>(&fs::read(&view).expect("the view")).expect("JSON");
     project.until("the view to be new", || view()["seq"] == project.status()["seq"]);
-    assert_fits(&state, &view(), "state.json");
+    let view = view();
+    assert_fits(&state, &view, "state.json");
+    assert_named(&state, &view, "state.json");
+    for (kind, all) in [("task", &view["tasks"]), ("agent", &view["agents"])] {
+        for entry in all.as_object().expect("by name").values() {
+            assert_named(&state["$defs"][kind], entry, kind);
+        }
+    }
     let journal = schema(&project, "journal");
     let mut lines = 0;
     for entry in fs::read_dir(project.path(".git/pipeline/journal")).expect("the journal") {
