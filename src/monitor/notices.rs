@@ -6,9 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -132,14 +130,10 @@ impl Notices {
         if self.teller.is_none() {
             self.teller = Teller::start().ok();
         }
-        let sent = self.teller.as_ref().map(|teller| teller.orders.try_send(order));
-        match sent {
-            Some(Ok(())) => {}
-            // Without a thread, or with one that is behind.
-            None | Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => {
-                self.dropped += 1;
-            }
-        }
+        // Without a thread, or with one that is behind, it is not told.
+        let teller = self.teller.as_ref();
+        let is_sent = teller.is_some_and(|teller| teller.orders.try_send(order).is_ok());
+        self.dropped += u64::from(!is_sent);
     }
 
     fn order(&self, state: &State, notice: Notice) -> std::io::Result<Order> {
