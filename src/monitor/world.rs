@@ -13,6 +13,7 @@ use super::ahead::{Prefetch, Wanted};
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
+use super::finished::Cleaning;
 use super::forecast::Forecasts;
 use super::hand;
 use super::job::{self, NoOrder, Surroundings, places, reference};
@@ -72,6 +73,7 @@ pub struct RealWorld {
     pub current: CurrentFile,
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
+    pub cleaning: Cleaning,
     pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -285,8 +287,10 @@ impl RealWorld {
             let _ = input.send(Input::Event(EventBody::Observation(seen)));
         };
         self.prefetch.withdraw(&prepare.places.dir);
-        let prefetch = self.prefetch.clone();
+        self.cleaning.reserve(&prepare.places.dir);
+        let (prefetch, cleaning) = (self.prefetch.clone(), self.cleaning.clone());
         self.spawn_for(id, move || {
+            cleaning.wait_for(&prepare.places.dir);
             prepare::run(&prepare, &repo, &keepers, &watch, &prefetch, &tell)
         });
     }
@@ -363,11 +367,13 @@ impl RealWorld {
     }
 
     /// Looks at what can change without an event: the base, and the programs of agents.
-    pub fn look_around(&mut self, state: &State) {
+    pub fn look_around(&mut self, state: &State, now: Time) {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
         self.outside.poll(state);
+        let (repo, share) = (self.repo.clone(), Arc::clone(&self.threads));
+        self.cleaning.heed(state, &self.layout, repo, now, share);
     }
 
     /// Looks whose models the agents use, and tells the loop what is new.
@@ -736,7 +742,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::{
-        CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld, Watch,
+        Cleaning, CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld,
+        Watch,
     };
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
@@ -769,6 +776,7 @@ mod tests {
             current: CurrentFile::of(&State::new(settings(), Time::default())),
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
+            cleaning: Cleaning::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };

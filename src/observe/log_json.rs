@@ -299,6 +299,18 @@ fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
         TaskChange::Approved { tip } => {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
         }
+        TaskChange::Taken { taken } => Entry {
+            reason: Some(&taken.dir),
+            commit: Some(taken.from.as_str()),
+            ..kind("task_taken")
+        },
+        TaskChange::Given { commit } => {
+            Entry { commit: Some(commit.as_str()), ..kind("task_given") }
+        }
+        TaskChange::DoneByHand { commit } => {
+            let commit = commit.as_ref().map(|commit| commit.as_str());
+            Entry { commit, ..kind("task_done_by_hand") }
+        }
         TaskChange::Unserved { what } => Entry { reason: what.as_deref(), ..kind("task_unserved") },
         TaskChange::Forecast { clashes, .. } => {
             let entries = clashes.iter().map(|clash| ForecastEntry::new(id, clash)).collect();
