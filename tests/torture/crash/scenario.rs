@@ -51,8 +51,10 @@ pub(crate) struct Scenario {
     pub(super) begin: fn(&Project),
     /// What is interrupted.
     pub(super) args: &'static [&'static str],
-    /// Puts right what the interrupted command left undone, after the kill.
+    /// Puts right what the interrupted command left undone; nothing is, where it says that it is done.
     pub(super) again: fn(&Project),
+    /// What people do next in any case, before the monitor goes on.
+    pub(super) next: fn(&Project),
     /// Exit status of the monitor that goes on until nothing is left to do.
     pub(super) code: i32,
     /// Tasks on the landing branch at the end, each once.
@@ -75,6 +77,7 @@ const PLAIN: Scenario = Scenario {
     begin: nothing,
     args: MONITOR,
     again: nothing,
+    next: nothing,
     code: 0,
     landed: &["A"],
     strikes_terminal: false,
@@ -84,7 +87,14 @@ const PLAIN: Scenario = Scenario {
 
 /// All of them.
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "init", prepare: repository, args: &["init"], again: init_again, ..PLAIN },
+    Scenario {
+        name: "init",
+        prepare: repository,
+        args: &["init"],
+        again: init_again,
+        next: |project| add(project, "A", "architect"),
+        ..PLAIN
+    },
     Scenario { name: "add", prepare: pilot, args: ADD, again: add_again, ..PLAIN },
     Scenario {
         name: "import",
@@ -232,7 +242,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         prepare: installed,
         begin: uninstall,
         args: &["monitor", "--once"],
-        again: install,
+        next: install,
         ..PLAIN
     },
     Scenario {
@@ -300,7 +310,6 @@ fn staged(project: &Project, stage: usize) {
 
 fn init_again(project: &Project) {
     project.ok(&["init"]);
-    add(project, "A", "architect");
 }
 
 /// Adds it again: it is there, or it is not.
