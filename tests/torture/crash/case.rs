@@ -109,7 +109,10 @@ impl Case {
         match (done, seen) {
             (Ok(()), Some(_)) => Ending::Survived,
             (Ok(()), None) => Ending::Unreached,
-            (Err(text), _) => Ending::Failed(text),
+            (Err(text), seen) => {
+                let at = seen.map_or("not struck".into(), |point| format!("in {}", point.call));
+                Ending::Failed(format!("{at}: {text}"))
+            }
         }
     }
 
