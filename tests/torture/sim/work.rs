@@ -746,6 +746,13 @@ impl World {
             }
             return None;
         }
+        match self.repo.read(BASE) {
+            Some(base) if base == to => {}
+            Some(base) => {
+                return Some(Observation::BaseSeen { tip: oid(base), landed: found.map(oid) });
+            }
+            None => return Some(lane_fault()),
+        }
         if found != Some(to) && self.repo.swap(LANDED, Some(to), found).is_err() {
             return Some(lane_fault());
         }
@@ -758,6 +765,10 @@ impl World {
     }
 
     fn follow(&mut self, to: Commit, from: Commit, behind: u64, dice: &mut Dice) -> Observation {
+        if !self.repo.read(LANDED).is_some_and(|landed| self.repo.holds(landed, to)) {
+            let (to, why) = (oid(to), "it is not on the landing branch".into());
+            return Observation::FollowRefused { to, why, behind, is_passing: true };
+        }
         let Some(found) = self.repo.read(BASE) else {
             let (to, why) = (oid(to), "the base branch is gone".into());
             return Observation::FollowRefused { to, why, behind, is_passing: false };
