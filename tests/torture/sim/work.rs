@@ -746,32 +746,30 @@ impl World {
             }
             return None;
         }
-        match self.repo.read(BASE) {
-            Some(base) if base == to => {}
-            Some(base) => {
-                return Some(Observation::BaseSeen { tip: oid(base), landed: found.map(oid) });
-            }
-            None => return Some(lane_fault()),
+        let Some(base) = self.repo.read(BASE) else { return Some(lane_fault()) };
+        if base != to {
+            return Some(Observation::BaseSeen { tip: oid(base), landed: found.map(oid) });
         }
         if found != Some(to) && self.repo.swap(LANDED, Some(to), found).is_err() {
             return Some(lane_fault());
         }
         self.marks.hit("a pilot is dropped");
-        let is_lost = |at: Commit| {
-            landed.is_some_and(|landed| self.repo.holds(landed, at)) && !self.repo.holds(to, at)
-        };
+        let has = |from: Option<Commit>, at| from.is_some_and(|from| self.repo.holds(from, at));
+        let is_lost = |at: Commit| has(landed, at) && !has(Some(to), at);
         let lost = done.iter().filter(|(_, at)| is_lost(*at)).map(|(id, _)| id.clone());
         Some(Observation::PilotDropped { to: oid(to), lost: lost.collect() })
     }
 
     fn follow(&mut self, to: Commit, from: Commit, behind: u64, dice: &mut Dice) -> Observation {
-        if !self.repo.read(LANDED).is_some_and(|landed| self.repo.holds(landed, to)) {
-            let (to, why) = (oid(to), "it is not on the landing branch".into());
-            return Observation::FollowRefused { to, why, behind, is_passing: true };
+        let refused = |why: &str, is_passing| {
+            let (to, why) = (oid(to), why.into());
+            Observation::FollowRefused { to, why, behind, is_passing }
+        };
+        if self.repo.read(LANDED).is_none_or(|landed| !self.repo.holds(landed, to)) {
+            return refused("it has not landed", true);
         }
         let Some(found) = self.repo.read(BASE) else {
-            let (to, why) = (oid(to), "the base branch is gone".into());
-            return Observation::FollowRefused { to, why, behind, is_passing: false };
+            return refused("the base branch is gone", false);
         };
         if self.repo.holds(found, to) {
             return Observation::Followed { to: oid(to) };
@@ -782,8 +780,7 @@ impl World {
         }
         let refusal = self.mix.refusal;
         if self.fails(dice, refusal, "the checkout refuses") {
-            let (to, why, is_passing) = (oid(to), "edits overlap".into(), dice.permille(500));
-            return Observation::FollowRefused { to, why, behind, is_passing };
+            return refused("edits overlap", dice.permille(500));
         }
         let moved = self.repo.swap(BASE, Some(to), Some(found));
         assert!(moved.is_ok(), "I8: the base moves from where it was found");
