@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::machine::attempt::Attempt;
+use pipeline::machine::attempt::{Attempt, AttemptKind};
 use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
 use pipeline::machine::lane::LandingPhase;
@@ -184,8 +184,6 @@ pub fn of_effect(effect: &Effect, state: &State) -> Option<What> {
 }
 
 fn prepare(state: &State, attempt: &Attempt) -> What {
-    use pipeline::machine::attempt::AttemptKind;
-    use pipeline::machine::task::TaskPhase;
     let commit = |oid: &Option<Oid>| oid.as_ref().map(commit_of);
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
     let of_work = task.filter(|_| attempt.is_work());
@@ -782,8 +780,7 @@ impl World {
         if self.fails(dice, refusal, "the checkout refuses") {
             return refused("edits overlap", dice.permille(500));
         }
-        let moved = self.repo.swap(BASE, Some(to), Some(found));
-        assert!(moved.is_ok(), "I8: the base moves from where it was found");
+        self.repo.swap(BASE, Some(to), Some(found)).expect("I8: the base moves from where it was");
         Observation::Followed { to: oid(to) }
     }
 
