@@ -35,6 +35,7 @@ mod init_agents;
 mod init_record;
 mod journal;
 mod keeper;
+mod orphans;
 mod monitor;
 mod prompt;
 mod rollout;
@@ -148,6 +149,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Completions { shell } => completions(console, *shell),
         Command::Keeper { args } => rim::keeper(args),
         Command::Pane { args } => rim::pane(args),
+        Command::Held { path } => rim::held(path),
         Command::Exec { args } => rim::exec(args),
     }
 }
