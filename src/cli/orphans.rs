@@ -80,7 +80,8 @@ pub fn left_socket(dir: &Path) -> Option<PathBuf> {
         return None;
     }
     let info = KeeperInfo::read(dir)?;
-    let is_dead = info.process().is_ok_and(|process| process.is_none());
+    let is_dead =
+        info.process().is_ok_and(|process| process.is_none_or(|process| process.has_ended()));
     // What `keeper.json` says is believed only where a keeper of this folder listens.
     let is_own = info.socket.parent().is_some_and(|runtime| {
         rendezvous::socket_path(runtime, dir).is_ok_and(|own| own == info.socket)

@@ -85,9 +85,8 @@ impl Project {
     fn check_version(&self) -> Result<(), Error> {
         let path = self.layout.config();
         let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok().flatten().unwrap_or_default();
-        config::check_version(&String::from_utf8_lossy(&bytes)).map_err(|error| {
-            Error::busy(error.to_string()).hint(OTHER_VERSION).at(&path)
-        })
+        config::check_version(&String::from_utf8_lossy(&bytes))
+            .map_err(|error| Error::busy(error.to_string()).hint(OTHER_VERSION).at(&path))
     }
 
     /// Opens the state whatever version `requires` demands, for looking at it.
@@ -301,6 +300,9 @@ impl From<LedgerError> for Error {
                 LedgerError::Store(StoreError::Newer { .. }) => {
                     Some("use the newer build for this repository")
                 }
+                LedgerError::Store(StoreError::Older { .. }) => Some(
+                    "`pipeline monitor` takes it over and keeps a backup; until then it can be read",
+                ),
                 LedgerError::Store(_)
                 | LedgerError::Format { .. }
                 | LedgerError::Encode { .. }
@@ -358,6 +360,7 @@ fn path_of(error: &StoreError) -> Option<&Path> {
         | StoreError::Exists { path }
         | StoreError::Damaged { path, .. }
         | StoreError::Newer { path, .. }
+        | StoreError::Older { path, .. }
         | StoreError::Io { path, .. } => Some(path),
         StoreError::Conflict { .. } => None,
     }
@@ -365,9 +368,10 @@ fn path_of(error: &StoreError) -> Option<&Path> {
 
 fn kind_of(error: &StoreError) -> Kind {
     match error {
-        StoreError::LockTimeout { .. } | StoreError::Newer { .. } | StoreError::LockLost { .. } => {
-            Kind::Busy
-        }
+        StoreError::LockTimeout { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Older { .. }
+        | StoreError::LockLost { .. } => Kind::Busy,
         StoreError::Missing { .. } | StoreError::Damaged { .. } => Kind::Damaged,
         StoreError::Conflict { .. }
         | StoreError::Gap { .. }

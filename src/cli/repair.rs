@@ -209,7 +209,9 @@ fn removal(path: &Path) -> String {
 fn orphan_step(orphan: &Orphan) -> String {
     let path = orphan.path().display();
     match orphan {
-        Orphan::Attempt { .. } => format!("remove `{path}`, of an attempt that the journal has not"),
+        Orphan::Attempt { .. } => {
+            format!("remove `{path}`, of an attempt that the journal has not")
+        }
         Orphan::Socket(_) => removal(orphan.path()),
     }
 }

@@ -126,6 +126,20 @@ pub fn run(options: Options) -> Result<End, RunError> {
     end
 }
 
+/// Reads the journal, and takes one of an older format over.
+fn open_ledger(
+    store: FileStore,
+    wait: Duration,
+    progress: &mut Progress,
+) -> Result<Ledger<FileStore>, RunError> {
+    let (mut ledger, warnings) = Ledger::open(store, "monitor")?;
+    warnings.iter().for_each(|warning| progress.warn(warning));
+    if let Some(migrated) = ledger.migrate(wait)? {
+        progress.warn(&migrated.to_string());
+    }
+    Ok(ledger)
+}
+
 struct Monitor {
     cycle: Cycle<FileStore, RealWorld, SystemClock>,
     receiver: Receiver<Input>,
@@ -160,9 +174,8 @@ impl Monitor {
     ) -> Result<Self, RunError> {
         let layout = options.layout;
         let store = FileStore::open(&layout.state, 0);
-        let (ledger, warnings) = Ledger::open(store, "monitor")?;
         let mut progress = options.progress;
-        warnings.iter().for_each(|warning| progress.warn(warning));
+        let ledger = open_ledger(store, options.lock_wait, &mut progress)?;
         if let Some(repo) = &options.repo {
             repo.clear_stale_ref_locks().map_err(|error| RunError::Git(error.to_string()))?;
             // Asked once, here, so that the loop's thread starts no process for it.

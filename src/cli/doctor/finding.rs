@@ -44,7 +44,11 @@ impl Finding {
         Self { level: Level::Good, what, found: found.into(), remedy: String::new() }
     }
 
-    pub fn warning(what: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub fn warning(
+        what: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self { level: Level::Warning, what, found: found.into(), remedy: remedy.into() }
     }
 

@@ -84,9 +84,8 @@ fn is_held_for_another(path: &Path) -> io::Result<bool> {
 /// Looks at the room on the disks of the state and of the worktrees.
 pub fn space(project: &Project, settings: Option<&Settings>) -> Vec<Finding> {
     let state = &project.layout.state;
-    let worktrees = settings.map_or(project.layout.dot(), |settings| {
-        project.layout.root.join(&settings.worktree.dir)
-    });
+    let worktrees = settings
+        .map_or(project.layout.dot(), |settings| project.layout.root.join(&settings.worktree.dir));
     if let Some(lacking) = room::lacking(state, &worktrees) {
         let remedy = "make room there: no agent is started until then; see: df -h .; df -i .";
         return vec![Finding::bad("disk", lacking, remedy)];

@@ -53,7 +53,9 @@ pub fn run(
         (false, _) => Vec::new(),
     };
     let mut findings = examine(&project, wait);
-    if args.checks && let Some(settings) = settings(&project).1 {
+    if args.checks
+        && let Some(settings) = settings(&project).1
+    {
         findings.extend(checks::run(&project, &settings, console)?);
     }
     match console.format {
@@ -138,7 +140,15 @@ fn journal(project: &Project) -> Finding {
     match history(&project.layout.state) {
         Ok(history) => {
             let last = history.records.last().map_or(history.start.seq, |record| record.seq);
-            Finding::good("journal", format!("whole up to record {last}"))
+            let found = format!("whole up to record {last}");
+            let Some((older, current)) = history.older else {
+                return Finding::good("journal", found);
+            };
+            Finding::warning(
+                "journal",
+                format!("{found}, of format {older}; this program writes format {current}"),
+                "`pipeline monitor` takes it over and keeps a backup; until then it can be read",
+            )
         }
         Err(error) => {
             let error = Error::from(LedgerError::Store(error));
@@ -163,7 +173,10 @@ fn settings(project: &Project) -> (Vec<Finding>, Option<Settings>) {
         Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Ok(None) => {
             let found = "pipeline.toml is gone; the adopted settings count";
-            return (vec![Finding::warning(WHAT, found, "write it anew or take it from git")], None);
+            return (
+                vec![Finding::warning(WHAT, found, "write it anew or take it from git")],
+                None,
+            );
         }
         Err(error) => {
             let found = format!("cannot read `{}`: {error}", path.display());

@@ -102,6 +102,8 @@ fn keeper(dir: &Path, is_alive: bool) -> Option<Finding> {
     let warn = |found: String, remedy: String| Some(Finding::warning("keepers", found, remedy));
     let info = KeeperInfo::read(dir);
     let process = info.as_ref().and_then(|info| info.process().ok().flatten());
+    // One that nobody has waited for yet is dead all the same.
+    let process = process.filter(|process| !process.has_ended());
     match (&info, process.is_some()) {
         (Some(info), true) if is_alive => {
             let older = older(info)?;
@@ -188,10 +190,14 @@ pub fn worktrees(project: &Project, state: &State) -> Vec<Finding> {
 /// Returns the folders at the places of slots that are none, sorted.
 fn unknown(dir: &Path, known: &BTreeSet<&Path>) -> Vec<PathBuf> {
     let Ok(dir) = fs::canonicalize(dir) else { return Vec::new() };
-    let entries = WalkDir::new(dir).min_depth(SLOT_DEPTH).max_depth(SLOT_DEPTH).sort_by_file_name();
+    let known: Vec<&&Path> = known.iter().filter(|it| it.starts_with(&dir)).collect();
+    let entries =
+        WalkDir::new(&dir).min_depth(SLOT_DEPTH).max_depth(SLOT_DEPTH).sort_by_file_name();
     let dirs = entries.into_iter().flatten().filter(|entry| entry.file_type().is_dir());
     let paths = dirs.map(walkdir::DirEntry::into_path);
-    paths.filter(|path| !known.iter().any(|it| it.starts_with(path) || path.starts_with(it))).collect()
+    paths
+        .filter(|path| !known.iter().any(|it| it.starts_with(path) || path.starts_with(it)))
+        .collect()
 }
 
 /// Finds worktrees of persons that are gone.
