@@ -31,6 +31,7 @@ pub mod room;
 mod settings_file;
 mod sources;
 pub mod sweep;
+mod takeover;
 mod work;
 
 pub use error::RunError;

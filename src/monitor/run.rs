@@ -24,6 +24,7 @@ use super::report::{Watch, pass_on};
 use super::room::{Guard, fault_of};
 use super::settings_file::SettingsFile;
 use super::sources::{Input, Watched, watch_files, watch_signals};
+use super::takeover::open_ledger;
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
@@ -40,7 +41,7 @@ use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
-use crate::store::ledger::{Ledger, LedgerError, Turns};
+use crate::store::ledger::{LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -124,20 +125,6 @@ pub fn run(options: Options) -> Result<End, RunError> {
     let end = monitor.go();
     monitor.finish(&end);
     end
-}
-
-/// Reads the journal, and takes one of an older format over.
-fn open_ledger(
-    store: FileStore,
-    wait: Duration,
-    progress: &mut Progress,
-) -> Result<Ledger<FileStore>, RunError> {
-    let (mut ledger, warnings) = Ledger::open(store, "monitor")?;
-    warnings.iter().for_each(|warning| progress.warn(warning));
-    if let Some(migrated) = ledger.migrate(wait)? {
-        progress.warn(&migrated.to_string());
-    }
-    Ok(ledger)
 }
 
 struct Monitor {
