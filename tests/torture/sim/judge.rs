@@ -244,7 +244,8 @@ impl Judge {
         assert_eq!(agent.unusable, None, "`{id}` is given to `{}`", new.agent);
         assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
         let provider = state.provider_of(&state.settings.agents[agent.group]);
-        let is_shut = |pause: &Pause| pause.is_refused || pause.until.is_some();
+        let is_shut =
+            |pause: &Pause| pause.is_refused || pause.until.is_some() || pause.probe.is_some();
         let pause = state.pauses.get(provider).filter(|pause| is_shut(pause));
         assert!(pause.is_none(), "I15: `{id}` starts though {provider} gives nothing: {pause:?}");
     }
