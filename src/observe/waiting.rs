@@ -403,7 +403,7 @@ fn of_probe<'a, I: Iterator<Item = &'a Agent>>(
         return None;
     }
     let provider = state.provider_of(state.group_of(agent)?);
-    let what = format!("{probe} tries first whether the limit of `{provider}` is over");
+    let what = format!("`{provider}` has reached a limit: {probe} tries first");
     Some(Reason::new(On::RateLimit, what))
 }
 

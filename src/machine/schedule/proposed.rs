@@ -104,7 +104,7 @@ impl<'a> Asked<'a> {
             return Err(not_free(state, agent));
         }
         if let Some(first) = tried_first(state, agent, agents) {
-            return Err(format!("agent {first} tries first whether its provider's limit is over"));
+            return Err(format!("agent {first} tries their provider first after a limit"));
         }
         if !agent.stages.contains(stage) {
             return Err(format!("the agent does not serve stage `{stage}`"));
@@ -169,7 +169,7 @@ fn not_free(state: &State, agent: &Agent) -> String {
     } else if state.pause_of(agent).is_some_and(Pause::is_on) {
         "waits for its provider's limit to end"
     } else if let Some(probe) = state.probe_before(agent) {
-        return format!("the agent waits for {probe}, which tries its provider first");
+        return format!("the agent waits for {probe}, which tries their provider first");
     } else {
         "failed of late and cools down"
     };
