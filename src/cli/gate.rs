@@ -247,6 +247,7 @@ pub(super) mod memory {
                 checks: Vec::new(),
                 checks_timeout_ms: 1,
                 protect: Vec::new(),
+                is_manual: false,
             },
             scheduler: Scheduler::default(),
             rollout: RolloutRules::default(),

@@ -24,17 +24,21 @@ mod agent_test;
 mod attach;
 mod attempt_log;
 mod control;
+mod deinit;
 mod demo;
 mod doctor;
 mod edit;
 mod graph;
+mod hands;
 mod init;
 mod init_agents;
+mod init_record;
 mod journal;
 mod keeper;
 mod monitor;
 mod prompt;
 mod rollout;
+mod salvage;
 mod serve;
 mod status;
 mod steer;
@@ -119,6 +123,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
     match &args.command {
         Command::Init(args) => rim::init(context, console, args),
         Command::Demo(args) => rim::demo(context, console, args),
+        Command::Deinit(args) => rim::deinit(context, console, args),
         Command::Task(command) => task(context, console, command),
         Command::Monitor(args) => rim::monitor(context, console, args),
         Command::Pause => plain(console, machine::Command::Pause),
@@ -134,6 +139,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Plan(args) => rim::plan(context, console, args),
         Command::Graph(args) => rim::graph(context, console, args),
         Command::Agent(command) => agent(context, console, command),
+        Command::Salvage(command) => rim::salvage(context, console, command),
         Command::Done => say(console, Ok(Said::Done)),
         Command::Block(args) => say(console, Said::blocked(args)),
         Command::Fail(args) => say(console, Said::failed(args)),
@@ -165,6 +171,10 @@ fn task(
         TaskCommand::Hold(args) => steer::hold(&mut *open()?, console, args)?,
         TaskCommand::Release(args) => steer::release(&mut *open()?, console, args)?,
         TaskCommand::Retry(args) => steer::retry(&mut *open()?, console, args)?,
+        TaskCommand::Take(args) => return rim::task_take(context, console, args),
+        TaskCommand::Give(args) => return rim::task_give(context, console, args),
+        TaskCommand::Complete(args) => return rim::task_complete(context, console, args),
+        TaskCommand::Reopen { id } => return rim::task_reopen(context, console, id),
         TaskCommand::Cancel(args) => steer::cancel(&mut *open()?, console, args)?,
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
-    ReportArgs, StatusArgs, StopArgs,
+    AgentTestArgs, DeinitArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs,
+    PlanArgs, ReportArgs, SalvageCommand, StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -17,10 +17,12 @@ use super::gate::{Gate, Sent};
 use super::monitor::Manner;
 use super::project::{Open, Project};
 use super::said::Said;
-use super::task_args::{DiffArgs, ListArgs, PromptArgs, TaskLogArgs};
+use super::task_args::{
+    CompleteArgs, DiffArgs, GiveArgs, ListArgs, PromptArgs, TakeArgs, TaskLogArgs,
+};
 use super::{
     agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
-    journal, monitor as runs, prompt, report as told, status as stands, views,
+    hands, journal, monitor as runs, prompt, report as told, status as stands, views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -115,6 +117,19 @@ pub fn init(context: &Context, console: &mut Console<'_>, args: &InitArgs) -> Re
 /// Whatever stops it.
 pub fn demo(context: &Context, console: &mut Console<'_>, args: &DemoArgs) -> Result<Exit, Error> {
     demonstration::run(args, &context.dir, context.lock_wait_max, console).map(|()| Exit::Done)
+}
+
+/// `pipeline deinit`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn deinit(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &DeinitArgs,
+) -> Result<Exit, Error> {
+    let manner = manner(context, console);
+    super::deinit::run(args, &context.dir, manner, console).map(|()| Exit::Done)
 }
 
 /// `pipeline monitor`.
@@ -238,6 +253,54 @@ pub fn task_diff(
     views::diff(&project(context, console)?, console, args)
 }
 
+/// `pipeline task take`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_take(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &TakeArgs,
+) -> Result<Exit, Error> {
+    hands::take(project(context, console)?, console, &context.dir, args)
+}
+
+/// `pipeline task give`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_give(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &GiveArgs,
+) -> Result<Exit, Error> {
+    hands::give(project(context, console)?, console, args)
+}
+
+/// `pipeline task complete`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_complete(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &CompleteArgs,
+) -> Result<Exit, Error> {
+    hands::complete(project(context, console)?, console, &context.dir, args)
+}
+
+/// `pipeline task reopen`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_reopen(
+    context: &Context,
+    console: &mut Console<'_>,
+    id: &TaskId,
+) -> Result<Exit, Error> {
+    hands::reopen(project(context, console)?, console, id)
+}
+
 /// `pipeline task prompt`.
 ///
 /// # Errors
@@ -282,6 +345,19 @@ pub fn agent_test(
 ) -> Result<Exit, Error> {
     let manner = manner(context, console);
     trial::run(args, project(context, console)?, manner, console)
+}
+
+/// `pipeline salvage …`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn salvage(
+    context: &Context,
+    console: &mut Console<'_>,
+    command: &SalvageCommand,
+) -> Result<Exit, Error> {
+    let open = project(context, console)?;
+    super::salvage::run(&open, &context.dir, console, command).map(|()| Exit::Done)
 }
 
 /// `pipeline doctor`.

@@ -31,8 +31,27 @@ pub enum TaskCommand {
     Release(IdsArgs),
     /// Let tasks go on from the stage that failed, attempts counted anew.
     Retry(RetryArgs),
+    /// Hold a task and make a worktree for yourself; prints its path.
+    ///
+    /// The worktree is on the task's branch, pipeline/task/ID, so what you commit there counts. Said
+    /// again, it makes what is missing and prints the path again.
+    Take(TakeArgs),
+    /// Give a task back that you took, with what you committed.
+    Give(GiveArgs),
     /// Give tasks up.
     Cancel(CancelArgs),
+    /// Say that you did a task yourself.
+    ///
+    /// An agent at work on it is ended, its work kept in salvage; what depends on the task goes on.
+    Complete(CompleteArgs),
+    /// Let a completed or cancelled task be worked on again, from its first stage.
+    ///
+    /// What has landed stays; a cancelled task goes on from its branch.
+    Reopen {
+        /// Name the task.
+        #[arg(value_parser = value::id)]
+        id: TaskId,
+    },
     /// Allow landings that wait for a person.
     Approve(IdsArgs),
     /// Print what the agents of a task wrote.
@@ -205,6 +224,37 @@ pub struct RetryArgs {
     /// Start again from the base; the old work stays in salvage.
     #[arg(long)]
     pub fresh: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TakeArgs {
+    /// Name the task.
+    #[arg(value_parser = value::id)]
+    pub id: TaskId,
+    /// Make the worktree here; without it in .pipeline/taken.
+    #[arg(value_name = "DIR")]
+    pub place: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct GiveArgs {
+    /// Name the task.
+    #[arg(value_parser = value::id)]
+    pub id: TaskId,
+    /// Go on from this stage, or `landing`: nothing more is to be done. Without it: from where it
+    /// stood; behind that stage where it must change something and you committed.
+    #[arg(long, value_name = "NAME|landing")]
+    pub stage: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CompleteArgs {
+    /// Name the task.
+    #[arg(value_parser = value::id)]
+    pub id: TaskId,
+    /// Name the commit that did it; it must be on the base or the landing branch.
+    #[arg(long, value_name = "C")]
+    pub commit: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

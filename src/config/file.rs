@@ -116,8 +116,6 @@ fn project(mut at: Section<'_>) -> (Project, Section<'_>) {
 
 /// Polling more often than this is a busy loop, not a safety net.
 const POLL_MS_MIN: u64 = 10;
-/// What `keep_finished` means by default; nothing is cleaned up yet.
-const KEEP_FINISHED_MS: u64 = 7 * 86_400_000;
 
 fn monitor(mut at: Section<'_>) -> Monitor {
     let mut poll = at.section("poll");
@@ -153,9 +151,6 @@ fn worktree(mut at: Section<'_>) -> (Worktree, Section<'_>) {
         keep: at.strings("keep").unwrap_or_default(),
         keep_finished_ms: at.duration_ms("keep_finished", "7d", 0),
     };
-    if worktree.keep_finished_ms != KEEP_FINISHED_MS {
-        at.not_yet("keep_finished", "finished worktrees and branches stay");
-    }
     at.finish();
     (worktree, at)
 }
@@ -431,8 +426,8 @@ fn scheduler_command(at: &mut Section<'_>) -> Vec<String> {
 }
 
 fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
-    let strategies = [("verified", Some(())), ("optimistic", None), ("manual", None)];
-    at.word("strategy", (), &strategies);
+    let strategies = [("verified", Some(false)), ("optimistic", None), ("manual", Some(true))];
+    let is_manual = at.word("strategy", false, &strategies);
     at.word("style", (), &[("merge", Some(())), ("squash", None)]);
     let landing = Landing {
         branch: at.string("branch").unwrap_or_else(|| "pipeline/landed".into()),
@@ -441,6 +436,7 @@ fn landing(mut at: Section<'_>) -> (Landing, Section<'_>) {
         protect: at
             .strings("protect")
             .unwrap_or_else(|| vec!["pipeline.toml".into(), ".github/**".into()]),
+        is_manual,
     };
     at.finish();
     (landing, at)

@@ -377,10 +377,9 @@ pilot = { labels = ["pilot"] }
     #[test]
     fn what_is_not_built_is_refused_as_not_yet() {
         let table = [
-            ("[landing]\nstrategy = \"manual\"", "manual"),
+            ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
-            ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),
         ];
         for (text, part) in table {
             refused(text, &[part]);

@@ -14,11 +14,14 @@ mod create;
 mod error;
 mod forecast;
 mod gate;
+mod hand;
 mod history;
+mod kept;
 mod landing;
 mod look;
 mod oid;
 mod refs;
+mod remains;
 mod repo;
 #[cfg(test)]
 pub(crate) mod scratch;
@@ -30,7 +33,9 @@ mod worktree;
 
 pub use base::Follow;
 pub use error::{GitError, Stderr};
+pub use hand::Hand;
 pub use history::HandCommit;
+pub use kept::{Kept, Size};
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};
 pub use oid::{ObjectFormat, Oid, OidError};

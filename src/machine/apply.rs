@@ -194,6 +194,16 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
             task.approval = None;
             task.approved.clone_from(tip);
         }
+        TaskChange::Taken { taken } => {
+            task.taken = Some(taken.clone());
+            task.is_held = true;
+        }
+        TaskChange::Given { commit } => {
+            task.taken = None;
+            task.is_held = false;
+            task.tip = Some(commit.clone());
+        }
+        TaskChange::DoneByHand { .. } => task.is_by_hand = true,
         TaskChange::Unserved { what } => task.unserved.clone_from(what),
         TaskChange::TipMoved { tip } => task.tip = Some(tip.clone()),
         TaskChange::BranchChanged { paths } => task.changed.clone_from(paths),
@@ -213,6 +223,11 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         task.hint = None;
         task.changed.clear();
         task.forecast.clear();
+        if task.taken.take().is_some() {
+            task.is_held = false;
+        }
+    } else {
+        task.is_by_hand = false;
     }
 }
 

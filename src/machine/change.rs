@@ -15,7 +15,7 @@ use super::provider::Pause;
 use super::purse::{Bound, Level};
 use super::settings::Settings;
 use super::state::Drain;
-use super::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
+use super::task::{Clash, Evidence, Spec, Taken, Tally, Task, TaskPhase};
 use super::time::Time;
 
 /// One decision; applying it never fails.
@@ -191,6 +191,18 @@ pub enum TaskChange {
     /// For the landing of this tip.
     Approved {
         tip: Option<Oid>,
+    },
+    /// A person has it, and it is held.
+    Taken {
+        taken: Taken,
+    },
+    /// The person gave it back: its branch stands at `commit`, and it is held no more.
+    Given {
+        commit: Oid,
+    },
+    /// A person says that it is done, by `commit` where they name one.
+    DoneByHand {
+        commit: Option<Oid>,
     },
     /// What no agent has that the task needs at its stage; `None`: one has it all.
     Unserved {

@@ -89,6 +89,15 @@ pub enum RetryTarget {
     Blocked,
 }
 
+/// From where a task goes on that a person gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GiveTo {
+    /// From where it stood; with commits in a stage that must change something, behind that stage.
+    Onward,
+    Stage(StageName),
+    Landing,
+}
+
 /// How the monitor ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopKind {
@@ -138,6 +147,30 @@ pub enum Command {
     },
     ApproveTasks {
         ids: Vec<TaskId>,
+    },
+    /// A person takes it, into a worktree at `dir` on its branch, which stands at `from`.
+    TakeTask {
+        id: TaskId,
+        dir: String,
+        from: Oid,
+    },
+    /// The person gives it back with the branch at `commit`; `changed`: what that has changed
+    /// against the landing branch, `None` when git could not tell.
+    GiveTask {
+        id: TaskId,
+        to: GiveTo,
+        commit: Oid,
+        changed: Option<Vec<String>>,
+    },
+    /// A person did it; by `commit`, which the base or the landing branch holds.
+    CompleteTask {
+        id: TaskId,
+        commit: Option<Oid>,
+    },
+    /// A finished task is to be worked on again; `is_fresh`: nothing is left of its branch.
+    ReopenTask {
+        id: TaskId,
+        is_fresh: bool,
     },
     Pause,
     Resume,

@@ -4,7 +4,7 @@ use super::attempt::{Attempt, AttemptKind, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName, TaskId};
-use super::lane::{Follow, Landing, LandingPhase};
+use super::lane::{Follow, Landing, LandingPhase, MANUAL};
 use super::observe::{counted, no_landing, paused, with_tail};
 use super::rollout;
 use super::stage;
@@ -192,8 +192,10 @@ fn merged(state: &State, event: &Event, landing: &Landing, made: &Made<'_>) -> V
     }
     let task = &state.tasks[&landing.task];
     let is_approved = task.approved.is_some() && task.approved == task.tip;
-    if !made.protected.is_empty() && !is_approved {
-        let what = made.protected.join(", ");
+    let is_manual = state.settings.landing.is_manual;
+    if (is_manual || !made.protected.is_empty()) && !is_approved {
+        let paths = made.protected.join(", ");
+        let what = if paths.is_empty() { MANUAL.to_owned() } else { paths };
         return vec![no_landing(), of_task(&task.id, TaskChange::ApprovalAsked { what })];
     }
     let (commit, onto) = (made.commit.clone(), made.onto.clone());

@@ -4,6 +4,9 @@ use super::attempt::Tries;
 use super::id::{AttemptId, Oid, TaskId};
 use super::time::Time;
 
+/// Stands for the paths that need approval where every landing does.
+pub const MANUAL: &str = "landing.strategy = \"manual\"";
+
 /// A landing under way; there is at most one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Landing {

@@ -79,11 +79,19 @@ pub enum TaskTrigger {
     LandedByHand,
     /// What the pilot landed was dropped.
     Dropped,
+    /// `task give`, to a stage.
+    GivenBack,
+    /// `task give --stage landing`.
+    GivenToLand,
+    /// `task complete`.
+    Done,
+    /// `task reopen`.
+    Reopened,
 }
 
 impl TaskTrigger {
     /// Every trigger.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::Freed,
         Self::Doomed,
         Self::Revived,
@@ -100,6 +108,10 @@ impl TaskTrigger {
         Self::Cancelled,
         Self::LandedByHand,
         Self::Dropped,
+        Self::GivenBack,
+        Self::GivenToLand,
+        Self::Done,
+        Self::Reopened,
     ];
 }
 
@@ -138,8 +150,18 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
             Move::To(S::Completed)
         }
         (S::Ready | S::Landing | S::Blocked | S::Completed, T::Dropped) => Move::To(S::Waiting),
+        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::GivenBack) => Move::To(S::Ready),
+        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::GivenToLand) => Move::To(S::Landing),
+        (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Done) => {
+            Move::To(S::Completed)
+        }
+        (S::Completed | S::Cancelled, T::Reopened) => Move::To(S::Waiting),
         (S::Working | S::Landing | S::Completed | S::Cancelled, T::Retried)
-        | (S::Completed | S::Cancelled, T::Cancelled) => Move::Refused,
+        | (S::Completed | S::Cancelled, T::Cancelled | T::Done)
+        | (S::Working | S::Completed | S::Cancelled, T::GivenBack | T::GivenToLand)
+        | (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Reopened) => {
+            Move::Refused
+        }
         (
             S::Waiting
             | S::Ready

@@ -350,6 +350,8 @@ fn counts(change: &Change) -> bool {
             TaskChange::Added { .. }
             | TaskChange::Edited { .. }
             | TaskChange::HeldSet { .. }
+            | TaskChange::Taken { .. }
+            | TaskChange::Given { .. }
             | TaskChange::Moved { .. }
             | TaskChange::BackedOff { .. }
             | TaskChange::BranchChanged { .. } => true,
@@ -361,6 +363,7 @@ fn counts(change: &Change) -> bool {
             | TaskChange::Approved { .. }
             | TaskChange::Unserved { .. }
             | TaskChange::TipMoved { .. }
+            | TaskChange::DoneByHand { .. }
             | TaskChange::Forecast { .. } => false,
         },
         Change::Attempt(_, change) => match change {

@@ -387,6 +387,8 @@ pub struct Landing {
     pub checks_timeout_ms: u64,
     /// Globs; prompt files of stages are added by validation.
     pub protect: Vec<String>,
+    /// Nothing lands before a person has allowed it.
+    pub is_manual: bool,
 }
 
 /// `[rollout]`.

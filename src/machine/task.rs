@@ -202,6 +202,20 @@ pub struct Task {
     pub forecast: Vec<Clash>,
     /// What all its attempts took.
     pub spent: Spent,
+    /// A person has it, in a worktree of theirs; it is held then.
+    pub taken: Option<Taken>,
+    /// Completed by a person's word, not by a landing.
+    pub is_by_hand: bool,
+}
+
+/// A task in a person's hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The person's worktree, absolute.
+    pub dir: String,
+    /// Where its branch stood then.
+    pub from: Oid,
+    pub since: Time,
 }
 
 impl Task {

@@ -108,7 +108,8 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
     };
     // The branch of a finished task is for people to keep or to remove; where there is none on
     // record, preparing sees to it.
-    let tip = task.tip.as_ref().filter(|_| !task.is_final())?;
+    // So is one that a person has taken.
+    let tip = task.tip.as_ref().filter(|_| !task.is_final() && task.taken.is_none())?;
     let is_moved = |attempt: &&Attempt| {
         matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Advancing)
             && attempt.task.as_ref() == Some(&task.id)

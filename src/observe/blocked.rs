@@ -61,6 +61,9 @@ pub fn blocked<'a>(state: &'a State, task: &'a Task) -> Option<Blocked<'a>> {
 /// Returns the command to type, and whether it is about the task itself.
 fn next(state: &State, task: &Task, block: &Block) -> (String, bool) {
     let id = &task.id;
+    if task.taken.is_some() {
+        return (format!("pipeline task give {id}"), true);
+    }
     match block.class {
         Class::Dependency => for_dependency(state, task),
         Class::Blocked if block.stage.is_none() => {

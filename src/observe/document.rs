@@ -83,6 +83,12 @@ pub struct TaskEntry<'a> {
     pub needs: &'a [String],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
+    /// The worktree of the person who has taken it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub taken: Option<&'a str>,
+    /// A person said that it is done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
     /// Not before this moment, after a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff_until: Option<Stamp>,
@@ -148,6 +154,8 @@ impl<'a> TaskEntry<'a> {
             touches: &task.spec.touches,
             needs: &task.spec.needs,
             held: task.is_held,
+            taken: task.taken.as_ref().map(|taken| taken.dir.as_str()),
+            by_hand: task.is_by_hand,
             backoff_until: task.backoff_until.map(Stamp),
             class: block.map(|block| block.class.word()),
             reason: block.map(|block| block.reason.as_str()),

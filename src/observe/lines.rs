@@ -285,9 +285,15 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
         }
         TaskChange::ApprovalAsked { what } => {
             let what = first_line(what);
-            Some(format!("{id} needs a person: touches {what}: pipeline task approve {id}"))
+            let why = words::approval(&what);
+            Some(format!("{id} needs a person: {why}: pipeline task approve {id}"))
         }
         TaskChange::Approved { .. } => Some(format!("{id} approved")),
+        TaskChange::Taken { taken } => {
+            Some(format!("{id} taken by a person: {}", clean(&taken.dir)))
+        }
+        TaskChange::Given { commit } => Some(format!("{id} given back at {}", short_oid(commit))),
+        TaskChange::DoneByHand { .. } => Some(format!("{id} done by a person")),
         TaskChange::Unserved { what: Some(what) } => {
             Some(format!("{id} can be taken by nobody: {}", first_line(what)))
         }

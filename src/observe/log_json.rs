@@ -245,12 +245,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::ProposalFaulted { why, .. } => {
             Entry { reason: Some(why), ..kind("proposal_faulted") }
         }
-        ProjectChange::ProposalRefused { task, agent, why } => Entry {
-            task: Some(task.as_str()),
-            agent: Some(agent.as_str()),
-            reason: Some(why),
-            ..kind("proposal_refused")
-        },
+        ProjectChange::ProposalRefused { task, agent, why } => {
+            let entry = Entry { reason: Some(why), ..kind("proposal_refused") };
+            Entry { task: Some(task.as_str()), agent: Some(agent.as_str()), ..entry }
+        }
         ProjectChange::BudgetTold { bound, level, task, used, limit } => Entry {
             task: task.as_ref().map(TaskId::as_str),
             ..of_budget(*bound, *level, *used, *limit)
@@ -299,6 +297,18 @@ fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
         }
         TaskChange::Approved { tip } => {
             Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
+        }
+        TaskChange::Taken { taken } => Entry {
+            reason: Some(&taken.dir),
+            commit: Some(taken.from.as_str()),
+            ..kind("task_taken")
+        },
+        TaskChange::Given { commit } => {
+            Entry { commit: Some(commit.as_str()), ..kind("task_given") }
+        }
+        TaskChange::DoneByHand { commit } => {
+            let commit = commit.as_ref().map(|commit| commit.as_str());
+            Entry { commit, ..kind("task_done_by_hand") }
         }
         TaskChange::Unserved { what } => Entry { reason: what.as_deref(), ..kind("task_unserved") },
         TaskChange::Forecast { clashes, .. } => {

@@ -104,6 +104,7 @@ pub(crate) fn settings() -> Settings {
             checks: Vec::new(),
             checks_timeout_ms: 1_800_000,
             protect: vec!["pipeline.toml".into()],
+            is_manual: false,
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),

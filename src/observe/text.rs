@@ -11,7 +11,7 @@ use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
-use super::words::{amount, span};
+use super::words::{amount, approval, span};
 use crate::machine::plan::Outlook;
 
 /// Waiting tasks shown; the rest is counted.
@@ -200,7 +200,7 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&with_command(page, 2, &name, &reason, &entry.next));
     }
     for entry in waiting {
-        let reason = format!("touches {}", entry.reason.what);
+        let reason = approval(&entry.reason.what);
         let next = format!("pipeline task approve {}", entry.id);
         let name = format!("{:wide$}  ", entry.id);
         out.push_str(&with_command(page, 2, &name, &reason, &next));

@@ -137,7 +137,7 @@ impl<'a> Waits<'a> {
 
     fn of_waiting(&self, task: &Task) -> Reason {
         if task.is_held {
-            return held(&task.id);
+            return held(task);
         }
         let state = self.state;
         let unmet = |id: &&TaskId| state.tasks.get(*id).is_none_or(|dep| !dep.is_met());
@@ -152,7 +152,7 @@ impl<'a> Waits<'a> {
 
     fn of_ready(&mut self, task: &'a Task, stage: &'a StageName) -> Reason {
         if task.is_held {
-            return held(&task.id);
+            return held(task);
         }
         if task.backoff_until.is_some() {
             let why = last_failure(task).map_or(Cow::Borrowed("a failure"), first_line);
@@ -192,7 +192,7 @@ impl<'a> Waits<'a> {
             return until.map(|_| Reason::new(On::Backoff, why).until(until));
         }
         if task.is_held {
-            return Some(held(&task.id));
+            return Some(held(task));
         }
         if let Some(paths) = &task.approval {
             return Some(Reason::new(On::Approval, first_line(paths)));
@@ -258,8 +258,13 @@ fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
     Reason::new(on, obstacle.words())
 }
 
-fn held(id: &TaskId) -> Reason {
-    Reason::new(On::Hold, format!("held by a person: pipeline task release {id}"))
+fn held(task: &Task) -> Reason {
+    let id = &task.id;
+    let what = match &task.taken {
+        Some(_) => format!("taken by a person: pipeline task give {id}"),
+        None => format!("held by a person: pipeline task release {id}"),
+    };
+    Reason::new(On::Hold, what)
 }
 
 /// Returns why nothing at all is started.

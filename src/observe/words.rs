@@ -12,6 +12,7 @@ use crate::machine::State;
 use crate::machine::agent::BASE_AGENT;
 use crate::machine::attempt::{AttemptKind, AttemptPhase};
 use crate::machine::id::{AttemptId, Oid, StageName, TaskId};
+use crate::machine::lane::MANUAL;
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::{Settings, Stage};
 use crate::machine::task::{Priority, Task, TaskKind, TaskPhase};
@@ -381,6 +382,16 @@ pub fn listed<'a>(ids: impl Iterator<Item = &'a TaskId>, names_max: usize) -> St
         out.push_str(&format!(" and {more} more"));
     }
     out
+}
+
+/// Says why a landing waits for a person, by the paths or the setting on record.
+#[must_use]
+pub fn approval(what: &str) -> String {
+    if what == MANUAL {
+        format!("may land when you say so ({what})")
+    } else {
+        format!("touches {what}")
+    }
 }
 
 #[cfg(test)]

@@ -60,12 +60,13 @@ fn a_finished_task_never_moves() {
     for from in [TaskStand::Completed, TaskStand::Cancelled] {
         for trigger in TaskTrigger::ALL {
             let next = task_move(from, trigger);
+            let is_kept = matches!(next, Move::Ignored | Move::Refused);
             // Only with the pilot, which a person drops.
-            if (from, trigger) == (TaskStand::Completed, TaskTrigger::Dropped) {
-                assert_eq!(next, Move::To(TaskStand::Waiting));
-                continue;
-            }
-            assert!(matches!(next, Move::Ignored | Move::Refused), "{from:?} {trigger:?}");
+            let is_dropped = (from, trigger) == (TaskStand::Completed, TaskTrigger::Dropped);
+            // A person alone begins it anew.
+            let is_begun_anew = (is_dropped || trigger == TaskTrigger::Reopened)
+                && next == Move::To(TaskStand::Waiting);
+            assert!(is_kept || is_begun_anew, "{from:?} {trigger:?}");
         }
     }
 }
@@ -78,7 +79,8 @@ fn every_phase_but_the_first_is_reached_and_every_open_one_left() {
         });
         assert!(is_entered, "{stand:?}");
         let is_final = matches!(stand, TaskStand::Completed | TaskStand::Cancelled);
-        let is_ordinary = |trigger: &&TaskTrigger| **trigger != TaskTrigger::Dropped;
+        let is_ordinary =
+            |t: &&TaskTrigger| !matches!(t, TaskTrigger::Dropped | TaskTrigger::Reopened);
         let mut ordinary = TaskTrigger::ALL.iter().filter(is_ordinary);
         let is_left = ordinary.any(|t| matches!(task_move(stand, *t), Move::To(_)));
         assert_eq!(is_left, !is_final, "{stand:?}");

@@ -108,6 +108,7 @@ pub fn settings() -> Settings {
             checks: Vec::new(),
             checks_timeout_ms: 1,
             protect: Vec::new(),
+            is_manual: false,
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),
@@ -209,7 +210,12 @@ impl Machine {
     /// Steps and applies; panics where a promise breaks.
     pub fn send(&mut self, body: EventBody) -> (usize, Answer) {
         self.random += 1;
-        let retried = matches!(&body, EventBody::Command(Command::RetryTasks { .. }));
+        let retried = matches!(
+            &body,
+            EventBody::Command(
+                Command::RetryTasks { .. } | Command::GiveTask { .. } | Command::ReopenTask { .. }
+            )
+        );
         let event = Event { at: self.now, random: self.random, body };
         let step = step(&self.state, &event);
         for change in &step.changes {

@@ -88,6 +88,8 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         weight: Weight::default(),
         changed: Vec::new(),
         forecast: Vec::new(),
+        taken: None,
+        is_by_hand: false,
     }
 }
 

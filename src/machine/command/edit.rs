@@ -104,13 +104,24 @@ pub(super) fn hold(state: &State, ids: &[TaskId], is_held: bool) -> Result<Step,
     for id in ids {
         let task = find(state, id)?;
         if task.is_final() && is_held {
-            return Err(Refusal::invalid(format!("task `{id}` is finished")));
+            return Err(Refusal::invalid(format!("task `{id}` is finished"))
+                .with_hint(format!("`pipeline task reopen {id}` lets it be worked on again")));
+        }
+        if !is_held {
+            refuse_taken(task)?;
         }
         if task.is_held != is_held {
             changes.push(step::task(id, TaskChange::HeldSet { is_held }));
         }
     }
     Ok(Step::accept(changes))
+}
+
+/// Refuses a task that a person has.
+fn refuse_taken(task: &Task) -> Result<(), Refusal> {
+    let Some(taken) = &task.taken else { return Ok(()) };
+    let reason = format!("task `{}` is taken by a person, in `{}`", task.id, taken.dir);
+    Err(Refusal::busy(reason).with_hint(format!("`pipeline task give {}` gives it back", task.id)))
 }
 
 /// How `task retry` goes on.
@@ -152,7 +163,9 @@ fn is_relined(task: &Task, how: &Retry<'_>) -> bool {
 }
 
 fn is_retriable(task: &Task) -> bool {
-    matches!(&task.phase, TaskPhase::Blocked(block) if block.class != Class::Dependency)
+    let is_blocked =
+        matches!(&task.phase, TaskPhase::Blocked(block) if block.class != Class::Dependency);
+    is_blocked && task.taken.is_none()
 }
 
 /// `entry`: the last number given in the lane.
@@ -168,6 +181,7 @@ fn retry_one(
     if task.spec.kind == TaskKind::Epic {
         return refuse("is an epic: it has no stages");
     }
+    refuse_taken(task)?;
     let failed_at = match &task.phase {
         TaskPhase::Blocked(block) if block.class == Class::Dependency => {
             return Err(Refusal::invalid(format!("task `{id}` waits for a dependency"))
@@ -178,8 +192,8 @@ fn retry_one(
         TaskPhase::Waiting => None,
         TaskPhase::Working { .. } => return refuse("is being worked on"),
         TaskPhase::Landing { .. } => return refuse("is being landed"),
-        TaskPhase::Completed { .. } => return refuse("has landed"),
-        TaskPhase::Cancelled { .. } => return refuse("is cancelled"),
+        TaskPhase::Completed { .. } => return refuse_finished(id, "has landed"),
+        TaskPhase::Cancelled { .. } => return refuse_finished(id, "is cancelled"),
     };
     if let Some(stage) = how.stage {
         let found = state.settings.stage(stage.as_str());
@@ -220,8 +234,13 @@ fn retry_one(
     Ok(changes)
 }
 
+fn refuse_finished<T>(id: &TaskId, how: &str) -> Result<T, Refusal> {
+    Err(Refusal::invalid(format!("task `{id}` {how}"))
+        .with_hint(format!("`pipeline task reopen {id}` lets it be worked on again")))
+}
+
 /// Returns the tally of a task whose attempts and cost are counted anew.
-fn counted_anew(task: &Task) -> Tally {
+pub(super) fn counted_anew(task: &Task) -> Tally {
     Tally { forgiven_micros: task.spent.cost_usd_micros, ..Tally::default() }
 }
 
@@ -276,10 +295,20 @@ fn open_dependents(state: &State, id: &TaskId) -> Vec<TaskId> {
 }
 
 fn cancel_one(state: &State, at: Time, id: &TaskId) -> Result<Vec<Change>, Refusal> {
+    let mut changes = withdrawn(state, id)?;
+    let to = TaskPhase::Cancelled { at };
+    changes.push(step::task(id, TaskChange::Moved { to, at }));
+    Ok(changes)
+}
+
+/// Takes a task out of the lane, and ends the attempts at it; one that is being landed right now
+/// cannot be.
+pub(super) fn withdrawn(state: &State, id: &TaskId) -> Result<Vec<Change>, Refusal> {
     let mut changes = Vec::new();
     if let Some(landing) = state.landing.as_ref().filter(|landing| &landing.task == id) {
         if matches!(landing.phase, LandingPhase::Moving { .. }) {
-            return Err(Refusal::busy(format!("task `{id}` is being landed right now")));
+            return Err(Refusal::busy(format!("task `{id}` is being landed right now"))
+                .with_hint("try again in a moment"));
         }
         changes.push(step::lane(LaneChange::LandingSet { landing: None }));
     }
@@ -289,8 +318,6 @@ fn cancel_one(state: &State, at: Time, id: &TaskId) -> Result<Vec<Change>, Refus
             changes.push(step::attempt(&attempt.id, AttemptChange::StopRequested));
         }
     }
-    let to = TaskPhase::Cancelled { at };
-    changes.push(step::task(id, TaskChange::Moved { to, at }));
     Ok(changes)
 }
 

@@ -3,6 +3,7 @@
 mod add;
 mod control;
 mod edit;
+mod hands;
 mod rollout;
 mod scale;
 
@@ -26,6 +27,14 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
         }
         Command::CancelTasks { ids, dependents } => edit::cancel(state, event.at, ids, *dependents),
         Command::ApproveTasks { ids } => edit::approve(state, ids),
+        Command::TakeTask { id, dir, from } => hands::take(state, event.at, id, dir, from),
+        Command::GiveTask { id, to, commit, changed } => {
+            hands::give(state, event.at, id, to, (commit, changed.as_deref()))
+        }
+        Command::CompleteTask { id, commit } => {
+            hands::complete(state, event.at, id, commit.as_ref())
+        }
+        Command::ReopenTask { id, is_fresh } => hands::reopen(state, event.at, id, *is_fresh),
         Command::Pause => Ok(control::pause(state, true)),
         Command::Resume => Ok(control::pause(state, false)),
         Command::PauseAgent { name } => control::pause_agent(state, event.at, name, true),

@@ -23,7 +23,7 @@ use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
 use crate::machine::settings::Settings;
 use crate::machine::state::Drain;
-use crate::machine::task::{Clash, Evidence, Spec, Tally, Task, TaskPhase};
+use crate::machine::task::{Clash, Evidence, Spec, Taken, Tally, Task, TaskPhase};
 use crate::machine::time::Time;
 
 use super::FormatError;
@@ -250,6 +250,15 @@ kinds! {
     }
     "task_approved" { id: TaskId, tip: Option<Oid> } => {
         Change::Task(id, TaskChange::Approved { tip })
+    }
+    "task_taken" { id: TaskId, taken: Taken } => {
+        Change::Task(id, TaskChange::Taken { taken })
+    }
+    "task_given" { id: TaskId, commit: Oid } => {
+        Change::Task(id, TaskChange::Given { commit })
+    }
+    "task_done_by_hand" { id: TaskId, commit: Option<Oid> } => {
+        Change::Task(id, TaskChange::DoneByHand { commit })
     }
     "task_unserved" { id: TaskId, what: Option<String> } => {
         Change::Task(id, TaskChange::Unserved { what })

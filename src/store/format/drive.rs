@@ -26,7 +26,10 @@ pub(super) struct Drive {
 
 impl Drive {
     pub(super) fn new() -> Self {
-        let state = State::new(settings(Slice::Percent(50)), at(0));
+        let mut settings = settings(Slice::Percent(50));
+        // Nobody is there to approve what lands.
+        settings.landing.is_manual = false;
+        let state = State::new(settings, at(0));
         Self { state, now_ms: 0, decided: Vec::new() }
     }
 

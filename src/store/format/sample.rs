@@ -25,7 +25,7 @@ use crate::machine::settings::{
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
-    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -140,6 +140,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             checks: strings(&["make check"]),
             checks_timeout_ms: 1_800_000,
             protect: strings(&["pipeline.toml", ".github/**"]),
+            is_manual: true,
         },
         scheduler: Scheduler {
             policy: Policy::Shortest,
@@ -292,7 +293,13 @@ pub(super) fn full_task() -> Task {
         changed: vec!["a\\*b".into(), "src/**".into()],
         forecast: vec![Clash { with: None, paths: vec!["src/a.rs".into()] }],
         spent: Spent { cost_usd_micros: 12_300, priced: 1, unpriced: 2, tokens: Some(1_200) },
+        taken: Some(taken()),
+        is_by_hand: true,
     }
+}
+
+fn taken() -> Taken {
+    Taken { dir: "/project/.pipeline/taken/TASK-001".into(), from: oid('b'), since: at(5) }
 }
 
 fn evidence() -> Evidence {
@@ -472,6 +479,10 @@ fn task_changes() -> Vec<TaskChange> {
         TaskChange::ApprovalAsked { what: "pipeline.toml".into() },
         TaskChange::Approved { tip: Some(oid('e')) },
         TaskChange::Approved { tip: None },
+        TaskChange::Taken { taken: taken() },
+        TaskChange::Given { commit: oid('c') },
+        TaskChange::DoneByHand { commit: Some(oid('d')) },
+        TaskChange::DoneByHand { commit: None },
         TaskChange::Unserved { what: Some("no agent serves stage `docs`".into()) },
         TaskChange::Unserved { what: None },
         TaskChange::TipMoved { tip: oid('f') },

@@ -118,7 +118,7 @@ mirror! { struct Landing {
     checks: Vec<String>,
     checks_timeout_ms: u64,
     protect: Vec<String>,
-} }
+} optional { is_manual: bool } }
 
 mirror! { struct RolloutRules {
     pilot: Slice,

@@ -378,6 +378,8 @@ mod tests {
             weight: Weight::default(),
             changed: Vec::new(),
             forecast: Vec::new(),
+            taken: None,
+            is_by_hand: false,
             spent,
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));

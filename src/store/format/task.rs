@@ -6,7 +6,7 @@ use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::purse::Spent;
 use crate::machine::task::{
-    Block, Clash, Evidence, Priority, Spec, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -50,6 +50,8 @@ mirror! {
     struct Block { stage: Option<StageName>, class: Class, reason: String, since: Time }
     optional { is_landing: bool }
 }
+
+mirror! { struct Taken { dir: String, from: Oid, since: Time } }
 
 mirror! { struct Clash { with: Option<TaskId>, paths: Vec<String> } }
 
@@ -99,5 +101,7 @@ mirror! {
         changed: Vec<String>,
         forecast: Vec<Clash>,
         spent: Spent,
+        taken: Option<Taken>,
+        is_by_hand: bool,
     }
 }

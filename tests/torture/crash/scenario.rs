@@ -123,6 +123,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: base_followed,
         ..PLAIN
     },
+    Scenario { name: "finished", prepare: finished, check: is_cleaned, ..PLAIN },
+    Scenario { name: "deinit", prepare: landed, args: &["deinit"], again: set_up_again, ..PLAIN },
     Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
@@ -131,6 +133,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         begin: cancelled,
         landed: &[],
         check: |project| assert_eq!(project.task("A"), "cancelled"),
+        ..PLAIN
+    },
+    Scenario {
+        name: "take",
+        prepare: |project| staged(project, 2),
+        args: TAKE,
+        again: take_again,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "give",
+        prepare: in_hand,
+        args: GIVE,
+        again: give_again,
+        check: was_by_hand,
         ..PLAIN
     },
     Scenario {
@@ -227,6 +245,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
+const TAKE: &[&str] = &["task", "take", "A"];
+const GIVE: &[&str] = &["task", "give", "A"];
 const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
@@ -363,6 +383,50 @@ fn base_moved(project: &Project) {
     add(project, "A", "architect");
 }
 
+/// What a task left that has landed may go, while another one is worked on.
+fn finished(project: &Project) {
+    with(project, "[worktree]\nkeep_finished = \"0s\"\n", 1);
+    project.ok(&["init"]);
+    add(project, "OLD", "architect");
+    project.ok(MONITOR);
+    add(project, "A", "architect");
+}
+
+fn is_cleaned(project: &Project) {
+    project.ok(&["monitor", "--once"]);
+    let refs = project.git(&["for-each-ref", "refs/heads/pipeline/task/OLD"]);
+    assert_eq!(refs, "", "its branch has landed");
+    assert!(!project.path(".git/pipeline/attempts/OLD.arch.1").exists());
+}
+
+/// A pipeline with nothing left to do.
+fn landed(project: &Project) {
+    with(project, "", 1);
+    project.ok(&["init"]);
+    add(project, "OLD", "architect");
+    project.ok(MONITOR);
+}
+
+/// Takes the pipeline out, and looks that it is; then sets up another one.
+fn set_up_again(project: &Project) {
+    // A git that was killed left a lock that may be a person's: taken away as the error says.
+    let lock = project.path(".git/packed-refs.lock");
+    if lock.exists() && project.path(".git/pipeline").exists() {
+        let done = project.run(&["deinit"]);
+        let is_told = done.err.contains("rm -f") && done.err.contains("packed-refs.lock");
+        assert!(done.code == Some(0) || is_told, "{}", done.err);
+        fs::remove_file(&lock).expect("it is there");
+    }
+    project.ok(&["deinit"]);
+    for name in [".git/pipeline", ".git/pipeline-removed", ".git/worktrees", ".pipeline"] {
+        assert!(!project.path(name).exists(), "{name} is left");
+    }
+    let refs = project.git(&["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main");
+    project.ok(&["init"]);
+    add(project, "A", "architect");
+}
+
 fn conflict(project: &Project) {
     with(project, "", 2);
     project.ok(&["init"]);
@@ -394,6 +458,45 @@ fn running(project: &Project) {
 fn cancelled(project: &Project) {
     running(project);
     project.ok(&["task", "cancel", "A"]);
+}
+
+/// A person's commit in the worktree that they were given.
+fn commit_by_hand(project: &Project) {
+    let dir = project.path(".pipeline/taken/A");
+    let name = dir.to_str().expect("it is UTF-8");
+    assert_eq!(project.git(&["-C", name, "status", "--porcelain"]), "", "{}", project.story());
+    fs::write(dir.join("by-hand.txt"), "mine\n").expect("a file of the person's");
+    project.git(&["-C", name, "add", "-A"]);
+    project.git(&["-C", name, "commit", "-q", "-m", "By hand"]);
+}
+
+/// A task that a person has taken and committed to.
+fn in_hand(project: &Project) {
+    pilot(project);
+    add(project, "A", "implementation,supervisor");
+    project.ok(TAKE);
+    commit_by_hand(project);
+}
+
+/// Said again it makes what is missing; the task goes on behind what the person did.
+fn take_again(project: &Project) {
+    project.ok(TAKE);
+    commit_by_hand(project);
+    project.ok(&["task", "give", "A", "--stage", "implementation"]);
+}
+
+/// Said again it gives, or has given.
+fn give_again(project: &Project) {
+    let is_taken = project.ok(&["task", "show", "A", "--json"]).contains("\"taken\"");
+    let code = if is_taken { 0 } else { 2 };
+    assert_eq!(project.run(GIVE).code, Some(code), "it is taken: {is_taken}");
+}
+
+fn was_by_hand(project: &Project) {
+    let file = project.git(&["show", "pipeline/landed:by-hand.txt"]);
+    assert_eq!(file, "mine", "{}", project.story());
+    assert!(!project.path(".pipeline/taken/A").exists(), "the worktree is gone");
+    assert_eq!(project.git(&["for-each-ref", "refs/pipeline/salvage"]), "", "{}", project.story());
 }
 
 fn drained(project: &Project) {

@@ -201,6 +201,7 @@ pub fn settings() -> Settings {
             checks: Vec::new(),
             checks_timeout_ms: 1,
             protect: Vec::new(),
+            is_manual: false,
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),

@@ -141,6 +141,7 @@ fn plain() -> Settings {
             checks: Vec::new(),
             checks_timeout_ms: 30_000,
             protect: Vec::new(),
+            is_manual: false,
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),

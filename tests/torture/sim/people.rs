@@ -1,6 +1,8 @@
 //! What people do: commands in shells of their own, and meddling in the repository.
 
-use pipeline::machine::event::{Dependents, Edit, NewTask, PilotEnd, RetryTarget, StopKind};
+use pipeline::machine::event::{
+    Dependents, Edit, GiveTo, NewTask, PilotEnd, RetryTarget, StopKind,
+};
 use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Orchestration, Rollout};
 use pipeline::machine::task::{Priority, Spec, TaskKind};
@@ -8,7 +10,7 @@ use pipeline::machine::{Command, State};
 
 use super::dice::Dice;
 use super::draw;
-use super::repo::{BASE, LANDED};
+use super::repo::{BASE, LANDED, commit_of, oid, task_ref};
 use super::world::World;
 
 /// Most open tasks of a seed at a time.
@@ -180,6 +182,63 @@ fn retry(state: &State, dice: &mut Dice) -> Command {
     let stages: Vec<_> = state.settings.stages.iter().map(|stage| stage.id()).collect();
     let stage = dice.pick(&stages).filter(|_| dice.permille(300));
     Command::RetryTasks { target, stage, note: None, is_fresh: dice.permille(200) }
+}
+
+/// Draws what a person does with a task in their hands; `None`: nothing. Their worktree, being theirs,
+/// is not modelled; what they commit there moves the task's branch.
+pub fn hands(state: &State, world: &mut World, dice: &mut Dice) -> Option<Command> {
+    let id = some(state, dice).first()?.clone();
+    let task = &state.tasks[&id];
+    let Some(taken) = &task.taken else {
+        return Some(match dice.below(6) {
+            0..=2 => {
+                let base = &state.base;
+                let from = task.tip.clone().or(base.landed.clone()).or(base.tip.clone())?;
+                world.marks.hit("a person takes a task");
+                Command::TakeTask { dir: format!("taken/{id}"), id, from }
+            }
+            3 => {
+                world.marks.hit("a person completes a task");
+                Command::CompleteTask { id, commit: None }
+            }
+            _ => {
+                world.marks.hit("a person reopens a task");
+                world.repo.reopen(&id);
+                Command::ReopenTask { id, is_fresh: dice.permille(100) }
+            }
+        });
+    };
+    let (name, from) = (task_ref(&id), commit_of(&taken.from));
+    // The branch is made behind the record: killed in between, by the same command said again.
+    if !world.repo.read(&name).is_some_and(|found| world.repo.holds(found, from)) {
+        let found = world.repo.read(&name);
+        world.repo.put_back(&name, from, found);
+    }
+    if dice.permille(500) {
+        let found = world.repo.read(&name)?;
+        let new = world.repo.make_new(&[found]);
+        world.repo.keep(new);
+        world.repo.swap(&name, Some(new), Some(found)).expect("it stands there");
+        world.marks.hit("a person commits to a task they have");
+    }
+    if dice.permille(100) {
+        return Some(Command::CompleteTask { id, commit: None });
+    }
+    let stages: Vec<_> = state.settings.stages.iter().map(|stage| stage.id()).collect();
+    let to = match dice.below(4) {
+        0 => GiveTo::Landing,
+        1 => GiveTo::Stage(dice.pick(&stages)?),
+        _ => GiveTo::Onward,
+    };
+    world.marks.hit("a person gives a task back");
+    given(state, world, &id, to)
+}
+
+/// Returns the command that gives a task back as its branch stands.
+pub fn given(state: &State, world: &World, id: &TaskId, to: GiveTo) -> Option<Command> {
+    let taken = state.tasks[id].taken.as_ref()?;
+    let commit = world.repo.read(&task_ref(id)).map_or_else(|| taken.from.clone(), oid);
+    Some(Command::GiveTask { id: id.clone(), to, commit, changed: None })
 }
 
 /// A person, or an agent that oversteps, does something to the repository.

@@ -74,6 +74,8 @@ pub struct Repo {
     kept: Set,
     /// What people took away themselves.
     excused: Set,
+    /// How often a task that may have landed was begun anew.
+    reopened: BTreeMap<TaskId, usize>,
 }
 
 impl Repo {
@@ -123,6 +125,16 @@ impl Repo {
     pub fn landings(&self, task: &TaskId, within: Commit) -> usize {
         let of_task = self.landing_of.iter().filter(|(_, of)| *of == task);
         of_task.filter(|(landing, _)| self.holds(within, **landing)).count()
+    }
+
+    /// From now on the task may land once more.
+    pub fn reopen(&mut self, task: &TaskId) {
+        *self.reopened.entry(task.clone()).or_default() += 1;
+    }
+
+    /// Returns how often a task may have landed.
+    pub fn landings_max(&self, task: &TaskId) -> usize {
+        1 + self.reopened.get(task).copied().unwrap_or(0)
     }
 
     /// Reads a ref.

@@ -1,0 +1,539 @@
+//! Tasks in a person's hands: `pipeline task take`, `give`, `complete`, `reopen`.
+//!
+//! What is to be is journalled first; worktree and branch follow from it, so that the same command,
+//! said again after it was interrupted, finishes what it began. `give` is the other way round: the
+//! branch holds what was committed before the journal counts on it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::console::{Console, Format};
+use super::error::Error;
+use super::exit_code::Exit;
+use super::gate::{self, Gate};
+use super::project::Open;
+use super::task_args::{CompleteArgs, GiveArgs, TakeArgs};
+use super::value;
+use super::views::find;
+use crate::git::{Cas, GitError, Hand, Oid, Repo};
+use crate::machine::event::GiveTo;
+use crate::machine::id::{self, TaskId};
+use crate::machine::settings::Settings;
+use crate::machine::task::{Taken, Task, TaskPhase};
+use crate::machine::{Answer, Command, Event, EventBody, State, step};
+use crate::sys::fail;
+
+/// Files named in a refusal; the rest is counted.
+const NAMES_MAX: usize = 5;
+/// What `--stage` says for the lane.
+const LANDING: &str = "landing";
+
+/// Where a person's worktree is made unless they say.
+const FOLDER: &str = "taken";
+
+/// Holds a task and makes a worktree for the person; its path is all that is printed.
+///
+/// # Errors
+/// A task that cannot be taken, a place that is taken, what git and the store report.
+pub fn take(
+    mut open: Open,
+    console: &mut Console<'_>,
+    dir: &Path,
+    args: &TakeArgs,
+) -> Result<Exit, Error> {
+    let id = &args.id;
+    let repo = open.project.repo.take();
+    let dot = open.project.layout.dot();
+    let state = open.state()?.0;
+    let task = find(state, id)?;
+    let before = task.taken.clone();
+    let place = match (&args.place, &before) {
+        (None, Some(taken)) => PathBuf::from(&taken.dir),
+        (None, None) => dot.join(FOLDER).join(id.as_str()),
+        (Some(given), _) => dir.join(given),
+    };
+    let Some(repo) = repo else {
+        // The machine says why.
+        let from = id::Oid::new("");
+        open.send(Command::TakeTask { id: id.clone(), dir: String::new(), from })?;
+        return Err(Error::usage("without git there is no worktree to give"));
+    };
+    let place =
+        if before.is_some() && args.place.is_none() { place } else { settled(&repo, &place)? };
+    let branch = branch_of(id);
+    let from = match &before {
+        Some(taken) => oid(&taken.from)?,
+        None => match left_behind(&repo, &place, &branch)? {
+            Some(head) => head,
+            None => start(&repo, state, task)?,
+        },
+    };
+    let name = place.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::invalid(format!("the path `{}` is not UTF-8", place.display())).at(&place)
+    })?;
+    let command =
+        Command::TakeTask { id: id.clone(), dir: name, from: id::Oid::new(from.as_str()) };
+    check(state, &command)?;
+    if before.is_none() {
+        check_place(&repo, &place, &branch, &from)?;
+    }
+    let notes = notes(state, task);
+    gate::send(&mut open, console, command)?;
+    tell_warnings(&mut open, console);
+    make(&repo, &place, &branch, &from, before.is_some()).map_err(|error| {
+        error
+            .hint(format!("task `{id}` is held for you; `pipeline task take {id}` tries it again"))
+            .hint(format!("`pipeline task give {id}` gives it back"))
+    })?;
+    notes.iter().for_each(|note| console.note(note));
+    let path = place.display().to_string();
+    match console.format {
+        Format::Text => console.line(&path)?,
+        Format::Json => console.json(&json!({
+            "id": id.as_str(), "worktree": path, "branch": short_of(&branch),
+        }))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Gives a task back with what is committed.
+///
+/// # Errors
+/// A task that is not taken, work that is not committed, what git and the store report.
+pub fn give(mut open: Open, console: &mut Console<'_>, args: &GiveArgs) -> Result<Exit, Error> {
+    let id = &args.id;
+    let repo = open.project.repo.take();
+    let state = open.state()?.0;
+    let task = find(state, id)?;
+    let (Some(taken), Some(repo)) = (task.taken.clone(), repo) else {
+        return Err(Error::invalid(format!("task `{id}` is not taken"))
+            .hint(format!("`pipeline task take {id}` makes a worktree for you")));
+    };
+    let to = aim(&state.settings, args.stage.as_deref())?;
+    let branch = branch_of(id);
+    let place = locate(&repo, &taken, &branch)?;
+    let hand =
+        place.as_deref().map(|place| repo.hand_at(place).map_err(git)).transpose()?.flatten();
+    if let (Some(place), Some(hand)) = (&place, &hand) {
+        check_saved(id, place, hand)?;
+    }
+    let commit = match &hand {
+        Some(hand) => hand.head.clone(),
+        None => repo.read_ref(&branch).map_err(git)?.map_or_else(|| oid(&taken.from), Ok)?,
+    };
+    let landed = format!("refs/heads/{}", state.settings.landing.branch);
+    let onto = repo.read_ref(&landed).map_err(git)?;
+    // Only the order of work depends on it.
+    let changed = onto.and_then(|onto| repo.branch_paths(&onto, &commit).ok());
+    let command =
+        Command::GiveTask { id: id.clone(), to, commit: id::Oid::new(commit.as_str()), changed };
+    check(state, &command)?;
+    let keep = state.settings.worktree.keep.clone();
+    pin(&repo, &branch, &commit, &oid(&taken.from)?)?;
+    fail::point("hands.give").map_err(|error| Error::failed("cannot give").because(&error))?;
+    let left = match (&place, &hand) {
+        (Some(place), Some(hand)) => retire(&repo, place, hand, &keep),
+        (Some(_) | None, Some(_) | None) => {
+            let cleared = repo.clear_hand(Path::new(&taken.dir)).map_err(git);
+            cleared.err().map(|error| format!("something of the worktree stays: {error}"))
+        }
+    };
+    let sent = gate::send(&mut open, console, command);
+    sent.map_err(|error| {
+        error.hint(format!(
+            "what you committed is on `{}`; the same command tries it again",
+            short_of(&branch)
+        ))
+    })?;
+    if let Some(left) = &left {
+        console.warn(left);
+    }
+    tell_where(&mut open, console, id)
+}
+
+/// Takes a person's word that a task is done.
+///
+/// # Errors
+/// A commit that has not landed, a finished task, what git and the store report.
+pub fn complete(
+    mut open: Open,
+    console: &mut Console<'_>,
+    dir: &Path,
+    args: &CompleteArgs,
+) -> Result<Exit, Error> {
+    let id = &args.id;
+    let repo = open.project.repo.take();
+    let state = open.state()?.0;
+    let task = find(state, id)?;
+    let taken = task.taken.clone();
+    let settings = state.settings.clone();
+    let commit = match (&args.commit, &repo) {
+        (None, _) => None,
+        (Some(_), None) => return Err(Error::usage("without git there is no commit to name")),
+        (Some(name), Some(repo)) => Some(landed_commit(repo, &settings, dir, id, name)?),
+    };
+    let named = commit.as_ref().map(|commit| id::Oid::new(commit.as_str()));
+    gate::send(&mut open, console, Command::CompleteTask { id: id.clone(), commit: named })?;
+    if let (Some(taken), Some(repo)) = (taken, repo) {
+        put_away(&repo, &settings, &taken, id, console);
+    }
+    tell_where(&mut open, console, id)
+}
+
+/// Lets a finished task be worked on again.
+///
+/// # Errors
+/// A task that is not finished, what git and the store report.
+pub fn reopen(mut open: Open, console: &mut Console<'_>, id: &TaskId) -> Result<Exit, Error> {
+    let repo = open.project.repo.take();
+    let state = open.state()?.0;
+    let task = find(state, id)?;
+    let is_gone = match (&task.tip, &repo) {
+        (Some(tip), Some(repo)) => !repo.missing_commits(&[oid(tip)?]).map_err(git)?.is_empty(),
+        (Some(_) | None, Some(_) | None) => false,
+    };
+    let landed = match &task.phase {
+        TaskPhase::Completed { commit: Some(commit), .. } if !task.is_by_hand => {
+            Some(commit.as_str().to_owned())
+        }
+        TaskPhase::Completed { .. }
+        | TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Cancelled { .. } => None,
+    };
+    let command = Command::ReopenTask { id: id.clone(), is_fresh: is_gone };
+    gate::send(&mut open, console, command)?;
+    if is_gone {
+        console
+            .warn(&format!("the branch of `{id}` is gone: it begins again from what has landed"));
+    }
+    if let Some(commit) = landed {
+        let short = commit.get(..12).unwrap_or(&commit);
+        console.note(&format!("what has landed stays; to undo it: git revert -m 1 {short}"));
+    }
+    tell_where(&mut open, console, id)
+}
+
+/// Says what sending the command put right.
+fn tell_warnings(open: &mut Open, console: &mut Console<'_>) {
+    open.warnings.drain(..).for_each(|warning| console.warn(&warning));
+}
+
+/// Says where a task stands now.
+fn tell_where(open: &mut Open, console: &mut Console<'_>, id: &TaskId) -> Result<Exit, Error> {
+    tell_warnings(open, console);
+    let state = open.state()?.0;
+    let task = find(state, id)?;
+    let words = crate::observe::words::StatusWords::new(&state.settings);
+    let status = words.of(state, task).to_owned();
+    match console.format {
+        Format::Json => console.json(&json!({ "tasks": [id.as_str()], "status": status }))?,
+        Format::Text => console.note(&format!("{id} is {status} now")),
+    }
+    Ok(Exit::Done)
+}
+
+fn aim(settings: &Settings, stage: Option<&str>) -> Result<GiveTo, Error> {
+    match stage {
+        None => Ok(GiveTo::Onward),
+        Some(name) if name == LANDING && settings.stage_by_any_name(name).is_none() => {
+            Ok(GiveTo::Landing)
+        }
+        Some(name) => {
+            let found = value::stage(settings, name).map_err(|why| {
+                Error::invalid(why).hint("or `--stage landing`: nothing more is to be done")
+            })?;
+            Ok(GiveTo::Stage(found))
+        }
+    }
+}
+
+/// Asks the machine what it would say, before anything is touched.
+fn check(state: &State, command: &Command) -> Result<(), Error> {
+    let body = EventBody::Command(command.clone());
+    let event = Event { at: crate::machine::time::Time::default(), random: 0, body };
+    match step(state, &event).answer {
+        Answer::Refuse(refusal) => Err(refusal.into()),
+        Answer::Accept | Answer::Note(_) => Ok(()),
+    }
+}
+
+fn branch_of(id: &TaskId) -> String {
+    format!("refs/heads/pipeline/task/{id}")
+}
+
+fn short_of(branch: &str) -> &str {
+    branch.strip_prefix("refs/heads/").unwrap_or(branch)
+}
+
+fn git(error: GitError) -> Error {
+    let hint = error.hint().unwrap_or_default();
+    Error::failed("git failed on the task's worktree or branch").because(&error).hint(hint)
+}
+
+fn oid(of: &id::Oid) -> Result<Oid, Error> {
+    of.as_str().parse().map_err(|error| Error::failed("the record is no commit id").because(&error))
+}
+
+fn settled(repo: &Repo, place: &Path) -> Result<PathBuf, Error> {
+    repo.hand_path(place).map_err(|error| taken_place(place, &error))
+}
+
+fn taken_place(place: &Path, error: &GitError) -> Error {
+    Error::busy(format!("no worktree can be made at `{}`", place.display()))
+        .because(error)
+        .hint("name another folder: pipeline task take ID DIR")
+        .at(place)
+}
+
+/// Returns where a worktree stands that is on the task's branch already: the person's, from before.
+fn left_behind(repo: &Repo, place: &Path, branch: &str) -> Result<Option<Oid>, Error> {
+    let hand = repo.hand_at(place).map_err(git)?;
+    Ok(hand.filter(|hand| hand.branch.as_deref() == Some(branch)).map(|hand| hand.head))
+}
+
+/// Returns true when a worktree that stayed behind can be put on the task's branch again, which will
+/// stand at `from`: nothing in it is lost by that.
+fn is_reusable(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<bool, Error> {
+    let Some(hand) = repo.hand_at(place).map_err(git)? else { return Ok(false) };
+    if hand.branch.as_deref() == Some(branch) {
+        return Ok(true);
+    }
+    let is_clean = hand.unsaved.is_empty() && hand.under_way.is_none() && hand.branch.is_none();
+    Ok(is_clean && repo.is_ancestor(&hand.head, from).map_err(git)?)
+}
+
+/// Refuses a place, or a branch, that somebody else has.
+fn check_place(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<(), Error> {
+    if !is_reusable(repo, place, branch, from)? {
+        repo.check_hand_place(place).map_err(|error| taken_place(place, &error))?;
+    }
+    let elsewhere = repo.checkouts_of(branch).map_err(git)?;
+    match elsewhere.iter().find(|checkout| !checkout.is_gone && checkout.path != place) {
+        None => Ok(()),
+        Some(checkout) => {
+            let (branch, dir) = (short_of(branch), checkout.path.display());
+            Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
+                .hint(format!("git -C {dir} switch --detach"))
+                .at(&checkout.path))
+        }
+    }
+}
+
+/// Returns where the person begins: at the task's branch, or, where that has nothing of its own, at
+/// what has landed; before anything has, at the base.
+fn start(repo: &Repo, state: &State, task: &Task) -> Result<Oid, Error> {
+    let read = |name: &str| repo.read_ref(&format!("refs/heads/{name}")).map_err(git);
+    let landed = match read(&state.settings.landing.branch)? {
+        Some(landed) => Some(landed),
+        None => read(&state.settings.project.base)?,
+    };
+    let landed = landed.ok_or_else(|| {
+        let base = &state.settings.project.base;
+        Error::failed(format!("there is no branch `{base}` to begin from"))
+            .hint("set `project.base` in pipeline.toml")
+    })?;
+    let Some(tip) = task.tip.as_ref().map(oid).transpose()? else { return Ok(landed) };
+    let is_lost = !repo.missing_commits(std::slice::from_ref(&tip)).map_err(git)?.is_empty();
+    let has_none = task.merge_owed.is_none() && task.resume_from.is_none();
+    if is_lost || has_none && repo.is_ancestor(&tip, &landed).map_err(git)? {
+        return Ok(landed);
+    }
+    Ok(tip)
+}
+
+/// Returns what the person is to know before they begin.
+fn notes(state: &State, task: &Task) -> Vec<String> {
+    let landed = &state.settings.landing.branch;
+    let owed = task.merge_owed.as_ref().map(|_| {
+        format!(
+            "it did not land as it is; to have in it what has landed, there: git merge {landed}"
+        )
+    });
+    let kept = task.resume_from.as_ref().map(|commit| {
+        let short = commit.as_str().get(..12).unwrap_or(commit.as_str());
+        format!("work that was cut short is kept; to go on from it, there: git merge {short}")
+    });
+    owed.into_iter().chain(kept).collect()
+}
+
+/// Makes branch and worktree, as far as they are not there. A branch that a person had before is
+/// theirs wherever it stands above `from`.
+fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) -> Result<(), Error> {
+    fail::point("hands.take").map_err(|error| Error::failed("cannot take").because(&error))?;
+    let found = repo.read_ref(branch).map_err(git)?;
+    let is_theirs = match &found {
+        Some(found) => found == from || was_taken && repo.is_ancestor(from, found).map_err(git)?,
+        None => false,
+    };
+    if !is_theirs {
+        move_branch(repo, branch, from, found.as_ref())?;
+    }
+    repo.add_hand(place, short_of(branch)).map_err(git)?;
+    match repo.hand_at(place).map_err(git)? {
+        // The person's own doing where they had it before.
+        Some(hand) if hand.branch.is_none() && !was_taken => {
+            repo.switch_hand(place, short_of(branch)).map_err(git)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Moves the task's branch; what it held is kept in salvage.
+fn move_branch(repo: &Repo, branch: &str, to: &Oid, found: Option<&Oid>) -> Result<(), Error> {
+    if let Some(found) = found {
+        let name = branch.rsplit('/').next().unwrap_or(branch);
+        let kept = format!("refs/pipeline/salvage/{name}.found-{}", found.short());
+        repo.cas_ref(&kept, Some(found), None).map_err(git)?;
+    }
+    match repo.cas_ref(branch, Some(to), found).map_err(git)? {
+        Cas::Done => Ok(()),
+        Cas::Moved(_) => {
+            let reason = format!("the branch `{}` is being moved by somebody", short_of(branch));
+            Err(Error::busy(reason).hint("try again"))
+        }
+    }
+}
+
+/// Lets the task's branch hold what is given; what it held before, and that does not, is kept.
+fn pin(repo: &Repo, branch: &str, commit: &Oid, from: &Oid) -> Result<(), Error> {
+    let found = repo.read_ref(branch).map_err(git)?;
+    let is_within = |old: &Oid| repo.is_ancestor(old, commit).map_err(git);
+    if !is_within(from)? {
+        let name = branch.rsplit('/').next().unwrap_or(branch);
+        let kept = format!("refs/pipeline/salvage/{name}.before-{}", from.short());
+        repo.cas_ref(&kept, Some(from), None).map_err(git)?;
+    }
+    match &found {
+        Some(found) if found == commit => Ok(()),
+        Some(found) if is_within(found)? => match repo.cas_ref(branch, Some(commit), Some(found)) {
+            Ok(Cas::Done) => Ok(()),
+            Ok(Cas::Moved(other)) => move_branch(repo, branch, commit, other.as_ref()),
+            Err(error) => Err(git(error)),
+        },
+        found => move_branch(repo, branch, commit, found.as_ref()),
+    }
+}
+
+/// Finds the person's worktree, also where they moved it; `None`: it is gone.
+fn locate(repo: &Repo, taken: &Taken, branch: &str) -> Result<Option<PathBuf>, Error> {
+    let place = PathBuf::from(&taken.dir);
+    if repo.hand_at(&place).map_err(git)?.is_some() {
+        return Ok(Some(place));
+    }
+    let others = repo.checkouts_of(branch).map_err(git)?;
+    Ok(others.into_iter().find(|checkout| !checkout.is_gone).map(|checkout| checkout.path))
+}
+
+/// Refuses work that is not committed.
+fn check_saved(id: &TaskId, place: &Path, hand: &Hand) -> Result<(), Error> {
+    let dir = place.display();
+    if let Some(what) = hand.under_way {
+        let how = if what == "bisect" { "git bisect reset" } else { "finish it, or --abort it" };
+        return Err(Error::busy(format!("a {what} is under way in `{dir}`"))
+            .hint(format!("{how}; then: pipeline task give {id}"))
+            .at(place));
+    }
+    if hand.unsaved.is_empty() {
+        return Ok(());
+    }
+    let names = hand.unsaved.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    let more = hand.unsaved.len().saturating_sub(NAMES_MAX);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    Err(Error::busy(format!("not everything in `{dir}` is committed: {names}{more}"))
+        .hint(format!("to keep it: git -C {dir} add -A && git -C {dir} commit"))
+        .hint(format!("to put it away: git -C {dir} stash -u"))
+        .at(place))
+}
+
+/// Removes the person's worktree where nothing in it is lost by that; else takes it off the branch,
+/// which goes on without it, and returns what is to be told.
+fn retire(repo: &Repo, place: &Path, hand: &Hand, keep: &[String]) -> Option<String> {
+    let is_made =
+        |name: &&String| keep.iter().any(|kept| kept.trim_matches('/') == name.trim_matches('/'));
+    let theirs: Vec<&str> =
+        hand.ignored.iter().filter(|name| !is_made(name)).map(String::as_str).collect();
+    let why = match theirs.first() {
+        Some(first) if theirs.len() == 1 => format!("git ignores `{first}` there"),
+        Some(first) => format!("git ignores `{first}` and {} more there", theirs.len() - 1),
+        None => match repo.remove_hand(place) {
+            Ok(()) => {
+                // Only an empty one goes.
+                let _ = place.parent().map(std::fs::remove_dir);
+                return None;
+            }
+            Err(error) => error.to_string(),
+        },
+    };
+    // Where even that fails it is looked at with the rest: nothing in it is touched.
+    let _ = repo.detach_hand(place, &hand.head);
+    let dir = place.display();
+    Some(format!("the worktree stays: {why}; to remove it: git worktree remove --force {dir}"))
+}
+
+/// Finds the commit that a person names, which must have landed: what depends on the task begins
+/// with it.
+fn landed_commit(
+    repo: &Repo,
+    settings: &Settings,
+    dir: &Path,
+    id: &TaskId,
+    name: &str,
+) -> Result<Oid, Error> {
+    let Some(commit) = repo.resolve(dir, name).map_err(git)? else {
+        return Err(Error::invalid(format!("there is no commit `{}`", name.escape_debug()))
+            .hint("see `git log`"));
+    };
+    if has_landed(repo, settings, &commit)? {
+        return Ok(commit);
+    }
+    let (base, landed) = (&settings.project.base, &settings.landing.branch);
+    let reason = format!("commit `{name}` is neither on `{base}` nor on `{landed}`");
+    Err(Error::invalid(reason)
+        .hint(format!("merge it into `{base}` first, then say this again"))
+        .hint(format!("to have it checked and landed: `pipeline task take {id}`, merge it there, `pipeline task give {id} --stage landing`")))
+}
+
+fn has_landed(repo: &Repo, settings: &Settings, commit: &Oid) -> Result<bool, Error> {
+    for name in [&settings.project.base, &settings.landing.branch] {
+        let tip = repo.read_ref(&format!("refs/heads/{name}")).map_err(git)?;
+        if let Some(tip) = tip
+            && repo.is_ancestor(commit, &tip).map_err(git)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes the worktree of a task that is done, where all of it has landed; the task is completed
+/// either way.
+fn put_away(
+    repo: &Repo,
+    settings: &Settings,
+    taken: &Taken,
+    id: &TaskId,
+    console: &mut Console<'_>,
+) {
+    let looked = || -> Result<Option<String>, Error> {
+        let Some(place) = locate(repo, taken, &branch_of(id))? else { return Ok(None) };
+        let Some(hand) = repo.hand_at(&place).map_err(git)? else { return Ok(None) };
+        let is_saved = hand.unsaved.is_empty() && hand.under_way.is_none();
+        if is_saved && has_landed(repo, settings, &hand.head)? {
+            return Ok(retire(repo, &place, &hand, &settings.worktree.keep));
+        }
+        let dir = place.display();
+        Ok(Some(format!("the worktree `{dir}` stays: it holds work that has not landed")))
+    };
+    match looked() {
+        Ok(None) => {}
+        Ok(Some(text)) => console.warn(&text),
+        Err(error) => {
+            console.warn(&format!("the worktree `{}` stays: {}", taken.dir, error.message))
+        }
+    }
+}
