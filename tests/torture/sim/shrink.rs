@@ -73,7 +73,6 @@ pub const MARKS: &[&str] = &[
     "monitor killed",
     "monitor killed in recovery",
     "monitor paused or revived",
-    "one attempt tries a provider first",
     "power cut",
     "program cannot be started",
     "settings change in a run",
