@@ -19,6 +19,7 @@ mod history;
 mod landing;
 mod look;
 mod oid;
+mod own_index;
 mod refs;
 mod repo;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use history::HandCommit;
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};
 pub use oid::{ObjectFormat, Oid, OidError};
+pub use own_index::OwnIndex;
 pub use refs::{Cas, Checkout};
 pub use repo::{Identity, Repo};
 pub use shape::Shape;

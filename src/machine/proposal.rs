@@ -339,6 +339,8 @@ fn counts(change: &Change) -> bool {
             | ProjectChange::DrainSet { .. }
             | ProjectChange::CurrentTaskSet { .. }
             | ProjectChange::CollectingSet { .. }
+            | ProjectChange::FoundOutside { .. }
+            | ProjectChange::BranchesHeld { .. }
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }

@@ -13,6 +13,7 @@ use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, T
 use crate::machine::event::StopKind;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::outside::Outside;
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
 use crate::machine::task::TaskPhase;
@@ -240,6 +241,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::OverloadSet { what } => {
             lacking(what.as_deref(), "overload_began", "overload_ended")
         }
+        ProjectChange::FoundOutside { found } => outside("found_outside", found),
+        ProjectChange::BranchesHeld { held } => {
+            Entry { found: held.keys().map(String::as_str).collect(), ..kind("branches_held") }
+        }
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {
             Entry { reason: Some(why), ..kind("proposal_faulted") }
@@ -394,14 +399,18 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         AttemptChange::Advancing => kind("attempt_advancing"),
         AttemptChange::Stalled { tries } => stalled("attempt_stalled", tries),
         AttemptChange::Ended { outcome, .. } => judged("attempt_ended", outcome),
-        AttemptChange::FoundOutside { found, .. } => Entry {
-            found: found.found.iter().map(String::as_str).collect(),
-            more: Some(found.more).filter(|more| *more > 0),
-            beside: found.beside.iter().map(|id| id.as_str()).collect(),
-            ..kind("attempt_found_outside")
-        },
+        AttemptChange::FoundOutside { found, .. } => outside("attempt_found_outside", found),
     };
     Entry { task: task_of_attempt(id), attempt: Some(id.as_str()), ..entry }
+}
+
+fn outside<'a>(name: &'static str, found: &'a Outside) -> Entry<'a> {
+    Entry {
+        found: found.found.iter().map(String::as_str).collect(),
+        more: Some(found.more).filter(|more| *more > 0),
+        beside: found.beside.iter().map(|id| id.as_str()).collect(),
+        ..kind(name)
+    }
 }
 
 fn of_lane(change: &LaneChange) -> Entry<'_> {

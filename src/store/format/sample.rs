@@ -248,11 +248,17 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
     }
 }
 
-fn outside() -> Outside {
+/// A branch of ours that somebody has checked out.
+pub(super) fn held() -> BTreeMap<String, String> {
+    BTreeMap::from([("refs/heads/pipeline/task/TASK-001".into(), "/home/me/mine".into())])
+}
+
+pub(super) fn outside() -> Outside {
     Outside {
         found: vec!["main checkout: ?? x.txt".into()],
         more: 2,
         beside: vec![AttemptId::new("TASK-002.impl.1")],
+        marks: vec!["0123456789abcdef".into()],
     }
 }
 
@@ -398,6 +404,8 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::ShortageSet { what: None },
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
+        ProjectChange::FoundOutside { found: outside() },
+        ProjectChange::BranchesHeld { held: held() },
         ProjectChange::Weighed { at: at(7) },
         budget_told(Bound::Attempts, Level::Near, None),
         budget_told(Bound::Cost, Level::Reached, None),
