@@ -69,6 +69,8 @@ pub enum Command {
     Init(InitArgs),
     /// Show the whole way of four tasks in a scratch repository.
     Demo(DemoArgs),
+    /// Take the pipeline out of this repository.
+    Deinit(DeinitArgs),
     /// Add, see and steer tasks.
     #[command(subcommand)]
     Task(TaskCommand),
@@ -100,6 +102,9 @@ pub enum Command {
     /// See and steer agents.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// See, take and drop work that is on no branch of ours.
+    #[command(subcommand)]
+    Salvage(SalvageCommand),
     /// Say that the task of this worktree is done.
     Done,
     /// Say that the task of this worktree needs a person.
@@ -176,6 +181,19 @@ pub struct DemoArgs {
     // An id of its own: `dir` is the global `-C`, and would be followed before the folder is made.
     #[arg(id = "demo_dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DeinitArgs {
+    /// Only say what would be done.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Leave the branches below `pipeline/`.
+    #[arg(long)]
+    pub keep_branches: bool,
+    /// End what runs, and put work that has not landed into a file first.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -421,6 +439,33 @@ pub struct AgentTestArgs {
     pub timeout: Duration,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum SalvageCommand {
+    /// List what is kept, whose it is, how much, and why.
+    List,
+    /// Print what it changes: a line per file, then the patch.
+    Show {
+        /// Name it as `salvage list` does.
+        #[arg(value_name = "REF")]
+        name: String,
+    },
+    /// Make a worktree with it, on a branch of its own; prints its path.
+    Restore {
+        /// Name it as `salvage list` does.
+        #[arg(value_name = "REF")]
+        name: String,
+        /// Make the worktree here instead of below `.pipeline/restored`.
+        #[arg(id = "restore_dir", value_name = "DIR")]
+        place: Option<PathBuf>,
+    },
+    /// Let it go; prints each REF with its commit, by which it can be taken back.
+    Drop {
+        /// Name them as `salvage list` does.
+        #[arg(value_name = "REF", required = true)]
+        names: Vec<String>,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 pub struct WhyArgs {
     /// Say why.
@@ -610,6 +655,12 @@ mod tests {
             "agent scale a 3",
             "agent scale a auto",
             "agent logs a -f",
+            "deinit",
+            "deinit -n --keep-branches --force --json",
+            "salvage list --json",
+            "salvage show A.impl.1",
+            "salvage restore A.impl.1 x",
+            "salvage drop A.impl.1 B.test.2",
             "done",
             "blocked no key",
             "failed it broke",
@@ -628,7 +679,7 @@ mod tests {
 
     #[test]
     fn commands_that_are_not_built_are_unknown() {
-        for line in ["deinit", "salvage list"] {
+        for line in ["man", "schema state"] {
             bad(line);
         }
         let help = Args::command().render_long_help().to_string();

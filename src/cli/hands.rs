@@ -349,10 +349,11 @@ fn start(repo: &Repo, state: &State, task: &Task) -> Result<Oid, Error> {
 /// Returns what the person is to know before they begin.
 fn notes(state: &State, task: &Task) -> Vec<String> {
     let landed = &state.settings.landing.branch;
-    let owed = task
-        .merge_owed
-        .as_ref()
-        .map(|_| format!("its work conflicts with what has landed; there: git merge {landed}"));
+    let owed = task.merge_owed.as_ref().map(|_| {
+        format!(
+            "it did not land as it is; to have in it what has landed, there: git merge {landed}"
+        )
+    });
     let kept = task.resume_from.as_ref().map(|commit| {
         let short = commit.as_str().get(..12).unwrap_or(commit.as_str());
         format!("work that was cut short is kept; to go on from it, there: git merge {short}")

@@ -10,6 +10,7 @@ use super::console::Console;
 use super::error::Error;
 use super::exit_code::Kind;
 use super::init_agents as agents;
+use super::init_record::{Exclude, InitRecord};
 use super::project::{CONFIG_BYTES_MAX, has_refs};
 use crate::agent::rendezvous;
 use crate::config;
@@ -33,7 +34,7 @@ use crate::sys::file::{Durability, read_bounded, write_atomic};
 /// Lost states kept beside the state, at most.
 const LOST_MAX: usize = 100;
 /// The line that keeps our folder out of the user's git.
-const EXCLUDE: &str = "/.pipeline/";
+pub const EXCLUDE: &str = "/.pipeline/";
 
 /// What init found and did, for the one who called it.
 #[derive(Debug)]
@@ -165,6 +166,7 @@ fn init_folder(
     };
     fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
     let is_new = open_journal(&layout, &settings, wait)?;
+    note(&layout, text.as_deref(), None)?;
     let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
     Ok(Inited { agents, ..inited })
 }
@@ -219,6 +221,10 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
     };
     fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
     let is_new = open_journal(&layout, &settings, wait)?;
+    let mut before = Exclude::before(&exclude_file(&repo), EXCLUDE);
+    // Where an earlier pipeline was, the line is ours.
+    before.had_line &= is_new && fs::symlink_metadata(layout.dot()).is_err();
+    note(&layout, text.as_deref(), Some(before))?;
     exclude(&repo)?;
     link(&layout)?;
     let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
@@ -373,10 +379,21 @@ fn mode(bits: u32) -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(bits)
 }
 
+/// Returns the repository's own exclude file.
+pub fn exclude_file(repo: &Repo) -> PathBuf {
+    repo.common_dir().join("info/exclude")
+}
+
+/// Notes what is about to be written, for `deinit`.
+fn note(layout: &Layout, config: Option<&str>, before: Option<Exclude>) -> Result<(), Error> {
+    InitRecord::note(&layout.state, config, before)
+        .map_err(|error| file_error("write a note in", &layout.state, &error))
+}
+
 /// Adds our line to the repository's own exclude file, once.
 fn exclude(repo: &Repo) -> Result<(), Error> {
+    let path = exclude_file(repo);
     let dir = repo.common_dir().join("info");
-    let path = dir.join("exclude");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

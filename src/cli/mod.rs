@@ -24,6 +24,7 @@ mod agent_test;
 mod attach;
 mod attempt_log;
 mod control;
+mod deinit;
 mod demo;
 mod doctor;
 mod edit;
@@ -31,11 +32,13 @@ mod graph;
 mod hands;
 mod init;
 mod init_agents;
+mod init_record;
 mod journal;
 mod keeper;
 mod monitor;
 mod prompt;
 mod rollout;
+mod salvage;
 mod serve;
 mod status;
 mod steer;
@@ -120,6 +123,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
     match &args.command {
         Command::Init(args) => rim::init(context, console, args),
         Command::Demo(args) => rim::demo(context, console, args),
+        Command::Deinit(args) => rim::deinit(context, console, args),
         Command::Task(command) => task(context, console, command),
         Command::Monitor(args) => rim::monitor(context, console, args),
         Command::Pause => plain(console, machine::Command::Pause),
@@ -135,6 +139,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Plan(args) => rim::plan(context, console, args),
         Command::Graph(args) => rim::graph(context, console, args),
         Command::Agent(command) => agent(context, console, command),
+        Command::Salvage(command) => rim::salvage(context, console, command),
         Command::Done => say(console, Ok(Said::Done)),
         Command::Block(args) => say(console, Said::blocked(args)),
         Command::Fail(args) => say(console, Said::failed(args)),

@@ -81,7 +81,7 @@ impl Project {
 }
 
 /// Returns true when the state folder `state` holds something of a journal that is not there.
-fn has_remains(state: &Path) -> bool {
+pub fn has_remains(state: &Path) -> bool {
     let names = ["journal", "state.json"];
     names.iter().any(|name| fs::symlink_metadata(state.join(name)).is_ok())
 }

@@ -3,6 +3,7 @@
 //! The damaged original of a journal is kept beside it. What is swept is what no living process can
 //! still want: neither a monitor nor a keeper may run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::config::layout::Layout;
 use crate::git::{GitError, Oid, Repo};
 use crate::machine::State;
 use crate::machine::time::Time;
+use crate::monitor::finished::{Due, Remains};
 use crate::monitor::sweep;
 use crate::observe::document::state_document;
 use crate::store::journal::FileStore;
@@ -38,12 +40,16 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
         steps.push(view_step(&project.layout));
     }
     steps.extend(sweep::leftovers(&project.layout).iter().map(|path| removal(path)));
+    // A journal that is yet to be mended does not tell what has finished, nor which landing is under
+    // way.
+    let state = mends.is_empty().then(|| load(dir)).transpose()?.map(|(state, ..)| state);
+    if let Some(state) = &state {
+        steps.extend(finished(project, state)?.iter().map(ToString::to_string));
+    }
     let Some(repo) = &project.repo else { return Ok(steps) };
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
-    // A journal that is yet to be mended does not tell which landing is under way.
-    if mends.is_empty() {
-        let state = load(dir)?.0;
-        steps.extend(stale_pending(repo, &state)?.iter().map(|(name, _)| pending_step(name)));
+    if let Some(state) = &state {
+        steps.extend(stale_pending(repo, state)?.iter().map(|(name, _)| pending_step(name)));
     }
     Ok(steps)
 }
@@ -71,6 +77,12 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
             Error::failed(format!("cannot remove `{}`", path.display())).because(&error)
         })?;
         done.push(removal(&path));
+    }
+    for remains in finished(project, &state)? {
+        remains.remove(project.repo.as_ref()).map_err(|fault| {
+            Error::failed(format!("cannot {remains}")).because_of(fault.to_string())
+        })?;
+        done.push(remains.to_string());
     }
     let Some(repo) = &project.repo else { return Ok(done) };
     let removed = repo.clear_stale_locks().map_err(git)?;
@@ -111,6 +123,14 @@ fn alone(layout: &Layout) -> Result<FileLock, Error> {
 fn load(dir: &Path) -> Result<(State, u64, Time), Error> {
     let (ledger, _) = Ledger::open(FileStore::open(dir, 0), "repair")?;
     Ok((ledger.state().clone(), ledger.seq(), ledger.time()))
+}
+
+/// Returns what tasks left that finished longer than `worktree.keep_finished` ago.
+fn finished(project: &Project, state: &State) -> Result<Vec<Remains>, Error> {
+    let due = Due::of(state, &project.layout, SystemClock::start().now(), &BTreeSet::new());
+    due.look(&project.layout, project.repo.as_ref()).map_err(|fault| {
+        Error::failed("cannot look for what finished tasks left").because_of(fault.to_string())
+    })
 }
 
 /// Returns refs of landings that are not under way.

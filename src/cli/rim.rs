@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{
-    AgentTestArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs, PlanArgs,
-    ReportArgs, StatusArgs, StopArgs,
+    AgentTestArgs, DeinitArgs, DemoArgs, DoctorArgs, GraphArgs, InitArgs, LogArgs, MonitorArgs,
+    PlanArgs, ReportArgs, SalvageCommand, StatusArgs, StopArgs,
 };
 use super::console::{Console, Format};
 use super::error::Error;
@@ -117,6 +117,19 @@ pub fn init(context: &Context, console: &mut Console<'_>, args: &InitArgs) -> Re
 /// Whatever stops it.
 pub fn demo(context: &Context, console: &mut Console<'_>, args: &DemoArgs) -> Result<Exit, Error> {
     demonstration::run(args, &context.dir, context.lock_wait_max, console).map(|()| Exit::Done)
+}
+
+/// `pipeline deinit`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn deinit(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &DeinitArgs,
+) -> Result<Exit, Error> {
+    let manner = manner(context, console);
+    super::deinit::run(args, &context.dir, manner, console).map(|()| Exit::Done)
 }
 
 /// `pipeline monitor`.
@@ -332,6 +345,19 @@ pub fn agent_test(
 ) -> Result<Exit, Error> {
     let manner = manner(context, console);
     trial::run(args, project(context, console)?, manner, console)
+}
+
+/// `pipeline salvage …`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn salvage(
+    context: &Context,
+    console: &mut Console<'_>,
+    command: &SalvageCommand,
+) -> Result<Exit, Error> {
+    let open = project(context, console)?;
+    super::salvage::run(&open, &context.dir, console, command).map(|()| Exit::Done)
 }
 
 /// `pipeline doctor`.

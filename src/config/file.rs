@@ -116,8 +116,6 @@ fn project(mut at: Section<'_>) -> (Project, Section<'_>) {
 
 /// Polling more often than this is a busy loop, not a safety net.
 const POLL_MS_MIN: u64 = 10;
-/// What `keep_finished` means by default; nothing is cleaned up yet.
-const KEEP_FINISHED_MS: u64 = 7 * 86_400_000;
 
 fn monitor(mut at: Section<'_>) -> Monitor {
     let mut poll = at.section("poll");
@@ -153,9 +151,6 @@ fn worktree(mut at: Section<'_>) -> (Worktree, Section<'_>) {
         keep: at.strings("keep").unwrap_or_default(),
         keep_finished_ms: at.duration_ms("keep_finished", "7d", 0),
     };
-    if worktree.keep_finished_ms != KEEP_FINISHED_MS {
-        at.not_yet("keep_finished", "finished worktrees and branches stay");
-    }
     at.finish();
     (worktree, at)
 }

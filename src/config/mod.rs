@@ -380,7 +380,6 @@ pilot = { labels = ["pilot"] }
             ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
             ("[notify]\ncommand = [\"x\"]", "notify.command"),
-            ("[worktree]\nkeep_finished = \"1d\"", "keep_finished"),
         ];
         for (text, part) in table {
             refused(text, &[part]);

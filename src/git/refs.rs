@@ -15,7 +15,7 @@ use super::repo::Repo;
 use crate::sys::fail;
 
 /// Where work that did not land is kept.
-const SALVAGE: &str = "refs/pipeline/salvage/";
+pub(super) const SALVAGE: &str = "refs/pipeline/salvage/";
 
 /// How a compare-and-swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Checkout {
     pub path: PathBuf,
     /// The branch it is on, by full name; `None` when detached.
     pub branch: Option<String>,
+    /// The commit it stands at; `None`: none yet.
+    pub head: Option<Oid>,
     /// Whether git says that the folder is gone.
     pub is_gone: bool,
 }
@@ -306,7 +308,7 @@ impl Repo {
         for field in reply.fields() {
             if let Some(path) = field.strip_prefix(b"worktree ") {
                 let path = PathBuf::from(OsStr::from_bytes(path));
-                checkouts.push(Checkout { path, branch: None, is_gone: false });
+                checkouts.push(Checkout { path, branch: None, head: None, is_gone: false });
                 continue;
             }
             let Some(last) = checkouts.last_mut() else {
@@ -314,6 +316,8 @@ impl Repo {
             };
             if let Some(branch) = field.strip_prefix(b"branch ") {
                 last.branch = Some(String::from_utf8_lossy(branch).into_owned());
+            } else if let Some(head) = field.strip_prefix(b"HEAD ") {
+                last.head = std::str::from_utf8(head).ok().and_then(|head| head.parse().ok());
             } else if field.starts_with(b"prunable") {
                 last.is_gone = true;
             }
@@ -353,7 +357,7 @@ pub(super) fn one_oid(reply: &Reply) -> Result<Oid, GitError> {
     reply.line().parse().map_err(|error| GitError::bad_oid(&reply.call, error))
 }
 
-fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> {
+pub(super) fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> {
     let text = String::from_utf8_lossy(&reply.stdout);
     let parse = |line: &str| {
         let (oid, name) = line.split_once(' ')?;

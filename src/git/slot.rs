@@ -179,9 +179,21 @@ impl Repo {
         admins.extend(self.half_made(slot)?);
         remove_tree("git.remove_slot", slot)?;
         for admin in admins {
-            remove_tree("git.remove_admin", &admin)?;
+            self.remove_admin(&admin)?;
         }
         Ok(())
+    }
+
+    /// Removes an administrative folder: at once for git, by a rename into our own folder. Killed in the
+    /// middle of a plain removal, parts would stay that nobody can tell whose they are.
+    fn remove_admin(&self, admin: &Path) -> Result<(), GitError> {
+        let name = admin.file_name().unwrap_or_default().to_string_lossy();
+        let aside = self.gates_dir().join(format!("removed-{name}"));
+        remove_tree("git.remove_admin", &aside)?;
+        match fail::point("git.move_admin").and_then(|()| fs::rename(admin, &aside)) {
+            Ok(()) => remove_tree("git.remove_admin", &aside),
+            Err(_) => remove_tree("git.remove_admin", admin),
+        }
     }
 
     /// Returns folders which `worktree add` of a slot of this name made and then died: they hold

@@ -13,6 +13,7 @@ pub mod world;
 mod ahead;
 mod current;
 mod error;
+pub mod finished;
 mod forecast;
 mod hand;
 mod job;

@@ -13,6 +13,7 @@ use super::ahead::Prefetch;
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
+use super::finished::Cleaning;
 use super::forecast::Forecasts;
 use super::hand;
 use super::lookout::Files;
@@ -192,6 +193,7 @@ impl Monitor {
             current: CurrentFile::of(ledger.state()),
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
+            cleaning: Cleaning::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };
@@ -553,7 +555,7 @@ impl Monitor {
         let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
         // One that is gone, or was emptied for good.
         world.current.write(&world.layout, state);
-        world.look_around(state);
+        world.look_around(state, self.cycle.clock.now());
         for attempt in state.attempts.values() {
             if attempt.phase == AttemptPhase::Running {
                 world.look_for_end(state, attempt);

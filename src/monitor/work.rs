@@ -53,6 +53,11 @@ pub mod refs {
         format!("refs/heads/pipeline/task/{id}")
     }
 
+    /// The folder of all tasks' branches.
+    pub fn task_dir() -> String {
+        "refs/heads/pipeline/task/".into()
+    }
+
     /// Where work that does not go on is kept.
     pub fn salvage(name: &str) -> String {
         format!("refs/pipeline/salvage/{name}")

@@ -1,9 +1,11 @@
 //! The real world: git, keepers and files. Effects run on threads of their own; the loop's thread
 //! starts no process and waits for none.
 
+mod keepers;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -13,25 +15,25 @@ use super::ahead::{Prefetch, Wanted};
 use super::brief;
 use super::current::CurrentFile;
 use super::cycle::World;
+use super::finished::Cleaning;
 use super::forecast::Forecasts;
 use super::hand;
-use super::job::{self, NoOrder, Surroundings, places, reference};
+use super::job::{self, Surroundings, places};
 use super::lane::{self, Branches};
 use super::outside::{News, Outside};
 use super::prepare::{self, Prepare};
 use super::preset;
 use super::progress::Progress;
 use super::propose::Question;
-use super::report::{OutputRules, Watch, Watched, ended, lost_because};
+use super::report::Watch;
 use super::sources::Input;
 use super::work::{self, Fault};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
 use crate::agent::job::GRACE_MS;
-use crate::agent::probe::Probe;
+use crate::agent::task_file;
 use crate::agent::terminal::tmux;
-use crate::agent::{task_file, tree};
-use crate::config::{self, layout::Layout};
+use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome};
@@ -39,18 +41,13 @@ use crate::machine::change::TaskChange;
 use crate::machine::forecast;
 use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::lane::LandingPhase;
-use crate::machine::mode::Isolation;
 use crate::machine::proposal::ProposalFault;
 use crate::machine::resume;
 use crate::machine::schedule;
-use crate::machine::settings::AgentCommand;
 use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::{Change, Effect, EventBody, Observation, State};
 use crate::store::ledger::Foreign;
-
-/// How long the strays of a dead keeper get to leave.
-const STRAYS_GRACE: Duration = Duration::from_secs(2);
 
 /// The world of one monitor.
 pub struct RealWorld {
@@ -72,6 +69,7 @@ pub struct RealWorld {
     pub current: CurrentFile,
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
+    pub cleaning: Cleaning,
     pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -285,8 +283,10 @@ impl RealWorld {
             let _ = input.send(Input::Event(EventBody::Observation(seen)));
         };
         self.prefetch.withdraw(&prepare.places.dir);
-        let prefetch = self.prefetch.clone();
+        self.cleaning.reserve(&prepare.places.dir);
+        let (prefetch, cleaning) = (self.prefetch.clone(), self.cleaning.clone());
         self.spawn_for(id, move || {
+            cleaning.wait_for(&prepare.places.dir);
             prepare::run(&prepare, &repo, &keepers, &watch, &prefetch, &tell)
         });
     }
@@ -314,39 +314,6 @@ impl RealWorld {
         let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
     }
 
-    /// Orders an attempt that has never been ordered.
-    pub fn start(&self, state: &State, attempt: &Attempt) {
-        let id = attempt.id.clone();
-        let order = match job::order(&self.around(), state, attempt) {
-            Ok(order) => order,
-            Err(NoOrder::AgentGone) => {
-                let why = format!("agent `{}` is gone", attempt.agent);
-                return self.see(Observation::AttemptFaulted { attempt: id, why });
-            }
-            Err(NoOrder::NoCommand) => {
-                let agent = &attempt.agent;
-                let why = format!(
-                    "agent `{agent}` runs the task's own command, and the task has none: \
-                     give it one with `pipeline task edit --command`"
-                );
-                return self.see(Observation::CannotStart { attempt: id, why });
-            }
-            Err(NoOrder::NoPreset(why)) => {
-                self.look_at_agents(state);
-                return self.see(Observation::AttemptFaulted { attempt: id, why });
-            }
-        };
-        if let Err(seen) = self.make_files(state, attempt) {
-            return self.see(seen);
-        }
-        self.attend(state, attempt);
-        let job::Order { job, preset, session } = order;
-        if let Some(preset) = preset {
-            self.see(Observation::Ordered { attempt: id, preset, session });
-        }
-        self.keepers.start(attempt.agent.as_str(), job);
-    }
-
     /// Says what will be done; returns what is new about agents, having warned of those that could not
     /// start before and still cannot.
     pub fn open(&mut self, state: &State) -> Option<EventBody> {
@@ -363,11 +330,13 @@ impl RealWorld {
     }
 
     /// Looks at what can change without an event: the base, and the programs of agents.
-    pub fn look_around(&mut self, state: &State) {
+    pub fn look_around(&mut self, state: &State, now: Time) {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
         self.outside.poll(state);
+        let (repo, share) = (self.repo.clone(), Arc::clone(&self.threads));
+        self.cleaning.heed(state, &self.layout, repo, now, share);
     }
 
     /// Looks whose models the agents use, and tells the loop what is new.
@@ -399,132 +368,6 @@ impl RealWorld {
         let found = if self.has_tmux.get() { None } else { tmux::lacking() };
         self.has_tmux.set(found.is_none());
         found
-    }
-
-    /// Makes the attempt's folder; without git also task file and prompt, which preparing the
-    /// worktree does otherwise. Where that fails, returns what is to be told of the attempt.
-    fn make_files(&self, state: &State, attempt: &Attempt) -> Result<(), Observation> {
-        let id = || attempt.id.clone();
-        let faulted = |error: std::io::Error| Observation::AttemptFaulted {
-            attempt: id(),
-            why: format!("cannot write the attempt's files: {error}"),
-        };
-        let places = places(&self.layout, state.rules_of(attempt), attempt);
-        match std::fs::create_dir(&places.attempt_dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(faulted(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-        let is_bare = state.settings.project.isolation == Isolation::None;
-        let Some(brief) = brief::of(state, attempt).filter(|_| is_bare) else { return Ok(()) };
-        brief.write_task_file(&places.task_file).map_err(faulted)?;
-        if !job::has_prompt(state, attempt) {
-            return Ok(());
-        }
-        let role = brief.role(&self.layout.root).map_err(|unusable| {
-            let (attempt, why) = (id(), unusable.to_string());
-            if unusable.is_passing {
-                Observation::AttemptFaulted { attempt, why }
-            } else {
-                Observation::CannotStart { attempt, why }
-            }
-        })?;
-        brief.write_prompt(&places.prompt_file, &role).map_err(faulted)?;
-        if let Some(prompt) = role.hash {
-            self.see(Observation::Briefed { attempt: id(), prompt });
-        }
-        Ok(())
-    }
-
-    /// Remembers what is to be read when the attempt ends.
-    fn attend(&self, state: &State, attempt: &Attempt) {
-        self.watch.add(attempt.id.as_str(), self.watched(state, attempt));
-    }
-
-    fn watched(&self, state: &State, attempt: &Attempt) -> Watched {
-        let places = places(&self.layout, state.rules_of(attempt), attempt);
-        Watched {
-            nonce: attempt.nonce.clone(),
-            slot: self.repo.is_some().then_some(places.dir),
-            task_file: attempt.is_work().then_some(places.task_file),
-            needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
-            output: self.output_rules(state, attempt, &places.attempt_dir).map(Box::new),
-            log: places.log,
-        }
-    }
-
-    /// Returns how the attempt's output is read; `None` where it is of no preset, or that is gone.
-    fn output_rules(&self, state: &State, attempt: &Attempt, dir: &Path) -> Option<OutputRules> {
-        let group = state.rules_of(attempt).group_of(&attempt.agent)?;
-        let AgentCommand::Preset { name, .. } = &group.command else { return None };
-        let preset = config::preset::load(&self.layout.root, name).ok()?.preset;
-        let document = preset.usage_file.as_ref().map(|file| dir.join(file));
-        attempt.is_work().then_some(OutputRules { preset, document })
-    }
-
-    /// Looks for an attempt that a monitor before this one ordered, or was about to.
-    pub fn find_again(&mut self, state: &State, attempt: &Attempt) {
-        let agent = attempt.agent.as_str();
-        let reference = reference(&self.layout, attempt);
-        self.attend(state, attempt);
-        match self.keepers.probe(agent, &reference) {
-            Ok(Probe::KeeperAlive) => self.keepers.adopt(agent, &reference),
-            Ok(Probe::Exited(record)) => {
-                let observation = ended(&record, Some(&self.watched(state, attempt)));
-                let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
-            }
-            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
-                self.keeper_lost(state, attempt, Some(found));
-            }
-            // That says nothing of the attempt, which may be running.
-            Err(error) if error.raw_os_error().is_some() => {
-                self.unprobed.insert(attempt.id.clone());
-            }
-            Err(_) => self.keeper_lost(state, attempt, None),
-        }
-    }
-
-    /// Looks whether a running attempt, or its keeper, has ended without a report reaching us.
-    pub fn look_for_end(&self, state: &State, attempt: &Attempt) {
-        let reference = reference(&self.layout, attempt);
-        match self.keepers.probe(attempt.agent.as_str(), &reference) {
-            Ok(Probe::Exited(record)) => {
-                let observation = ended(&record, Some(&self.watched(state, attempt)));
-                let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
-            }
-            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
-                self.keeper_lost(state, attempt, Some(found));
-            }
-            // What cannot be read now is looked at again.
-            Ok(Probe::KeeperAlive) | Err(_) => {}
-        }
-    }
-
-    /// A keeper died: ends what it left, and starts the attempt when it never had.
-    pub fn keeper_lost(&self, state: &State, attempt: &Attempt, found: Option<Probe>) {
-        let id = attempt.id.clone();
-        match (lost_because(found.as_ref()), found) {
-            (None, _) if attempt.phase == AttemptPhase::Starting => self.start(state, attempt),
-            (None, _) => {
-                let why = "its keeper died before it began".to_owned();
-                self.spawn_lost(&attempt.id, move || Ok(Observation::Lost { attempt: id, why }));
-            }
-            (Some(why), Some(Probe::Strays(started))) => {
-                self.spawn_lost(&attempt.id, move || {
-                    let ended = tree::end_orphans(&started, STRAYS_GRACE)
-                        .map_err(|error| Fault(error.to_string()))?;
-                    let why = match ended.left {
-                        0 => why,
-                        left => format!("{why}; {left} processes would not end"),
-                    };
-                    Ok(Observation::Lost { attempt: id, why })
-                });
-            }
-            (Some(why), _) => {
-                self.spawn_lost(&attempt.id, move || Ok(Observation::Lost { attempt: id, why }));
-            }
-        }
     }
 
     fn begin_save(&mut self, state: &State, id: &AttemptId) {
@@ -736,7 +579,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::{
-        CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld, Watch,
+        Cleaning, CurrentFile, Fault, Forecasts, Input, Outside, Prefetch, Progress, RealWorld,
+        Watch,
     };
     use crate::agent::client::{KeeperDirs, Keepers};
     use crate::agent::connect::KeeperExe;
@@ -769,6 +613,7 @@ mod tests {
             current: CurrentFile::of(&State::new(settings(), Time::default())),
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
+            cleaning: Cleaning::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };

@@ -249,12 +249,10 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::ProposalFaulted { why, .. } => {
             Entry { reason: Some(why), ..kind("proposal_faulted") }
         }
-        ProjectChange::ProposalRefused { task, agent, why } => Entry {
-            task: Some(task.as_str()),
-            agent: Some(agent.as_str()),
-            reason: Some(why),
-            ..kind("proposal_refused")
-        },
+        ProjectChange::ProposalRefused { task, agent, why } => {
+            let entry = Entry { reason: Some(why), ..kind("proposal_refused") };
+            Entry { task: Some(task.as_str()), agent: Some(agent.as_str()), ..entry }
+        }
         ProjectChange::BudgetTold { bound, level, task, used, limit } => Entry {
             task: task.as_ref().map(TaskId::as_str),
             ..of_budget(*bound, *level, *used, *limit)

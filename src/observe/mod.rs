@@ -20,6 +20,7 @@ pub mod purse;
 pub mod remaining;
 pub mod report;
 pub mod report_page;
+pub mod salvage;
 pub mod status;
 pub mod text;
 pub mod waiting;

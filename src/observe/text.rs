@@ -363,7 +363,8 @@ fn row_with_command(heads: [Cell; 2], what: &str, room: usize) -> Vec<Vec<Cell>>
 
 #[cfg(test)]
 mod tests {
-    use super::text;
+    use super::super::page::{Ink, Page, clean};
+    use super::{folded, text};
     use crate::machine::attempt::Marker;
     use crate::machine::event::NewTask;
     use crate::machine::id::TaskId;
@@ -519,8 +520,8 @@ why: pipeline task log ID --failed; what it took: pipeline report
         ]
         .map(|part| page.paint(Ink::Bad, part))
         .into();
-        let folded = super::folded(&parts, 80);
-        let lines: Vec<_> = folded.lines().map(super::clean).collect();
+        let folded = folded(&parts, 80);
+        let lines: Vec<_> = folded.lines().map(clean).collect();
         let expected = [
             "112 of 250 landed, 3 need a person, 1 provider needs a person, 100 wait,",
             "12.7M tokens, cost at least $12.20 (44 attempts unknown)",

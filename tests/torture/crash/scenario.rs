@@ -123,6 +123,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: base_followed,
         ..PLAIN
     },
+    Scenario { name: "finished", prepare: finished, check: is_cleaned, ..PLAIN },
+    Scenario { name: "deinit", prepare: landed, args: &["deinit"], again: set_up_again, ..PLAIN },
     Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
@@ -378,6 +380,50 @@ fn base_moved(project: &Project) {
     project.ok(MONITOR);
     project.write("person.txt", "mine\n");
     project.commit("Mine");
+    add(project, "A", "architect");
+}
+
+/// What a task left that has landed may go, while another one is worked on.
+fn finished(project: &Project) {
+    with(project, "[worktree]\nkeep_finished = \"0s\"\n", 1);
+    project.ok(&["init"]);
+    add(project, "OLD", "architect");
+    project.ok(MONITOR);
+    add(project, "A", "architect");
+}
+
+fn is_cleaned(project: &Project) {
+    project.ok(&["monitor", "--once"]);
+    let refs = project.git(&["for-each-ref", "refs/heads/pipeline/task/OLD"]);
+    assert_eq!(refs, "", "its branch has landed");
+    assert!(!project.path(".git/pipeline/attempts/OLD.arch.1").exists());
+}
+
+/// A pipeline with nothing left to do.
+fn landed(project: &Project) {
+    with(project, "", 1);
+    project.ok(&["init"]);
+    add(project, "OLD", "architect");
+    project.ok(MONITOR);
+}
+
+/// Takes the pipeline out, and looks that it is; then sets up another one.
+fn set_up_again(project: &Project) {
+    // A git that was killed left a lock that may be a person's: taken away as the error says.
+    let lock = project.path(".git/packed-refs.lock");
+    if lock.exists() && project.path(".git/pipeline").exists() {
+        let done = project.run(&["deinit"]);
+        let is_told = done.err.contains("rm -f") && done.err.contains("packed-refs.lock");
+        assert!(done.code == Some(0) || is_told, "{}", done.err);
+        fs::remove_file(&lock).expect("it is there");
+    }
+    project.ok(&["deinit"]);
+    for name in [".git/pipeline", ".git/pipeline-removed", ".git/worktrees", ".pipeline"] {
+        assert!(!project.path(name).exists(), "{name} is left");
+    }
+    let refs = project.git(&["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main");
+    project.ok(&["init"]);
     add(project, "A", "architect");
 }
 

@@ -1,0 +1,346 @@
+//! `pipeline salvage`: work that is on no branch of ours, shown, given to a person, or let go.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::SalvageCommand;
+use super::console::{Console, Format};
+use super::error::Error;
+use super::project::Open;
+use super::rim::print;
+use super::show;
+use super::views::page;
+use crate::git::{Cas, GitError, Kept, Oid, Repo, Size};
+use crate::machine::State;
+use crate::machine::time::Time;
+use crate::observe::page::{Ink, Page, clean, columns, cut, first_line};
+use crate::observe::salvage::Origin;
+use crate::observe::words::{Stamp, attempt_words, span};
+
+/// Where salvage is.
+const SALVAGE: &str = "refs/pipeline/salvage/";
+/// Where work is laid out for a person who names no folder, below `.pipeline`.
+const RESTORED: &str = "restored";
+/// The folder of branches that hold restored work.
+const BRANCHES: &str = "salvage";
+
+/// One thing in salvage.
+#[derive(Debug, Serialize)]
+struct Entry {
+    #[serde(rename = "ref")]
+    name: String,
+    commit: String,
+    task: Option<String>,
+    /// Long name.
+    stage: Option<String>,
+    attempt: Option<String>,
+    class: Option<&'static str>,
+    at: Option<Stamp>,
+    /// All of it has landed, or is on its task's branch.
+    is_held: bool,
+    files: u64,
+    added: u64,
+    removed: u64,
+    why: String,
+    /// The commit that its size is counted from.
+    #[serde(skip)]
+    from: Oid,
+    #[serde(skip)]
+    to: Oid,
+}
+
+/// `pipeline salvage …`.
+///
+/// # Errors
+/// An unknown REF, a place that is taken, and git's failures.
+pub fn run(
+    open: &Open,
+    dir: &Path,
+    console: &mut Console<'_>,
+    command: &SalvageCommand,
+) -> Result<(), Error> {
+    let Some(repo) = &open.project.repo else {
+        return Err(Error::usage("without git nothing is kept in salvage")
+            .hint("what agents changed is in the project's folder"));
+    };
+    match command {
+        SalvageCommand::List => list(open, repo, console),
+        SalvageCommand::Show { name } => show_one(open, repo, console, name),
+        SalvageCommand::Restore { name, place } => {
+            let place = place.as_ref().map(|place| dir.join(place));
+            restore(open, repo, console, name, place)
+        }
+        SalvageCommand::Drop { names } => drop_all(open, repo, console, names),
+    }
+}
+
+fn git(error: GitError) -> Error {
+    let hint = error.hint().unwrap_or_default();
+    Error::failed("cannot look into salvage").because(&error).hint(hint)
+}
+
+fn list(open: &Open, repo: &Repo, console: &mut Console<'_>) -> Result<(), Error> {
+    let state = open.now().0;
+    let entries = entries(state, repo, repo.kept().map_err(git)?)?;
+    if entries.is_empty() && console.format == Format::Text {
+        console.note("nothing is kept in salvage");
+        return Ok(());
+    }
+    let (page, now) = (page(console), open.clock());
+    print(
+        console,
+        || entries.iter().map(|entry| lines(entry, page, now, &entries)).collect(),
+        || show::document(&serde_json::json!({ "salvage": entries })),
+    )
+}
+
+/// Finds out whose work they are, and how much.
+fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Error> {
+    let landed = state.base.landed.as_ref().and_then(|oid| oid.as_str().parse::<Oid>().ok());
+    let mut entries = Vec::new();
+    for kept in kept {
+        let origin = Origin::of(state, kept.name.trim_start_matches(SALVAGE));
+        let tip = origin.task.and_then(|task| task.tip.as_ref());
+        let tip = tip.and_then(|tip| tip.as_str().parse::<Oid>().ok());
+        let from = start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?;
+        let attempt = origin.attempt;
+        let class = attempt.and_then(|it| it.outcome.as_ref()).map(|it| it.class.word());
+        entries.push(Entry {
+            commit: kept.commit.to_string(),
+            task: origin.task.map(|task| task.id.to_string()),
+            stage: attempt.and_then(|it| it.stage()).map(|stage| stage.to_string()),
+            attempt: attempt.map(|attempt| attempt.id.to_string()),
+            class,
+            at: kept.at_s.map(|at| Stamp(Time::from_ms(at.saturating_mul(1000)))),
+            is_held: from == kept.commit,
+            files: 0,
+            added: 0,
+            removed: 0,
+            why: origin.why(),
+            name: kept.name,
+            from,
+            to: kept.commit,
+        });
+    }
+    let pairs: Vec<(Oid, Oid)> =
+        entries.iter().map(|it| (it.from.clone(), it.to.clone())).collect();
+    for (entry, size) in entries.iter_mut().zip(repo.sizes(&pairs).map_err(git)?) {
+        Size { files: entry.files, added: entry.added, removed: entry.removed } = size;
+    }
+    Ok(entries)
+}
+
+/// Returns where the work begins: the newest commit that it shares with the task's branch or with
+/// what has landed; itself where one of them holds all of it.
+fn start(repo: &Repo, commit: &Oid, known: [Option<&Oid>; 2]) -> Result<Oid, Error> {
+    let mut nearest: Option<Oid> = None;
+    for known in known.into_iter().flatten() {
+        // A branch that is gone with its commits tells nothing.
+        let Ok(Some(shared)) = repo.merge_base(commit, known) else { continue };
+        nearest = match nearest {
+            Some(before) if !repo.is_ancestor(&before, &shared).map_err(git)? => Some(before),
+            Some(_) | None => Some(shared),
+        };
+    }
+    match nearest {
+        Some(nearest) => Ok(nearest),
+        None => repo.empty_tree().map_err(git),
+    }
+}
+
+/// Returns two lines: what it is, and why it is there.
+fn lines(entry: &Entry, page: Page, now: Time, all: &[Entry]) -> String {
+    let short = |entry: &Entry| entry.name.trim_start_matches(SALVAGE).to_owned();
+    let widest = all.iter().map(|entry| columns(&short(entry))).max().unwrap_or(0).min(40);
+    let name = short(entry);
+    let pad = " ".repeat(widest.saturating_sub(columns(&name)));
+    let age = entry.at.map_or("-".to_owned(), |at| format!("{} ago", span(now.ms_since(at.0))));
+    let what = format!("{:<14}{:<17}{}", entry.class.unwrap_or("-"), age, size_words(entry));
+    let whose = match (&entry.task, &entry.stage, &entry.attempt) {
+        (Some(task), Some(stage), Some(_)) => format!("{stage} of {task}: "),
+        (Some(task), ..) => format!("{task}: "),
+        (None, ..) => String::new(),
+    };
+    let why = format!("{whose}{}", first_line(&entry.why));
+    let name = page.paint(Ink::Strong, &clean(&name));
+    let why = cut(&why, page.columns().saturating_sub(2)).into_owned();
+    format!("{name}{pad}  {}\n  {}\n", what.trim_end(), page.paint(Ink::Faint, &why))
+}
+
+fn size_words(entry: &Entry) -> String {
+    if entry.is_held {
+        return "all on its branch".into();
+    }
+    let noun = if entry.files == 1 { "file" } else { "files" };
+    format!("{} {noun} +{} -{}", entry.files, entry.added, entry.removed)
+}
+
+/// Finds what a person names, by its full name or the part below `refs/pipeline/salvage/`.
+fn find(repo: &Repo, name: &str) -> Result<Kept, Error> {
+    let short = name.trim_start_matches("refs/").trim_start_matches("pipeline/");
+    let full = format!("{SALVAGE}{}", short.trim_start_matches("salvage/"));
+    let kept = repo.kept().map_err(git)?;
+    let found = kept.into_iter().find(|kept| kept.name == full);
+    found.ok_or_else(|| {
+        Error::invalid(format!("there is nothing in salvage under `{}`", name.escape_debug()))
+            .hint("see `pipeline salvage list`")
+    })
+}
+
+fn find_entry(open: &Open, repo: &Repo, name: &str) -> Result<Entry, Error> {
+    let kept = find(repo, name)?;
+    let found = entries(open.now().0, repo, vec![kept])?.pop();
+    Ok(found.expect("one was given, one comes back"))
+}
+
+fn show_one(open: &Open, repo: &Repo, console: &mut Console<'_>, name: &str) -> Result<(), Error> {
+    let entry = find_entry(open, repo, name)?;
+    let is_colored = console.is_colored && console.format == Format::Text;
+    let patch = repo.patch(&entry.from, &entry.to, is_colored).map_err(git)?;
+    match console.format {
+        Format::Json => {
+            let mut document = serde_json::to_value(&entry)
+                .map_err(|error| Error::failed("cannot make JSON").because(&error))?;
+            document["from"] = entry.from.as_str().into();
+            document["diff"] = String::from_utf8_lossy(&patch).into();
+            console.json(&document)
+        }
+        Format::Text => {
+            let all = [entry];
+            let head = lines(&all[0], page(console), open.clock(), &all);
+            console.write(head.as_bytes())?;
+            console.line(&format!("  commit {}\n", all[0].commit))?;
+            console.write(&patch)
+        }
+    }
+}
+
+fn restore(
+    open: &Open,
+    repo: &Repo,
+    console: &mut Console<'_>,
+    name: &str,
+    place: Option<PathBuf>,
+) -> Result<(), Error> {
+    let kept = find(repo, name)?;
+    let short = kept.name.trim_start_matches(SALVAGE);
+    let branch = format!("{BRANCHES}/{short}");
+    let full = format!("refs/heads/{branch}");
+    if let Some(found) = repo.read_ref(&full).map_err(git)?
+        && !repo.is_ancestor(&kept.commit, &found).map_err(git)?
+    {
+        return Err(Error::busy(format!(
+            "cannot restore `{short}`: the branch `{branch}` is there, and holds other work"
+        ))
+        .hint(format!("rename it, then try again: git branch -m {branch} NAME")));
+    }
+    let there = repo.checkouts_of(&full).map_err(git)?.into_iter().find(|it| !it.is_gone);
+    let path = match (there, place) {
+        (Some(there), place) if place.as_ref().is_none_or(|place| is_same(place, &there.path)) => {
+            console.note(&format!("`{branch}` was restored before"));
+            there.path
+        }
+        (Some(there), _) => {
+            let path = there.path.display();
+            return Err(Error::busy(format!(
+                "cannot restore `{short}`: its branch `{branch}` is checked out at `{path}`"
+            ))
+            .at(&there.path)
+            .hint(format!("work there, or give it up first: git worktree remove '{path}'")));
+        }
+        (None, place) => {
+            let dot = open.project.layout.dot();
+            let place = place.unwrap_or_else(|| dot.join(RESTORED).join(short));
+            need_free(&place, short)?;
+            let made = repo.add_worktree(&place, &branch, &kept.commit).map_err(|error| {
+                let what = format!("cannot restore `{short}` to `{}`", place.display());
+                Error::failed(what).because(&error).at(&place)
+            })?;
+            console.note(&format!("on branch `{branch}`; the salvage stays until it is dropped"));
+            made.path
+        }
+    };
+    let path = path.to_string_lossy();
+    console.data(&serde_json::json!({ "ref": kept.name, "branch": branch, "path": path }), &path)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let true_path = |path: &Path| std::fs::canonicalize(path).ok();
+    true_path(one).is_some() && true_path(one) == true_path(other)
+}
+
+/// Refuses a place at which there is something.
+fn need_free(place: &Path, short: &str) -> Result<(), Error> {
+    let is_empty = std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
+    if std::fs::symlink_metadata(place).is_err() || is_empty {
+        return Ok(());
+    }
+    let what = format!("cannot restore `{short}` to `{}`: it is in the way", place.display());
+    Err(Error::busy(what).at(place).hint("name a folder that is not there yet"))
+}
+
+/// What was let go.
+#[derive(Debug, Serialize)]
+struct Dropped {
+    #[serde(rename = "ref")]
+    name: String,
+    commit: String,
+}
+
+fn drop_all(
+    open: &Open,
+    repo: &Repo,
+    console: &mut Console<'_>,
+    names: &[String],
+) -> Result<(), Error> {
+    let state = open.now().0;
+    let mut found: Vec<Kept> =
+        names.iter().map(|name| find(repo, name)).collect::<Result<_, _>>()?;
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.dedup();
+    // All of them or none.
+    for kept in &found {
+        need_unused(state, kept)?;
+    }
+    let mut dropped = Vec::new();
+    for Kept { name, commit, .. } in found {
+        match repo.cas_ref(&name, None, Some(&commit)).map_err(git)? {
+            Cas::Done | Cas::Moved(None) => {}
+            Cas::Moved(Some(now)) => {
+                return Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))
+                    .because_of(format!("it was {commit} and is {now}"))
+                    .hint("look at it again: `pipeline salvage list`"));
+            }
+        }
+        if console.format == Format::Text {
+            console.line(&format!("{name} {commit}"))?;
+        }
+        dropped.push(Dropped { name, commit: commit.to_string() });
+    }
+    if console.format == Format::Json {
+        return console.json(&serde_json::json!({ "dropped": dropped }));
+    }
+    console.note("until git collects it, `git update-ref REF COMMIT` takes one back");
+    Ok(())
+}
+
+/// Refuses to drop what the pipeline itself goes on from.
+fn need_unused(state: &State, kept: &Kept) -> Result<(), Error> {
+    let name = kept.name.trim_start_matches(SALVAGE);
+    let refused = |why: String| Error::busy(format!("cannot drop `{name}`")).because_of(why);
+    if let Some(attempt) = state.attempts.values().find(|it| it.id.as_str() == name) {
+        let words = attempt_words(&state.settings, &attempt.id);
+        let task = words.task.unwrap_or_default();
+        return Err(refused(format!("the attempt at {} of `{task}` is not over", words.what))
+            .hint(format!("wait for it, or end it: pipeline task cancel {task}")));
+    }
+    let goes_on = state.tasks.values().filter(|task| !task.is_final()).find(|task| {
+        task.resume_from.as_ref().is_some_and(|from| from.as_str() == kept.commit.as_str())
+    });
+    match goes_on {
+        None => Ok(()),
+        Some(task) => Err(refused(format!("the next attempt at `{}` goes on from it", task.id))
+            .hint(format!("begin it afresh first: pipeline task retry {} --fresh", task.id))),
+    }
+}

@@ -1,0 +1,194 @@
+//! What a pipeline leaves in a repository, for taking it out: slots, refs, and work that no other ref
+//! holds.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use walkdir::WalkDir;
+
+use super::call::Call;
+use super::error::GitError;
+use super::oid::Oid;
+use super::repo::Repo;
+use super::slot::{MARK, registered};
+use crate::sys::{fail, file};
+
+/// Folders of the common git folder in which nothing of ours is to stay, not even empty ones.
+const FOLDERS: [&str; 5] = [
+    "refs/heads/pipeline",
+    "refs/pipeline",
+    "logs/refs/heads/pipeline",
+    "logs/refs/pipeline",
+    "worktrees",
+];
+/// Which refs are not ours.
+const OTHERS: [&str; 5] = [
+    "--single-worktree",
+    "--not",
+    "--exclude=refs/heads/pipeline/*",
+    "--exclude=refs/pipeline/*",
+    "--all",
+];
+
+impl Repo {
+    /// Returns every slot of ours, wherever it lies, and those below `dir` that were never filled;
+    /// sorted. A person's worktree there is none of them.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn own_slots(&self, dir: &Path) -> Result<Vec<PathBuf>, GitError> {
+        let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.into());
+        let mut slots: Vec<PathBuf> = Vec::new();
+        for admin in self.admins()? {
+            let is_marked = admin.join(MARK).exists();
+            // One in the making is detached, and filled after it was marked.
+            let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+            let is_bare = !head.starts_with("ref:") && !admin.join("index").exists();
+            let is_ours = |path: &PathBuf| is_marked || (is_bare && path.starts_with(&dir));
+            slots.extend(registered(&admin).filter(is_ours));
+        }
+        slots.sort();
+        slots.dedup();
+        Ok(slots)
+    }
+
+    /// Returns for how long nothing has been made ready or looked at in a slot; `None`: not known.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn slot_idle(&self, slot: &Path) -> Result<Option<Duration>, GitError> {
+        let Some(admin) = self.admin_of(slot)? else { return Ok(None) };
+        let index = fs::metadata(admin.join("index")).or_else(|_| fs::metadata(&admin));
+        let modified = index.and_then(|meta| meta.modified()).ok();
+        Ok(modified.and_then(|at| at.elapsed().ok()))
+    }
+
+    /// Returns those of `names` that hold commits which no ref but ours does.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn unlanded(&self, names: &[(String, Oid)]) -> Result<Vec<(String, Oid)>, GitError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let input: String = names.iter().map(|(_, oid)| format!("{oid}\n")).collect();
+        let call = Call::read("git.unlanded", &self.root)
+            .args(["rev-list", "--stdin"])
+            .args(OTHERS)
+            .bytes(input.as_bytes());
+        let reply = self.git.ok(call)?;
+        let text = reply.line();
+        let alone: std::collections::BTreeSet<&str> = text.lines().collect();
+        let is_alone = |(_, oid): &&(String, Oid)| alone.contains(oid.as_str());
+        Ok(names.iter().filter(is_alone).cloned().collect())
+    }
+
+    /// Puts what `names` hold, and no other ref does, into a bundle at `path`; verified and synced.
+    /// A whole one that is there already stays.
+    ///
+    /// # Errors
+    /// When git fails, or the file cannot be written.
+    pub fn bundle(&self, path: &Path, names: &[(String, Oid)]) -> Result<(), GitError> {
+        if path.exists() && self.is_bundle_of(path, names)? {
+            return Ok(());
+        }
+        let temp = path.with_extension("bundle.tmp");
+        let call = Call::write("git.bundle", &self.root)
+            .args(["bundle", "create", "-q"])
+            .args([temp.as_os_str()])
+            .args(names.iter().map(|(name, _)| name.as_str()))
+            .args(OTHERS);
+        self.git.ok(call)?;
+        if !self.is_bundle_of(&temp, names)? {
+            return Err(GitError::answer("git bundle create", temp.as_os_str().as_encoded_bytes()));
+        }
+        let put = || {
+            fail::point("git.bundle_put")?;
+            File::open(&temp)?.sync_all()?;
+            fs::rename(&temp, path)?;
+            file::sync_dir(path.parent().unwrap_or(Path::new("/")))
+        };
+        put().map_err(|source| GitError::File { doing: "write", path: path.into(), source })
+    }
+
+    /// Returns whether git finds the bundle whole, and all of `names` in it.
+    fn is_bundle_of(&self, path: &Path, names: &[(String, Oid)]) -> Result<bool, GitError> {
+        let call = Call::read("git.bundle_verify", &self.root).args(["bundle", "verify", "-q"]);
+        if self.git.run(call.args([path]))?.code != 0 {
+            return Ok(false);
+        }
+        let call = Call::read("git.bundle_heads", &self.root).args(["bundle", "list-heads"]);
+        let text = self.git.ok(call.args([path]))?.line();
+        let heads: std::collections::BTreeSet<&str> = text.lines().collect();
+        Ok(names.iter().all(|(name, oid)| heads.contains(format!("{oid} {name}").as_str())))
+    }
+
+    /// Returns whether a person's worktree holds nothing that is not committed; ignored files do not
+    /// count.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn is_clean(&self, checkout: &Path) -> Result<bool, GitError> {
+        let args = ["status", "--porcelain", "-z", "--untracked-files=normal"];
+        let reply = self.git.ok(Call::read("git.status", checkout).args(args))?;
+        Ok(reply.fields().next().is_none())
+    }
+
+    /// Removes a person's worktree, which must be clean.
+    ///
+    /// # Errors
+    /// When it is not, and git's failures.
+    pub fn remove_checkout(&self, checkout: &Path) -> Result<(), GitError> {
+        let registry = self.registry_gate()?;
+        let call = Call::write("git.worktree_remove", &self.root);
+        let call = call.args(["worktree", "remove", "--"]).args([checkout]);
+        self.git.ok(call.gate(&registry)).map(drop)
+    }
+
+    /// Removes the empty folders that refs and worktrees of ours left; what is in use stays.
+    pub fn sweep_folders(&self) {
+        for folder in FOLDERS {
+            let entries = WalkDir::new(self.common.join(folder)).contents_first(true).into_iter();
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_dir()) {
+                match fs::remove_dir(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => break,
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::git::scratch::Scratch;
+
+    #[test]
+    fn work_is_unlanded_until_another_ref_holds_it_and_a_bundle_brings_it_back() {
+        let scratch = Scratch::new();
+        let repo = &scratch.repo;
+        let one = scratch.rev("HEAD");
+        let (two, three) = (scratch.commit_on(&one, "b", "b"), scratch.commit_on(&one, "c", "c"));
+        let names = ["refs/heads/pipeline/task/A", "refs/pipeline/salvage/B", "refs/pipeline/x"];
+        for (name, oid) in names.iter().zip([&two, &three, &one]) {
+            scratch.git(["update-ref", name, oid.as_str()]);
+        }
+        // A slot stands there; that holds nothing.
+        let slot = scratch.dir.path().join("slot");
+        let path = slot.to_str().unwrap();
+        scratch.git(["worktree", "add", "-q", "--detach", path, two.as_str()]);
+        let all: Vec<_> = names.iter().map(|it| (*it).to_owned()).zip([two, three, one]).collect();
+        assert_eq!(repo.unlanded(&all).unwrap(), all[..2]);
+        let file = scratch.dir.path().join("x.bundle");
+        for _ in 0..2 {
+            repo.bundle(&file, &all[..2]).unwrap();
+        }
+        assert!(!repo.is_bundle_of(&file, &all).unwrap());
+        scratch.git(["update-ref", "-d", names[1]]);
+        scratch.git(["fetch", "-q", file.to_str().unwrap(), "refs/*:refs/heads/back/*"]);
+        assert_eq!(scratch.rev("refs/heads/back/pipeline/salvage/B"), all[1].1);
+        assert!(repo.unlanded(&all).unwrap().is_empty(), "the person's branches hold it");
+    }
+}

@@ -1,0 +1,302 @@
+//! `pipeline deinit`: nothing of ours is left, nothing of a person's is gone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use walkdir::WalkDir;
+
+use crate::salvage::FAILING;
+use crate::support::processes_of;
+use crate::support::project::Project;
+
+/// A repository without a pipeline.
+fn plain() -> Project {
+    let project = Project::bare();
+    fs::create_dir(&project.root).expect("the project's folder");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.write("README", "a project\n");
+    project.commit("A beginning");
+    project
+}
+
+/// Every file and folder of the repository with what it holds, but for objects, what git notes of
+/// merges, and what the base and its log say.
+fn files(project: &Project) -> BTreeMap<String, Vec<u8>> {
+    let moving = ["objects", "logs", "index", "ORIG_HEAD"].map(|it| project.path(".git").join(it));
+    let main = project.path(".git/refs/heads/main");
+    let entries = WalkDir::new(&project.root).into_iter();
+    let kept = entries.filter_entry(|entry| !moving.iter().any(|it| it == entry.path()));
+    let read = |path: &Path| fs::read(path).unwrap_or_default();
+    let name = |path: &Path| path.strip_prefix(&project.root).expect("below").display().to_string();
+    kept.map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.path() != main && !name(entry.path()).starts_with("notes"))
+        .map(|entry| (name(entry.path()), read(entry.path())))
+        .collect()
+}
+
+/// Says which files are not the same.
+fn assert_same(one: &BTreeMap<String, Vec<u8>>, other: &BTreeMap<String, Vec<u8>>) {
+    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differing: Vec<_> = names.iter().filter(|it| one.get(**it) != other.get(**it)).collect();
+    assert!(differing.is_empty(), "{differing:?}");
+}
+
+/// Nothing of ours is left.
+fn assert_gone(project: &Project, before: &BTreeMap<String, Vec<u8>>) {
+    let after = files(project);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&after), names(before));
+    assert_same(&after, before);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    assert_eq!(project.git(&["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+    assert_eq!(project.git(&["worktree", "list"]).lines().count(), 1);
+    assert!(!project.path(".git/logs/refs/heads/pipeline").exists());
+    assert_eq!(processes_of(&project.dir()), []);
+    let sockets = fs::read_dir(project.dir().join("run/pipeline")).into_iter().flatten().count();
+    assert_eq!(sockets, 0, "sockets of keepers");
+}
+
+/// Two tasks done by agents that `init` wrote.
+fn run(project: &Project) {
+    project.ok(&["init", "--agents", "shell"]);
+    for id in ["ONE", "TWO"] {
+        project.ok(&["task", "add", "a task", "--id", id]);
+    }
+    project.ok(&["monitor", "--until-idle"]);
+}
+
+#[test]
+fn after_a_run_the_repository_is_as_before_init_but_for_what_landed() {
+    let project = plain();
+    let before = files(&project);
+    run(&project);
+    let there = files(&project);
+    let said = project.ok(&["deinit", "-n"]);
+    assert!(said.lines().all(|line| line.starts_with("would  ")), "{said}");
+    assert_same(&files(&project), &there);
+    let done = project.ok(&["deinit"]);
+    assert_eq!(done.replace("done   ", "would  "), said);
+    assert_gone(&project, &before);
+    assert!(project.path("notes/ONE.md").is_file(), "what landed stays");
+    let again = project.run(&["deinit"]);
+    assert_eq!((again.code, again.out.as_str()), (Some(0), ""));
+    assert!(again.err.contains("nothing of a pipeline is left"), "{}", again.err);
+    project.fails(2, &["status"]);
+    run(&project);
+}
+
+#[test]
+fn an_exclude_file_that_was_not_there_goes_and_an_open_one_is_open_again() {
+    let project = plain();
+    let path = project.path(".git/info/exclude");
+    fs::remove_dir_all(project.path(".git/info")).expect("its folder");
+    let before = files(&project);
+    project.ok(&["init", "--agents", "shell"]);
+    project.ok(&["deinit"]);
+    assert_gone(&project, &before);
+    fs::create_dir(project.path(".git/info")).expect("a folder");
+    fs::write(&path, "*.log\n*.bak").expect("writes");
+    let before = files(&project);
+    project.ok(&["init", "--agents", "shell"]);
+    project.ok(&["init"]);
+    project.ok(&["deinit"]);
+    assert_gone(&project, &before);
+}
+
+#[test]
+fn settings_that_a_person_committed_or_edited_stay() {
+    let project = plain();
+    project.ok(&["init", "--agents", "shell"]);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+    project.write("pipeline.toml", &format!("{text}# mine\n"));
+    assert!(project.run(&["deinit"]).err.contains("pipeline.toml stays: it is not as"));
+    assert!(project.path("pipeline.toml").is_file());
+    fs::remove_file(project.path("pipeline.toml")).expect("it was there");
+    project.ok(&["init", "--agents", "shell"]);
+    project.git(&["add", "pipeline.toml"]);
+    assert!(project.run(&["deinit"]).err.contains("pipeline.toml stays: it is in your git"));
+    assert!(project.path("pipeline.toml").is_file());
+}
+
+/// A task that landed, and one that failed with work on its branch and in salvage.
+fn failed() -> Project {
+    let project = Project::with(1, "[limits]\nattempts_per_stage = 1\n");
+    project.write("tools/agent.sh", FAILING);
+    project.commit("Agents that fail");
+    for id in ["GOOD", "FAIL"] {
+        project.ok(&["task", "add", "a task", "--id", id]);
+    }
+    project.fails(1, &["monitor", "--until-idle"]);
+    project
+}
+
+#[test]
+fn unlanded_work_is_refused_and_forced_into_a_file() {
+    let project = failed();
+    let there = files(&project);
+    let tip = |name: &str| project.git(&["rev-parse", name]);
+    let (salvage, branch) = ("refs/pipeline/salvage/FAIL.impl.1", "refs/heads/pipeline/task/FAIL");
+    let (left, done) = (tip(salvage), tip(branch));
+    for args in [&["deinit"][..], &["deinit", "-n"]] {
+        let said = project.fails(4, args);
+        assert!(said.contains("2 refs hold work that has not landed"), "{said}");
+        assert!(said.contains(salvage) && said.contains(branch), "{said}");
+        assert!(said.contains("--force puts all into a file first"), "{said}");
+        assert_same(&files(&project), &there);
+    }
+    let said = project.fails(4, &["deinit", "--keep-branches"]);
+    assert!(said.contains("1 ref holds") && said.contains(salvage), "{said}");
+    let document: Value =
+        serde_json::from_str(&project.ok(&["deinit", "--force", "--json"])).expect("JSON");
+    let bundle = document["bundle"].as_str().expect("a file").to_owned();
+    assert!(document["steps"][0].as_str().is_some_and(|it| it.contains(&bundle)), "{document}");
+    assert!(!project.path(".git/pipeline").exists() && !project.path(".pipeline").exists());
+    assert_eq!(project.git(&["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+    project.git(&["fetch", "-q", &bundle, "refs/*:refs/heads/unlanded/*"]);
+    assert_eq!(tip("refs/heads/unlanded/pipeline/salvage/FAIL.impl.1"), left);
+    assert_eq!(tip("refs/heads/unlanded/heads/pipeline/task/FAIL"), done);
+}
+
+#[test]
+fn branches_are_kept_where_that_is_asked_for() {
+    let project = failed();
+    project.ok(&["salvage", "drop", "FAIL.impl.1"]);
+    let branches = || project.git(&["for-each-ref", "refs/heads/pipeline"]);
+    let before = branches();
+    project.ok(&["deinit", "--keep-branches"]);
+    assert_eq!(branches(), before);
+    assert!(!project.path(".git/pipeline").exists() && !project.path(".pipeline").exists());
+    assert!(!project.path(".git/worktrees").exists());
+    // They go the next time, as work that has not landed does.
+    let said = project.fails(4, &["deinit"]);
+    assert!(said.contains("refs/heads/pipeline/task/FAIL"), "{said}");
+    project.ok(&["deinit", "--force"]);
+    assert_eq!(branches(), "");
+    assert!(!project.path(".git/pipeline").exists());
+}
+
+#[test]
+fn what_runs_is_refused_and_forced_to_end() {
+    let project = Project::new(1);
+    project.hold("hold");
+    project.ok(&["task", "add", "a task", "--id", "RUNS"]);
+    let mut monitor = project.monitor(&[]);
+    project.until("the agent", || project.runs().len() == 1);
+    assert!(project.run(&["deinit", "-n", "--force"]).err.contains("would be ended first"));
+    for args in [&["deinit"][..], &["deinit", "-n"]] {
+        let said = project.fails(4, args);
+        assert!(said.contains("while a monitor runs") && said.contains("stop --now"), "{said}");
+    }
+    monitor.kill();
+    let said = project.fails(4, &["deinit"]);
+    assert!(said.contains("while agents are at work") && said.contains("RUNS.arch.1"), "{said}");
+    fs::write(project.path(".pipeline/worktrees/architect/0/half"), "half").expect("writes");
+    let said = project.ok(&["deinit", "--force"]);
+    assert!(said.contains("put the work of 1 ref into"), "{said}");
+    assert_eq!(processes_of(&project.dir()), []);
+    assert!(!project.path(".git/pipeline").exists() && !project.path(".pipeline").exists());
+    let bundle = said.split('`').nth(1).expect("the file");
+    project.git(&["fetch", "-q", bundle, "refs/*:refs/heads/unlanded/*"]);
+    let half = project.git(&["show", "unlanded/pipeline/salvage/RUNS.arch.1:half"]);
+    assert_eq!(half, "half");
+}
+
+#[test]
+fn what_a_person_has_open_is_never_forced_away() {
+    let project = failed();
+    let path = project.ok(&["salvage", "restore", "FAIL.impl.1"]);
+    let mine = Path::new(path.trim_end()).join("mine");
+    fs::write(&mine, "mine").expect("writes");
+    let said = project.fails(4, &["deinit", "--force"]);
+    assert!(
+        said.contains("holds what is not committed") && said.contains("worktree move"),
+        "{said}"
+    );
+    fs::remove_file(&mine).expect("it was there");
+    let at = path.trim_end();
+    project.git(&["-C", at, "switch", "-q", "--detach"]);
+    project.git(&["-C", at, "commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let said = project.fails(4, &["deinit", "--force"]);
+    assert!(
+        said.contains("commits that no branch of yours has") && said.contains("switch -c"),
+        "{said}"
+    );
+    project.git(&["-C", at, "switch", "-q", "-C", "salvage/FAIL.impl.1"]);
+    let elsewhere = project.dir().join("elsewhere");
+    let place = elsewhere.to_str().expect("UTF-8");
+    project.git(&["worktree", "add", "-q", place, "pipeline/task/FAIL"]);
+    let said = project.fails(4, &["deinit", "--force"]);
+    assert!(said.contains("`pipeline/task/FAIL` is checked out at"), "{said}");
+    project.git(&["-C", place, "switch", "-q", "-c", "mine"]);
+    // The person's branches hold all of it now.
+    let said = project.ok(&["deinit"]);
+    assert!(!said.contains("bundle"), "{said}");
+    assert!(elsewhere.join("FAIL.txt").is_file());
+    assert!(project.git(&["branch", "--list", "salvage/FAIL.impl.1"]).contains("FAIL.impl.1"));
+}
+
+#[test]
+fn without_git_the_folder_is_as_before() {
+    let project = Project::bare();
+    fs::create_dir(&project.root).expect("a folder");
+    project.write("README", "a project\n");
+    project.ok(&["init", "--isolation", "none", "--agents", "shell"]);
+    project.ok(&["task", "add", "a task", "--id", "ONE"]);
+    project.ok(&["monitor", "--until-idle"]);
+    project.ok(&["deinit"]);
+    let mut names: Vec<_> = fs::read_dir(&project.root)
+        .expect("it is there")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["README", "notes"]);
+    assert!(project.fails(2, &["deinit"]).contains("there is no pipeline in"));
+}
+
+/// Copies a folder with all in it, links as links.
+#[cfg(feature = "failpoints")]
+fn copy(from: &Path, to: &Path) {
+    let mut command = pipeline::sys::child::command("cp", Path::new("/"));
+    assert!(command.arg("-a").args([from, to]).status().expect("it starts").success());
+}
+
+/// Killed, or refused a write, at each point; then run again.
+#[cfg(feature = "failpoints")]
+#[test]
+fn killed_anywhere_it_goes_on_when_it_is_run_again() {
+    let project = plain();
+    let before = files(&project);
+    run(&project);
+    // A worktree of a person, without work in it, and a socket of a killed keeper.
+    project.git(&["update-ref", "refs/pipeline/salvage/ONE.impl.1", "main"]);
+    let restored = project.path(".pipeline/restored/x");
+    project.git(&["worktree", "add", "-q", "--detach", restored.to_str().expect("UTF-8")]);
+    let kept = project.dir().join("kept");
+    copy(&project.root, &kept);
+    let log = project.dir().join("points");
+    let mut logged = project.command(&project.root, &["deinit"]);
+    let logged = logged.env("PIPELINE_FAILPOINT_LOG", &log).output().expect("it starts");
+    assert!(logged.status.success(), "{}", String::from_utf8_lossy(&logged.stderr));
+    let mut passes: BTreeMap<String, usize> = BTreeMap::new();
+    for name in fs::read_to_string(&log).expect("points").lines() {
+        *passes.entry(name.to_owned()).or_default() += 1;
+    }
+    assert!(passes.len() > 15 && passes.contains_key("deinit.rename"), "{passes:?}");
+    let mut killed = 0;
+    for (name, count) in passes {
+        for (pass, how) in [(1, "kill"), (1, "error"), (count, "kill")] {
+            fs::remove_dir_all(&project.root).expect("it is there");
+            copy(&kept, &project.root);
+            let mut command = project.command(&project.root, &["deinit"]);
+            let plan = format!("{name}:{pass}={how}");
+            let ended = command.env("PIPELINE_FAILPOINT", &plan).output().expect("it starts");
+            killed += usize::from(!ended.status.success());
+            let done = project.run(&["deinit"]);
+            assert_eq!(done.code, Some(0), "after {plan}: {}{}", done.out, done.err);
+            assert_gone(&project, &before);
+        }
+    }
+    assert!(killed > 30, "only {killed} were stopped");
+}

@@ -1,0 +1,150 @@
+//! What finished tasks leave goes after `keep_finished`; work that has not landed stays.
+
+use std::fs;
+
+use crate::salvage::FAILING;
+use crate::support::project::{Project, TWELVE};
+
+/// Names in a folder of the state, sorted; those of checks of the base left out.
+fn names(project: &Project, dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(project.path(".git/pipeline").join(dir)).expect("it is there");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("readable").file_name();
+    let mut names: Vec<String> =
+        entries.map(|entry| name(entry).into_string().expect("UTF-8")).collect();
+    names.retain(|name| !name.starts_with("base."));
+    names.sort();
+    names
+}
+
+fn refs(project: &Project) -> Vec<String> {
+    let text = project.git(&[
+        "for-each-ref",
+        "--format=%(refname)",
+        "refs/heads/pipeline/task",
+        "refs/pipeline",
+    ]);
+    text.lines().map(str::to_owned).collect()
+}
+
+fn slots(project: &Project) -> usize {
+    project.git(&["worktree", "list"]).lines().count() - 1
+}
+
+/// Has tasks that landed, that failed, that were cancelled with work and without.
+fn mixed(settings: &str) -> Project {
+    let project = Project::with(1, &format!("{settings}[limits]\nattempts_per_stage = 1\n"));
+    project.write("tools/agent.sh", FAILING);
+    project.commit("Agents that fail");
+    for id in ["GOOD", "FAIL", "FOUL", "GONE"] {
+        project.ok(&["task", "add", "a task", "--id", id]);
+    }
+    project.ok(&["task", "hold", "GONE"]);
+    project.fails(1, &["monitor", "--until-idle"]);
+    project.ok(&["task", "cancel", "FOUL", "GONE"]);
+    project
+}
+
+const NOW: &str = "[worktree]\nkeep_finished = \"0s\"\n";
+
+/// What may go has gone, and nothing else.
+fn assert_cleaned(project: &Project) {
+    let is_of_failed = |name: &String| name.starts_with("FAIL.");
+    for dir in ["attempts", "logs"] {
+        let names = names(project, dir);
+        assert!(names.iter().all(is_of_failed) && names.len() == 3, "{dir}: {names:?}");
+    }
+    assert_eq!(
+        refs(project),
+        [
+            "refs/heads/pipeline/task/FAIL",
+            "refs/heads/pipeline/task/FOUL",
+            "refs/pipeline/salvage/FAIL.impl.1",
+            "refs/pipeline/salvage/FOUL.impl.1",
+        ]
+    );
+    // The task that needs a person may go on in its worktrees.
+    assert!((1..=3).contains(&slots(project)), "{}", project.git(&["worktree", "list"]));
+    assert_eq!(project.git(&["show", "main:GOOD.txt"]).lines().count(), 4);
+    assert_eq!(project.task("GOOD"), "completed");
+}
+
+#[test]
+fn the_monitor_cleans_up_after_finished_tasks_and_leaves_unlanded_work() {
+    let project = mixed(NOW);
+    project.ok(&["monitor", "--once"]);
+    project.ok(&["monitor", "--once"]);
+    assert_cleaned(&project);
+    project.ok(&["doctor"]);
+    let shown = project.ok(&["task", "show", "GOOD"]);
+    assert!(shown.contains("completed"), "{shown}");
+    // It can be taken up again, with all that it needs made anew.
+    project.write("tools/agent.sh", "echo x >>fixed.$PIPELINE_TASK_ID\n");
+    project.ok(&["task", "retry", "FAIL"]);
+    project.ok(&["monitor", "--until-idle"]);
+    assert_eq!(project.task("FAIL"), "completed");
+}
+
+#[test]
+fn doctor_cleans_up_too_and_says_so_first() {
+    let project = mixed(NOW);
+    let before = (refs(&project), names(&project, "attempts"), slots(&project));
+    let said = project.ok(&["doctor", "--repair", "-n"]);
+    assert!(said.contains("remove `refs/heads/pipeline/task/GOOD`"), "{said}");
+    assert!(said.contains("whose task finished long ago"), "{said}");
+    assert_eq!((refs(&project), names(&project, "attempts"), slots(&project)), before);
+    project.ok(&["doctor", "--repair"]);
+    assert_cleaned(&project);
+    assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
+}
+
+#[test]
+fn nothing_goes_before_its_time() {
+    let project = mixed("");
+    let before =
+        (refs(&project), names(&project, "attempts"), names(&project, "logs"), slots(&project));
+    assert!(before.0.contains(&"refs/heads/pipeline/task/GOOD".to_owned()));
+    project.ok(&["monitor", "--once"]);
+    project.ok(&["doctor", "--repair"]);
+    let after =
+        (refs(&project), names(&project, "attempts"), names(&project, "logs"), slots(&project));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_branch_that_a_person_has_checked_out_stays() {
+    let project = mixed(NOW);
+    let place = project.dir().join("mine");
+    let place = place.to_str().expect("UTF-8");
+    project.git(&["worktree", "add", "-q", place, "pipeline/task/GOOD"]);
+    project.ok(&["monitor", "--once"]);
+    assert!(refs(&project).contains(&"refs/heads/pipeline/task/GOOD".to_owned()));
+    assert!(project.git(&["worktree", "list"]).contains("/mine "));
+}
+
+#[test]
+fn cleaning_all_the_time_disturbs_no_attempt() {
+    let settings = "[worktree]\nkeep_finished = \"0s\"\n\
+                    [monitor]\npoll = { busy = \"10ms\", normal = \"10ms\", idle = \"10ms\" }\n";
+    let project = Project::with(2, settings);
+    project.import(TWELVE);
+    project.ok(&["monitor", "--until-idle"]);
+    assert_eq!(project.count("completed"), 12);
+    let runs = project.runs();
+    assert_eq!(runs.len(), 48, "no attempt was begun twice: {runs:?}");
+}
+
+/// Killed at each removal, it is gone on with.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_cleaning_that_was_killed_is_gone_on_with() {
+    let project = mixed(NOW);
+    for point in
+        ["finished.remove:1", "finished.remove:5", "git.update_ref:1", "git.remove_admin:1"]
+    {
+        let mut command = project.command(&project.root, &["doctor", "--repair"]);
+        let ended = command.env("PIPELINE_FAILPOINT", point).output().expect("it starts");
+        assert!(!ended.status.success(), "{point} was not passed");
+    }
+    project.ok(&["doctor", "--repair"]);
+    assert_cleaned(&project);
+}

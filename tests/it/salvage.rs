@@ -1,0 +1,144 @@
+//! `pipeline salvage`: what failed attempts left, seen, taken and dropped.
+
+use serde_json::Value;
+
+use crate::support::project::Project;
+
+/// Fails at the implementation of tasks whose id begins with F, leaving a file.
+pub(crate) const FAILING: &str = r#"set -eu
+echo "$PIPELINE_ATTEMPT" | tee -a "$PIPELINE_TASK_ID.txt"
+case "$PIPELINE_TASK_ID.$PIPELINE_STAGE" in F*.implementation) exit 3 ;; esac
+"#;
+
+const RETRIES: &str = "[limits]\nattempts_per_stage = 2\n";
+
+/// One task that landed and one whose two tries at the implementation failed.
+fn failed() -> Project {
+    let project = Project::with(1, RETRIES);
+    project.write("tools/agent.sh", FAILING);
+    project.commit("Agents that fail");
+    for id in ["GOOD", "FAIL"] {
+        project.ok(&["task", "add", "a task", "--id", id]);
+    }
+    project.fails(1, &["monitor", "--until-idle"]);
+    assert_eq!(
+        (project.task("GOOD"), project.task("FAIL")),
+        ("completed".into(), "blocked".into())
+    );
+    project
+}
+
+fn list(project: &Project) -> Vec<Value> {
+    let text = project.ok(&["salvage", "list", "--json"]);
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    document["salvage"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn what_failed_attempts_left_is_listed_with_whose_it_is_and_why() {
+    let project = failed();
+    let found = list(&project);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let first = &found[0];
+    let commit = project.git(&["rev-parse", "refs/pipeline/salvage/FAIL.impl.1"]);
+    for (field, value) in [
+        ("ref", "refs/pipeline/salvage/FAIL.impl.1"),
+        ("task", "FAIL"),
+        ("stage", "implementation"),
+        ("attempt", "FAIL.impl.1"),
+        ("class", "failed"),
+        ("commit", commit.as_str()),
+    ] {
+        assert_eq!(first[field], value, "{first}");
+    }
+    // What the stages before left is on the task's branch.
+    assert_eq!(
+        (&first["files"], &first["added"], &first["is_held"]),
+        (&1.into(), &1.into(), &false.into())
+    );
+    assert!(first["why"].as_str().is_some_and(|why| why.contains("status 3")), "{first}");
+    let text = project.ok(&["salvage", "list"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    assert!(text.contains("FAIL.impl.1  failed ") && text.contains("1 file +1 -0"), "{text}");
+    let shown = project.ok(&["salvage", "show", "FAIL.impl.2"]);
+    assert!(shown.contains(" FAIL.txt | 1 +") && shown.contains("\n+FAIL.impl.2\n"), "{shown}");
+    assert!(!shown.contains("+FAIL.test.1"), "{shown}");
+}
+
+#[test]
+fn salvage_is_restored_to_a_worktree_on_a_branch_of_its_own() {
+    let project = failed();
+    let at = |reference: &str| project.git(&["rev-parse", reference]);
+    let path = project.ok(&["salvage", "restore", "FAIL.impl.1"]);
+    let path = std::path::PathBuf::from(path.trim_end());
+    let text = std::fs::read_to_string(path.join("FAIL.txt")).expect("its file");
+    assert!(text.ends_with("FAIL.impl.1\n"), "{text}");
+    assert_eq!(at("refs/heads/salvage/FAIL.impl.1"), at("refs/pipeline/salvage/FAIL.impl.1"));
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    // Again is the same place, with what the person did there.
+    std::fs::write(path.join("mine"), "edited").expect("writes");
+    let again = project.ok(&["salvage", "restore", "refs/pipeline/salvage/FAIL.impl.1"]);
+    assert_eq!(std::path::Path::new(again.trim_end()), path);
+    assert!(path.join("mine").is_file());
+    let said = project.fails(4, &["salvage", "restore", "FAIL.impl.1", "elsewhere"]);
+    assert!(said.contains("is checked out at"), "{said}");
+    let said = project.fails(4, &["salvage", "restore", "FAIL.impl.2", "tools"]);
+    assert!(said.contains("is in the way") && said.contains("hint: "), "{said}");
+    let other = project.dir().join("other");
+    project.ok(&["salvage", "restore", "FAIL.impl.2", other.to_str().expect("UTF-8")]);
+    assert!(other.join("FAIL.txt").is_file());
+    // A branch of that name with other work stays.
+    project.git(&["worktree", "remove", other.to_str().expect("UTF-8")]);
+    project.git(&["branch", "-f", "salvage/FAIL.impl.2", "main"]);
+    let said = project.fails(4, &["salvage", "restore", "FAIL.impl.2"]);
+    assert!(said.contains("holds other work") && said.contains("git branch -m"), "{said}");
+}
+
+#[test]
+fn what_is_dropped_is_named_so_that_it_can_be_taken_back() {
+    let project = failed();
+    let before = list(&project);
+    let said = project.fails(2, &["salvage", "drop", "FAIL.impl.1", "FAIL.impl.7"]);
+    assert!(said.contains("`FAIL.impl.7`") && said.contains("pipeline salvage list"), "{said}");
+    assert_eq!(list(&project).len(), 2, "all or none");
+    let said = project.ok(&["salvage", "drop", "FAIL.impl.1", "FAIL.impl.1"]);
+    assert_eq!(list(&project).len(), 1);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let [name, commit] = words.as_slice() else { panic!("{said}") };
+    project.git(&["update-ref", name, commit]);
+    let ages = |list: &[Value]| list.iter().map(|it| it["commit"].clone()).collect::<Vec<_>>();
+    assert_eq!(ages(&list(&project)), ages(&before));
+    let text = project.ok(&["salvage", "drop", "FAIL.impl.1", "FAIL.impl.2", "--json"]);
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(document["dropped"][1]["ref"], "refs/pipeline/salvage/FAIL.impl.2");
+    assert!(list(&project).is_empty());
+    let done = project.run(&["salvage", "list"]);
+    assert_eq!((done.code, done.out.as_str()), (Some(0), ""));
+    assert!(done.err.contains("nothing is kept in salvage"), "{}", done.err);
+    let said = project.fails(2, &["salvage", "show", "FAIL.impl.1"]);
+    assert!(said.contains("there is nothing in salvage under `FAIL.impl.1`"), "{said}");
+}
+
+#[test]
+fn what_the_next_attempt_goes_on_from_is_not_dropped() {
+    let project = Project::new(1);
+    project.hold("hold");
+    project.ok(&["task", "add", "a task", "--id", "CUT"]);
+    let mut monitor = project.monitor(&[]);
+    project.until("the agent", || project.runs().len() == 1);
+    std::fs::write(project.path(".pipeline/worktrees/architect/0/half"), "half").expect("writes");
+    project.ok(&["stop", "--now"]);
+    monitor.end(&project);
+    let said = project.fails(4, &["salvage", "drop", "CUT.arch.1"]);
+    assert!(said.contains("the next attempt at `CUT` goes on from it"), "{said}");
+    assert_eq!(list(&project)[0]["class"], "stopped");
+}
+
+#[test]
+fn without_git_there_is_no_salvage() {
+    let project = Project::bare();
+    std::fs::create_dir(&project.root).expect("a folder");
+    project.ok(&["init", "--isolation", "none", "--agents", "shell"]);
+    let said = project.fails(2, &["salvage", "list"]);
+    assert!(said.contains("without git nothing is kept in salvage"), "{said}");
+}
