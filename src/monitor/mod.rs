@@ -19,7 +19,7 @@ mod hand;
 mod job;
 mod lane;
 mod lookout;
-mod mend;
+pub mod mend;
 mod outage;
 mod outside;
 mod overload;

@@ -224,6 +224,10 @@ impl Outside {
 
     /// Says that all that was told is on record.
     pub fn settle(&mut self) {
+        // What is being put back is not told yet, and a look that is kept is not told of again.
+        if self.mending > 0 {
+            return;
+        }
         if let (Some(number), Some(orders)) = (self.unkept.take(), &self.orders) {
             // The thread is gone with the process only.
             let _ = orders.send(Order::Keep { number });
@@ -388,4 +392,93 @@ fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
     history.any(|old| {
         [&old.saved, &old.base].into_iter().flatten().any(|commit| commit.as_str() == at)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::support::{Pipeline, settings};
+
+    /// Numbers from a seed.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, end: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) % end
+        }
+    }
+
+    fn look(number: u64, is_whole: bool, began: Instant, ended: Instant) -> Looked {
+        let found = Difference::Head { old: "main".into(), new: number.to_string() };
+        Looked {
+            number,
+            began,
+            ended,
+            is_whole,
+            is_first: number == 0,
+            differences: if is_whole { vec![found] } else { Vec::new() },
+            more: 0,
+            ours: Vec::new(),
+            are_all: false,
+            salvaged: Vec::new(),
+        }
+    }
+
+    /// Plays some attempts and looks; each look must tell all who ran since the one before began.
+    fn play(seed: u64, state: &State) -> usize {
+        let (mut dice, begin) = (Dice(seed), monotonic());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let spans: Vec<(AttemptId, u64, u64)> = (0..8)
+            .map(|n| {
+                let begun = dice.below(100);
+                (AttemptId::new(format!("A.impl.{n}")), begun, begun + 1 + dice.below(40))
+            })
+            .collect();
+        let mut outside = Outside::new(channel().0);
+        let (mut since, mut now, mut told) = (0, 0, 0);
+        for number in 0..12 {
+            let began = now + dice.below(12);
+            now = began + 1 + dice.below(8);
+            let is_whole = dice.below(4) > 0;
+            for (id, begun, end) in spans.iter().filter(|(_, begun, _)| *begun < now) {
+                let known = outside.ran.contains_key(id);
+                // One that was told of is forgotten; it does not come back.
+                if known || *end > since {
+                    let ended = (*end <= now).then(|| at(*end));
+                    let span = Span { task: None, begun: at(*begun), ended };
+                    outside.ran.insert(id.clone(), span);
+                }
+            }
+            let news = outside.looked(Ok(look(number, is_whole, at(began), at(now))), state);
+            if !is_whole {
+                assert!(news.observations.is_empty(), "seed {seed}");
+                continue;
+            }
+            let ran_then = spans.iter().filter(|(_, begun, end)| *begun < now && *end > since);
+            let expected: Vec<Ran> = ran_then.map(|(id, _, _)| (id.clone(), None)).collect();
+            let ran: Vec<Ran> = news
+                .observations
+                .into_iter()
+                .flat_map(|seen| match seen {
+                    Observation::OutsideSeen { ran, .. } => ran,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(ran, expected, "seed {seed}, look {number}");
+            told += ran.len();
+            since = began;
+        }
+        told
+    }
+
+    #[test]
+    fn each_change_is_told_with_all_who_ran_then_and_with_no_other() {
+        let pipeline = Pipeline::new(settings());
+        let told: usize = (0..2_000).map(|seed| play(seed, &pipeline.state)).sum();
+        assert!(told > 10_000, "{told}");
+    }
 }

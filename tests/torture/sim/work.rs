@@ -14,6 +14,7 @@ use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
+use super::mend::{Mending, Refs};
 use super::propose;
 use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
 use super::seed::Canary;
@@ -31,6 +32,8 @@ pub enum What {
         /// Where a new task branch starts; or the commit to check.
         start: Option<Commit>,
         resume: Option<Commit>,
+        /// It is to have a second parent.
+        is_merge: bool,
         /// Landing commits that a new task branch must hold.
         owed: Vec<Commit>,
     },
@@ -80,6 +83,10 @@ pub enum What {
         done: Vec<(TaskId, Commit)>,
     },
     Look,
+    /// Looks where our branches stand; then tells it.
+    LookAtRefs(Option<Refs>),
+    /// Puts branches of ours back.
+    Mend(Mending),
     /// Tries a branch against others.
     Try(Box<Trial>),
     /// The external scheduler; what it will say.
@@ -214,6 +221,7 @@ fn prepare(state: &State, attempt: &Attempt) -> What {
         resume: of_work
             .filter(|task| task.continues == attempt.continues)
             .and_then(|task| commit(&task.resume_from)),
+        is_merge: attempt.merge.is_some(),
         owed: owed.collect(),
     }
 }
@@ -231,7 +239,7 @@ impl Job {
 
     /// Returns true for a look or a trial: of one that fails nothing is told.
     fn is_for_show(&self) -> bool {
-        matches!(self.what, What::Look | What::Try(_))
+        matches!(self.what, What::Look | What::LookAtRefs(_) | What::Mend(_) | What::Try(_))
     }
 
     fn is_ahead(&self) -> bool {
@@ -251,6 +259,8 @@ impl Job {
             | What::Follow { .. }
             | What::Drop { .. }
             | What::Look
+            | What::LookAtRefs(_)
+            | What::Mend(_)
             | What::Try(_)
             | What::Propose(_)
             | What::EndStrays { .. }
@@ -280,7 +290,11 @@ impl Job {
                 }
                 other => unreachable!("{other:?} is no answer of it"),
             },
-            What::Look | What::Try(_) | What::Ahead { .. } => {
+            What::Look
+            | What::LookAtRefs(_)
+            | What::Mend(_)
+            | What::Try(_)
+            | What::Ahead { .. } => {
                 unreachable!("nothing is told of it")
             }
             What::Follow { to, behind, .. } => {
@@ -418,6 +432,10 @@ impl World {
             self.make_ahead(job, place, at);
             return true;
         }
+        if matches!(job.what, What::LookAtRefs(_) | What::Mend(_)) {
+            self.mend_step(job);
+            return true;
+        }
         match self.advance(&mut job, dice) {
             None => self.jobs.push(job),
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
@@ -438,6 +456,26 @@ impl World {
         true
     }
 
+    fn mend_step(&mut self, mut job: Job) {
+        job.step += 1;
+        match job.what {
+            What::LookAtRefs(None) => {
+                job.what = What::LookAtRefs(Some(self.our_refs()));
+                self.jobs.push(job);
+            }
+            What::LookAtRefs(Some(seen)) => {
+                self.mail.push((job.monitor, Report::Looked(seen)));
+            }
+            What::Mend(mending) => {
+                if let Some(rest) = self.mend(job.monitor, mending) {
+                    job.what = What::Mend(rest);
+                    self.jobs.push(job);
+                }
+            }
+            other => unreachable!("{other:?} is not of this"),
+        }
+    }
+
     /// A git was killed in the middle of what it wrote.
     pub fn kill_half(&mut self, job: &Job) {
         if let (What::Prepare { place, .. } | What::Ahead { place, .. }, 1) = (&job.what, job.step)
@@ -454,9 +492,10 @@ impl World {
         let step = job.step;
         job.step += 1;
         match job.what.clone() {
-            What::Prepare { attempt, place, task, tip, start, resume, owed } => {
+            What::Prepare { attempt, place, task, tip, start, resume, is_merge, owed } => {
                 if step == 0 {
-                    job.found = self.branch(task.as_ref(), tip, start, &owed);
+                    let is_plain = resume.is_none() && !is_merge;
+                    job.found = self.branch(task.as_ref(), tip, start, is_plain, &owed);
                     return None;
                 }
                 if resume.is_some() {
@@ -482,8 +521,11 @@ impl World {
                 self.save(&attempt, &place, tip, merge, dice)
             }
             What::Advance { attempt, task, from, to } => {
+                let name = task_ref(&task);
+                if self.is_held(&name) {
+                    return Some(Observation::Advanced { attempt, changed: changed(&task, to) });
+                }
                 if step == 0 {
-                    let name = task_ref(&task);
                     if let Err(found) = self.repo.swap(&name, to, from)
                         && let Some(to) = to
                         && found != Some(to)
@@ -493,8 +535,10 @@ impl World {
                     }
                     return None;
                 }
-                let pin = salvage_ref(attempt.as_str());
-                let _ = self.repo.swap(&pin, None, to);
+                if self.repo.read(&name) == to {
+                    let pin = salvage_ref(attempt.as_str());
+                    let _ = self.repo.swap(&pin, None, to);
+                }
                 Some(Observation::Advanced { attempt, changed: changed(&task, to) })
             }
             What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
@@ -506,7 +550,9 @@ impl World {
             }
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
             What::Drop { to, landed, done } => self.drop_pilot(step, to, landed, &done),
-            What::Ahead { .. } => unreachable!("`World::make_ahead` does it"),
+            What::Ahead { .. } | What::LookAtRefs(_) | What::Mend(_) => {
+                unreachable!("`World::make_ahead` or `World::mend_step` does it")
+            }
             What::Look => self.look(job, step),
             What::Try(trial) => Some(tried(&trial)),
             What::Propose(answer) => Some(*answer),
@@ -527,10 +573,17 @@ impl World {
         task: Option<&TaskId>,
         tip: Option<Commit>,
         start: Option<Commit>,
+        is_plain: bool,
         owed: &[Commit],
     ) -> Option<Commit> {
         let name = task_ref(task?);
         let at = tip.or(start)?;
+        if let (Some(tip), Some(start), true) = (tip, start, is_plain)
+            && start != tip
+            && self.repo.holds(start, tip)
+        {
+            return Some(self.go_on(&name, tip, start));
+        }
         if tip.is_none() {
             for landing in owed {
                 let holds = self.repo.holds(at, *landing);
@@ -539,11 +592,30 @@ impl World {
         }
         if let Err(found) = self.repo.swap(&name, Some(at), None)
             && found != Some(at)
+            && !self.is_held(&name)
         {
             self.marks.hit("a task branch is put back");
             self.repo.put_back(&name, at, found);
         }
         Some(at)
+    }
+
+    /// Something has landed, and the branch has nothing of its own: it goes on from there.
+    fn go_on(&mut self, name: &str, tip: Commit, start: Commit) -> Commit {
+        let found = self.repo.read(name);
+        let is_between =
+            |found: &Commit| self.repo.holds(*found, tip) && self.repo.holds(start, *found);
+        if self.is_held(name) {
+            return start;
+        }
+        if found.as_ref().is_some_and(is_between) {
+            self.marks.hit("a branch goes on from what has landed");
+            self.repo.swap(name, Some(start), found).expect("it stands there");
+            return start;
+        }
+        self.marks.hit("a task branch is put back");
+        self.repo.put_back(name, tip, found);
+        tip
     }
 
     fn make_slot(&mut self, place: &Place, at: Option<Commit>) {
