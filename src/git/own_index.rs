@@ -68,7 +68,9 @@ impl OwnIndex {
     }
 
     fn lock(&self) -> PathBuf {
-        self.path.with_added_extension("lock")
+        let mut path = self.path.clone().into_os_string();
+        path.push(".lock");
+        path.into()
     }
 }
 
@@ -81,7 +83,7 @@ fn remove(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
     use crate::git::scratch::Scratch;
@@ -94,7 +96,8 @@ mod tests {
         let theirs = scratch.root.join(".git/index");
         let before = fs::read(&theirs).unwrap();
         let file = File::options().write(true).open(scratch.root.join("a.txt")).unwrap();
-        file.set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
+        let earlier = file.metadata().unwrap().modified().unwrap() - Duration::from_secs(3_600);
+        file.set_modified(earlier).unwrap();
         let mut look = || {
             let look = scratch.repo.look_outside(true, &[], Some(&mut own)).unwrap();
             assert!(look.paths.is_empty(), "{look:?}");

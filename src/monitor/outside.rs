@@ -59,6 +59,10 @@ pub struct Outside {
     unkept: Option<u64>,
     /// Mends under way.
     mending: usize,
+    /// Who ran when what could not be put back was moved: told with them once it is.
+    unmended: Vec<Ran>,
+    /// Mends that failed in a row.
+    mend_failures: u32,
     input: Sender<Input>,
 }
 
@@ -84,6 +88,8 @@ impl Outside {
             told: BTreeSet::new(),
             unkept: None,
             mending: 0,
+            unmended: Vec::new(),
+            mend_failures: 0,
             input,
         }
     }
@@ -225,7 +231,7 @@ impl Outside {
     /// Says that all that was told is on record.
     pub fn settle(&mut self) {
         // What is being put back is not told yet, and a look that is kept is not told of again.
-        if self.mending > 0 {
+        if self.mending > 0 || !self.unmended.is_empty() {
             return;
         }
         if let (Some(number), Some(orders)) = (self.unkept.take(), &self.orders) {
@@ -333,6 +339,9 @@ impl Outside {
         };
         let are_all = looked.are_all;
         if mends.is_empty() {
+            if are_all {
+                self.unmended.clear();
+            }
             let is_news = are_all && !state.held.is_empty();
             return is_news.then(|| Observation::BranchesSeen { held: BTreeMap::new() });
         }
@@ -340,7 +349,10 @@ impl Outside {
         while self.told.len() > TOLD_MAX {
             self.told.pop_first();
         }
-        let (input, ran, landed) = (self.input.clone(), ran.to_vec(), mend::landing_branch(state));
+        let mut ran = ran.to_vec();
+        let earlier = std::mem::take(&mut self.unmended);
+        ran.extend(earlier.into_iter().filter(|of| !ran.contains(of)).collect::<Vec<_>>());
+        let (input, landed) = (self.input.clone(), mend::landing_branch(state));
         let run = move || {
             let done = mend::run(&mends, &landed, &repo);
             // The loop has ended: the next monitor looks.
@@ -358,6 +370,12 @@ impl Outside {
         self.mending = self.mending.saturating_sub(1);
         let Mended { ran, words, warnings, held, are_all } = done;
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+        self.mend_failures = if warnings.is_empty() { 0 } else { self.mend_failures + 1 };
+        if !warnings.is_empty() && self.mend_failures < FAILURES_MAX {
+            // A git that was killed, or a lock: once more, not at the next poll.
+            self.unmended.clone_from(&ran);
+            self.ask(None, state);
+        }
         let found: Vec<Found> = words.into_iter().take(FOUND_MAX).map(Found::plain).collect();
         let mut observations = Vec::new();
         if are_all && held != state.held {

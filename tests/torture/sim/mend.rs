@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use pipeline::machine::id::TaskId;
 use pipeline::machine::{Observation, State};
 use pipeline::monitor::mend::{self, Mend};
 
 use super::dice::Dice;
 use super::repo::{Commit, LANDED, commit_of, oid, salvage_ref, task_ref};
+use super::work::{Job, What};
 use super::world::{Report, World};
 
 /// Where refs stood when they were looked at.
@@ -97,6 +99,78 @@ impl World {
         mending.is_pinned = false;
         mending.mends.pop();
         Some(mending)
+    }
+
+    /// One step of a look at our branches, or of putting them back.
+    pub fn mend_step(&mut self, mut job: Job) {
+        job.step += 1;
+        match job.what {
+            What::LookAtRefs(None) => {
+                job.what = What::LookAtRefs(Some(self.our_refs()));
+                self.jobs.push(job);
+            }
+            What::LookAtRefs(Some(seen)) => {
+                self.mail.push((job.monitor, Report::Looked(seen)));
+            }
+            What::Mend(mending) => {
+                if let Some(rest) = self.mend(job.monitor, mending) {
+                    job.what = What::Mend(rest);
+                    self.jobs.push(job);
+                }
+            }
+            other => unreachable!("{other:?} is not of this"),
+        }
+    }
+
+    /// Makes or finds the task's branch.
+    pub fn branch(
+        &mut self,
+        task: Option<&TaskId>,
+        tip: Option<Commit>,
+        start: Option<Commit>,
+        is_plain: bool,
+        owed: &[Commit],
+    ) -> Option<Commit> {
+        let name = task_ref(task?);
+        let at = tip.or(start)?;
+        if let (Some(tip), Some(start), true) = (tip, start, is_plain)
+            && start != tip
+            && self.repo.holds(start, tip)
+        {
+            return Some(self.go_on(&name, tip, start));
+        }
+        if tip.is_none() {
+            for landing in owed {
+                let holds = self.repo.holds(at, *landing);
+                assert!(holds, "I11: `{name}` begins at c{at} without c{landing}, a dependency");
+            }
+        }
+        if let Err(found) = self.repo.swap(&name, Some(at), None)
+            && found != Some(at)
+            && !self.is_held(&name)
+        {
+            self.marks.hit("a task branch is put back");
+            self.repo.put_back(&name, at, found);
+        }
+        Some(at)
+    }
+
+    /// Something has landed, and the branch has nothing of its own: it goes on from there.
+    fn go_on(&mut self, name: &str, tip: Commit, start: Commit) -> Commit {
+        let found = self.repo.read(name);
+        let is_between =
+            |found: &Commit| self.repo.holds(*found, tip) && self.repo.holds(start, *found);
+        if self.is_held(name) {
+            return start;
+        }
+        if found.as_ref().is_some_and(is_between) {
+            self.marks.hit("a branch goes on from what has landed");
+            self.repo.swap(name, Some(start), found).expect("it stands there");
+            return start;
+        }
+        self.marks.hit("a task branch is put back");
+        self.repo.put_back(name, tip, found);
+        tip
     }
 
     /// What people have is as they left it.

@@ -119,7 +119,7 @@ enum Fate {
 pub struct Job {
     pub monitor: u32,
     pub what: What,
-    step: u32,
+    pub step: u32,
     fate: Fate,
     /// What a step found out for the next one.
     found: Option<Commit>,
@@ -456,26 +456,6 @@ impl World {
         true
     }
 
-    fn mend_step(&mut self, mut job: Job) {
-        job.step += 1;
-        match job.what {
-            What::LookAtRefs(None) => {
-                job.what = What::LookAtRefs(Some(self.our_refs()));
-                self.jobs.push(job);
-            }
-            What::LookAtRefs(Some(seen)) => {
-                self.mail.push((job.monitor, Report::Looked(seen)));
-            }
-            What::Mend(mending) => {
-                if let Some(rest) = self.mend(job.monitor, mending) {
-                    job.what = What::Mend(rest);
-                    self.jobs.push(job);
-                }
-            }
-            other => unreachable!("{other:?} is not of this"),
-        }
-    }
-
     /// A git was killed in the middle of what it wrote.
     pub fn kill_half(&mut self, job: &Job) {
         if let (What::Prepare { place, .. } | What::Ahead { place, .. }, 1) = (&job.what, job.step)
@@ -565,57 +545,6 @@ impl World {
             }
             What::SayLost { attempt, why } => Some(Observation::Lost { attempt, why }),
         }
-    }
-
-    /// Makes or finds the task's branch.
-    fn branch(
-        &mut self,
-        task: Option<&TaskId>,
-        tip: Option<Commit>,
-        start: Option<Commit>,
-        is_plain: bool,
-        owed: &[Commit],
-    ) -> Option<Commit> {
-        let name = task_ref(task?);
-        let at = tip.or(start)?;
-        if let (Some(tip), Some(start), true) = (tip, start, is_plain)
-            && start != tip
-            && self.repo.holds(start, tip)
-        {
-            return Some(self.go_on(&name, tip, start));
-        }
-        if tip.is_none() {
-            for landing in owed {
-                let holds = self.repo.holds(at, *landing);
-                assert!(holds, "I11: `{name}` begins at c{at} without c{landing}, a dependency");
-            }
-        }
-        if let Err(found) = self.repo.swap(&name, Some(at), None)
-            && found != Some(at)
-            && !self.is_held(&name)
-        {
-            self.marks.hit("a task branch is put back");
-            self.repo.put_back(&name, at, found);
-        }
-        Some(at)
-    }
-
-    /// Something has landed, and the branch has nothing of its own: it goes on from there.
-    fn go_on(&mut self, name: &str, tip: Commit, start: Commit) -> Commit {
-        let found = self.repo.read(name);
-        let is_between =
-            |found: &Commit| self.repo.holds(*found, tip) && self.repo.holds(start, *found);
-        if self.is_held(name) {
-            return start;
-        }
-        if found.as_ref().is_some_and(is_between) {
-            self.marks.hit("a branch goes on from what has landed");
-            self.repo.swap(name, Some(start), found).expect("it stands there");
-            return start;
-        }
-        self.marks.hit("a task branch is put back");
-        self.repo.put_back(name, tip, found);
-        tip
     }
 
     fn make_slot(&mut self, place: &Place, at: Option<Commit>) {
