@@ -237,6 +237,14 @@ command = "true"
     }
 
     #[test]
+    fn a_notified_program_is_a_list_of_words() {
+        let told = settings("[notify]\ncommand = [\"tools/tell\", \"\"]");
+        assert_eq!(told.notify, ["tools/tell", ""]);
+        refused("[notify]\ncommand = [\" \"]", &["a program with arguments"]);
+        refused("[notify]\ncommand = \"mail me\"", &["a list of strings"]);
+    }
+
+    #[test]
     fn an_agent_has_the_defaults_of_a_command() {
         let bare = settings(AGENT);
         let full = r#"
@@ -379,7 +387,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
-            ("[notify]\ncommand = [\"x\"]", "notify.command"),
         ];
         for (text, part) in table {
             refused(text, &[part]);

@@ -23,7 +23,7 @@ use super::lane::{self, Branches};
 use super::outside::{News, Outside};
 use super::prepare::{self, Prepare};
 use super::preset;
-use super::progress::Progress;
+use super::progress::{OWN, Progress};
 use super::propose::Question;
 use super::report::Watch;
 use super::sources::Input;
@@ -101,7 +101,7 @@ impl World for RealWorld {
     }
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
-        self.progress.tell(changes, state, seq, at, "monitor");
+        self.progress.tell(changes, state, seq, at, OWN);
         for change in changes {
             if let Change::Task(id, TaskChange::TipMoved { .. }) = change {
                 self.ask_forecast(state, id);

@@ -148,6 +148,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             ..Scheduler::default()
         },
         rollout: RolloutRules { pilot, ..RolloutRules::default() },
+        notify: strings(&["tools/tell", "{project}"]),
     }
 }
 
