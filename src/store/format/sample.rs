@@ -412,17 +412,21 @@ fn project_changes() -> Vec<Change> {
         budget_told(Bound::Cost, Level::Reached, None),
         budget_told(Bound::TaskCost, Level::Near, Some(TaskId::new("TASK-001"))),
         ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
-        ProjectChange::ProposalRefused {
-            task: TaskId::new("TASK-001"),
-            agent: AgentName::new("script"),
-            why: "the task is held".into(),
-        },
+        proposal_refused(),
     ]);
     changes.extend(proposals().map(|proposal| {
         let proposal = Box::new(proposal);
         ProjectChange::ProposalSet { proposal }
     }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+fn proposal_refused() -> ProjectChange {
+    ProjectChange::ProposalRefused {
+        task: TaskId::new("TASK-001"),
+        agent: AgentName::new("script"),
+        why: "the task is held".into(),
+    }
 }
 
 pub(super) fn budget_told(bound: Bound, level: Level, task: Option<TaskId>) -> ProjectChange {

@@ -1,4 +1,4 @@
-//! Our own branches where others move them: looks at them, and what is put back, as
+//! Our own branches, and where others move them: looks at them, and what is put back, as
 //! `monitor::outside` and `monitor::mend`, whose decision is the program's own.
 
 use std::collections::BTreeMap;
@@ -41,6 +41,13 @@ impl Mending {
 
 fn named(text: &str) -> Commit {
     commit_of(&pipeline::machine::id::Oid::new(text))
+}
+
+/// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
+pub fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
+    let tip = tip.filter(|tip| tip % 11 != 0)?;
+    let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
+    Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
 }
 
 impl World {

@@ -14,7 +14,7 @@ use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
-use super::mend::{Mending, Refs};
+use super::mend::{Mending, Refs, changed};
 use super::propose;
 use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
 use super::seed::Canary;
@@ -317,13 +317,6 @@ fn tried(trial: &Trial) -> Observation {
         tried: trial.others.iter().map(|(id, _)| id.clone()).collect(),
         clashes: with.map(|with| Clash { with, paths: paths.clone() }).collect(),
     }
-}
-
-/// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
-fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
-    let tip = tip.filter(|tip| tip % 11 != 0)?;
-    let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
-    Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
 }
 
 fn lane_fault() -> Observation {
