@@ -214,9 +214,23 @@ impl Repo {
     /// # Errors
     /// When git fails.
     pub fn read_value(&self, full: &str) -> Result<(Option<Oid>, Option<Value>), GitError> {
-        let found = self.refs_below(&["--", full])?.remove(full);
-        let oid = if found.is_some() { self.read_ref(full)? } else { None };
-        Ok((oid, found))
+        let read = || Ok(self.refs_below(&["--", full])?.remove(full));
+        let found: Option<Value> = read()?;
+        match found {
+            None => Ok((None, None)),
+            Some(alias) if alias.starts_with("-> ") => {
+                let oid = self.read_ref(full)?;
+                // The id is that of what was read first, or none: others move it meanwhile.
+                let now = read()?;
+                Ok((oid.filter(|_| now.as_ref() == Some(&alias)), now))
+            }
+            // Not read again: what an effect of ours moves it to meanwhile is not what was found.
+            Some(value) => {
+                let oid =
+                    value.parse().map_err(|error| GitError::bad_oid("git for-each-ref", error))?;
+                Ok((Some(oid), Some(value)))
+            }
+        }
     }
 
     fn every_ref(&self) -> Result<BTreeMap<String, Value>, GitError> {

@@ -22,7 +22,6 @@ pub const MARKS: &[&str] = &[
     "agent says completed and changed nothing",
     "agent says completed and exits with 1",
     "agent says completed and stays",
-    "a branch goes back from where preparing had moved it",
     "a branch goes on from what has landed",
     "a branch of ours is put back beside the loop",
     "a branch that is not to be is moved away",
