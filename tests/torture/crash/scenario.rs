@@ -493,6 +493,8 @@ fn astray(project: &Project) {
     for name in ["landed", "mine", "task/A"] {
         project.git(&["update-ref", &format!("refs/heads/pipeline/{name}"), &astray]);
     }
+    // The last word in the log is a person's, so that a monitor that never began is known.
+    project.ok(&["task", "edit", "A", "--priority", "high"]);
     project.release("hold");
 }
 

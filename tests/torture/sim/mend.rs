@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::machine::id::TaskId;
+use pipeline::machine::id::{AttemptId, TaskId};
 use pipeline::machine::{Observation, State};
 use pipeline::monitor::mend::{self, Mend};
 
@@ -44,7 +44,7 @@ fn named(text: &str) -> Commit {
 }
 
 /// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
-pub fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
+fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
     let tip = tip.filter(|tip| tip % 11 != 0)?;
     let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
     Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
@@ -178,6 +178,36 @@ impl World {
         self.marks.hit("a task branch is put back");
         self.repo.put_back(name, tip, found);
         tip
+    }
+
+    /// One step of moving a task's branch to what an attempt left, as `monitor::work`.
+    pub fn advance_branch(
+        &mut self,
+        step: u32,
+        attempt: AttemptId,
+        task: &TaskId,
+        from: Option<Commit>,
+        to: Option<Commit>,
+    ) -> Option<Observation> {
+        let name = task_ref(task);
+        if self.is_held(&name) {
+            return Some(Observation::Advanced { attempt, changed: changed(task, to) });
+        }
+        if step == 0 {
+            if let Err(found) = self.repo.swap(&name, to, from)
+                && let Some(to) = to
+                && found != Some(to)
+            {
+                self.marks.hit("a task branch is put back");
+                self.repo.put_back(&name, to, found);
+            }
+            return None;
+        }
+        if self.repo.read(&name) == to {
+            let pin = salvage_ref(attempt.as_str());
+            let _ = self.repo.swap(&pin, None, to);
+        }
+        Some(Observation::Advanced { attempt, changed: changed(task, to) })
     }
 
     /// What people have is as they left it.

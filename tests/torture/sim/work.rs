@@ -14,9 +14,9 @@ use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
-use super::mend::{Mending, Refs, changed};
+use super::mend::{Mending, Refs};
 use super::propose;
-use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
+use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref};
 use super::seed::Canary;
 use super::world::{Place, Plan, Probe, ProcessStage, Report, World};
 
@@ -492,25 +492,7 @@ impl World {
                 self.save(&attempt, &place, tip, merge, dice)
             }
             What::Advance { attempt, task, from, to } => {
-                let name = task_ref(&task);
-                if self.is_held(&name) {
-                    return Some(Observation::Advanced { attempt, changed: changed(&task, to) });
-                }
-                if step == 0 {
-                    if let Err(found) = self.repo.swap(&name, to, from)
-                        && let Some(to) = to
-                        && found != Some(to)
-                    {
-                        self.marks.hit("a task branch is put back");
-                        self.repo.put_back(&name, to, found);
-                    }
-                    return None;
-                }
-                if self.repo.read(&name) == to {
-                    let pin = salvage_ref(attempt.as_str());
-                    let _ = self.repo.swap(&pin, None, to);
-                }
-                Some(Observation::Advanced { attempt, changed: changed(&task, to) })
+                self.advance_branch(step, attempt, &task, from, to)
             }
             What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
             What::Merge { task, number, tip, onto, date } => {
