@@ -37,6 +37,9 @@ pub struct DoctorArgs {
     /// Only say what --repair would do.
     #[arg(short = 'n', long, requires = "repair")]
     pub dry_run: bool,
+    /// Run `setup` and the landing's checks on the base branch too, in a worktree of their own.
+    #[arg(long)]
+    pub checks: bool,
 }
 
 /// What every command takes.
@@ -149,6 +152,9 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Tell whether a lock is held.
+    #[command(name = "__held", hide = true)]
+    Held { path: PathBuf },
     /// Become a program on this terminal.
     #[command(name = "__exec", hide = true)]
     Exec {

@@ -38,6 +38,7 @@ mod journal;
 mod keeper;
 mod man;
 mod monitor;
+mod orphans;
 mod prompt;
 mod rollout;
 mod salvage;
@@ -157,6 +158,7 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         }
         Command::Keeper { args } => rim::keeper(args),
         Command::Pane { args } => rim::pane(args),
+        Command::Held { path } => rim::held(path),
         Command::Exec { args } => rim::exec(args),
     }
 }

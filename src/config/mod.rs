@@ -55,6 +55,15 @@ pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Looks at nothing but `requires`; what else may be wrong with the text is not told.
+///
+/// # Errors
+/// [`ConfigError::Newer`] or [`ConfigError::Older`].
+pub fn check_version(text: &str) -> Result<(), ConfigError> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    check_requires(document.get_ref(), VERSION, &Report::new(text))
+}
+
 fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loaded, ConfigError> {
     let report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);

@@ -5,6 +5,7 @@
 //! A branch that somebody has checked out is left until he goes: his next commit would lose its parent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::prepare::put_back;
 use super::work::{Fault, oid, refs};
@@ -35,6 +36,8 @@ pub struct Mend {
     pub landed: Option<String>,
     /// An attempt of its task is being prepared.
     pub is_preparing: bool,
+    /// An effect that moves it is owed, and puts it back as well.
+    pub is_moving: bool,
 }
 
 impl Mend {
@@ -46,6 +49,22 @@ impl Mend {
             None => flat(&self.name),
         };
         Some(refs::salvage(&format!("{short}.found-{}", found.get(..SHORT).unwrap_or(found))))
+    }
+}
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match (&self.found, &self.to) {
+            (None, _) => write!(f, "put back `{name}`, which is gone"),
+            (Some(found), None) => {
+                write!(f, "move `{name}` to salvage ({}): it belongs to no task", short(found))
+            }
+            (Some(found), Some(to)) => {
+                let (found, to) = (short(found), short(to));
+                write!(f, "put `{name}` back to {to}, keeping what was found ({found})")
+            }
+        }
     }
 }
 
@@ -99,7 +118,14 @@ pub fn all(state: &State, ours: &[(String, Option<String>)]) -> Vec<Mend> {
 pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
     let mend = |to: Option<&Oid>| {
         let (found, to) = (found.map(str::to_owned), to.map(|to| to.as_str().to_owned()));
-        Mend { name: name.to_owned(), found, to, landed: None, is_preparing: false }
+        Mend {
+            name: name.to_owned(),
+            found,
+            to,
+            landed: None,
+            is_preparing: false,
+            is_moving: false,
+        }
     };
     let is_one_of = |known: &[Option<&Oid>]| {
         let mut known = known.iter().flatten();
@@ -115,7 +141,7 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
         // whether that is done.
         let is_reset = state.base.dropping.is_some();
         let is_known = is_reset || !state.base.is_taken() || is_one_of(&[Some(landed), moving]);
-        return (!is_known).then(|| mend(Some(landed)));
+        return (!is_known).then(|| Mend { is_moving: moving.is_some(), ..mend(Some(landed)) });
     }
     if !name.starts_with(BRANCHES) {
         return None;
@@ -134,6 +160,8 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
     (!is_one_of(&[Some(tip), saved])).then(|| Mend {
         landed: state.base.landed.as_ref().map(|landed| landed.as_str().to_owned()),
         is_preparing: of_task().any(|it| it.phase == AttemptPhase::Preparing),
+        is_moving: of_task()
+            .any(|it| matches!(it.phase, AttemptPhase::Preparing | AttemptPhase::Advancing)),
         ..mend(Some(tip))
     })
 }
@@ -242,6 +270,11 @@ fn told(mend: &Mend) -> String {
     }
 }
 
+/// Shortens an object id; the name that an alias stands for is said in full.
+fn short(value: &str) -> &str {
+    if value.starts_with("-> ") { value } else { value.get(..SHORT).unwrap_or(value) }
+}
+
 /// Returns a branch's name below ours as one word.
 fn flat(name: &str) -> String {
     name.strip_prefix(BRANCHES).unwrap_or(name).replace('/', "-")
@@ -261,6 +294,7 @@ mod tests {
             to: Some(to.to_string()),
             landed: Some(landed.to_string()),
             is_preparing,
+            is_moving: is_preparing,
         }
     }
 

@@ -152,6 +152,7 @@ impl Progress {
                 None if agent.unusable.is_some() => "cannot start".into(),
                 None if state.refusal_of(agent).is_some() => "refused by its provider".into(),
                 None if state.cools_until(agent).is_some() => "cooling".into(),
+                None if state.probe_before(agent).is_some() => "cooling".into(),
                 None => "idle".into(),
             });
         }

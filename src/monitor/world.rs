@@ -341,7 +341,7 @@ impl RealWorld {
 
     /// Looks whose models the agents use, and tells the loop what is new.
     fn look_at_providers(&self, state: &State) {
-        let of = preset::providers(&self.layout.root, &state.settings);
+        let of = preset::providers(&self.layout.root, &state.settings, &state.providers);
         if of != state.providers {
             let seen = EventBody::Observation(Observation::ProvidersSeen { of });
             // The loop has ended: the next monitor looks.
