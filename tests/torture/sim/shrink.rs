@@ -102,7 +102,7 @@ pub const MARKS: &[&str] = &[
 /// Plays that shrinking may take.
 const TRIES_MAX: usize = 3_000;
 /// A canary must be caught within so many seeds.
-const CANARY_SEEDS: u64 = 60;
+const CANARY_SEEDS: u64 = 300;
 /// And shrink to so many steps.
 const CANARY_STEPS: usize = 100;
 
