@@ -4,7 +4,7 @@ use super::attempt::{Attempt, AttemptKind, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName, TaskId};
-use super::lane::{Follow, Landing, LandingPhase, MANUAL};
+use super::lane::{Dropping, Follow, Landing, LandingPhase, MANUAL};
 use super::observe::{counted, no_landing, paused, with_tail};
 use super::rollout;
 use super::stage;
@@ -124,10 +124,15 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
     // where somebody else moved it, the lane's next effect finds out.
     let is_gone = landed.is_none() && base.landed.is_some() && base.taken.is_some();
     let landed = base.landed.as_ref().or(landed);
-    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed && !is_gone {
-        return Step::accept(Vec::new());
-    }
     let mut changes = Vec::new();
+    if base.dropping.as_ref().is_some_and(|dropping| dropping.to != *tip) {
+        // What people moved the base to stays, and what it holds of the pilot is not lost.
+        let dropping = Some(Dropping { to: tip.clone(), tries: Tries::default() });
+        changes.push(lane(LaneChange::DropSet { dropping }));
+    }
+    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed && !is_gone {
+        return Step::accept(changes);
+    }
     let has_caught_up = landed == Some(tip);
     let is_stale = base.tip.as_ref() != Some(tip) && base.follow.is_some();
     if is_stale || (has_caught_up && base.behind > 0) {

@@ -170,8 +170,16 @@ pub fn land(
     Ok(landed())
 }
 
+/// Returns where base and landing branch stand, unless the base stands at `to`.
+fn base_beside(branches: &Branches, to: &Oid, repo: &Repo) -> Result<Option<Observation>, Fault> {
+    let seen = look(branches, repo)?;
+    let is_there = matches!(&seen, Observation::BaseSeen { tip, .. } if tip == to);
+    Ok((!is_there).then_some(seen))
+}
+
 /// Resets the landing branch to `to`, keeps what it held in salvage, and tells which of the tasks that
-/// are `done` it held. Done before and not told, it is found done.
+/// are `done` it held and the base does not. Done before and not told, it is found done. When people
+/// moved the base away from `to`, it says where that stands, and the reset is aimed anew.
 pub fn drop_pilot(
     branches: &Branches,
     to: &Oid,
@@ -180,6 +188,9 @@ pub fn drop_pilot(
     repo: &Repo,
 ) -> Result<Observation, Fault> {
     let target = oid(to.as_str())?;
+    if let Some(seen) = base_beside(branches, to, repo)? {
+        return Ok(seen);
+    }
     let found = repo.read_ref(&branches.landed)?;
     let landed = landed.map(|landed| oid(landed.as_str())).transpose()?;
     let held = [landed.as_ref(), found.as_ref()].into_iter().flatten().filter(|at| **at != target);
@@ -191,6 +202,9 @@ pub fn drop_pilot(
         && let Cas::Moved(_) = repo.cas_ref(&branches.landed, Some(&target), found.as_ref())?
     {
         return Err(moved_by_others(branches));
+    }
+    if let Some(seen) = base_beside(branches, to, repo)? {
+        return Ok(seen);
     }
     let held = landed.map(|landed| repo.commits_since(&target, &landed)).transpose()?;
     let held: BTreeSet<Oid> = held.iter().flatten().map(|commit| known(&commit.oid)).collect();
@@ -271,6 +285,30 @@ mod tests {
             Observation::FollowRefused { is_passing: false, why, .. } => {
                 assert!(why.contains("does not contain"), "{why}");
             }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pilot_is_not_reset_to_where_the_base_was() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let landed = scratch.commit_on(&old, "landed", "landed");
+        scratch.git(["branch", "pipeline/landed", landed.as_str()]);
+        scratch.git(["reset", "-q", "--hard", landed.as_str()]);
+        let done = BTreeMap::from([(TaskId::new("A"), known(&landed))]);
+        let ask = |to: &git::Oid| {
+            let landed = known(&landed);
+            drop_pilot(&branches(), &known(to), Some(&landed), &done, &scratch.repo)
+                .expect("an answer")
+        };
+        match ask(&old) {
+            Observation::BaseSeen { tip, .. } => assert_eq!(tip.as_str(), landed.as_str()),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(scratch.rev("pipeline/landed"), landed, "nothing was moved");
+        match ask(&landed) {
+            Observation::PilotDropped { lost, .. } => assert!(lost.is_empty(), "the base has it"),
             other => panic!("{other:?}"),
         }
     }
