@@ -276,7 +276,7 @@ pub fn reopen(mut open: Open, console: &mut Console<'_>, id: &TaskId) -> Result<
         let short = commit.short();
         console.note(&format!(
             "commits on its branch that were not given go to salvage when it is worked on; \
-             to go on from them: pipeline task take {id}, there: git merge {short}"
+             to go on from them: pipeline task take {id} DIR, there: git merge {short}"
         ));
     }
     tell_where(&mut open, console, id)

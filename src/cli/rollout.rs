@@ -13,12 +13,13 @@ use crate::machine::{Change, State, change::ProjectChange};
 use crate::observe::words::Stamp;
 use crate::sys::clock::{Clock, SystemClock};
 
-use super::args::{PromoteArgs, RolloutArgs, RolloutCommand, right_command};
+use super::args::{PromoteArgs, RolloutArgs, RolloutCommand};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
 use super::gate::{self, Gate};
 use super::value;
+use super::word::right_command;
 
 /// `pipeline rollout …`.
 ///

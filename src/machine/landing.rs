@@ -126,7 +126,7 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
     let landed = base.landed.as_ref().or(landed);
     let mut changes = Vec::new();
     if base.dropping.as_ref().is_some_and(|dropping| dropping.to != *tip) {
-        // What people moved the base to stays, and what it holds of the pilot is not lost.
+        // What is on the base by now has landed, and stays.
         let dropping = Some(Dropping { to: tip.clone(), tries: Tries::default() });
         changes.push(lane(LaneChange::DropSet { dropping }));
     }

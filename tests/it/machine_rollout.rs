@@ -299,7 +299,7 @@ fn no_branch_that_stands_on_a_dropped_pilot_is_gone_on_from() {
     assert!(m.state.tasks[&id("B")].tip.is_some());
     m.must(take("C"));
     let refused = m.refused(promote(true, Some(PilotEnd::Drop)));
-    assert_eq!(refused, "cannot drop the pilot: task `C` is in a person's hands");
+    assert_eq!(refused, "cannot drop the pilot: task `C` is taken by a person");
     let (to, commit) = (GiveTo::Onward, Oid::new("merge-A-1"));
     m.must(Command::GiveTask { id: id("C"), to, commit, changed: None });
     let Answer::Note(_) = m.ask(promote(true, Some(PilotEnd::Drop))) else { panic!("a note") };
@@ -312,27 +312,6 @@ fn no_branch_that_stands_on_a_dropped_pilot_is_gone_on_from() {
     m.must(Command::ReopenTask { id: id("B"), is_fresh: false });
     assert!(m.state.tasks.values().all(|task| task.tip.is_none()), "all begin anew");
     m.must(take("C"));
-    m.state.check();
-}
-
-#[test]
-fn a_pilot_is_dropped_to_where_people_moved_the_base() {
-    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
-    m.add(&[new_task("A", &[])]);
-    complete(&mut m, "A");
-    m.ask(promote(true, Some(PilotEnd::Drop)));
-    let seen = |tip: &str| Observation::BaseSeen { tip: Oid::new(tip), landed: None };
-    let old = m.state.base.tip.clone().expect("it was seen");
-    // The person merged what the pilot landed: nothing of it is lost.
-    m.see(seen("merge-A-1"));
-    m.turns();
-    let to = Oid::new("merge-A-1");
-    assert_eq!(drop_of(&m), Some(Effect::Drop { to: to.clone(), failed: 0 }));
-    let late = Observation::PilotDropped { to: old, lost: vec![id("A")] };
-    assert!(matches!(m.see(late), Answer::Note(_)), "what came of the one before counts no more");
-    m.see(Observation::PilotDropped { to, lost: Vec::new() });
-    m.turns();
-    assert_eq!((m.stand("A"), m.state.base.dropping.as_ref()), ("completed".into(), None));
     m.state.check();
 }
 
@@ -364,6 +343,47 @@ fn what_others_land_while_an_attempt_still_runs_is_done_too() {
     insist(&mut m);
     assert!(m.state.attempts.is_empty() && m.state.landing.is_none(), "it lands once");
     m.state.check();
+}
+
+#[test]
+fn a_pilot_is_dropped_onto_the_base_as_it_is_then() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &["A"])]);
+    complete(&mut m, "A");
+    complete(&mut m, "B");
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    // A step of the base that was still under way has taken along what A landed.
+    let TaskPhase::Completed { commit: Some(landed), .. } = m.state.tasks[&id("A")].phase.clone()
+    else {
+        panic!("it has landed")
+    };
+    let branch = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: landed.clone(), landed: branch });
+    assert_eq!(drop_of(&m), Some(Effect::Drop { to: landed.clone(), failed: 0 }));
+    m.see(Observation::PilotDropped { to: landed.clone(), lost: vec![id("B")] });
+    m.turns();
+    assert_eq!([m.stand("A"), m.stand("B")], ["completed", "working B.impl.2"]);
+    assert_eq!(m.state.base.landed, Some(landed));
+    m.state.check();
+}
+
+#[test]
+fn a_pilot_is_not_dropped_under_what_a_person_has_taken() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &["A"])]);
+    m.must(Command::HoldTasks { ids: vec![id("B")] });
+    complete(&mut m, "A");
+    let from = m.state.base.landed.clone().expect("it is there");
+    let take = Command::TakeTask { id: id("B"), dir: "/hand".into(), from: from.clone() };
+    m.must(take.clone());
+    let refused = m.refused(promote(true, Some(PilotEnd::Drop)));
+    assert_eq!(refused, "cannot drop the pilot: task `B` is taken by a person");
+    m.must(Command::Pause);
+    let to = GiveTo::Onward;
+    m.must(Command::GiveTask { id: id("B"), to, commit: from, changed: None });
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    assert!(m.refused(take).contains("is being reset right now"));
+    assert!(drop_of(&m).is_some());
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn a_pilot_that_a_person_merged_is_not_done_again_when_it_is_dropped() {
     project.import(&[("C", &[])]);
     project.ok(&["task", "take", "C"]);
     let said = project.fails(4, &["rollout", "promote", "--force", "--drop-pilot"]);
-    assert!(said.contains("`C` is in a person's hands") && said.contains("task give C"), "{said}");
+    assert!(said.contains("`C` is taken by a person") && said.contains("task give C"), "{said}");
     project.ok(&["task", "give", "C"]);
     project.ok(&["task", "cancel", "C"]);
     project.ok(&["rollout", "promote", "--force", "--drop-pilot"]);

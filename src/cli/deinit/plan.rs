@@ -259,7 +259,7 @@ impl Plan {
             } else if is_removed && let Some(what) = unsaved(repo, &checkout, keep)? {
                 self.in_way.push((
                     format!("the worktree `{path}` holds {what}"),
-                    format!("commit it there, or take it away: git worktree move '{path}' DIR"),
+                    format!("keep it elsewhere, or take all away: git worktree move '{path}' DIR"),
                 ));
             } else if is_removed && is_loose(repo, &checkout)? {
                 self.in_way.push((

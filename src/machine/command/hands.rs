@@ -5,7 +5,7 @@
 
 use super::edit::{counted_anew, withdrawn};
 use super::find;
-use super::rollout::refuse_dropping;
+use super::rollout::check_not_dropping;
 use crate::machine::change::{Change, Steer, TaskChange};
 use crate::machine::changed::globs;
 use crate::machine::event::GiveTo;
@@ -91,7 +91,7 @@ pub(super) fn take(
             .with_hint(format!("work there, or `pipeline task give {id}` first")));
     }
     check_mode(state)?;
-    refuse_dropping(state)?;
+    check_not_dropping(state)?;
     check_unattended(state, task)?;
     // Of what waits in the lane nothing lands while it is held.
     let mut changes = withdrawn(state, id)?;
@@ -217,7 +217,7 @@ pub(super) fn complete(
     check_open(task)?;
     if commit.is_some() {
         // What is dropped is no place to have landed on.
-        refuse_dropping(state)?;
+        check_not_dropping(state)?;
     }
     let mut changes = withdrawn(state, id)?;
     changes.push(step::task(id, TaskChange::DoneByHand { commit: commit.cloned() }));

@@ -9,9 +9,6 @@ use crate::machine::state::State;
 use crate::machine::step::{Answer, Refusal, Step, lane};
 use crate::machine::time::Time;
 
-/// Tasks named in a refusal; the rest is counted.
-const NAMES_MAX: usize = 5;
-
 /// Sets the rollout that a person names; what does not hold is only told.
 pub(super) fn set(state: &State, at: Time, to: Rollout, is_forced: bool) -> Result<Step, Refusal> {
     if state.rollout == to {
@@ -103,7 +100,13 @@ fn drop_pilot(state: &State) -> Result<Option<Dropping>, Refusal> {
         return Err(Refusal::busy(format!("cannot drop the pilot: {what}"))
             .with_hint("`pipeline pause`, wait until nothing runs, then try again"));
     }
-    refuse_hands(state)?;
+    if let Some(task) = state.tasks.values().find(|task| task.taken.is_some()) {
+        // What they have in hand stands on it too.
+        let id = &task.id;
+        let reason = format!("cannot drop the pilot: task `{id}` is taken by a person");
+        return Err(Refusal::busy(reason)
+            .with_hint(format!("`pipeline task give {id}` first, then try again")));
+    }
     let (base, landed) = (&state.base.tip, &state.base.landed);
     Ok(base
         .clone()
@@ -111,30 +114,8 @@ fn drop_pilot(state: &State) -> Result<Option<Dropping>, Refusal> {
         .map(|to| Dropping { to, tries: Default::default() }))
 }
 
-/// Refuses while people have tasks: their branches stand on what is dropped, and would bring it back.
-fn refuse_hands(state: &State) -> Result<(), Refusal> {
-    let taken = state.tasks.values().filter(|task| task.taken.is_some());
-    let names: Vec<&str> = taken.map(|task| task.id.as_str()).collect();
-    let Some(first) = names.first() else { return Ok(()) };
-    let noun = if names.len() == 1 { "task" } else { "tasks" };
-    let what = format!("{noun} {} in a person's hands", listed(&names));
-    Err(Refusal::busy(format!("cannot drop the pilot: {what}")).with_hint(format!(
-        "`pipeline task give {first}` or `pipeline task cancel {first}` first; \
-         what is given is done anew as well"
-    )))
-}
-
-/// Returns the first few names, and how many more there are.
-fn listed(names: &[&str]) -> String {
-    let shown: Vec<String> = names.iter().take(NAMES_MAX).map(|name| format!("`{name}`")).collect();
-    let more = names.len().saturating_sub(NAMES_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    format!("{}{more} {verb}", shown.join(", "))
-}
-
-/// Refuses what the reset of the landing branch, which is under way, would pull the ground from.
-pub(super) fn refuse_dropping(state: &State) -> Result<(), Refusal> {
+/// Refuses what must not stand on the landing branch of a pilot that is being dropped.
+pub(super) fn check_not_dropping(state: &State) -> Result<(), Refusal> {
     if state.base.dropping.is_none() {
         return Ok(());
     }
@@ -153,7 +134,7 @@ fn changes(state: &State, to: Rollout, why: String, at: Time) -> Result<Vec<Chan
         return Err(Refusal::busy(reason).with_hint("try again"));
     }
     if to != Rollout::Production {
-        refuse_dropping(state)?;
+        check_not_dropping(state)?;
     }
     Ok(rollout::set(state, to, why, at))
 }
