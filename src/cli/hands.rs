@@ -4,7 +4,7 @@
 //! said again after it was interrupted, finishes what it began. `give` is the other way round: the
 //! branch holds what was committed before the journal counts on it.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
 
@@ -13,15 +13,18 @@ use super::error::Error;
 use super::exit_code::Exit;
 use super::gate::{self, Gate};
 use super::project::Open;
-use super::task_args::{CompleteArgs, GiveArgs, TakeArgs};
+use super::steer;
+use super::task_args::{CancelArgs, CompleteArgs, GiveArgs, TakeArgs};
 use super::value;
 use super::views::find;
+use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Hand, Oid, Repo};
 use crate::machine::event::GiveTo;
 use crate::machine::id::{self, TaskId};
 use crate::machine::settings::Settings;
-use crate::machine::task::{Taken, Task, TaskPhase};
+use crate::machine::task::{Taken, Task};
 use crate::machine::{Answer, Command, Event, EventBody, State, step};
+use crate::observe::words::{has_own_merge, landed_as};
 use crate::sys::fail;
 
 /// Files named in a refusal; the rest is counted.
@@ -44,13 +47,13 @@ pub fn take(
 ) -> Result<Exit, Error> {
     let id = &args.id;
     let repo = open.project.repo.take();
-    let dot = open.project.layout.dot();
+    let layout = open.project.layout.clone();
     let state = open.state()?.0;
     let task = find(state, id)?;
     let before = task.taken.clone();
     let place = match (&args.place, &before) {
         (None, Some(taken)) => PathBuf::from(&taken.dir),
-        (None, None) => dot.join(FOLDER).join(id.as_str()),
+        (None, None) => layout.dot().join(FOLDER).join(id.as_str()),
         (Some(given), _) => dir.join(given),
     };
     let Some(repo) = repo else {
@@ -59,8 +62,12 @@ pub fn take(
         open.send(Command::TakeTask { id: id.clone(), dir: String::new(), from })?;
         return Err(Error::usage("without git there is no worktree to give"));
     };
-    let place =
-        if before.is_some() && args.place.is_none() { place } else { settled(&repo, &place)? };
+    let place = if before.is_some() && args.place.is_none() {
+        place
+    } else {
+        check_not_ours(id, &place, &layout, &repo, &state.settings)?;
+        settled(&repo, &place)?
+    };
     let branch = branch_of(id);
     let from = match &before {
         Some(taken) => oid(&taken.from)?,
@@ -117,6 +124,7 @@ pub fn give(mut open: Open, console: &mut Console<'_>, args: &GiveArgs) -> Resul
         place.as_deref().map(|place| repo.hand_at(place).map_err(git)).transpose()?.flatten();
     if let (Some(place), Some(hand)) = (&place, &hand) {
         check_saved(id, place, hand)?;
+        check_on_branch(&repo, id, place, hand)?;
     }
     let commit = match &hand {
         Some(hand) => hand.head.clone(),
@@ -181,6 +189,58 @@ pub fn complete(
     tell_where(&mut open, console, id)
 }
 
+/// Gives tasks up; worktrees of people stay, off the branches.
+///
+/// # Errors
+/// What the machine refuses, and what the store reports.
+pub fn cancel(mut open: Open, console: &mut Console<'_>, args: &CancelArgs) -> Result<Exit, Error> {
+    let repo = open.project.repo.take();
+    let dir = |task: &Task| Some((task.id.clone(), task.taken.clone()?));
+    let taken: Vec<(TaskId, Taken)> = open.state()?.0.tasks.values().filter_map(dir).collect();
+    steer::cancel(&mut open, console, args)?;
+    let Some(repo) = repo else { return Ok(Exit::Done) };
+    for (id, taken) in &taken {
+        if open.state()?.0.tasks.get(id).is_some_and(|task| task.taken.is_none()) {
+            tell_left(&repo, taken, id, console);
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Takes the worktree of a task that was given up off its branch, and says what becomes of it.
+fn tell_left(repo: &Repo, taken: &Taken, id: &TaskId, console: &mut Console<'_>) {
+    let looked = || -> Result<Option<(PathBuf, Hand)>, Error> {
+        let Some(place) = locate(repo, taken, &branch_of(id))? else { return Ok(None) };
+        Ok(repo.hand_at(&place).map_err(git)?.map(|hand| (place, hand)))
+    };
+    match looked() {
+        Ok(None) => {}
+        Ok(Some((place, hand))) => {
+            leave(repo, &place, &hand, id);
+            let dir = place.display();
+            console.note(&format!("the worktree of `{id}` stays, off the task's branch: {dir}"));
+            if hand.head.as_str() != taken.from.as_str() {
+                console.note(&format!(
+                    "it holds commits that were not given; to keep them: \
+                     git -C {dir} switch -c NAME"
+                ));
+            }
+            console.note(&format!("to remove it: git worktree remove {dir}"));
+        }
+        Err(error) => {
+            console.warn(&format!("the worktree `{}` stays: {}", taken.dir, error.message));
+        }
+    }
+}
+
+/// Takes a worktree that stays off the task's branch, which others may move from now on. Where that
+/// fails `reopen` finds it.
+fn leave(repo: &Repo, place: &Path, hand: &Hand, id: &TaskId) {
+    if hand.branch.as_deref() == Some(branch_of(id).as_str()) {
+        let _ = repo.detach_hand(place, &hand.head);
+    }
+}
+
 /// Lets a finished task be worked on again.
 ///
 /// # Errors
@@ -193,29 +253,42 @@ pub fn reopen(mut open: Open, console: &mut Console<'_>, id: &TaskId) -> Result<
         (Some(tip), Some(repo)) => !repo.missing_commits(&[oid(tip)?]).map_err(git)?.is_empty(),
         (Some(_) | None, Some(_) | None) => false,
     };
-    let landed = match &task.phase {
-        TaskPhase::Completed { commit: Some(commit), .. } if !task.is_by_hand => {
-            Some(commit.as_str().to_owned())
-        }
-        TaskPhase::Completed { .. }
-        | TaskPhase::Waiting
-        | TaskPhase::Ready { .. }
-        | TaskPhase::Working { .. }
-        | TaskPhase::Landing { .. }
-        | TaskPhase::Blocked(_)
-        | TaskPhase::Cancelled { .. } => None,
+    let given_up = match &repo {
+        Some(repo) => left_on_branch(repo, state, task)?,
+        None => None,
     };
+    let merge = landed_as(task).filter(|_| has_own_merge(task)).cloned();
     let command = Command::ReopenTask { id: id.clone(), is_fresh: is_gone };
+    check(state, &command)?;
+    if let Some(repo) = &repo {
+        check_nobody_on(repo, &branch_of(id), None)?;
+    }
     gate::send(&mut open, console, command)?;
     if is_gone {
         console
             .warn(&format!("the branch of `{id}` is gone: it begins again from what has landed"));
     }
-    if let Some(commit) = landed {
-        let short = commit.get(..12).unwrap_or(&commit);
+    if let Some(merge) = merge {
+        let short = merge.as_str().get(..12).unwrap_or(merge.as_str());
         console.note(&format!("what has landed stays; to undo it: git revert -m 1 {short}"));
     }
+    if let Some(commit) = given_up {
+        let short = commit.short();
+        console.note(&format!(
+            "commits on its branch that were not given go to salvage when it is worked on; \
+             to go on from them: pipeline task take {id} DIR, there: git merge {short}"
+        ));
+    }
     tell_where(&mut open, console, id)
+}
+
+/// Returns where a task's branch stands, if that is neither what is on record nor has landed: a
+/// person's commits, who had it and did not give it back.
+fn left_on_branch(repo: &Repo, state: &State, task: &Task) -> Result<Option<Oid>, Error> {
+    let Some(found) = repo.read_ref(&branch_of(&task.id)).map_err(git)? else { return Ok(None) };
+    let is_known = task.tip.as_ref().is_some_and(|tip| tip.as_str() == found.as_str());
+    let is_old = is_known || has_landed(repo, &state.settings, &found)?;
+    Ok((!is_old).then_some(found))
 }
 
 /// Says what sending the command put right.
@@ -283,6 +356,48 @@ fn settled(repo: &Repo, place: &Path) -> Result<PathBuf, Error> {
     repo.hand_path(place).map_err(|error| taken_place(place, &error))
 }
 
+/// Refuses a place below the pipeline's own folders, where an attempt would wipe it.
+fn check_not_ours(
+    id: &TaskId,
+    place: &Path,
+    layout: &Layout,
+    repo: &Repo,
+    settings: &Settings,
+) -> Result<(), Error> {
+    let (place, dot) = (true_path(place), true_path(&layout.dot()));
+    let is_below = |dir: PathBuf| place.starts_with(dir);
+    if place.strip_prefix(dot.join(FOLDER)).is_ok_and(|rest| rest != Path::new("")) {
+        return Ok(());
+    }
+    let slots = true_path(&layout.root.join(&settings.worktree.dir));
+    if !is_below(dot) && !is_below(slots) && !is_below(true_path(repo.common_dir())) {
+        return Ok(());
+    }
+    Err(Error::busy(format!("no worktree can be made at `{}`", place.display()))
+        .because_of("the folder is the pipeline's own, or git's: what lies there is overwritten")
+        .hint(format!("name another folder: pipeline task take {id} DIR"))
+        .hint(format!("or none: `pipeline task take {id}` makes one below `.pipeline/taken`"))
+        .at(&place))
+}
+
+/// Returns a path without `..` and links, as far as it is there.
+fn true_path(path: &Path) -> PathBuf {
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                whole.pop();
+            }
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => whole.push(part),
+        }
+        if let Ok(found) = std::fs::canonicalize(&whole) {
+            whole = found;
+        }
+    }
+    whole
+}
+
 fn taken_place(place: &Path, error: &GitError) -> Error {
     Error::busy(format!("no worktree can be made at `{}`", place.display()))
         .because(error)
@@ -312,8 +427,14 @@ fn check_place(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<()
     if !is_reusable(repo, place, branch, from)? {
         repo.check_hand_place(place).map_err(|error| taken_place(place, &error))?;
     }
+    check_nobody_on(repo, branch, Some(place))
+}
+
+/// Refuses a branch that is checked out elsewhere than at `place`.
+fn check_nobody_on(repo: &Repo, branch: &str, place: Option<&Path>) -> Result<(), Error> {
     let elsewhere = repo.checkouts_of(branch).map_err(git)?;
-    match elsewhere.iter().find(|checkout| !checkout.is_gone && checkout.path != place) {
+    let is_other = |path: &Path| place.is_none_or(|place| path != place);
+    match elsewhere.iter().find(|checkout| !checkout.is_gone && is_other(&checkout.path)) {
         None => Ok(()),
         Some(checkout) => {
             let (branch, dir) = (short_of(branch), checkout.path.display());
@@ -450,13 +571,31 @@ fn check_saved(id: &TaskId, place: &Path, hand: &Hand) -> Result<(), Error> {
         .at(place))
 }
 
+/// Refuses a worktree that stands beside the task's branch: what the person committed there would not
+/// be in what they give.
+fn check_on_branch(repo: &Repo, id: &TaskId, place: &Path, hand: &Hand) -> Result<(), Error> {
+    let branch = branch_of(id);
+    let is_on = hand.branch.as_ref() == Some(&branch);
+    let Some(tip) = repo.read_ref(&branch).map_err(git)?.filter(|_| !is_on) else { return Ok(()) };
+    if repo.is_ancestor(&tip, &hand.head).map_err(git)? {
+        return Ok(());
+    }
+    let (branch, dir) = (short_of(&branch), place.display());
+    let found = match &hand.branch {
+        Some(other) => format!("on `{}`", short_of(other)),
+        None => format!("detached at {}", hand.head.short()),
+    };
+    let reason = format!("`{dir}` is {found}, which does not hold what is on `{branch}`");
+    Err(Error::busy(reason)
+        .hint(format!("to give the branch: git -C {dir} switch {branch}; then give it again"))
+        .hint(format!("to give what stands there, take the branch in: git -C {dir} merge {branch}"))
+        .at(place))
+}
+
 /// Removes the person's worktree where nothing in it is lost by that; else takes it off the branch,
 /// which goes on without it, and returns what is to be told.
 fn retire(repo: &Repo, place: &Path, hand: &Hand, keep: &[String]) -> Option<String> {
-    let is_made =
-        |name: &&String| keep.iter().any(|kept| kept.trim_matches('/') == name.trim_matches('/'));
-    let theirs: Vec<&str> =
-        hand.ignored.iter().filter(|name| !is_made(name)).map(String::as_str).collect();
+    let theirs = hand.ignored_but(keep);
     let why = match theirs.first() {
         Some(first) if theirs.len() == 1 => format!("git ignores `{first}` there"),
         Some(first) => format!("git ignores `{first}` and {} more there", theirs.len() - 1),
@@ -526,6 +665,7 @@ fn put_away(
         if is_saved && has_landed(repo, settings, &hand.head)? {
             return Ok(retire(repo, &place, &hand, &settings.worktree.keep));
         }
+        leave(repo, &place, &hand, id);
         let dir = place.display();
         Ok(Some(format!("the worktree `{dir}` stays: it holds work that has not landed")))
     };

@@ -186,7 +186,7 @@ fn task(
         TaskCommand::Give(args) => return rim::task_give(context, console, args),
         TaskCommand::Complete(args) => return rim::task_complete(context, console, args),
         TaskCommand::Reopen { id } => return rim::task_reopen(context, console, id),
-        TaskCommand::Cancel(args) => steer::cancel(&mut *open()?, console, args)?,
+        TaskCommand::Cancel(args) => return rim::task_cancel(context, console, args),
         TaskCommand::Approve(args) => steer::approve(&mut *open()?, console, args)?,
         TaskCommand::Log(args) => return rim::task_log(context, console, args),
         TaskCommand::Diff(args) => return rim::task_diff(context, console, args),

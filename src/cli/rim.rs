@@ -18,7 +18,7 @@ use super::monitor::Manner;
 use super::project::{Open, Project};
 use super::said::Said;
 use super::task_args::{
-    CompleteArgs, DiffArgs, GiveArgs, ListArgs, PromptArgs, TakeArgs, TaskLogArgs,
+    CancelArgs, CompleteArgs, DiffArgs, GiveArgs, ListArgs, PromptArgs, TakeArgs, TaskLogArgs,
 };
 use super::{
     agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
@@ -288,6 +288,18 @@ pub fn task_complete(
     args: &CompleteArgs,
 ) -> Result<Exit, Error> {
     hands::complete(project(context, console)?, console, &context.dir, args)
+}
+
+/// `pipeline task cancel`.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn task_cancel(
+    context: &Context,
+    console: &mut Console<'_>,
+    args: &CancelArgs,
+) -> Result<Exit, Error> {
+    hands::cancel(project(context, console)?, console, args)
 }
 
 /// `pipeline task reopen`.

@@ -4,8 +4,6 @@ use serde_json::json;
 
 use crate::machine::Command;
 use crate::machine::event::{Dependents, RetryTarget};
-use crate::machine::id::TaskId;
-use crate::machine::task::Task;
 
 use super::add::said;
 use super::console::{Console, Format};
@@ -84,16 +82,7 @@ pub fn cancel(
         Some(DependentsArg::Release) => Dependents::Release,
     };
     let command = Command::CancelTasks { ids: args.ids.ids.clone(), dependents };
-    let dir = |task: &Task| Some((task.id.clone(), task.taken.as_ref()?.dir.clone()));
-    let taken: Vec<(TaskId, String)> = gate.state()?.0.tasks.values().filter_map(dir).collect();
     let sent = gate::send(gate, console, command)?;
-    for (id, dir) in &taken {
-        if gate.state()?.0.tasks.get(id).is_some_and(|task| task.taken.is_none()) {
-            console.note(&format!(
-                "the worktree of `{id}` stays; to remove it: git worktree remove {dir}"
-            ));
-        }
-    }
     tell(console, &sent)
 }
 

@@ -39,6 +39,16 @@ pub struct Hand {
     pub under_way: Option<&'static str>,
 }
 
+impl Hand {
+    /// Returns what git ignores there but for what is named in `keep`: it may be the person's.
+    #[must_use]
+    pub fn ignored_but(&self, keep: &[String]) -> Vec<&str> {
+        let plain = |name: &str| name.trim_matches('/').to_owned();
+        let is_made = |name: &&str| keep.iter().any(|kept| plain(kept) == plain(name));
+        self.ignored.iter().map(String::as_str).filter(|name| !is_made(name)).collect()
+    }
+}
+
 impl Repo {
     /// Returns the true path of a place for a worktree, which need not be there; the folder above
     /// it is made.

@@ -1,8 +1,11 @@
 //! What a pipeline leaves in a repository, for taking it out: slots, refs, and work that no other ref
 //! holds.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +68,22 @@ impl Repo {
         Ok(modified.and_then(|at| at.elapsed().ok()))
     }
 
+    /// Returns whether something in a slot that is in no commit there was put there, or changed, after
+    /// the moment given in milliseconds. What git ignores does not count.
+    ///
+    /// # Errors
+    /// When git fails there.
+    pub fn is_touched(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
+        let args = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"];
+        let reply = self.git.ok(Call::read("git.status", slot).args(args))?;
+        let changed_ms = |name: &[u8]| {
+            let meta = fs::symlink_metadata(slot.join(OsStr::from_bytes(name))).ok()?;
+            u64::try_from(meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000).ok()
+        };
+        let mut names = reply.fields().filter_map(|field| field.get(3..));
+        Ok(names.any(|name| changed_ms(name).is_some_and(|at| at > since_ms)))
+    }
+
     /// Returns those of `names` that hold commits which no ref but ours does.
     ///
     /// # Errors
@@ -123,17 +142,6 @@ impl Repo {
         let text = self.git.ok(call.args([path]))?.line();
         let heads: std::collections::BTreeSet<&str> = text.lines().collect();
         Ok(names.iter().all(|(name, oid)| heads.contains(format!("{oid} {name}").as_str())))
-    }
-
-    /// Returns whether a person's worktree holds nothing that is not committed; ignored files do not
-    /// count.
-    ///
-    /// # Errors
-    /// When git fails.
-    pub fn is_clean(&self, checkout: &Path) -> Result<bool, GitError> {
-        let args = ["status", "--porcelain", "-z", "--untracked-files=normal"];
-        let reply = self.git.ok(Call::read("git.status", checkout).args(args))?;
-        Ok(reply.fields().next().is_none())
     }
 
     /// Removes a person's worktree, which must be clean.

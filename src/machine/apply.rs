@@ -231,6 +231,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         }
     } else {
         task.is_by_hand = false;
+        task.has_own_merge = false;
     }
 }
 
@@ -523,7 +524,9 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.check_tries = Tries::default();
         }
         LaneChange::LandingSet { landing } => set_landing(state, landing.as_ref()),
-        LaneChange::Landed { commit, is_verified, .. } => {
+        LaneChange::Landed { id, commit, is_verified } => {
+            note_own_merge(state, id, commit);
+            let base = &mut state.base;
             base.landed = Some(commit.clone());
             base.behind += 1;
             if *is_verified {
@@ -545,6 +548,12 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
     }
     forget_mended(&mut state.base);
     index::refresh_lane(state);
+}
+
+/// What the landing branch held already is told at where it stands: that is no merge of the task's.
+fn note_own_merge(state: &mut State, id: &TaskId, commit: &Oid) {
+    let has_own_merge = state.base.landed.as_ref() != Some(commit);
+    index::update(state, id, false, |task| task.has_own_merge = has_own_merge);
 }
 
 /// A red commit is of no interest once it is known to pass, or once the base has moved on to what

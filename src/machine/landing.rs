@@ -125,10 +125,15 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
     // where somebody else moved it, the lane's next effect finds out.
     let is_gone = landed.is_none() && base.landed.is_some() && base.taken.is_some();
     let landed = base.landed.as_ref().or(landed);
-    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed && !is_gone {
-        return Step::accept(Vec::new());
-    }
     let mut changes = Vec::new();
+    if base.dropping.as_ref().is_some_and(|dropping| dropping.to != *tip) {
+        // What is on the base by now has landed, and stays.
+        let dropping = Some(Dropping { to: tip.clone(), tries: Tries::default() });
+        changes.push(lane(LaneChange::DropSet { dropping }));
+    }
+    if base.tip.as_ref() == Some(tip) && base.landed.as_ref() == landed && !is_gone {
+        return Step::accept(changes);
+    }
     let has_caught_up = landed == Some(tip);
     let is_stale = base.tip.as_ref() != Some(tip) && base.follow.is_some();
     if is_stale || (has_caught_up && base.behind > 0) {
@@ -140,11 +145,6 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
             is_passing: follow.is_passing,
         });
         changes.push(lane(LaneChange::FollowSet { follow, why: None, behind }));
-    }
-    if base.dropping.as_ref().is_some_and(|dropping| dropping.to != *tip) {
-        // What is on the base by now has landed, and stays.
-        let dropping = Some(Dropping { to: tip.clone(), tries: Tries::default() });
-        changes.push(lane(LaneChange::DropSet { dropping }));
     }
     let (tip, landed) = (tip.clone(), landed.filter(|_| !is_gone).cloned());
     changes.push(lane(LaneChange::BaseSeen { tip, landed, at: event.at }));

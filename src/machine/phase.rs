@@ -146,7 +146,7 @@ pub const fn task_move(from: TaskStand, trigger: TaskTrigger) -> Move {
         (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::Cancelled) => {
             Move::To(S::Cancelled)
         }
-        (S::Waiting | S::Ready | S::Landing | S::Blocked, T::LandedByHand) => {
+        (S::Waiting | S::Ready | S::Working | S::Landing | S::Blocked, T::LandedByHand) => {
             Move::To(S::Completed)
         }
         (S::Ready | S::Landing | S::Blocked | S::Completed, T::Dropped) => Move::To(S::Waiting),

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 
 use super::attempt::{Class, Tries};
 use super::change::{Change, LaneChange, ProjectChange, Steer, TaskChange};
+use super::command::ended;
 use super::id::{Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Dropping, Landing, LandingPhase};
-use super::mode::Rollout;
+use super::mode::{Isolation, Rollout};
 use super::schedule;
 use super::settings::FallbackRules;
 use super::stage;
@@ -364,8 +365,11 @@ pub(super) fn count(state: &mut State, change: &Change) {
             id,
             TaskChange::Moved { to: TaskPhase::Completed { commit: None, .. }, .. },
         ) => {
-            let phase = state.tasks.get(id).map(|task| &task.phase);
-            trial.completed += u64::from(matches!(phase, Some(TaskPhase::Working { .. })));
+            let is_bare = state.settings.project.isolation == Isolation::None;
+            let is_its =
+                |task: &&Task| !task.is_by_hand && matches!(task.phase, TaskPhase::Working { .. });
+            let is_counted = is_bare && state.tasks.get(id).filter(is_its).is_some();
+            trial.completed += u64::from(is_counted);
         }
         Change::Lane(LaneChange::Landed { .. }) => {
             trial.completed += 1;
@@ -396,6 +400,11 @@ pub(super) fn dropped(state: &State, at: Time, to: &Oid, lost: &[TaskId]) -> Ste
         let has_begun = !task.is_final() && (task.tip.is_some() || !task.history.is_empty());
         let is_lost = lost.contains(id) && matches!(task.phase, TaskPhase::Completed { .. });
         if !has_begun && !is_lost {
+            if matches!(task.phase, TaskPhase::Cancelled { .. }) && task.tip.is_some() {
+                // Reopened it would go on from what is dropped.
+                let steer = Box::new(Steer { is_fresh: true, ..Steer::default() });
+                changes.push(step::task(id, TaskChange::Steered { steer }));
+            }
             continue;
         }
         let forgiven_micros = task.spent.cost_usd_micros;
@@ -416,8 +425,8 @@ pub(super) fn not_dropped(dropping: &Dropping, tries: Tries) -> Change {
     step::lane(LaneChange::DropSet { dropping })
 }
 
-/// In shadow others landed tasks on the base: these are done. One that an attempt still works on
-/// stays, as does one that was finished before.
+/// In shadow others landed tasks on the base: these are done, and what still works on them is ended.
+/// One that was finished before stays.
 pub(super) fn hand_landed(
     state: &State,
     at: Time,
@@ -428,15 +437,13 @@ pub(super) fn hand_landed(
         return Step::note("the base was looked at before that");
     }
     let is_open = |id: &TaskId| {
-        state.tasks.get(id).is_some_and(|task| {
-            let is_task = task.spec.kind == TaskKind::Task;
-            is_task && !task.is_final() && !matches!(task.phase, TaskPhase::Working { .. })
-        })
+        state.tasks.get(id).is_some_and(|task| task.spec.kind == TaskKind::Task && !task.is_final())
     };
     let mut seen = BTreeSet::new();
     let mut changes = Vec::new();
     for (id, commit) in tasks.iter().filter(|(id, _)| is_open(id)) {
         if seen.insert(id) {
+            changes.extend(ended(state, id));
             let to = TaskPhase::Completed { commit: Some(commit.clone()), at };
             changes.push(step::task(id, TaskChange::Moved { to, at }));
         }

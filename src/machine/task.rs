@@ -206,6 +206,8 @@ pub struct Task {
     pub taken: Option<Taken>,
     /// Completed by a person's word, not by a landing.
     pub is_by_hand: bool,
+    /// The commit it was completed at is a merge that the lane made of its branch.
+    pub has_own_merge: bool,
 }
 
 /// A task in a person's hands.

@@ -4,7 +4,7 @@
 //! A thread beside the loop removes it in small steps. Nothing is recorded: what is gone is gone, and
 //! what a kill left is found again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -41,6 +41,8 @@ pub struct Due {
     has_more: bool,
     /// Slots that live attempts or unfinished tasks have.
     held: BTreeSet<PathBuf>,
+    /// When the last attempt in a slot was over.
+    left: BTreeMap<PathBuf, Time>,
     live: BTreeSet<String>,
     slots_dir: PathBuf,
     landed: Option<String>,
@@ -63,6 +65,12 @@ impl Due {
         due.held.extend(state.attempts.values().map(|it| slot(it.agent.as_str(), it.slot)));
         let busy: BTreeSet<&TaskId> =
             state.attempts.values().filter_map(|it| it.task.as_ref()).collect();
+        for old in state.tasks.values().flat_map(|task| &task.history) {
+            if let Some(end) = &old.outcome {
+                let left = due.left.entry(slot(old.agent.as_str(), old.slot)).or_default();
+                *left = end.at.max(*left);
+            }
+        }
         for task in state.tasks.values() {
             let is_due = |at: &Time| at.plus_ms(worktree.keep_finished_ms) <= now;
             match finished_at(task).filter(|_| !busy.contains(&task.id)) {
@@ -99,7 +107,12 @@ impl Due {
         self.look_at_refs(repo, &mut found)?;
         for slot in repo.own_slots(&self.slots_dir)? {
             let idle = repo.slot_idle(&slot)?;
-            if !self.held.contains(&slot) && idle.is_some_and(|idle| idle >= self.keep) {
+            if self.held.contains(&slot) || idle.is_none_or(|idle| idle < self.keep) {
+                continue;
+            }
+            // What came later than its last attempt is a person's.
+            let left = self.left.get(&slot).map(|at| at.as_ms());
+            if !left.map_or(Ok(false), |left| repo.is_touched(&slot, left))? {
                 found.push(Remains::Slot(slot));
             }
         }

@@ -170,9 +170,16 @@ pub fn land(
     Ok(landed())
 }
 
+/// Returns where base and landing branch stand, unless the base stands at `to`.
+fn base_beside(branches: &Branches, to: &Oid, repo: &Repo) -> Result<Option<Observation>, Fault> {
+    let seen = look(branches, repo)?;
+    let is_there = matches!(&seen, Observation::BaseSeen { tip, .. } if tip == to);
+    Ok((!is_there).then_some(seen))
+}
+
 /// Resets the landing branch to `to`, keeps what it held in salvage, and tells which of the tasks that
 /// are `done` it held. Done before and not told, it is found done. A base that moved is told instead:
-/// it may have followed until now, and what is on it has landed.
+/// it may have followed until now, or people moved it, and what is on it has landed.
 pub fn drop_pilot(
     branches: &Branches,
     to: &Oid,
@@ -182,8 +189,7 @@ pub fn drop_pilot(
 ) -> Result<Observation, Fault> {
     let target = oid(to.as_str())?;
     let _gate = repo.base_gate()?;
-    let seen = look(branches, repo)?;
-    if !matches!(&seen, Observation::BaseSeen { tip, .. } if tip == to) {
+    if let Some(seen) = base_beside(branches, to, repo)? {
         return Ok(seen);
     }
     let found = repo.read_ref(&branches.landed)?;
@@ -197,6 +203,9 @@ pub fn drop_pilot(
         && let Cas::Moved(_) = repo.cas_ref(&branches.landed, Some(&target), found.as_ref())?
     {
         return Err(moved_by_others(branches));
+    }
+    if let Some(seen) = base_beside(branches, to, repo)? {
+        return Ok(seen);
     }
     let held = landed.map(|landed| repo.commits_since(&target, &landed)).transpose()?;
     let held: BTreeSet<Oid> = held.iter().flatten().map(|commit| known(&commit.oid)).collect();

@@ -637,7 +637,7 @@ mod tests {
         let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
         pipeline.run_stages("A");
         pipeline.turn();
-        let commit = pipeline.state.tasks[&TaskId::new("A")].tip.clone().expect("it has a tip");
+        let commit = pipeline.state.base.landed.clone().expect("it was taken in");
         let (task, number) = (TaskId::new("A"), 1);
         pipeline.see(Observation::AlreadyLanded { task, number, commit: commit.clone() });
         let told = told(&pipeline, Time::from_ms(0));

@@ -285,8 +285,7 @@ pub fn landed_as(task: &Task) -> Option<&Oid> {
 /// needed none.
 #[must_use]
 pub fn has_own_merge(task: &Task) -> bool {
-    let tip = task.tip.as_ref();
-    landed_as(task).is_some_and(|commit| tip.is_some_and(|tip| tip != commit))
+    task.has_own_merge && landed_as(task).is_some()
 }
 
 /// Returns the landings of tasks, given in order of landing, as a range for git whose commits are

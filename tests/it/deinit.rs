@@ -245,6 +245,36 @@ fn what_a_person_has_open_is_never_forced_away() {
 }
 
 #[test]
+fn ignored_files_in_a_persons_worktree_are_in_the_way() {
+    let project = Project::new(1);
+    project.write(".gitignore", "*.env\nbuilt/\n");
+    project.write("pipeline.toml", &kept(&project));
+    project.commit("What is ignored");
+    project.ok(&["task", "add", "a task", "--id", "A"]);
+    let path = project.ok(&["task", "take", "A"]);
+    let place = Path::new(path.trim_end());
+    fs::create_dir(place.join("built")).expect("a folder that settings keep");
+    fs::write(place.join("built/x"), "x").expect("writes");
+    fs::write(place.join("local.env"), "mine").expect("writes");
+    project.ok(&["monitor", "--once"]);
+    for args in [&["deinit"][..], &["deinit", "--force"]] {
+        let said = project.fails(4, args);
+        assert!(said.contains("holds `local.env`, which git ignores"), "{said}");
+        assert!(said.contains("worktree move"), "{said}");
+    }
+    assert!(place.join("local.env").is_file());
+    fs::remove_file(place.join("local.env")).expect("it was there");
+    project.ok(&["deinit"]);
+    assert!(!project.path(".pipeline").exists());
+}
+
+/// The settings, with a folder that is kept.
+fn kept(project: &Project) -> String {
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+    format!("[worktree]\nkeep = [\"built\"]\n{text}")
+}
+
+#[test]
 fn without_git_the_folder_is_as_before() {
     let project = Project::bare();
     fs::create_dir(&project.root).expect("a folder");

@@ -122,6 +122,30 @@ fn a_branch_that_a_person_has_checked_out_stays() {
 }
 
 #[test]
+fn a_worktree_with_a_file_of_a_person_stays() {
+    let project = mixed("");
+    let dir = project.path(".pipeline/worktrees/supervisor");
+    let slots = || -> Vec<std::path::PathBuf> {
+        let entries = fs::read_dir(&dir).into_iter().flatten();
+        entries.map(|entry| entry.expect("readable").path()).collect()
+    };
+    assert!(!slots().is_empty(), "none is cleaned away yet");
+    let mine = slots()[0].join("notes/mine.txt");
+    fs::create_dir(mine.parent().expect("a folder")).expect("a folder of a person's");
+    fs::write(&mine, "mine").expect("writes");
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+    project.write("pipeline.toml", &format!("{NOW}{text}"));
+    for _ in 0..2 {
+        project.ok(&["monitor", "--once"]);
+    }
+    assert_eq!(fs::read_to_string(&mine).expect("it stays"), "mine");
+    assert_eq!(slots().len(), 1, "no other stays");
+    fs::remove_file(&mine).expect("it was there");
+    project.ok(&["monitor", "--once"]);
+    assert_eq!(slots().len(), 0, "nothing of a person's is there");
+}
+
+#[test]
 fn cleaning_all_the_time_disturbs_no_attempt() {
     let settings = "[worktree]\nkeep_finished = \"0s\"\n\
                     [monitor]\npoll = { busy = \"10ms\", normal = \"10ms\", idle = \"10ms\" }\n";

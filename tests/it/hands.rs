@@ -307,6 +307,102 @@ fn a_cancelled_task_goes_on_from_its_branch_when_it_is_reopened() {
     assert!(has(&project, "main", "hand.txt"));
 }
 
+fn at(dir: &Path) -> &str {
+    dir.to_str().expect("it is UTF-8")
+}
+
+#[test]
+fn a_worktree_beside_its_branch_is_not_given() {
+    let project = Project::new(1);
+    project.import(&[("A", &[])]);
+    let dir = taken(&project, &["A"]);
+    commit_in(&project, &dir, "mine.txt");
+    project.git(&["-C", at(&dir), "switch", "-q", "--detach", "main"]);
+    let said = project.fails(4, &["task", "give", "A", "--stage", "landing"]);
+    assert!(said.contains("does not hold what is on `pipeline/task/A`"), "{said}");
+    assert!(said.contains("switch pipeline/task/A") && dir.exists(), "{said}");
+    assert!(has(&project, "pipeline/task/A", "mine.txt"));
+    // A branch of theirs that has it all may be given.
+    project.git(&["-C", at(&dir), "switch", "-q", "-c", "own", "pipeline/task/A"]);
+    commit_in(&project, &dir, "more.txt");
+    project.ok(&["task", "give", "A", "--stage", "landing"]);
+    run_on(&project);
+    assert!(has(&project, "main", "mine.txt") && has(&project, "main", "more.txt"));
+}
+
+#[test]
+fn a_worktree_that_stays_is_off_its_branch_and_nobody_moves_it_under_a_person() {
+    let project = Project::new(1);
+    project.import(&[("A", &[]), ("B", &[])]);
+    let dir = taken(&project, &["A"]);
+    commit_in(&project, &dir, "mine.txt");
+    let mine = project.git(&["rev-parse", "pipeline/task/A"]);
+    let done = project.run(&["task", "cancel", "A"]);
+    assert!(done.err.contains("commits that were not given"), "{}", done.err);
+    assert_eq!(project.try_git(&["-C", at(&dir), "symbolic-ref", "-q", "HEAD"]).code, Some(1));
+    // On the branch again it would be moved by an agent.
+    project.git(&["-C", at(&dir), "switch", "-q", "pipeline/task/A"]);
+    let said = project.fails(4, &["task", "reopen", "A"]);
+    assert!(said.contains("is checked out in") && said.contains("switch --detach"), "{said}");
+    project.git(&["-C", at(&dir), "switch", "-q", "--detach"]);
+    let done = project.run(&["task", "reopen", "A"]);
+    assert!(done.err.contains("were not given go to salvage"), "{}", done.err);
+    let other = taken(&project, &["B"]);
+    commit_in(&project, &other, "theirs.txt");
+    let done = project.run(&["task", "complete", "B"]);
+    assert!(done.err.contains("it holds work that has not landed"), "{}", done.err);
+    assert_eq!(project.try_git(&["-C", at(&other), "symbolic-ref", "-q", "HEAD"]).code, Some(1));
+    run_on(&project);
+    assert_eq!(project.task("A"), "completed");
+    assert_eq!(project.git(&["-C", at(&dir), "rev-parse", "HEAD"]), mine);
+    assert!(project.git(&["-C", at(&dir), "status", "--short"]).is_empty());
+    let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
+    assert!(kept.lines().any(|at| at == mine), "{kept}");
+}
+
+#[test]
+fn no_worktree_is_made_where_an_attempt_would_wipe_it() {
+    let project = Project::new(1);
+    project.import(&[("A", &[])]);
+    std::os::unix::fs::symlink(project.path(".pipeline"), project.path("link")).expect("a link");
+    for place in [
+        ".pipeline/worktrees/architect/0",
+        ".pipeline/worktrees",
+        ".pipeline/taken",
+        ".pipeline/mine",
+        ".pipeline/taken/../worktrees/x",
+        "link/worktrees/test/1",
+        ".git/pipeline/x",
+    ] {
+        let said = project.fails(4, &["task", "take", "A", place]);
+        assert!(said.contains("the pipeline's own") && said.contains("task take A"), "{said}");
+    }
+    assert!(!project.path(".pipeline/worktrees").exists(), "nothing was made");
+    std::fs::remove_file(project.path("link")).expect("it was there");
+    // Nobody has taken it.
+    taken(&project, &["A", ".pipeline/taken/elsewhere"]);
+}
+
+#[test]
+fn only_what_landed_by_a_merge_of_its_own_is_told_to_be_taken_back() {
+    let project = Project::new(1);
+    project.import(&[("A", &[]), ("N", &["A"])]);
+    taken(&project, &["A"]);
+    commit_in(&project, &project.path(".pipeline/taken/A"), "mine.txt");
+    project.ok(&["task", "give", "A", "--stage", "landing"]);
+    project.ok(&["task", "hold", "N"]);
+    run_on(&project);
+    project.ok(&["task", "take", "N"]);
+    project.ok(&["task", "give", "N", "--stage", "landing"]);
+    run_on(&project);
+    let commit = project.git(&["rev-parse", "--short=12", "pipeline/landed"]);
+    let report = project.ok(&["report"]);
+    assert!(report.contains("# N\n") && !report.contains("git diff --stat"), "{report}");
+    assert!(!project.run(&["task", "reopen", "N"]).err.contains("git revert"));
+    let said = project.run(&["task", "reopen", "A"]).err;
+    assert!(said.contains(&format!("git revert -m 1 {commit}")), "{said}");
+}
+
 #[test]
 fn with_the_manual_strategy_nothing_lands_without_a_person() {
     let project = Project::new(1);

@@ -1,9 +1,9 @@
 //! The gates of the rollout, its steps, the fallback, and what others do in shadow.
 
 use pipeline::machine::change::{Change, ProjectChange};
-use pipeline::machine::event::{GiveTo, PilotEnd};
+use pipeline::machine::event::{Dependents, GiveTo, PilotEnd};
 use pipeline::machine::id::{Oid, TaskId};
-use pipeline::machine::mode::Rollout;
+use pipeline::machine::mode::{Isolation, Rollout};
 use pipeline::machine::rollout::gates;
 use pipeline::machine::settings::{Settings, Slice};
 use pipeline::machine::task::TaskPhase;
@@ -276,6 +276,72 @@ fn a_dropped_pilot_gives_its_tasks_back() {
     for name in ["A", "B", "C"] {
         complete(&mut m, name);
     }
+    m.state.check();
+}
+
+fn take(name: &str) -> Command {
+    Command::TakeTask { id: id(name), dir: format!("/taken/{name}"), from: Oid::new("merge-A-1") }
+}
+
+#[test]
+fn no_branch_that_stands_on_a_dropped_pilot_is_gone_on_from() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&["A", "B", "C"].map(|name| new_task(name, &[])));
+    complete(&mut m, "A");
+    m.must(Command::Pause);
+    // One that was worked on and is given up, one in a person's hands.
+    m.run("B", End::Fail);
+    let tip = Oid::new("tip-B");
+    let to = GiveTo::Onward;
+    m.must(take("B"));
+    m.must(Command::GiveTask { id: id("B"), to, commit: tip, changed: None });
+    m.must(Command::CancelTasks { ids: vec![id("B")], dependents: Dependents::Refuse });
+    assert!(m.state.tasks[&id("B")].tip.is_some());
+    m.must(take("C"));
+    let refused = m.refused(promote(true, Some(PilotEnd::Drop)));
+    assert_eq!(refused, "cannot drop the pilot: task `C` is taken by a person");
+    let (to, commit) = (GiveTo::Onward, Oid::new("merge-A-1"));
+    m.must(Command::GiveTask { id: id("C"), to, commit, changed: None });
+    let Answer::Note(_) = m.ask(promote(true, Some(PilotEnd::Drop))) else { panic!("a note") };
+    assert!(m.refused(take("C")).contains("is being reset right now"));
+    let commit = Some(Oid::new("merge-A-1"));
+    let complete = Command::CompleteTask { id: id("C"), commit };
+    assert!(m.refused(complete).contains("is being reset right now"));
+    let to = m.state.base.tip.clone().expect("it was seen");
+    m.see(Observation::PilotDropped { to, lost: vec![id("A")] });
+    m.must(Command::ReopenTask { id: id("B"), is_fresh: false });
+    assert!(m.state.tasks.values().all(|task| task.tip.is_none()), "all begin anew");
+    m.must(take("C"));
+    m.state.check();
+}
+
+#[test]
+fn what_a_person_completes_is_not_counted_for_the_pipeline() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[])]);
+    assert_eq!(m.stand("A"), "working A.impl.1");
+    m.must(Command::CompleteTask { id: id("A"), commit: None });
+    assert_eq!(m.state.trial.completed, 0);
+    let mut m = machine(|s| s.project.isolation = Isolation::None);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.run("A", End::Done);
+    assert_eq!((m.stand("A"), m.state.trial.completed), ("completed".into(), 1));
+    m.must(Command::CompleteTask { id: id("B"), commit: None });
+    assert_eq!(m.state.trial.completed, 1);
+}
+
+#[test]
+fn what_others_land_while_an_attempt_still_runs_is_done_too() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.start("A");
+    m.must(Command::Demote);
+    by_hand(&mut m, "one", &["A"]);
+    assert_eq!((m.stand("A"), m.state.trial.agreed), ("completed".into(), 1));
+    assert!(m.state.attempts[&attempt].is_stopping, "what still works on it is ended");
+    m.exit(&attempt, End::Stopped);
+    insist(&mut m);
+    assert!(m.state.attempts.is_empty() && m.state.landing.is_none(), "it lands once");
     m.state.check();
 }
 

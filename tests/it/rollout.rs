@@ -164,6 +164,31 @@ fn a_dropped_pilot_goes_to_salvage_and_its_tasks_are_done_anew() {
     project.assert_nothing_left();
 }
 
+#[test]
+fn a_pilot_that_a_person_merged_is_not_done_again_when_it_is_dropped() {
+    let project = Project::new(1);
+    project.ok(&["rollout", "set", "pilot"]);
+    project.import(&[("A", &[]), ("B", &[])]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(done.code, Some(0), "{}", project.story());
+    project.git(&["merge", "-q", "--no-ff", "-m", "Theirs", "pipeline/landed"]);
+    let merged = project.git(&["rev-parse", "main"]);
+    let runs = project.runs();
+    project.import(&[("C", &[])]);
+    project.ok(&["task", "take", "C"]);
+    let said = project.fails(4, &["rollout", "promote", "--force", "--drop-pilot"]);
+    assert!(said.contains("`C` is taken by a person") && said.contains("task give C"), "{said}");
+    project.ok(&["task", "give", "C"]);
+    project.ok(&["task", "cancel", "C"]);
+    project.ok(&["rollout", "promote", "--force", "--drop-pilot"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(project.runs(), runs, "nothing is done again");
+    assert_eq!([project.task("A"), project.task("B")], ["completed", "completed"]);
+    let tips = ["main", "pipeline/landed"].map(|name| project.git(&["rev-parse", name]));
+    assert_eq!(tips, [merged.clone(), merged]);
+    project.assert_nothing_left();
+}
+
 /// Breaks what lands the first time, for a third of the twelve.
 const BREAKING: &str = r#"set -eu
 echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"

@@ -207,7 +207,8 @@ impl Plan {
             layout.root.join(&state.settings.worktree.dir)
         });
         let slots = repo.own_slots(&slots_dir).map_err(git)?;
-        self.checkouts(layout, repo, &slots, args)?;
+        let keep = state.map_or(&[][..], |state| &state.settings.worktree.keep);
+        self.checkouts(layout, repo, &slots, (args, keep))?;
         if args.force && !unlanded.is_empty() {
             let text: String =
                 unlanded.iter().map(|(name, oid)| format!("{oid} {name}\n")).collect();
@@ -240,7 +241,7 @@ impl Plan {
         layout: &Layout,
         repo: &Repo,
         slots: &[PathBuf],
-        args: &DeinitArgs,
+        (args, keep): (&DeinitArgs, &[String]),
     ) -> Result<(), Error> {
         for checkout in repo.checkouts().map_err(git)? {
             if slots.contains(&checkout.path) {
@@ -255,13 +256,10 @@ impl Plan {
                     format!("`{branch}` is checked out at `{path}`"),
                     format!("go to another branch there: git -C '{path}' switch BRANCH"),
                 ));
-            } else if is_removed
-                && !checkout.is_gone
-                && !repo.is_clean(&checkout.path).map_err(git)?
-            {
+            } else if is_removed && let Some(what) = unsaved(repo, &checkout, keep)? {
                 self.in_way.push((
-                    format!("the worktree `{path}` holds what is not committed"),
-                    format!("commit it there, or take it away: git worktree move '{path}' DIR"),
+                    format!("the worktree `{path}` holds {what}"),
+                    format!("keep it elsewhere, or take all away: git worktree move '{path}' DIR"),
                 ));
             } else if is_removed && is_loose(repo, &checkout)? {
                 self.in_way.push((
@@ -352,6 +350,28 @@ impl Plan {
             self.steps.push(Step::RemoveEmpty(dot));
         }
     }
+}
+
+/// Returns what in a worktree is in no commit, in words; `keep`: what a setup leaves there.
+fn unsaved(repo: &Repo, checkout: &Checkout, keep: &[String]) -> Result<Option<String>, Error> {
+    if checkout.is_gone {
+        return Ok(None);
+    }
+    let Some(hand) = repo.hand_at(&checkout.path).map_err(git)? else {
+        return Ok(Some("what git cannot look at".to_owned()));
+    };
+    if let Some(what) = hand.under_way {
+        return Ok(Some(format!("a {what} under way")));
+    }
+    let ignored = hand.ignored_but(keep);
+    Ok(match (hand.unsaved.first(), ignored.as_slice()) {
+        (Some(_), _) => Some("what is not committed".to_owned()),
+        (None, []) => None,
+        (None, [one]) => Some(format!("`{one}`, which git ignores")),
+        (None, [one, more @ ..]) => {
+            Some(format!("`{one}` and {} more, which git ignores", more.len()))
+        }
+    })
 }
 
 /// Returns whether a detached worktree stands at a commit that no ref holds.

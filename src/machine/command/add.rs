@@ -90,6 +90,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         forecast: Vec::new(),
         taken: None,
         is_by_hand: false,
+        has_own_merge: false,
     }
 }
 

@@ -312,13 +312,16 @@ pub(super) fn withdrawn(state: &State, id: &TaskId) -> Result<Vec<Change>, Refus
         }
         changes.push(step::lane(LaneChange::LandingSet { landing: None }));
     }
-    for attempt in state.attempts.values().filter(|a| a.task.as_ref() == Some(id)) {
-        let is_over = matches!(attempt.phase, AttemptPhase::Saving | AttemptPhase::Advancing);
-        if !attempt.is_stopping && !is_over {
-            changes.push(step::attempt(&attempt.id, AttemptChange::StopRequested));
-        }
-    }
+    changes.extend(ended(state, id));
     Ok(changes)
+}
+
+/// Ends the attempts at a task.
+pub(in crate::machine) fn ended(state: &State, id: &TaskId) -> impl Iterator<Item = Change> {
+    let attempts = state.attempts.values().filter(|a| a.task.as_ref() == Some(id));
+    let is_over = |phase| matches!(phase, AttemptPhase::Saving | AttemptPhase::Advancing);
+    let live = attempts.filter(move |attempt| !attempt.is_stopping && !is_over(attempt.phase));
+    live.map(|attempt| step::attempt(&attempt.id, AttemptChange::StopRequested))
 }
 
 pub(super) fn approve(state: &State, ids: &[TaskId]) -> Result<Step, Refusal> {

@@ -215,6 +215,10 @@ pub(super) fn complete(
 ) -> Result<Step, Refusal> {
     let task = find(state, id)?;
     check_open(task)?;
+    if commit.is_some() {
+        // What is dropped is no place to have landed on.
+        check_not_dropping(state)?;
+    }
     let mut changes = withdrawn(state, id)?;
     changes.push(step::task(id, TaskChange::DoneByHand { commit: commit.cloned() }));
     let to = TaskPhase::Completed { commit: commit.cloned(), at };

@@ -7,6 +7,8 @@ mod hands;
 mod rollout;
 mod scale;
 
+pub(super) use edit::ended;
+
 use super::event::{Command, Event};
 use super::id::TaskId;
 use super::state::State;

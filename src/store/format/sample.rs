@@ -302,6 +302,7 @@ pub(super) fn full_task() -> Task {
         spent: Spent { cost_usd_micros: 12_300, priced: 1, unpriced: 2, tokens: Some(1_200) },
         taken: Some(taken()),
         is_by_hand: true,
+        has_own_merge: true,
     }
 }
 

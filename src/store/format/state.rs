@@ -383,6 +383,7 @@ mod tests {
             forecast: Vec::new(),
             taken: None,
             is_by_hand: false,
+            has_own_merge: false,
             spent,
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));

@@ -103,5 +103,6 @@ mirror! {
         spent: Spent,
         taken: Option<Taken>,
         is_by_hand: bool,
+        has_own_merge: bool,
     }
 }

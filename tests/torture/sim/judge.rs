@@ -317,6 +317,11 @@ impl Judge {
                 let is_so = checks.is_empty() || world.passed.contains(&(commit_of(commit), key));
                 assert!(is_so, "I6: {commit} is taken for green");
             }
+            LaneChange::PilotDropped { .. } => {
+                let mut tasks = state.tasks.values();
+                let taken = tasks.find(|task| task.taken.is_some());
+                assert!(taken.is_none(), "I5: {taken:?} stands on what is dropped");
+            }
             LaneChange::Landed { id, commit, is_verified } => {
                 let is_so = !is_verified || world.passed.contains(&(commit_of(commit), key));
                 assert!(is_so, "I6: {commit} landed and is taken for green");

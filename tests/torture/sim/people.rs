@@ -248,6 +248,14 @@ pub fn given(state: &State, world: &World, id: &TaskId, to: GiveTo) -> Option<Co
 /// A person, or an agent that oversteps, does something to the repository.
 pub fn meddle(world: &mut World, dice: &mut Dice) -> &'static str {
     let base = world.repo.read(BASE);
+    // Drawn apart, so that old seeds draw the rest as ever.
+    if let (true, Some(base), Some(landed)) =
+        (Dice(dice.0 ^ 0x3e26e).permille(60), base, world.repo.read(LANDED))
+    {
+        let new = world.repo.make_new(&[base, landed]);
+        world.repo.meddle(BASE, Some(new));
+        world.marks.hit("a person merges what has landed");
+    }
     let mark = match dice.below(12) {
         0..=4 => {
             commit(world);

@@ -612,6 +612,12 @@ impl World {
         Some(Observation::BaseSeen { tip, landed: self.repo.read(LANDED).map(oid) })
     }
 
+    /// Where base and landing branch stand.
+    fn base_seen(&self) -> Observation {
+        let Some(tip) = self.repo.read(BASE) else { return lane_fault() };
+        Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
+    }
+
     fn take_base(
         &mut self,
         job: &mut Job,
@@ -622,13 +628,8 @@ impl World {
     ) -> Option<Observation> {
         let taken = |at| Observation::BaseTaken { base: oid(base), landed: oid(at) };
         let Some(landed) = landed else {
-            return Some(match self.repo.swap(LANDED, Some(base), None) {
-                Ok(()) => taken(base),
-                Err(_) => {
-                    let Some(tip) = self.repo.read(BASE) else { return Some(lane_fault()) };
-                    Observation::BaseSeen { tip: oid(tip), landed: self.repo.read(LANDED).map(oid) }
-                }
-            });
+            let made = self.repo.swap(LANDED, Some(base), None);
+            return Some(made.map_or_else(|_| self.base_seen(), |()| taken(base)));
         };
         if step == 0 {
             job.found = Some(self.standing(landed));
@@ -714,15 +715,15 @@ impl World {
         done: &[(TaskId, Commit)],
     ) -> Option<Observation> {
         let found = self.repo.read(LANDED);
+        if self.repo.read(BASE) != Some(to) {
+            self.marks.hit("the base moves while a pilot is dropped");
+            return Some(self.base_seen());
+        }
         if step == 0 {
             for at in [landed, found].into_iter().flatten() {
                 self.repo.note(&salvage_ref(&format!("pilot-{at}")), at);
             }
             return None;
-        }
-        let Some(base) = self.repo.read(BASE) else { return Some(lane_fault()) };
-        if base != to {
-            return Some(Observation::BaseSeen { tip: oid(base), landed: found.map(oid) });
         }
         if found != Some(to) && self.repo.swap(LANDED, Some(to), found).is_err() {
             return Some(lane_fault());
@@ -749,8 +750,7 @@ impl World {
             return Observation::Followed { to: oid(to) };
         }
         if found != from || !self.repo.holds(to, found) {
-            let landed = self.repo.read(LANDED).map(oid);
-            return Observation::BaseSeen { tip: oid(found), landed };
+            return self.base_seen();
         }
         let refusal = self.mix.refusal;
         if self.fails(dice, refusal, "the checkout refuses") {
