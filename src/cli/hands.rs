@@ -20,8 +20,9 @@ use crate::git::{Cas, GitError, Hand, Oid, Repo};
 use crate::machine::event::GiveTo;
 use crate::machine::id::{self, TaskId};
 use crate::machine::settings::Settings;
-use crate::machine::task::{Taken, Task, TaskPhase};
+use crate::machine::task::{Taken, Task};
 use crate::machine::{Answer, Command, Event, EventBody, State, step};
+use crate::observe::words::own_merge;
 use crate::sys::fail;
 
 /// Files named in a refusal; the rest is counted.
@@ -193,18 +194,8 @@ pub fn reopen(mut open: Open, console: &mut Console<'_>, id: &TaskId) -> Result<
         (Some(tip), Some(repo)) => !repo.missing_commits(&[oid(tip)?]).map_err(git)?.is_empty(),
         (Some(_) | None, Some(_) | None) => false,
     };
-    let landed = match &task.phase {
-        TaskPhase::Completed { commit: Some(commit), .. } if !task.is_by_hand => {
-            Some(commit.as_str().to_owned())
-        }
-        TaskPhase::Completed { .. }
-        | TaskPhase::Waiting
-        | TaskPhase::Ready { .. }
-        | TaskPhase::Working { .. }
-        | TaskPhase::Landing { .. }
-        | TaskPhase::Blocked(_)
-        | TaskPhase::Cancelled { .. } => None,
-    };
+    // What others landed, or what was there already, is no merge that could be undone as one.
+    let landed = own_merge(task).map(|commit| commit.as_str().to_owned());
     let command = Command::ReopenTask { id: id.clone(), is_fresh: is_gone };
     gate::send(&mut open, console, command)?;
     if is_gone {

@@ -20,7 +20,7 @@ use super::rollout;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
-use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
+use super::task::{Clash, EVIDENCE_COUNT_MAX, Landed, Task, TaskPhase, Weight};
 use super::time::Time;
 use super::usage;
 use super::weigh::Weighing;
@@ -228,6 +228,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         }
     } else {
         task.is_by_hand = false;
+        task.landed = Landed::Elsewhere;
     }
 }
 
@@ -511,13 +512,16 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.check_tries = Tries::default();
         }
         LaneChange::LandingSet { landing } => set_landing(state, landing.as_ref()),
-        LaneChange::Landed { commit, is_verified, .. } => {
+        LaneChange::Landed { id, commit, is_verified } => {
+            let is_merge = base.landed.as_ref() != Some(commit);
             base.landed = Some(commit.clone());
-            base.behind += 1;
+            base.behind += u64::from(is_merge);
             if *is_verified {
                 note_green(base, commit);
             }
             state.landing = None;
+            let landed = if is_merge { Landed::Merged } else { Landed::Within };
+            index::update(state, id, false, |task| task.landed = landed);
         }
         LaneChange::FollowSet { follow, why, behind } => {
             base.follow.clone_from(follow);
