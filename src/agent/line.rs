@@ -27,8 +27,9 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Desk {
     asks: VecDeque<Ask>,
-    /// The connection, for orders from the caller's own thread; none while there is none.
-    stream: Option<UnixStream>,
+    /// The connection with its version, for orders from the caller's own thread; none while there
+    /// is none.
+    stream: Option<(UnixStream, u32)>,
     /// The attempt whose outcome is awaited.
     expected: Option<AttemptRef>,
     /// The thread is at an order that it took from `asks`.
@@ -77,13 +78,13 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Sends an order over the standing connection; false when the thread has to do it.
 fn send_now(desk: &mut Desk, ask: &Ask) -> bool {
-    let Some(stream) = &desk.stream else { return false };
+    let Some((stream, version)) = &desk.stream else { return false };
     let (order, expected) = match ask {
         Ask::Run(job) => (Order::Run { job: job.clone() }, Some(job.attempt_ref())),
         Ask::Stop { attempt, grace } => (stop_order(attempt, *grace), None),
         Ask::Adopt(_) | Ask::Quit => return false,
     };
-    let is_sent = encode(&order).and_then(|line| send_line(stream, &line)).is_ok();
+    let is_sent = encode(&order, *version).and_then(|line| send_line(stream, &line)).is_ok();
     if !is_sent {
         desk.stream = None;
     } else if expected.is_some() {
@@ -234,6 +235,7 @@ impl Worker {
 
     fn take(&mut self, mut link: Link) -> io::Result<()> {
         let stream = link.connection.stream().try_clone()?;
+        let version = link.connection.version();
         let early = std::mem::take(&mut link.early);
         self.tell(Report::Connected {
             agent: self.agent().to_owned(),
@@ -243,7 +245,7 @@ impl Worker {
         self.link = Some(link);
         self.unreachable = None;
         self.has_quit = false;
-        locked(&self.shared.desk).stream = Some(stream);
+        locked(&self.shared.desk).stream = Some((stream, version));
         self.pass_on_lines(early);
         Ok(())
     }

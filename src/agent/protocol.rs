@@ -1,6 +1,7 @@
 //! What monitor and keeper say to each other: one JSON object a line, over a Unix socket.
 //!
-//! Both sides name the version in each message; a side that reads another one refuses it by name.
+//! Both sides name the version in each message. A side that reads an older one answers in it, so that
+//! a keeper which outlived an upgrade is spoken to as it understands; a newer one is refused by name.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,8 @@ use crate::sys::fail;
 
 /// The version of the messages.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// The oldest version that is understood: there `started` names no leader.
+pub const PROTOCOL_OLDEST: u32 = 0;
 /// Longest line read; a job's environment is its largest part.
 pub const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -88,12 +91,12 @@ struct VersionOnly {
     v: u32,
 }
 
-/// Returns `message` as one line with its line end.
+/// Returns `message` as one line with its line end, for a side that speaks `version`.
 ///
 /// # Errors
 /// When it holds a path that is not Unicode.
-pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(&Versioned { v: PROTOCOL_VERSION, message })?;
+pub fn encode<T: Serialize>(message: &T, version: u32) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Versioned { v: version, message })?;
     line.push(b'\n');
     Ok(line)
 }
@@ -101,15 +104,14 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 /// Reads one line.
 ///
 /// # Errors
-/// Another version, by number; or what is wrong with the text.
+/// A version that is not understood, by number; or what is wrong with the text.
 pub fn decode<T: for<'de> Deserialize<'de>>(line: &[u8]) -> io::Result<T> {
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let version: VersionOnly =
+    let VersionOnly { v } =
         serde_json::from_slice(line).map_err(|error| invalid(error.to_string()))?;
-    if version.v != PROTOCOL_VERSION {
+    if !(PROTOCOL_OLDEST..=PROTOCOL_VERSION).contains(&v) {
         return Err(invalid(format!(
-            "message of version {}, this build speaks {PROTOCOL_VERSION}",
-            version.v
+            "message of version {v}, this build speaks {PROTOCOL_OLDEST} to {PROTOCOL_VERSION}"
         )));
     }
     let message: Versioned<T> =
@@ -131,6 +133,8 @@ pub enum Flow {
 pub struct Connection {
     stream: UnixStream,
     pending: Vec<u8>,
+    /// What the other side speaks, as far as this one does; ours until it has said something.
+    version: u32,
 }
 
 impl Connection {
@@ -140,7 +144,13 @@ impl Connection {
     /// When the kernel refuses the mode.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, pending: Vec::new() })
+        Ok(Self { stream, pending: Vec::new(), version: PROTOCOL_VERSION })
+    }
+
+    /// Returns the version in which the other side is spoken to.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Returns the stream, to be polled or cloned.
@@ -154,7 +164,7 @@ impl Connection {
     /// # Errors
     /// When the other side is gone, or has not read for [`SEND_WAIT`].
     pub fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
-        send_line(&self.stream, &encode(message)?)
+        send_line(&self.stream, &encode(message, self.version)?)
     }
 
     /// Appends the whole lines that have arrived to `lines`.
@@ -181,7 +191,13 @@ impl Connection {
         };
         let rest = self.pending.split_off(end + 1);
         let whole = std::mem::replace(&mut self.pending, rest);
+        let first = lines.len();
         lines.extend(whole[..end].split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+        // One that cannot be read says so when it is decoded.
+        let said = lines.get(first).and_then(|line| serde_json::from_slice(line).ok());
+        if let Some(VersionOnly { v }) = said {
+            self.version = v.clamp(PROTOCOL_OLDEST, PROTOCOL_VERSION);
+        }
         Ok(flow)
     }
 }
@@ -213,13 +229,15 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
 
-    use super::{Connection, Flow, KeeperReport, Order, decode, encode};
+    use super::{
+        Connection, Flow, KeeperReport, Order, PROTOCOL_OLDEST, PROTOCOL_VERSION, decode, encode,
+    };
 
     #[test]
     fn messages_survive_the_wire_in_pieces() {
         let (mut here, there) = UnixStream::pair().expect("socket pair");
         let mut connection = Connection::new(there).expect("non-blocking");
-        let line = encode(&Order::Quit).expect("encodes");
+        let line = encode(&Order::Quit, PROTOCOL_VERSION).expect("encodes");
         let mut lines = Vec::new();
         here.write_all(&line[..4]).expect("writes");
         assert_eq!(connection.receive(&mut lines).expect("reads"), Flow::Open);
@@ -236,6 +254,25 @@ mod tests {
     fn other_version_is_named() {
         let error = decode::<Order>(br#"{"v":7,"order":"dance"}"#).expect_err("refused");
         assert!(error.to_string().contains("version 7"), "{error}");
+    }
+
+    #[test]
+    fn an_older_side_is_answered_in_its_version() {
+        let (mut here, there) = UnixStream::pair().expect("socket pair");
+        let mut connection = Connection::new(there).expect("non-blocking");
+        assert_eq!(connection.version(), PROTOCOL_VERSION);
+        for (version, answer) in [(0, PROTOCOL_OLDEST), (1, 1), (9, PROTOCOL_VERSION)] {
+            let line = encode(&Order::Quit, version).expect("encodes");
+            here.write_all(&line).expect("writes");
+            connection.receive(&mut Vec::new()).expect("reads");
+            connection.send(&Order::Quit).expect("sends");
+            let mut said = [0; 64];
+            let length = std::io::Read::read(&mut here, &mut said).expect("reads");
+            assert_eq!(said[..length], encode(&Order::Quit, answer).expect("encodes"));
+        }
+        let old = br#"{"v":0,"report":"started","attempt":"a"}"#;
+        let report = KeeperReport::Started { attempt: "a".into(), leader: None };
+        assert_eq!(decode::<KeeperReport>(old).expect("decodes"), report);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::protocol::PROTOCOL_VERSION;
 use crate::sys::fail;
 use crate::sys::file::{self, Durability};
 use crate::sys::proc::{self, Process};
@@ -37,6 +38,12 @@ pub struct KeeperInfo {
     pub boot_id: String,
     /// Where it listens.
     pub socket: PathBuf,
+    /// The newest messages that it understands; 0 where it does not say.
+    #[serde(default)]
+    pub protocol: u32,
+    /// The version of its program; `None` where it does not say.
+    #[serde(default)]
+    pub program: Option<String>,
 }
 
 impl KeeperInfo {
@@ -53,6 +60,8 @@ impl KeeperInfo {
             start_ticks: stat.start_ticks,
             boot_id: proc::boot_id()?,
             socket: socket.to_owned(),
+            protocol: PROTOCOL_VERSION,
+            program: Some(env!("CARGO_PKG_VERSION").into()),
         })
     }
 

@@ -71,6 +71,16 @@ impl Strays {
         Self::open(&all, &with_descendants(&all, roots))
     }
 
+    /// Finds whatever carries `nonce`, and what lives below it.
+    ///
+    /// # Errors
+    /// When /proc cannot be read, or descriptors run out.
+    pub fn of_nonce(nonce: &str) -> io::Result<Self> {
+        let all = proc::all()?;
+        let roots = carriers(&all, nonce).collect();
+        Self::open(&all, &with_descendants(&all, roots))
+    }
+
     /// Takes hold of those among `pids` that live, leaving out the caller and its ancestors.
     fn open(all: &[ProcessStat], pids: &HashSet<i32>) -> io::Result<Self> {
         let spared = ancestors(all, proc::own_pid());
@@ -141,14 +151,28 @@ pub struct EndedTree {
 /// When /proc cannot be read, or descriptors run out.
 pub fn end_orphans(started: &StartedRecord, grace: Duration) -> io::Result<EndedTree> {
     fail::point("strays.end")?;
-    let mut strays = Strays::of_dead_keeper(started)?;
+    end_found(|| Strays::of_dead_keeper(started), grace)
+}
+
+/// Ends what carries `nonce` and no keeper holds, and waits until it is gone; blocks as
+/// [`end_orphans`].
+///
+/// # Errors
+/// When /proc cannot be read, or descriptors run out.
+pub fn end_carriers(nonce: &str, grace: Duration) -> io::Result<EndedTree> {
+    fail::point("strays.end")?;
+    end_found(|| Strays::of_nonce(nonce), grace)
+}
+
+fn end_found(find: impl Fn() -> io::Result<Strays>, grace: Duration) -> io::Result<EndedTree> {
+    let mut strays = find()?;
     let mut ended = EndedTree { found: count(&strays), ..EndedTree::default() };
     let kill_at = clock::monotonic() + grace;
     strays.terminate();
     loop {
         strays.forget_ended();
         if strays.is_empty() {
-            strays = Strays::of_dead_keeper(started)?;
+            strays = find()?;
             if strays.is_empty() {
                 return Ok(ended);
             }
@@ -167,7 +191,7 @@ pub fn end_orphans(started: &StartedRecord, grace: Duration) -> io::Result<Ended
         proc::wait_readable(&strays.fds().collect::<Vec<_>>(), Some(RESCAN))?;
         strays.forget_ended();
         if strays.is_empty() {
-            strays = Strays::of_dead_keeper(started)?;
+            strays = find()?;
         }
     }
     ended.left = count(&strays);

@@ -5,6 +5,7 @@
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::moment;
 use crate::machine::attempt::FaultKind;
 use crate::machine::preset::{Fact, OutputRule, Preset, Take};
 use crate::machine::usage::Usage;
@@ -131,7 +132,7 @@ impl Found {
             is_progress |= rule.fact == Fact::Progress;
             match finding {
                 Finding::Number(number) => self.add_number(rule, number),
-                Finding::Text(text) if rule.fact == Fact::Until => until = Some(text),
+                Finding::Text(text) if rule.fact == Fact::Until => until = Some(later(until, text)),
                 Finding::Text(text) => match rule.fact.fault() {
                     Some(kind) if fault.is_none() => fault = Some((kind, text)),
                     Some(_) => {}
@@ -150,7 +151,10 @@ impl Found {
             None if is_progress => (self.fault, self.until) = (None, None),
             None => {}
         }
-        self.until = until.or_else(|| self.until.take());
+        self.until = match until {
+            Some(text) => Some(later(self.until.take(), text)),
+            None => self.until.take(),
+        };
     }
 
     fn number(&mut self, fact: Fact) -> Option<&mut Option<f64>> {
@@ -208,6 +212,14 @@ impl Found {
             whole.drain(..from.unwrap_or(0));
         }
         *place = Some(whole);
+    }
+}
+
+/// Returns which of two ends counts: the later word, but for one that a program tells people only.
+fn later(old: Option<String>, new: String) -> String {
+    match old {
+        Some(old) if moment::is_exact(&old) && !moment::is_exact(&new) => old,
+        Some(_) | None => new,
     }
 }
 

@@ -201,7 +201,8 @@ pub fn read_file(path: &Path, what: &str, bytes_max: u64) -> Result<Vec<u8>, Err
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return Err(Error::invalid(format!("cannot read {what}")).because(&error).at(path));
+        let told = Error::invalid(format!("cannot read {what}")).because(&error).at(path);
+        return Err(told.hint("name a file that is there and that you may read"));
     }
     if bytes.len() as u64 > bytes_max {
         return Err(Error::invalid(format!("{what} is longer than {bytes_max} bytes")).at(path));

@@ -6,14 +6,16 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::console::Color;
 use super::error::Error;
+use super::schema::SchemaArg;
 use super::task_args::TaskCommand;
 use super::value;
 use super::when::{self, When};
+use super::word;
 
 /// Take a backlog through architect, test, implementation and supervisor agents.
 #[derive(Debug, Parser)]
@@ -35,6 +37,9 @@ pub struct DoctorArgs {
     /// Only say what --repair would do.
     #[arg(short = 'n', long, requires = "repair")]
     pub dry_run: bool,
+    /// Run `setup` and the landing's checks on the base branch too, in a worktree of their own.
+    #[arg(long)]
+    pub checks: bool,
 }
 
 /// What every command takes.
@@ -122,6 +127,19 @@ pub enum Command {
         /// Name the shell.
         shell: clap_complete::Shell,
     },
+    /// Print the manual page; `pipeline man | man -l -` shows it.
+    Man,
+    /// Print the JSON Schema of what the program writes or reads.
+    Schema {
+        /// Name the document.
+        what: SchemaArg,
+    },
+    /// Say what a command line could go on with.
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Hold an agent's process.
     #[command(name = "__keeper", hide = true)]
     Keeper {
@@ -134,6 +152,9 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Tell whether a lock is held.
+    #[command(name = "__held", hide = true)]
+    Held { path: PathBuf },
     /// Become a program on this terminal.
     #[command(name = "__exec", hide = true)]
     Exec {
@@ -536,35 +557,14 @@ fn usage(error: &clap::Error) -> Error {
         message.push_str(line);
     }
     let mut told = Error::usage(message);
-    if let Some(hint) = word_hint(error) {
-        told = told.hint(hint);
+    if let Some(hint) = word::hint(error) {
+        // What looks alike to clap would only distract.
+        return told.hint(hint).hint("see `pipeline --help`");
     }
     for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
         told = told.hint(tip);
     }
     told.hint("see `pipeline --help`")
-}
-
-/// Answers a word for a mode or a rollout that stands in the wrong place with the right command.
-fn word_hint(error: &clap::Error) -> Option<String> {
-    if error.kind() != ErrorKind::InvalidSubcommand {
-        return None;
-    }
-    match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(word)) => right_command(word),
-        _ => None,
-    }
-}
-
-/// Returns the command that takes this word for a mode or a rollout; `None` for other words.
-#[must_use]
-pub fn right_command(word: &str) -> Option<String> {
-    if value::rollout(word).is_some() {
-        return Some(format!("`{word}` is a rollout: pipeline rollout set {word}"));
-    }
-    value::orchestration(word)
-        .is_some()
-        .then(|| format!("`{word}` is a mode: pipeline mode switch {word}"))
 }
 
 impl Early {
@@ -573,7 +573,7 @@ impl Early {
     pub fn text(error: &clap::Error, told: &Error) -> String {
         let text = error.render().to_string();
         // Clap's list of what is missing would name hidden commands.
-        let is_ours = error.kind() == ErrorKind::MissingSubcommand || word_hint(error).is_some();
+        let is_ours = error.kind() == ErrorKind::MissingSubcommand || word::hint(error).is_some();
         if is_ours { told.text() } else { text }
     }
 }
@@ -636,7 +636,6 @@ mod tests {
             "resume",
             "stop --drain",
             "stop --now",
-            "mode show",
             "mode switch sequential --wait 10m",
             "rollout show",
             "rollout set pilot --force",
@@ -650,7 +649,6 @@ mod tests {
             "graph f --mermaid",
             "agent list",
             "agent pause a",
-            "agent resume a",
             "agent attach a",
             "agent scale a 3",
             "agent scale a auto",
@@ -667,6 +665,9 @@ mod tests {
             "request-changes the name",
             "doctor",
             "completions bash",
+            "man",
+            "schema state",
+            "__complete -- --json task ''",
             "__keeper --any thing",
             "__exec /bin/sh sh -c --help",
             "__pane /run/s a",
@@ -678,10 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_that_are_not_built_are_unknown() {
-        for line in ["man", "schema state"] {
-            bad(line);
-        }
+    fn hidden_commands_are_not_told() {
         let help = Args::command().render_long_help().to_string();
         assert!(!help.contains("keeper"), "{help}");
         let (text, told) = bad("--json");
@@ -703,6 +701,23 @@ mod tests {
         assert!(text.contains(&told.hints[0]), "{text}");
         let (_, told) = bad("rollout sequential");
         assert_eq!(told.hints[0], "`sequential` is a mode: pipeline mode switch sequential");
+        let (text, told) = bad("rollout show parallel");
+        assert_eq!(told.hints[0], "`parallel` is a mode: pipeline mode switch parallel");
+        assert!(text.contains(&told.hints[0]), "{text}");
+        let (text, told) = bad("retry A");
+        assert_eq!(told.hints[0], "did you mean `pipeline task retry`?");
+        assert!(text.contains(&told.hints[0]) && !text.contains("report"), "{text}");
+        let (_, told) = bad("agent list-all");
+        assert!(!told.hints[0].starts_with("did you mean"), "{told:?}");
+        let (_, told) = bad("list");
+        assert_eq!(
+            told.hints[0],
+            "did you mean `pipeline task list`, `pipeline agent list` or `pipeline salvage list`?"
+        );
+        let (_, told) = bad("task status");
+        assert_eq!(told.hints[0], "did you mean `pipeline status`?");
+        let (_, told) = bad("task add fix pilot");
+        assert_eq!(told.hints, ["see `pipeline --help`"], "a title without quotes");
     }
 
     #[test]

@@ -12,11 +12,12 @@ use crate::machine::time::Time;
 use crate::machine::{Command, State};
 use crate::sys::clock;
 
-use super::args::{AgentCount, ModeCommand, StopArgs, SwitchArgs, right_command};
+use super::args::{AgentCount, ModeCommand, StopArgs, SwitchArgs};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::gate::{self, Gate};
 use super::value;
+use super::word::right_command;
 
 /// How long the monitor may take to clear a drain that has run out.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);

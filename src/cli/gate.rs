@@ -251,6 +251,7 @@ pub(super) mod memory {
             },
             scheduler: Scheduler::default(),
             rollout: RolloutRules::default(),
+            notify: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::exit_code::Kind;
 use super::init_agents as agents;
 use super::init_record::{Exclude, InitRecord};
-use super::project::{CONFIG_BYTES_MAX, has_refs};
+use super::project::{CONFIG_BYTES_MAX, OTHER_VERSION, has_refs};
 use crate::agent::rendezvous;
 use crate::config;
 use crate::config::detect::{self, Found};
@@ -132,10 +132,10 @@ fn existing_config(dir: &Path) -> Result<Option<(Settings, String)>, Error> {
 /// Turns what is wrong with the settings into an error.
 pub fn config_error(error: &config::ConfigError) -> Error {
     match error {
-        config::ConfigError::Newer { .. } => Error::new(Kind::Busy, error.to_string()),
-        config::ConfigError::Older { .. } | config::ConfigError::Invalid { .. } => {
-            Error::invalid(error.to_string())
+        config::ConfigError::Newer { .. } | config::ConfigError::Older { .. } => {
+            Error::busy(error.to_string()).hint(OTHER_VERSION)
         }
+        config::ConfigError::Invalid { .. } => Error::invalid(error.to_string()),
     }
 }
 

@@ -32,7 +32,7 @@ pub fn run(mut open: Open, console: &mut Console<'_>, args: &LogArgs) -> Result<
     let mut seen = None;
     let mut replay = None;
     loop {
-        let History { start, records } = read(&open)?;
+        let History { start, records, older: _ } = read(&open)?;
         if replay.is_none() && console.format == Format::Json && args.task.is_none() {
             replay = Some(Replay::from(&start)?);
         }

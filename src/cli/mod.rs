@@ -23,6 +23,7 @@ mod add;
 mod agent_test;
 mod attach;
 mod attempt_log;
+mod complete;
 mod control;
 mod deinit;
 mod demo;
@@ -35,14 +36,18 @@ mod init_agents;
 mod init_record;
 mod journal;
 mod keeper;
+mod man;
 mod monitor;
+mod orphans;
 mod prompt;
 mod rollout;
 mod salvage;
+mod schema;
 mod serve;
 mod status;
 mod steer;
 mod views;
+mod word;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -145,9 +150,15 @@ fn dispatch(context: &Context, console: &mut Console<'_>, args: &Args) -> Result
         Command::Fail(args) => say(console, Said::failed(args)),
         Command::RequestChanges(args) => say(console, Said::changes_requested(args)),
         Command::Doctor(args) => rim::doctor(context, console, args),
-        Command::Completions { shell } => completions(console, *shell),
+        Command::Completions { shell } => complete::script(console, *shell).map(|()| Exit::Done),
+        Command::Man => man::run(console).map(|()| Exit::Done),
+        Command::Schema { what } => schema::run(console, *what).map(|()| Exit::Done),
+        Command::Complete { words } => {
+            complete::run(console, &context.dir, words).map(|()| Exit::Done)
+        }
         Command::Keeper { args } => rim::keeper(args),
         Command::Pane { args } => rim::pane(args),
+        Command::Held { path } => rim::held(path),
         Command::Exec { args } => rim::exec(args),
     }
 }
@@ -207,10 +218,4 @@ fn agent(
         }
     }
     Ok(Exit::Done)
-}
-
-fn completions(console: &mut Console<'_>, shell: clap_complete::Shell) -> Result<Exit, Error> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut args::definition(), "pipeline", &mut text);
-    console.write(&text).map(|()| Exit::Done)
 }

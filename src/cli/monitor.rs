@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::config::layout::Layout;
 use crate::machine::event::StopKind;
 use crate::machine::{Command, State};
 use crate::monitor::RunError;
+use crate::monitor::notices::Notices;
 use crate::monitor::progress::{LogFormat, Progress};
 use crate::monitor::{End, Options, Until, run as run_monitor};
 use crate::observe::remaining::remaining;
@@ -72,6 +74,10 @@ pub fn run(
         console::Format::Json => LogFormat::Json,
     };
     let is_live = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+    let keeper = keeper_exe()?;
+    let program_dir = keeper.program.parent().map(PathBuf::from).unwrap_or_default();
+    let notices = Notices::new(layout.root.clone(), program_dir);
+    let progress = Progress::new(format, is_live, manner.is_quiet, manner.is_verbose);
     let end = run_monitor(Options {
         layout: project.layout,
         repo: project.repo,
@@ -80,8 +86,8 @@ pub fn run(
         allows_red_base: args.allow_red_base,
         stop: None,
         lock_wait: manner.lock_wait,
-        progress: Progress::new(format, is_live, manner.is_quiet, manner.is_verbose),
-        keeper: keeper_exe()?,
+        progress: progress.with_notices(notices),
+        keeper,
     });
     conclude(end, layout, manner)
 }

@@ -27,6 +27,10 @@ use crate::sys::file::read_bounded;
 /// Largest `pipeline.toml` read, in bytes.
 pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
+/// What to do where the project requires another version of the program.
+pub const OTHER_VERSION: &str =
+    "use that version of `pipeline` here, or change `requires` in pipeline.toml";
+
 /// A project, found but not read.
 #[derive(Debug)]
 pub struct Project {
@@ -67,11 +71,29 @@ impl Project {
             .hint("set it up with `pipeline init`"))
     }
 
-    /// Opens the state for reading and for commands.
+    /// Opens the state for reading and for commands, where this program is one that the project
+    /// takes: before anything else is read, `requires` is.
+    ///
+    /// # Errors
+    /// When another version is required; when the journal is damaged, newer, or cannot be read.
+    pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
+        self.check_version()?;
+        self.open_anyway(lock_wait)
+    }
+
+    /// Compares this program with `requires`. A file that cannot be read requires nothing.
+    fn check_version(&self) -> Result<(), Error> {
+        let path = self.layout.config();
+        let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok().flatten().unwrap_or_default();
+        config::check_version(&String::from_utf8_lossy(&bytes))
+            .map_err(|error| Error::busy(error.to_string()).hint(OTHER_VERSION).at(&path))
+    }
+
+    /// Opens the state whatever version `requires` demands, for looking at it.
     ///
     /// # Errors
     /// When the journal is damaged, newer, or cannot be read.
-    pub fn open(self, lock_wait: Duration) -> Result<Open, Error> {
+    pub fn open_anyway(self, lock_wait: Duration) -> Result<Open, Error> {
         let store = FileStore::open(&self.layout.state, 0);
         let (ledger, warnings) = Ledger::open(store, "cli").map_err(Error::from)?;
         let clock = SystemClock::start_after(ledger.time());
@@ -279,6 +301,9 @@ impl From<LedgerError> for Error {
                 LedgerError::Store(StoreError::Newer { .. }) => {
                     Some("use the newer build for this repository")
                 }
+                LedgerError::Store(StoreError::Older { .. }) => Some(
+                    "`pipeline monitor` takes it over and keeps a backup; until then it can be read",
+                ),
                 LedgerError::Format { .. } => Some(
                     "another version of `pipeline` wrote it, most likely a newer one: use that one \
                      for this repository; nothing was changed",
@@ -339,6 +364,7 @@ fn path_of(error: &StoreError) -> Option<&Path> {
         | StoreError::Exists { path }
         | StoreError::Damaged { path, .. }
         | StoreError::Newer { path, .. }
+        | StoreError::Older { path, .. }
         | StoreError::Io { path, .. } => Some(path),
         StoreError::Conflict { .. } => None,
     }
@@ -346,9 +372,10 @@ fn path_of(error: &StoreError) -> Option<&Path> {
 
 fn kind_of(error: &StoreError) -> Kind {
     match error {
-        StoreError::LockTimeout { .. } | StoreError::Newer { .. } | StoreError::LockLost { .. } => {
-            Kind::Busy
-        }
+        StoreError::LockTimeout { .. }
+        | StoreError::Newer { .. }
+        | StoreError::Older { .. }
+        | StoreError::LockLost { .. } => Kind::Busy,
         StoreError::Missing { .. } | StoreError::Damaged { .. } => Kind::Damaged,
         StoreError::Conflict { .. }
         | StoreError::Gap { .. }

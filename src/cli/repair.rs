@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::Error;
+use super::orphans::{self, Orphan};
 use super::project::Project;
 use crate::agent::rendezvous;
 use crate::config::layout::Layout;
@@ -16,6 +17,8 @@ use crate::git::{GitError, Oid, Repo};
 use crate::machine::State;
 use crate::machine::time::Time;
 use crate::monitor::finished::{Due, Remains};
+use crate::monitor::lookout::is_ours;
+use crate::monitor::mend::{self, Mend};
 use crate::monitor::sweep;
 use crate::observe::document::state_document;
 use crate::store::journal::FileStore;
@@ -44,11 +47,16 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
     // way.
     let state = mends.is_empty().then(|| load(dir)).transpose()?.map(|(state, ..)| state);
     if let Some(state) = &state {
+        let orphans = orphans::all(project, state).into_iter().filter(Orphan::is_due);
+        steps.extend(orphans.map(|orphan| orphan_step(&orphan)));
         steps.extend(finished(project, state)?.iter().map(ToString::to_string));
     }
     let Some(repo) = &project.repo else { return Ok(steps) };
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
+    let slots = lost_slots(project, repo, state.as_ref())?;
+    steps.extend(slots.iter().map(|slot| slot_step(slot)));
     if let Some(state) = &state {
+        steps.extend(moved(repo, state).map_err(git)?.iter().map(ToString::to_string));
         steps.extend(stale_pending(repo, state)?.iter().map(|(name, _)| pending_step(name)));
     }
     Ok(steps)
@@ -78,6 +86,12 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
         })?;
         done.push(removal(&path));
     }
+    for orphan in orphans::all(project, &state).into_iter().filter(Orphan::is_due) {
+        orphan.remove().map_err(|error| {
+            Error::failed(format!("cannot remove `{}`", orphan.path().display())).because(&error)
+        })?;
+        done.push(orphan_step(&orphan));
+    }
     for remains in finished(project, &state)? {
         remains.remove(project.repo.as_ref()).map_err(|fault| {
             Error::failed(format!("cannot {remains}")).because_of(fault.to_string())
@@ -87,6 +101,11 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
     let Some(repo) = &project.repo else { return Ok(done) };
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));
+    for slot in lost_slots(project, repo, Some(&state))? {
+        repo.remove_slot(&slot).map_err(git)?;
+        done.push(slot_step(&slot));
+    }
+    put_back(repo, &state, &mut done)?;
     for (name, oid) in stale_pending(repo, &state)? {
         let short = name.trim_start_matches(PENDING);
         repo.move_to_salvage(&name, &format!("{short}.pending-{}", oid.short())).map_err(git)?;
@@ -133,6 +152,48 @@ fn finished(project: &Project, state: &State) -> Result<Vec<Remains>, Error> {
     })
 }
 
+/// Returns branches of ours that do not stand where the journal has them, but for those that an
+/// effect under way puts back.
+///
+/// # Errors
+/// Git's failures.
+pub fn moved(repo: &Repo, state: &State) -> Result<Vec<Mend>, GitError> {
+    let refs = repo.look_outside(false, &[])?.refs.into_iter();
+    let ours: Vec<(String, Option<String>)> =
+        refs.filter(|(name, _)| is_ours(name)).map(|(name, at)| (name, Some(at))).collect();
+    let mut mends = mend::all(state, &ours);
+    mends.retain(|mend| !mend.is_seen_to);
+    Ok(mends)
+}
+
+/// Puts them back as a monitor does.
+fn put_back(repo: &Repo, state: &State, done: &mut Vec<String>) -> Result<(), Error> {
+    let mends = moved(repo, state).map_err(git)?;
+    let mended = mend::run(&mends, &mend::landing_branch(state), repo);
+    done.extend(mended.words);
+    match mended.warnings.first() {
+        None => Ok(()),
+        Some(warning) => Err(Error::failed(warning.clone()).hint("repair it once more")),
+    }
+}
+
+/// Returns worktrees of agents that are gone, of which git still has an entry.
+fn lost_slots(
+    project: &Project,
+    repo: &Repo,
+    state: Option<&State>,
+) -> Result<Vec<PathBuf>, Error> {
+    let Some(state) = state else { return Ok(Vec::new()) };
+    let dir = project.layout.root.join(&state.settings.worktree.dir);
+    let mut slots = repo.own_slots(&dir).map_err(git)?;
+    slots.retain(|slot| fs::symlink_metadata(slot).is_err());
+    Ok(slots)
+}
+
+fn slot_step(slot: &Path) -> String {
+    format!("remove git's entry for the worktree `{}`, which is gone", slot.display())
+}
+
 /// Returns refs of landings that are not under way.
 fn stale_pending(repo: &Repo, state: &State) -> Result<Vec<(String, Oid)>, Error> {
     let mut refs = repo.list_refs(PENDING).map_err(git)?;
@@ -143,6 +204,16 @@ fn stale_pending(repo: &Repo, state: &State) -> Result<Vec<(String, Oid)>, Error
 
 fn removal(path: &Path) -> String {
     format!("remove `{}`, which a killed process left", path.display())
+}
+
+fn orphan_step(orphan: &Orphan) -> String {
+    let path = orphan.path().display();
+    match orphan {
+        Orphan::Attempt { .. } => {
+            format!("remove `{path}`, of an attempt that the journal has not")
+        }
+        Orphan::Socket(_) => removal(orphan.path()),
+    }
 }
 
 fn pending_step(name: &str) -> String {

@@ -12,7 +12,7 @@ use super::args::{
 };
 use super::console::{Console, Format};
 use super::error::Error;
-use super::exit_code::Exit;
+use super::exit_code::{Exit, Kind};
 use super::gate::{Gate, Sent};
 use super::monitor::Manner;
 use super::project::{Open, Project};
@@ -28,6 +28,7 @@ use crate::agent::reply;
 use crate::agent::status_line::Status;
 use crate::machine::id::TaskId;
 use crate::machine::{Command, State};
+use crate::store::lock::is_held;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -402,6 +403,17 @@ pub fn keeper(args: &[OsString]) -> Result<Exit, Error> {
 /// Whatever stops it.
 pub fn pane(args: &[OsString]) -> Result<Exit, Error> {
     super::keeper::hold_window(args).map(|()| Exit::Done)
+}
+
+/// `pipeline __held`.
+///
+/// # Errors
+/// When the lock cannot be looked at.
+pub fn held(path: &Path) -> Result<Exit, Error> {
+    let is_held = is_held(path).map_err(|error| {
+        Error::new(Kind::Busy, format!("cannot look at `{}`", path.display())).because(&error)
+    })?;
+    Ok(if is_held { Exit::Done } else { Exit::Failed })
 }
 
 /// `pipeline __exec`.

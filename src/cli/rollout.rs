@@ -14,13 +14,14 @@ use crate::observe::page::{Page, broken};
 use crate::observe::words::Stamp;
 use crate::sys::clock::{Clock, SystemClock};
 
-use super::args::{PromoteArgs, RolloutArgs, RolloutCommand, right_command};
+use super::args::{PromoteArgs, RolloutArgs, RolloutCommand};
 use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
 use super::gate::{self, Gate};
 use super::value;
 use super::views::page;
+use super::word::right_command;
 
 /// `pipeline rollout …`.
 ///

@@ -53,9 +53,7 @@ pub fn read<'a>(root: &mut Section<'a>, hash: String) -> Read<'a> {
     let scheduler = scheduler(root.section("scheduler"));
     let (landing, landing_at) = landing(root.section("landing"));
     let (rollout, rollout_at) = rollout(root.section("rollout"));
-    let mut notify = root.section("notify");
-    notify.empty_later("command");
-    notify.finish();
+    let notify = notify(root.section("notify"));
     root.finish();
     Read {
         settings: Settings {
@@ -70,6 +68,7 @@ pub fn read<'a>(root: &mut Section<'a>, hash: String) -> Read<'a> {
             scheduler,
             landing,
             rollout,
+            notify,
         },
         project: project_at,
         worktree: worktree_at,
@@ -405,15 +404,21 @@ fn scheduler(mut at: Section<'_>) -> Scheduler {
         resources,
         load_limit: at.float("load_limit", 0.0, 0.0..=1_000_000.0),
         escalate_after: at.integer("escalate_after", 2, 1..=10_000),
-        command: scheduler_command(&mut at),
+        command: program(&mut at),
         prefetch: Some(at.float("prefetch", 2.0, 0.0..=1_000.0)),
     };
     at.finish();
     scheduler
 }
 
-/// Reads the external scheduler's program and arguments; empty: there is none.
-fn scheduler_command(at: &mut Section<'_>) -> Vec<String> {
+fn notify(mut at: Section<'_>) -> Vec<String> {
+    let command = program(&mut at);
+    at.finish();
+    command
+}
+
+/// Reads `command`, a program of the user's with its arguments; empty: there is none.
+fn program(at: &mut Section<'_>) -> Vec<String> {
     const EXPECTED: &str = "a program with arguments, as a list";
     if !at.is_list("command") {
         return at.strings("command").unwrap_or_default();

@@ -55,6 +55,15 @@ pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Looks at nothing but `requires`; what else may be wrong with the text is not told.
+///
+/// # Errors
+/// [`ConfigError::Newer`] or [`ConfigError::Older`].
+pub fn check_version(text: &str) -> Result<(), ConfigError> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    check_requires(document.get_ref(), VERSION, &Report::new(text))
+}
+
 fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loaded, ConfigError> {
     let report = Report::new(text);
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -237,6 +246,14 @@ command = "true"
     }
 
     #[test]
+    fn a_notified_program_is_a_list_of_words() {
+        let told = settings("[notify]\ncommand = [\"tools/tell\", \"\"]");
+        assert_eq!(told.notify, ["tools/tell", ""]);
+        refused("[notify]\ncommand = [\" \"]", &["a program with arguments"]);
+        refused("[notify]\ncommand = \"mail me\"", &["a list of strings"]);
+    }
+
+    #[test]
     fn an_agent_has_the_defaults_of_a_command() {
         let bare = settings(AGENT);
         let full = r#"
@@ -379,7 +396,6 @@ pilot = { labels = ["pilot"] }
         let table = [
             ("[landing]\nstrategy = \"optimistic\"", "optimistic"),
             ("[landing]\nstyle = \"squash\"", "squash"),
-            ("[notify]\ncommand = [\"x\"]", "notify.command"),
         ];
         for (text, part) in table {
             refused(text, &[part]);

@@ -46,6 +46,10 @@ pub enum Follow {
     },
 }
 
+/// While it is held, no step of ours by which the base follows is under way, of this monitor or of one
+/// that was killed.
+pub struct BaseGate(Gate<'static>);
+
 /// What a step of the base that was killed has left.
 enum Left {
     Nothing,
@@ -71,6 +75,14 @@ impl Follow {
 }
 
 impl Repo {
+    /// Waits until the base can be moved by nobody else of ours.
+    ///
+    /// # Errors
+    /// When another step of the base takes too long, or the gate cannot be opened.
+    pub fn base_gate(&self) -> Result<BaseGate, GitError> {
+        Ok(BaseGate(Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?))
+    }
+
     /// Moves the base branch (full name) forward from `expect_old` to `to`: by compare-and-swap when
     /// nobody has it checked out, else by `git merge --ff-only` in that checkout, waited for.
     ///
@@ -78,12 +90,11 @@ impl Repo {
     /// When git cannot be asked; what a person can put right is a [`Follow`].
     pub fn base_follow(
         &self,
+        BaseGate(gate): &BaseGate,
         base_branch: &str,
         to: &Oid,
         expect_old: &Oid,
     ) -> Result<Follow, GitError> {
-        // Whoever holds this gate knows that no earlier fast-forward of ours is still running.
-        let gate = Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?;
         let begun = match self.left_by_killed_merge(base_branch)? {
             Left::Nothing => None,
             Left::Begun(to) => Some(to),
@@ -128,9 +139,9 @@ impl Repo {
                 let begun =
                     begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
                 if let Some(begun) = begun {
-                    self.merge_in_checkout(&gate, base_branch, &checkout.path, &begun)?;
+                    self.merge_in_checkout(gate, base_branch, &checkout.path, &begun)?;
                 }
-                self.merge_in_checkout(&gate, base_branch, &checkout.path, to)
+                self.merge_in_checkout(gate, base_branch, &checkout.path, to)
             }
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
@@ -405,7 +416,8 @@ mod tests {
         }
 
         fn follow(&self) -> Follow {
-            self.scratch.repo.base_follow(MAIN, &self.to, &self.old).unwrap()
+            let repo = &self.scratch.repo;
+            repo.base_follow(&repo.base_gate().unwrap(), MAIN, &self.to, &self.old).unwrap()
         }
 
         fn write(&self, path: &str, text: &str) {
@@ -523,9 +535,11 @@ mod tests {
         let repo = &case.scratch.repo;
         let further = case.scratch.commit_on(&person, "q", "q");
         case.scratch.git(["reset", "-q", "--hard", case.old.as_str()]);
-        let found = repo.base_follow(MAIN, &further, &person).unwrap();
+        let found = repo.base_follow(&repo.base_gate().unwrap(), MAIN, &further, &person).unwrap();
         assert_eq!(found, Follow::NotFastForward(Some(case.old.clone())));
-        let found = repo.base_follow("refs/heads/none", &case.to, &case.old).unwrap();
+        let found = repo
+            .base_follow(&repo.base_gate().unwrap(), "refs/heads/none", &case.to, &case.old)
+            .unwrap();
         assert_eq!(found, Follow::NotFastForward(None));
     }
 
@@ -586,7 +600,9 @@ mod tests {
         let tree: Oid =
             case.scratch.git(["rev-parse", &format!("{}^{{tree}}", case.old)]).parse().unwrap();
         let next = repo.commit_tree(&tree, std::slice::from_ref(&case.to), "next", 1).unwrap();
-        let followed = repo.base_follow("refs/heads/main", &next, &case.old).unwrap();
+        let followed = repo
+            .base_follow(&repo.base_gate().unwrap(), "refs/heads/main", &next, &case.old)
+            .unwrap();
         assert_eq!(followed, Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
     }

@@ -31,7 +31,7 @@ mod snapshot;
 mod stale;
 mod worktree;
 
-pub use base::Follow;
+pub use base::{BaseGate, Follow};
 pub use error::{GitError, Stderr};
 pub use hand::Hand;
 pub use history::HandCommit;

@@ -357,6 +357,7 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
             agent.last_task.clone_from(&attempt.task);
             agent.take_slot(attempt.slot);
         }
+        provider::begin(state, attempt);
         state.metrics.attempts += 1;
         state.run.attempts += 1;
         let monitor = &mut state.monitor;
@@ -366,18 +367,22 @@ fn add_attempt(state: &mut State, attempt: &Attempt) {
             monitor.launches = 0;
         }
         monitor.launches += 1;
-        let is_retry = attempt.task.as_ref().is_some_and(|id| {
-            state.tasks[id]
-                .history
-                .iter()
-                .any(|old| old.is_work() && old.stage() == attempt.stage())
-        });
-        state.metrics.retries += u64::from(is_retry);
+        state.metrics.retries += u64::from(is_retry(state, attempt));
     }
     state.attempts.insert(attempt.id.clone(), attempt.clone());
     if let Some(due) = effect::of_attempt(attempt) {
         state.index.effects.insert(due);
     }
+}
+
+/// Returns true when the task's stage was tried before; where its provider gave nothing then, the same
+/// try is made again.
+fn is_retry(state: &State, attempt: &Attempt) -> bool {
+    let Some(task) = attempt.task.as_ref().map(|id| &state.tasks[id]) else { return false };
+    let is_of_stage = |old: &&Attempt| old.is_work() && old.stage() == attempt.stage();
+    let last = task.history.iter().rev().find(is_of_stage);
+    let ended = last.and_then(|last| last.outcome.as_ref());
+    ended.is_some_and(|ended| !ended.class.is_of_provider())
 }
 
 /// Returns the name under which a task counts this kind of attempt.
@@ -415,6 +420,10 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
     attempt.outcome = Some(outcome.clone());
     attempt.demand = Demand::default();
     unpin(state);
+    provider::end(state, id);
+    if outcome.class.is_of_provider() && attempt.is_work() {
+        state.run.attempts = state.run.attempts.saturating_sub(1);
+    }
     if outcome.class == Class::Completed && attempt.is_work() {
         note_duration(state, &attempt, outcome.at);
         state.weighing.completed += 1;
@@ -431,7 +440,7 @@ fn end_attempt(state: &mut State, id: &AttemptId, outcome: &Outcome, has_fresh_s
         agent.busy_ms += outcome.at.ms_since(attempt.assigned_at);
         if outcome.class == Class::Completed {
             agent.completed += 1;
-        } else {
+        } else if !outcome.class.is_of_provider() {
             agent.failed += 1;
         }
         if agent.is_retired {

@@ -141,6 +141,35 @@ impl Class {
         }
     }
 
+    /// Returns true when the attempt speaks of its provider alone: it is counted neither against its
+    /// task nor against its agent, and not among those of a run.
+    #[must_use]
+    pub const fn is_of_provider(self) -> bool {
+        match self {
+            Self::RateLimited | Self::Unauthorized => true,
+            Self::Completed
+            | Self::Empty
+            | Self::Incomplete
+            | Self::Failed
+            | Self::ChecksFailed
+            | Self::ConflictLeft
+            | Self::Blocked
+            | Self::ChangesRequested
+            | Self::ContextExceeded
+            | Self::TimedOut
+            | Self::Silent
+            | Self::Crashed
+            | Self::Unstartable
+            | Self::Lost
+            | Self::Infrastructure
+            | Self::Stopped
+            | Self::Conflict
+            | Self::LandingChecksFailed
+            | Self::Dependency
+            | Self::Budget => false,
+        }
+    }
+
     /// Every class, in the order above.
     pub const ALL: [Self; 22] = [
         Self::Completed,

@@ -4,7 +4,7 @@ use super::attempt::{Attempt, AttemptKind, Class, Outcome, Tries};
 use super::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use super::event::{Event, Observation};
 use super::id::{AttemptId, Oid, StageName, TaskId};
-use super::lane::{Follow, Landing, LandingPhase, MANUAL};
+use super::lane::{Dropping, Follow, Landing, LandingPhase, MANUAL};
 use super::observe::{counted, no_landing, paused, with_tail};
 use super::rollout;
 use super::stage;
@@ -139,6 +139,11 @@ fn base_seen(state: &State, event: &Event, tip: &Oid, landed: Option<&Oid>) -> S
             is_passing: follow.is_passing,
         });
         changes.push(lane(LaneChange::FollowSet { follow, why: None, behind }));
+    }
+    if base.dropping.as_ref().is_some_and(|dropping| dropping.to != *tip) {
+        // What is on the base by now has landed, and stays.
+        let dropping = Some(Dropping { to: tip.clone(), tries: Tries::default() });
+        changes.push(lane(LaneChange::DropSet { dropping }));
     }
     let (tip, landed) = (tip.clone(), landed.filter(|_| !is_gone).cloned());
     changes.push(lane(LaneChange::BaseSeen { tip, landed, at: event.at }));

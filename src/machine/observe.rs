@@ -229,11 +229,21 @@ fn ordered(state: &State, id: &AttemptId, preset: &str, session: &Option<String>
 
 fn cannot_start(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
     let outcome = Outcome { class: Class::Unstartable, reason: why.to_owned(), at: event.at };
-    if found.is_work() {
-        end(state, event, found, &outcome)
-    } else {
-        end_check(state, event, found, &outcome)
+    unstarted(state, event, found, &outcome)
+}
+
+/// Ends what is not known to have begun. Once it was to be ordered it may have: a power cut takes the
+/// record of that away and leaves the work, which is saved first.
+fn unstarted(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<Change> {
+    if !found.is_work() {
+        return end_check(state, event, found, outcome);
     }
+    let may_have_run = found.phase == AttemptPhase::Starting;
+    if may_have_run && state.settings.project.isolation == Isolation::Worktree {
+        let change = AttemptChange::Exited { exit: None, verdict: outcome.clone() };
+        return vec![of_attempt(&found.id, change)];
+    }
+    end(state, event, found, outcome)
 }
 
 fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Change> {
@@ -283,14 +293,10 @@ fn lost(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change>
     let mut changes = vec![of_attempt(&found.id, change)];
     if !found.is_work() {
         changes.extend(end_check(state, event, found, &verdict));
-    } else if !has_worktree(state) {
+    } else if state.settings.project.isolation == Isolation::None {
         changes.extend(end(state, event, found, &verdict));
     }
     changes
-}
-
-fn has_worktree(state: &State) -> bool {
-    state.settings.project.isolation == Isolation::Worktree
 }
 
 /// What was found in the worktree after the end.
@@ -328,12 +334,13 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
     changes
 }
 
-/// Whatever the attempt said, it said without a worktree; only its end on request stands.
+/// Whatever the attempt said, it said without a worktree; only its end on request stands, and that
+/// nothing was heard of it.
 fn gone(state: &State, event: &Event, found: &Attempt, commit: Option<&Oid>) -> Vec<Change> {
     let saved = AttemptChange::Saved { commit: commit.cloned() };
     let mut changes = vec![of_attempt(&found.id, saved)];
-    let is_stopped = |verdict: &&Outcome| verdict.class == Class::Stopped;
-    let verdict = found.verdict.as_ref().filter(is_stopped).cloned().unwrap_or_else(|| {
+    let stands = |verdict: &&Outcome| verdict.class == Class::Stopped || found.exit.is_none();
+    let verdict = found.verdict.as_ref().filter(stands).cloned().unwrap_or_else(|| {
         let reason = "its worktree went away under it".to_owned();
         Outcome { class: Class::Lost, reason, at: event.at }
     });
@@ -448,11 +455,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
         // Told late: while its checks run nothing is owed of it.
         AttemptPhase::Running | AttemptPhase::Checking => Vec::new(),
         AttemptPhase::Preparing | AttemptPhase::Starting => {
-            if found.is_work() {
-                end(state, event, found, &outcome)
-            } else {
-                end_check(state, event, found, &outcome)
-            }
+            unstarted(state, event, found, &outcome)
         }
         AttemptPhase::Saving | AttemptPhase::Advancing => stall(state, event, found, why),
     }
@@ -627,8 +630,10 @@ impl End<'_> {
 
     fn infrastructure(&self) -> Vec<Change> {
         let failures = counted(self.state, self.task.tally.infrastructure);
+        // Its own end says how it went; any other is that of saving what it left.
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
-            && self.outcome.class == Class::Infrastructure;
+            && self.outcome.class == Class::Infrastructure
+            && self.found.verdict.as_ref() != Some(self.outcome);
         let mut changes = vec![self.tallied(|tally| tally.infrastructure = failures)];
         if is_unsaved || failures > self.state.settings.limits.infrastructure_retries {
             changes.extend(self.gave_up());

@@ -6,16 +6,25 @@
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Class, Outcome};
-use super::id::{AgentName, StageName};
+use super::id::{AgentName, AttemptId, StageName};
 use super::retry::delay_ms;
 use super::schedule::pool::{can_serve, may_take};
-use super::settings::AgentGroup;
+use super::settings::{AgentGroup, Retry};
 use super::state::State;
 use super::time::Time;
 
 /// The shortest pause in milliseconds, whatever a program named and the settings say: an attempt that
 /// meets a limit is used up nowhere, so nothing else bounds how often one is made.
 const PAUSE_MS_MIN: u64 = 1_000;
+/// Pauses that no program named grow to so many times the bound of `[retry]`: other failures pass by
+/// themselves soon, a limit that is used up lasts for hours.
+const CAP_FACTOR: u64 = 6;
+/// It is asked again so long after the moment that was named, in milliseconds: clocks differ, and who
+/// asks a moment too early is told of the next one.
+const MARGIN_MS: u64 = 5_000;
+/// Who tries first has been served after so long, in milliseconds: its program would have met the limit
+/// at once.
+pub const PROBE_MS: u64 = 5 * 60_000;
 /// The longest pause that a program may name, in milliseconds: limits of a month are known.
 const NAMED_MS_MAX: u64 = 32 * 24 * 60 * 60 * 1000;
 /// Longest text kept of what a program said, in bytes.
@@ -24,9 +33,10 @@ const WHY_BYTES_MAX: usize = 512;
 /// How a provider that reached a limit or refused a key stands; one that does well has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
-    /// Limits met in a row, those of attempts that ran beside each other counted once.
+    /// Limits met in a row, those of attempts that ran beside each other counted once; 0 without a
+    /// refusal: a person has said that it serves its agents again.
     pub limits: u32,
-    /// When the last of them was met: attempts from before it tell nothing new.
+    /// When the last of them was met, or a person said so: attempts from before it tell nothing new.
     pub since: Time,
     /// Its agents get nothing before this moment; `None`: they do again.
     pub until: Option<Time>,
@@ -36,6 +46,10 @@ pub struct Pause {
     pub agent: AgentName,
     /// What its program said, in words.
     pub why: String,
+    /// When the limit ends nobody said, or not rightly: afterwards one attempt tries first.
+    pub is_guessed: bool,
+    /// The attempt that tries first: the others wait until it is through. It lives.
+    pub probe: Option<AttemptId>,
 }
 
 impl Pause {
@@ -43,6 +57,36 @@ impl Pause {
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.is_refused || self.until.is_some()
+    }
+
+    /// Returns true while another one of its agents gets nothing.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.is_on() || self.probe.is_some()
+    }
+
+    /// Returns true when the next attempt is the one that tries first.
+    #[must_use]
+    pub const fn is_to_be_tried(&self) -> bool {
+        self.is_guessed && !self.is_closed()
+    }
+
+    /// Returns true when a person said that it serves its agents again, and nothing has happened since.
+    #[must_use]
+    pub const fn is_resumed(&self) -> bool {
+        self.limits == 0 && !self.is_refused
+    }
+
+    /// Returns it as it is after a person said that it serves its agents again: what attempts from
+    /// before meet is not held against it.
+    pub(super) fn resumed(&self, at: Time) -> Self {
+        let (limits, until, is_refused, is_guessed, probe) = (0, None, false, false, None);
+        Self { limits, since: at, until, is_refused, is_guessed, probe, ..self.clone() }
+    }
+
+    /// Returns it with all of its agents let in.
+    pub(super) fn opened(&self) -> Self {
+        Self { is_guessed: false, probe: None, ..self.clone() }
     }
 
     /// Returns the command that ends it.
@@ -93,7 +137,7 @@ impl State {
     /// Returns true when the agent may get an attempt now.
     #[must_use]
     pub fn is_free(&self, agent: &Agent) -> bool {
-        agent.is_free() && !self.pause_of(agent).is_some_and(Pause::is_on)
+        agent.is_free() && !self.pause_of(agent).is_some_and(Pause::is_closed)
     }
 
     /// Returns true when the agent may get an attempt without a person's doing; it may be busy, cool
@@ -110,10 +154,59 @@ impl State {
         agent.breaker.until.max(limit)
     }
 
-    /// Returns the first moment at which a limit ends.
+    /// Returns the attempt that tries first, and that the agent waits for; `None`: it waits for none.
+    #[must_use]
+    pub fn probe_before<'a>(&'a self, agent: &Agent) -> Option<&'a AttemptId> {
+        let probe = self.pause_of(agent)?.probe.as_ref();
+        probe.filter(|probe| agent.attempt.as_ref() != Some(probe))
+    }
+
+    /// Returns the first moment at which a limit ends, or who tries first is through.
     #[must_use]
     pub(super) fn limit_deadline(&self) -> Option<Time> {
-        self.pauses.values().filter_map(|pause| pause.until).min()
+        let due = |pause: &Pause| pause.until.or_else(|| served_at(self, pause));
+        self.pauses.values().filter_map(due).min()
+    }
+}
+
+/// Returns when whoever tries first has run for so long that the provider serves it; `None`: nobody
+/// tries, or its program has not begun.
+fn served_at(state: &State, pause: &Pause) -> Option<Time> {
+    let probe = state.attempts.get(pause.probe.as_ref()?)?;
+    Some(probe.started_at?.plus_ms(PROBE_MS))
+}
+
+/// Returns how a provider stands from now on by the clock alone; `None`: as before.
+pub(super) fn by_time(state: &State, pause: &Pause, at: Time) -> Option<Pause> {
+    if pause.until.is_some_and(|until| until <= at) {
+        return Some(Pause { until: None, ..pause.clone() });
+    }
+    served_at(state, pause).is_some_and(|served| served <= at).then(|| pause.opened())
+}
+
+/// Notes that an attempt begins: where one is to try first, it is that one.
+pub(super) fn begin(state: &mut State, attempt: &Attempt) {
+    let Some(group) = state.settings.group_of(&attempt.agent) else { return };
+    let name = state.provider_of(group).to_owned();
+    if let Some(pause) = state.pauses.get_mut(&name).filter(|pause| pause.is_to_be_tried()) {
+        pause.probe = Some(attempt.id.clone());
+    }
+}
+
+/// Notes that an attempt is over; unless that told how the provider stands, another one tries.
+pub(super) fn end(state: &mut State, id: &AttemptId) {
+    for pause in state.pauses.values_mut().filter(|pause| pause.probe.as_ref() == Some(id)) {
+        pause.probe = None;
+    }
+}
+
+/// Asserts that whoever tries first is at work.
+pub(super) fn check(state: &State) {
+    for (name, pause) in &state.pauses {
+        let Some(probe) = &pause.probe else { continue };
+        assert!(pause.is_guessed, "`{probe}` tries first for `{name}`, whose limit's end is known");
+        let attempt = state.attempts.get(probe);
+        assert!(attempt.is_some_and(Attempt::is_work), "`{probe}` tries first for `{name}`");
     }
 }
 
@@ -130,6 +223,10 @@ pub(super) fn after(
     let name = state.provider_of(group);
     let old = state.pauses.get(name);
     let is_new = old.is_none_or(|old| attempt.assigned_at >= old.since);
+    // It had another key, or another account, than those that a person let go on.
+    if !is_new && old.is_some_and(Pause::is_resumed) {
+        return None;
+    }
     let new = match outcome.class {
         Class::Unauthorized => Some(Pause {
             limits: old.map_or(0, |old| old.limits),
@@ -138,6 +235,8 @@ pub(super) fn after(
             is_refused: true,
             agent: attempt.agent.clone(),
             why: why(outcome),
+            is_guessed: false,
+            probe: None,
         }),
         Class::RateLimited => limited(state, random, attempt, outcome, at)?,
         // It answered.
@@ -147,7 +246,9 @@ pub(super) fn after(
         | Class::ConflictLeft
         | Class::Blocked
         | Class::ChangesRequested => match old {
-            Some(old) if old.is_on() || !is_new => return None,
+            Some(old) if old.is_on() || !is_new || old.is_resumed() => return None,
+            // Another model of it, or another account with it, has limits of its own.
+            Some(old) if is_of_others(state, old, group) => Some(old.opened()),
             Some(_) | None => None,
         },
         Class::Incomplete
@@ -168,6 +269,11 @@ pub(super) fn after(
     (new.as_ref() != old).then(|| (name.to_owned(), new))
 }
 
+/// Returns true when agents of another group met the limit.
+fn is_of_others(state: &State, pause: &Pause, group: &AgentGroup) -> bool {
+    state.settings.group_of(&pause.agent).is_some_and(|met| met.name != group.name)
+}
+
 /// Returns how a provider stands after a limit; `None`: as before.
 fn limited(
     state: &State,
@@ -183,14 +289,18 @@ fn limited(
     let fault = attempt.exit.as_ref().and_then(|exit| exit.fault.as_ref());
     let is_new = old.is_none_or(|old| attempt.assigned_at >= old.since);
     let limits = old.map_or(0, |old| old.limits).saturating_add(u32::from(is_new)).max(1);
-    let backoff = delay_ms(&state.settings.retry, limits, random).max(PAUSE_MS_MIN);
+    let retry = &state.settings.retry;
+    let retry = Retry { max_ms: retry.max_ms.saturating_mul(CAP_FACTOR), ..retry.clone() };
+    let backoff = at.plus_ms(delay_ms(&retry, limits, random).max(PAUSE_MS_MIN));
     let is_sensible = |until: &Time| *until > at && until.ms_since(at) <= NAMED_MS_MAX;
     let named = fault.and_then(|fault| fault.until).filter(is_sensible);
+    let named = named.map(|named| named.plus_ms(MARGIN_MS));
+    // The first is believed; who names too short a time again and again is not.
+    let is_guessed = named.is_none() || limits > 1;
     let until = match named {
-        // The first is believed; who names too short a time again and again is not.
-        Some(named) if limits == 1 => named.max(at.plus_ms(PAUSE_MS_MIN)),
-        Some(named) => named.max(at.plus_ms(backoff)),
-        None => at.plus_ms(backoff),
+        Some(named) if is_guessed => named.max(backoff),
+        Some(named) => named,
+        None => backoff,
     };
     let in_force = old.and_then(|old| old.until);
     if in_force.is_some_and(|in_force| !is_new && in_force >= until) {
@@ -203,6 +313,8 @@ fn limited(
         is_refused: false,
         agent: attempt.agent.clone(),
         why: why(outcome),
+        is_guessed,
+        probe: None,
     }))
 }
 

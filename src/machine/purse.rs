@@ -61,7 +61,7 @@ pub struct Run {
     pub began_at: Option<Time>,
     /// Its monitor has not said that it ends: it is at work, or was killed.
     pub is_open: bool,
-    /// Work attempts added.
+    /// Work attempts added, but for those to which their provider gave nothing.
     pub attempts: u32,
     pub spent: Spent,
     /// What was told of its bounds; at most once each.

@@ -115,7 +115,8 @@ pub(super) fn growth(state: &State, room: usize) -> BTreeMap<&str, (u32, usize)>
         return wanted;
     }
     // Those of a provider whose limit is reached would have nothing to do.
-    let has_room = |group: &AgentGroup| state.pause_of_group(group).is_none_or(|it| !it.is_on());
+    let has_room =
+        |group: &AgentGroup| state.pause_of_group(group).is_none_or(|it| !it.is_closed());
     let added = growing(state)
         .filter(|(_, group, _)| has_room(group))
         .flat_map(|(place, group, count)| strangers(state, place, group, count, room));

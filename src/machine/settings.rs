@@ -33,6 +33,8 @@ pub struct Settings {
     pub landing: Landing,
     /// Which slice a pilot acts for.
     pub rollout: RolloutRules,
+    /// Program and arguments that are told of what happens; empty: nobody is.
+    pub notify: Vec<String>,
 }
 
 impl Settings {

@@ -239,6 +239,7 @@ impl State {
             }
         }
         super::crew::check(self);
+        super::provider::check(self);
         let mut at_work = std::collections::BTreeSet::new();
         for attempt in self.attempts.values().filter(|attempt| attempt.is_work()) {
             assert_eq!(self.agents[&attempt.agent].attempt.as_ref(), Some(&attempt.id));

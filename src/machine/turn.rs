@@ -18,7 +18,7 @@ use super::lane::{Dropping, Follow, Landing, LandingPhase};
 use super::mode::{Isolation, Rollout};
 use super::outside::Outside;
 use super::proposal::{self, Choice};
-use super::provider::{self, Pause};
+use super::provider;
 use super::purse::{self, attempts_left};
 use super::resume;
 use super::rollout;
@@ -101,8 +101,8 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
         changes.push(project(ProjectChange::BreakerSet { name, breaker }));
     }
     for (name, pause) in &state.pauses {
-        if pause.until.is_some_and(|until| until <= at) {
-            let pause = Some(Box::new(Pause { until: None, ..pause.clone() }));
+        if let Some(pause) = provider::by_time(state, pause, at) {
+            let pause = Some(Box::new(pause));
             changes.push(project(ProjectChange::ProviderSet { name: name.clone(), pause }));
         }
     }

@@ -30,7 +30,7 @@ const PAUSE_MS_MIN: u64 = 1_000;
 /// Between two passes at most, in milliseconds.
 const PAUSE_MS_MAX: u64 = 600_000;
 /// Checks of the base, which belong to no task.
-const BASE_CHECKS: &str = "base.check.";
+pub const BASE_CHECKS: &str = "base.check.";
 
 /// Whose remains may go, and what must stay.
 #[derive(Debug, Default)]

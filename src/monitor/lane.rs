@@ -171,7 +171,8 @@ pub fn land(
 }
 
 /// Resets the landing branch to `to`, keeps what it held in salvage, and tells which of the tasks that
-/// are `done` it held. Done before and not told, it is found done.
+/// are `done` it held. Done before and not told, it is found done. A base that moved is told instead:
+/// it may have followed until now, and what is on it has landed.
 pub fn drop_pilot(
     branches: &Branches,
     to: &Oid,
@@ -180,6 +181,11 @@ pub fn drop_pilot(
     repo: &Repo,
 ) -> Result<Observation, Fault> {
     let target = oid(to.as_str())?;
+    let _gate = repo.base_gate()?;
+    let seen = look(branches, repo)?;
+    if !matches!(&seen, Observation::BaseSeen { tip, .. } if tip == to) {
+        return Ok(seen);
+    }
     let found = repo.read_ref(&branches.landed)?;
     let landed = landed.map(|landed| oid(landed.as_str())).transpose()?;
     let held = [landed.as_ref(), found.as_ref()].into_iter().flatten().filter(|at| **at != target);
@@ -212,7 +218,14 @@ pub fn follow(
         let behind = repo.landings_between(&from, &target)?;
         Ok(Observation::FollowRefused { to: Oid::new(to), why, behind, is_passing })
     };
-    match repo.base_follow(&branches.base, &target, &from)? {
+    let gate = repo.base_gate()?;
+    // One that is begun late must not take along what was dropped meanwhile.
+    let landed = repo.read_ref(&branches.landed)?;
+    let is_landed = landed.map(|landed| repo.is_ancestor(&target, &landed)).transpose()?;
+    if is_landed != Some(true) {
+        return refused(format!("`{}` does not hold {to}", short(&branches.landed)), true);
+    }
+    match repo.base_follow(&gate, &branches.base, &target, &from)? {
         git::Follow::Followed => Ok(Observation::Followed { to: Oid::new(to) }),
         git::Follow::NotFastForward(Some(found)) if found == from => {
             let base = &branches.base;
@@ -260,6 +273,7 @@ mod tests {
         let ours = scratch.commit_on(&old, "ours", "ours");
         let theirs = scratch.commit_on(&old, "theirs", "theirs");
         scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
+        scratch.git(["branch", "pipeline/landed", ours.as_str()]);
         let ask = |from: &git::Oid| {
             follow(&branches(), ours.as_str(), from.as_str(), &scratch.repo).expect("an answer")
         };
@@ -273,6 +287,41 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_step_of_the_base_that_is_begun_late_does_not_take_along_what_was_dropped() {
+        let scratch = Scratch::new();
+        let (repo, old) = (&scratch.repo, scratch.rev("main"));
+        let piloted = scratch.commit_on(&old, "piloted", "piloted");
+        scratch.git(["branch", "pipeline/landed", piloted.as_str()]);
+        let task = "A".parse::<TaskId>().expect("an id");
+        let done = BTreeMap::from([(task.clone(), known(&piloted))]);
+        let drop = |to: &git::Oid, done| {
+            drop_pilot(&branches(), &known(to), Some(&known(&piloted)), done, repo)
+        };
+        match drop(&old, &done).expect("an answer") {
+            Observation::PilotDropped { lost, .. } => assert_eq!(lost, [task]),
+            other => panic!("{other:?}"),
+        }
+        let late = follow(&branches(), piloted.as_str(), old.as_str(), repo).expect("an answer");
+        assert!(matches!(late, Observation::FollowRefused { is_passing: true, .. }), "{late:?}");
+        assert_eq!(scratch.rev("main"), old);
+
+        // The other way about: what the base has taken along by then is not dropped.
+        scratch.git(["branch", "-f", "pipeline/landed", piloted.as_str()]);
+        let step = follow(&branches(), piloted.as_str(), old.as_str(), repo).expect("an answer");
+        assert!(matches!(step, Observation::Followed { .. }), "{step:?}");
+        let late = drop(&old, &done).expect("an answer");
+        assert!(
+            matches!(&late, Observation::BaseSeen { tip, .. } if *tip == known(&piloted)),
+            "{late:?}"
+        );
+        match drop(&piloted, &done).expect("an answer") {
+            Observation::PilotDropped { lost, .. } => assert_eq!(lost, []),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(scratch.rev("pipeline/landed"), piloted);
     }
 
     #[test]

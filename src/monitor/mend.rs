@@ -4,6 +4,7 @@
 //! Only a found value is ever replaced, by compare-and-swap, so what an effect moves meanwhile stays.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::prepare::put_back;
 use super::work::{Fault, oid, refs};
@@ -42,6 +43,22 @@ impl Mend {
             None => flat(&self.name),
         };
         Some(refs::salvage(&format!("{short}.found-{}", found.get(..SHORT).unwrap_or(found))))
+    }
+}
+
+impl fmt::Display for Mend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match (&self.found, &self.to) {
+            (None, _) => write!(f, "put back `{name}`, which is gone"),
+            (Some(found), None) => {
+                write!(f, "move `{name}` to salvage ({}): it belongs to no task", short(found))
+            }
+            (Some(found), Some(to)) => {
+                let (found, to) = (short(found), short(to));
+                write!(f, "put `{name}` back to {to}, keeping what was found ({found})")
+            }
+        }
     }
 }
 
@@ -203,6 +220,11 @@ fn told(mend: &Mend) -> String {
             format!("{name} moved to {short}: put back, that is kept in {kept}")
         }
     }
+}
+
+/// Shortens an object id; the name that an alias stands for is said in full.
+fn short(value: &str) -> &str {
+    if value.starts_with("-> ") { value } else { value.get(..SHORT).unwrap_or(value) }
 }
 
 /// Returns a branch's name below ours as one word.

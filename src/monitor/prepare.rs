@@ -106,7 +106,7 @@ pub fn run(
         // Of what is kept nothing was when it was made ready.
         is_ready: is_ready && prepare.worktree.keep.is_empty(),
     })?;
-    copy(prepare)?;
+    copy(&prepare.root, &prepare.worktree.copy, &prepare.places.dir)?;
     if is_setup_due(&ready.changed) {
         set_up(prepare, repo, keepers, watch, &at)?;
     }
@@ -217,9 +217,12 @@ fn is_setup_due(changed: &Changed) -> bool {
 
 /// Copies files that git does not track from the main checkout; a missing one is left out, and a
 /// link that is named itself counts as what it points to.
-fn copy(prepare: &Prepare) -> Result<(), Fault> {
-    for name in &prepare.worktree.copy {
-        let (from, to) = (prepare.root.join(name), prepare.places.dir.join(name));
+///
+/// # Errors
+/// A link of the repository is in the way; the file system's own.
+pub fn copy(root: &Path, names: &[String], dir: &Path) -> Result<(), Fault> {
+    for name in names {
+        let (from, to) = (root.join(name), dir.join(name));
         for entry in walkdir::WalkDir::new(&from).follow_links(false) {
             let Ok(entry) = entry else { continue };
             let Ok(below) = entry.path().strip_prefix(&from) else { continue };
@@ -229,7 +232,7 @@ fn copy(prepare: &Prepare) -> Result<(), Fault> {
             } else {
                 Some(entry.file_type())
             };
-            if let Some(link) = link_on_way(&prepare.places.dir, &to) {
+            if let Some(link) = link_on_way(dir, &to) {
                 let why = "it is a symbolic link in the repository";
                 return Err(Fault(format!("cannot copy to `{}`: {why}", link.display())));
             }

@@ -306,13 +306,21 @@ pub fn troubles(
 }
 
 /// Returns whose models each group's preset uses, by the group's name; groups whose preset says nothing
-/// are left out.
+/// are left out. Of one that cannot be read it is still what `known` says: nothing of the provider has
+/// changed, and a refused key is none the better for it.
 #[must_use]
-pub fn providers(root: &Path, settings: &Settings) -> BTreeMap<String, String> {
+pub fn providers(
+    root: &Path,
+    settings: &Settings,
+    known: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let found = settings.agents.iter().filter_map(|group| {
         let AgentCommand::Preset { name, .. } = &group.command else { return None };
-        // One that cannot be read is told of as such.
-        let provider = preset::load(root, name).ok()?.preset.provider;
+        let provider = match preset::load(root, name) {
+            Ok(loaded) => loaded.preset.provider,
+            // It is told of as such.
+            Err(_) => known.get(&group.name)?.clone(),
+        };
         (!provider.is_empty()).then(|| (group.name.clone(), provider))
     });
     found.collect()
@@ -339,10 +347,11 @@ pub fn assistants() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use super::{Launch, Purpose, launch, trouble};
+    use super::{Launch, Purpose, launch, providers, trouble};
     use crate::agent::job::JobCommand;
     use crate::config;
     use crate::machine::settings::Settings;
@@ -421,6 +430,27 @@ mod tests {
         fs::remove_file(&file).expect("removed");
         let error = launched(dir.path(), "preset = \"mini-swe-agent\"").expect_err("no prompt");
         assert!(error.contains("prompt.md"), "{error}");
+    }
+
+    #[test]
+    fn a_preset_that_cannot_be_read_is_of_the_provider_that_it_was() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let presets = dir.path().join(config::preset::DIR);
+        fs::create_dir_all(&presets).expect("made");
+        let settings = settings("preset = \"claude\"");
+        let mut known = BTreeMap::new();
+        let own = "about = \"x\"\nheadless = [\"sh\"]\n";
+        for (text, expected) in [
+            (format!("{own}provider = \"mine\"\n"), Some("mine")),
+            ("x = [".to_owned(), Some("mine")),
+            (format!("{own}provider = \"other\"\n"), Some("other")),
+            (own.to_owned(), None),
+            ("x = [".to_owned(), None),
+        ] {
+            fs::write(presets.join("claude.toml"), &text).expect("written");
+            known = providers(dir.path(), &settings, &known);
+            assert_eq!(known.get("a").map(String::as_str), expected, "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::notices::Notices;
 use crate::machine::change::ProjectChange;
 use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
@@ -22,6 +23,8 @@ pub enum LogFormat {
     Json,
 }
 
+/// The monitor's name in the journal.
+pub const OWN: &str = "monitor";
 /// The live lines are redrawn this often while agents work, in milliseconds: seconds pass on them.
 const TICK_MS: u64 = 1_000;
 /// After a change they are redrawn this soon after the last time, in milliseconds.
@@ -38,6 +41,8 @@ pub struct Progress {
     has_agents_at_work: bool,
     /// Something has changed that the live lines do not show yet.
     is_stale: bool,
+    /// Tells a program of the user's too; `None`: not in this run.
+    notices: Option<Notices>,
 }
 
 #[derive(Debug)]
@@ -65,7 +70,14 @@ impl Progress {
             last_tick,
             has_agents_at_work: false,
             is_stale: true,
+            notices: None,
         }
+    }
+
+    /// Lets `notices` be told what this monitor decides.
+    #[must_use]
+    pub fn with_notices(self, notices: Notices) -> Self {
+        Self { notices: Some(notices), ..self }
     }
 
     /// Says what this run will do.
@@ -82,6 +94,15 @@ impl Progress {
     pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time, actor: &str) {
         self.has_agents_at_work = !state.attempts.is_empty();
         self.is_stale = true;
+        self.speak(changes, state, seq, at, actor);
+        // What others decided they know.
+        if let Some(notices) = self.notices.as_mut().filter(|_| actor == OWN) {
+            let faults = notices.tell(changes, state, seq, at);
+            faults.iter().for_each(|fault| self.warn(fault));
+        }
+    }
+
+    fn speak(&self, changes: &[Change], state: &State, seq: u64, at: Time, actor: &str) {
         if self.is_quiet {
             // What costs money is said to everybody.
             let is_purse =
@@ -106,6 +127,8 @@ impl Progress {
 
     /// Redraws the live lines when that is due.
     pub fn tick(&mut self, state: &State, now: Time) {
+        let faults = self.notices.as_mut().map(Notices::faults).unwrap_or_default();
+        faults.iter().for_each(|fault| self.warn(fault));
         if self.due_at().is_none_or(|due| now < due) {
             return;
         }
@@ -129,6 +152,7 @@ impl Progress {
                 None if agent.unusable.is_some() => "cannot start".into(),
                 None if state.refusal_of(agent).is_some() => "refused by its provider".into(),
                 None if state.cools_until(agent).is_some() => "cooling".into(),
+                None if state.probe_before(agent).is_some() => "cooling".into(),
                 None => "idle".into(),
             });
         }
@@ -178,8 +202,11 @@ impl Progress {
         self.live = None;
     }
 
-    /// Takes the live lines off the screen.
+    /// Takes the live lines off the screen, and waits a little for what is still to be told.
     pub fn close(&mut self) {
+        if let Some(mut notices) = self.notices.take() {
+            notices.close().iter().for_each(|fault| self.warn(fault));
+        }
         if let Some(live) = self.live.take() {
             for bar in live.agents.values().chain([&live.totals]) {
                 bar.finish_and_clear();

@@ -6,15 +6,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{self, Seek, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::agent::environment::agent_env;
+use super::program::{Program, ended};
 use crate::machine::agent::Agent;
 use crate::machine::id::{AgentName, StageName, TaskId};
 use crate::machine::proposal::{PAIRS_MAX, Pair, ProposalFault};
@@ -24,9 +21,9 @@ use crate::machine::schedule::pool::Takers;
 use crate::machine::settings::Stage;
 use crate::machine::task::Task;
 use crate::machine::{Observation, State, amount, complexity, schedule};
-use crate::observe::page::{cut, first_line};
+use crate::observe::page::cut;
 use crate::observe::words::{Stamp, orchestration, priority};
-use crate::sys::child::{self, Heard};
+use crate::sys::child::Heard;
 
 /// Of question and answer.
 const FORMAT: u32 = 1;
@@ -41,20 +38,14 @@ const TASKS_MAX: usize = 1000;
 const LOOKED_MAX: usize = 10_000;
 /// Most tasks of the built-in choice that are offered whatever else is.
 const PICKED_MAX: usize = 64;
-/// Columns shown of the command.
-const COMMAND_COLUMNS_MAX: usize = 50;
 /// Columns shown of a name that nothing can have.
 const NAME_COLUMNS_MAX: usize = 40;
-/// Columns shown of what the command said.
-const SAID_COLUMNS_MAX: usize = 160;
 
 /// A question that has not been asked yet.
 #[derive(Debug)]
 pub struct Question {
     number: u64,
-    command: Vec<String>,
-    root: PathBuf,
-    env: Vec<(String, String)>,
+    program: Program,
     /// One JSON document; each task and agent has a line of its own.
     text: String,
 }
@@ -125,16 +116,9 @@ struct AnswerPair {
 impl Question {
     /// Puts the question together. Cost: bounded by the constants above, and free agents.
     pub fn of(state: &State, number: u64, root: &Path, program_dir: &Path) -> Self {
-        let project = root.to_string_lossy().into_owned();
-        let words = state.settings.scheduler.command.iter();
-        let mut command: Vec<String> =
-            words.map(|word| word.replace("{project}", &project)).collect();
-        if let Some(program) = command.first_mut().filter(|program| program.contains('/')) {
-            *program = root.join(&*program).to_string_lossy().into_owned();
-        }
-        let extra = [("PIPELINE_PROJECT".to_owned(), project)];
-        let env = agent_env(std::env::vars_os(), &["*".to_owned()], program_dir, &extra);
-        Self { number, command, root: root.to_owned(), env, text: text(state, number) }
+        let command = &state.settings.scheduler.command;
+        let program = Program::of(command, root, program_dir, &[]);
+        Self { number, program, text: text(state, number) }
     }
 
     /// Asks, and returns what the machine is to be told.
@@ -147,12 +131,9 @@ impl Question {
     }
 
     fn answer(&self) -> Result<Vec<Pair>, (ProposalFault, String)> {
-        let Some(program) = self.command.first() else {
-            return Err((ProposalFault::Failed, "`scheduler.command` is empty".into()));
-        };
-        let heard = self.run(program);
-        let shown = self.command.join(" ");
-        let shown = cut(&first_line(&shown), COMMAND_COLUMNS_MAX).into_owned();
+        let shown = self.program.shown();
+        let heard = crate::sys::fail::point("scheduler.run")
+            .and_then(|()| self.program.run(&self.text, LIMIT, ANSWER_BYTES_MAX, None));
         let heard = heard.map_err(|error| {
             (ProposalFault::Failed, format!("`{shown}` cannot be started: {error}"))
         })?;
@@ -163,42 +144,13 @@ impl Question {
                 Err((ProposalFault::Late, why))
             }
             Heard::Ended(output) if !output.status.success() => {
-                let (how, said) = (ended(output.status), last_line(&output.stderr));
-                Err((ProposalFault::Failed, format!("`{shown}` {how}{said}")))
+                Err((ProposalFault::Failed, format!("`{shown}` {}", ended(&output))))
             }
             Heard::Ended(output) => parse(&output.stdout).map_err(|why| {
                 (ProposalFault::Unreadable, format!("the answer of `{shown}`: {why}"))
             }),
         }
     }
-
-    fn run(&self, program: &str) -> io::Result<Heard> {
-        crate::sys::fail::point("scheduler.run")?;
-        // A file, not a pipe: nobody has to feed it while it answers.
-        let mut question = tempfile::tempfile()?;
-        question.write_all(self.text.as_bytes())?;
-        question.rewind()?;
-        let mut command = child::command(program, &self.root);
-        command.args(&self.command[1..]).stdin(Stdio::from(question));
-        command.env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
-        // A group of its own: all that it starts is ended with it, and Ctrl-C is for us.
-        command.process_group(0);
-        child::output_bounded(&mut command, LIMIT, ANSWER_BYTES_MAX)
-    }
-}
-
-fn ended(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
-    }
-}
-
-/// Returns the last line that is not blank, behind a colon.
-fn last_line(said: &[u8]) -> String {
-    let said = String::from_utf8_lossy(said);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    last.map_or(String::new(), |line| format!(": {}", cut(&first_line(line), SAID_COLUMNS_MAX)))
 }
 
 /// Reads an answer.

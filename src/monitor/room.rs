@@ -169,6 +169,13 @@ fn seen(what: Option<String>) -> EventBody {
     EventBody::Observation(Observation::ShortageSeen { what })
 }
 
+/// Returns what there is too little of for a launch, on the disks of both folders, in words; the
+/// second one may be missing still.
+#[must_use]
+pub fn lacking(state_dir: &Path, worktrees: &Path) -> Option<String> {
+    Guard::new(state_dir.into(), worktrees.into()).lacking(1)
+}
+
 fn lacking_in(dir: &Path, found: &Room, times: u64) -> Option<String> {
     let dir = dir.display();
     if found.is_read_only {

@@ -24,6 +24,7 @@ use super::report::{Watch, pass_on};
 use super::room::{Guard, fault_of};
 use super::settings_file::SettingsFile;
 use super::sources::{Input, Watched, watch_files, watch_signals};
+use super::takeover::open_ledger;
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
 use crate::agent::client::{KeeperDirs, Keepers};
@@ -40,7 +41,7 @@ use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
-use crate::store::ledger::{Ledger, LedgerError, Turns};
+use crate::store::ledger::{LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -160,9 +161,8 @@ impl Monitor {
     ) -> Result<Self, RunError> {
         let layout = options.layout;
         let store = FileStore::open(&layout.state, 0);
-        let (ledger, warnings) = Ledger::open(store, "monitor")?;
         let mut progress = options.progress;
-        warnings.iter().for_each(|warning| progress.warn(warning));
+        let ledger = open_ledger(store, options.lock_wait, &mut progress)?;
         if let Some(repo) = &options.repo {
             repo.clear_stale_ref_locks().map_err(|error| RunError::Git(error.to_string()))?;
             // Asked once, here, so that the loop's thread starts no process for it.

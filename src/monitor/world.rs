@@ -23,7 +23,7 @@ use super::lane::{self, Branches};
 use super::outside::{News, Outside};
 use super::prepare::{self, Prepare};
 use super::preset;
-use super::progress::Progress;
+use super::progress::{OWN, Progress};
 use super::propose::Question;
 use super::report::Watch;
 use super::sources::Input;
@@ -101,7 +101,7 @@ impl World for RealWorld {
     }
 
     fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) {
-        self.progress.tell(changes, state, seq, at, "monitor");
+        self.progress.tell(changes, state, seq, at, OWN);
         for change in changes {
             if let Change::Task(id, TaskChange::TipMoved { .. }) = change {
                 self.ask_forecast(state, id);
@@ -341,7 +341,7 @@ impl RealWorld {
 
     /// Looks whose models the agents use, and tells the loop what is new.
     fn look_at_providers(&self, state: &State) {
-        let of = preset::providers(&self.layout.root, &state.settings);
+        let of = preset::providers(&self.layout.root, &state.settings, &state.providers);
         if of != state.providers {
             let seen = EventBody::Observation(Observation::ProvidersSeen { of });
             // The loop has ended: the next monitor looks.

@@ -83,12 +83,14 @@ pub fn entry<'a>(state: &'a State, agent: &'a Agent, at: Time) -> AgentEntry<'a>
     let task = attempt.and_then(|attempt| attempt.task.as_ref()).or(current);
     let refusal = state.refusal_of(agent);
     let cools = state.cools_until(agent).filter(|until| *until > at);
-    let status = match (attempt, agent.is_paused || refusal.is_some(), &agent.unusable, cools) {
+    let is_cooling = cools.is_some() || state.probe_before(agent).is_some();
+    let is_paused = agent.is_paused || refusal.is_some();
+    let status = match (attempt, is_paused, &agent.unusable, is_cooling) {
         (Some(_), ..) => AgentStatus::Working,
         (None, true, ..) => AgentStatus::Paused,
         (None, false, Some(_), _) => AgentStatus::Failed,
-        (None, false, None, Some(_)) => AgentStatus::Cooling,
-        (None, false, None, None) => AgentStatus::Idle,
+        (None, false, None, true) => AgentStatus::Cooling,
+        (None, false, None, false) => AgentStatus::Idle,
     };
     let until = cools.filter(|_| status == AgentStatus::Cooling);
     let at_it_ms = attempt.map(|attempt| at.ms_since(attempt.assigned_at));

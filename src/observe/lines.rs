@@ -165,6 +165,9 @@ fn served(name: &str, pause: Option<&Pause>) -> Option<String> {
         let (words, command) = (refusal_words(name, pause), pause.command());
         return Some(format!("{words}; needs a person: {command}"));
     }
+    if pause.is_resumed() {
+        return served(name, None);
+    }
     let left = span(pause.until?.ms_since(pause.since));
     Some(format!("{name} has reached a limit: its agents get nothing for {left}"))
 }

@@ -181,12 +181,13 @@ fn of_pause<'a>(provider: &'a str, pause: Option<&'a Pause>) -> Entry<'a> {
     let entry = match pause {
         Some(pause) if pause.is_refused => kind("provider_refused"),
         Some(pause) if pause.until.is_some() => kind("provider_paused"),
-        Some(_) => kind("provider_tried_again"),
-        None => kind("provider_resumed"),
+        Some(pause) if !pause.is_resumed() => kind("provider_tried_again"),
+        Some(_) | None => kind("provider_resumed"),
     };
+    let refused = pause.filter(|pause| !pause.is_resumed());
     Entry {
         provider: Some(provider),
-        reason: pause.map(|pause| pause.why.as_str()),
+        reason: refused.map(|pause| pause.why.as_str()),
         until: pause.and_then(|pause| pause.until).map(Stamp),
         ..entry
     }

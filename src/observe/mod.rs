@@ -12,6 +12,7 @@ pub mod flow;
 pub mod forecast;
 pub mod lines;
 pub mod log_json;
+pub mod notice;
 pub mod outside;
 pub mod page;
 pub mod paper;

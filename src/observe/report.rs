@@ -363,6 +363,8 @@ struct Before<'a> {
     tiers: BTreeMap<&'a str, u32>,
     /// Place of the last one's stage in the pipeline.
     place: Option<usize>,
+    /// To the last one its provider gave nothing: the same try is made again.
+    is_same_try: bool,
 }
 
 /// What an attempt is beside those before it.
@@ -379,10 +381,13 @@ impl<'a> Before<'a> {
         let place = state.settings.stages.iter().position(|known| known.name == stage);
         let before = self.tiers.get(stage).copied();
         let is_sent_back = self.place.is_some_and(|last| place.is_some_and(|place| place < last));
+        let is_retry = before.is_some() && !self.is_same_try;
+        self.is_same_try =
+            attempt.outcome.as_ref().is_some_and(|ended| ended.class.is_of_provider());
         self.tiers.insert(stage, before.unwrap_or(0).max(tier));
         self.place = place.or(self.place);
         let is_escalated = before.is_some_and(|before| before < tier);
-        Step { is_retry: before.is_some(), is_sent_back, is_escalated }
+        Step { is_retry, is_sent_back, is_escalated }
     }
 }
 
@@ -461,7 +466,7 @@ impl<'a> Sums<'a> {
             stage
                 .took_ms
                 .push(outcome.at.ms_since(attempt.started_at.unwrap_or(attempt.assigned_at)));
-        } else {
+        } else if !outcome.class.is_of_provider() {
             self.totals.failed += 1;
             agent.failed += 1;
             stage.failed += 1;

@@ -108,6 +108,7 @@ pub(crate) fn settings() -> Settings {
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),
+        notify: Vec::new(),
     }
 }
 

@@ -362,7 +362,7 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         let what = format!("{who}: {all} paused: pipeline agent resume {}", first.name);
         return Reason::new(On::Agent, what);
     }
-    if let Some(reason) = of_limits(state, able) {
+    if let Some(reason) = of_limits(state, able).or_else(|| of_probe(state, able)) {
         return reason;
     }
     let busy = names(&mut able().filter(|agent| agent.attempt.is_some()));
@@ -401,6 +401,23 @@ fn of_limits<'a, I: Iterator<Item = &'a Agent>>(
     let (provider, pause, until) = first.min_by_key(|(_, _, until)| *until)?;
     let what = format!("`{provider}` has reached a limit: {}", first_line(&pause.why));
     Some(Reason::new(On::RateLimit, what).until(Some(until)))
+}
+
+/// Returns that all who could take it wait for the one that tries first after a limit.
+fn of_probe<'a, I: Iterator<Item = &'a Agent>>(
+    state: &'a State,
+    able: impl Fn() -> I,
+) -> Option<Reason> {
+    let at_work = || able().filter(|agent| state.may_work(agent) && agent.attempt.is_none());
+    let agent = at_work().next()?;
+    let probe = state.probe_before(agent)?;
+    let is_held = |agent: &Agent| state.probe_before(agent).is_some();
+    if !at_work().all(is_held) {
+        return None;
+    }
+    let provider = state.provider_of(state.group_of(agent)?);
+    let what = format!("`{provider}` has reached a limit: {probe} tries first");
+    Some(Reason::new(On::RateLimit, what))
 }
 
 #[cfg(test)]

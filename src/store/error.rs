@@ -67,6 +67,15 @@ pub enum StoreError {
         /// The newest format this program knows.
         supported: u64,
     },
+    /// The journal was written by an older program: a monitor has to take it over first.
+    Older {
+        /// The journal's folder.
+        path: PathBuf,
+        /// The format it is in.
+        found: u64,
+        /// The format that this program writes.
+        current: u64,
+    },
     /// The file system refused.
     Io {
         /// What was attempted, as a verb phrase ("append to journal").
@@ -100,7 +109,8 @@ impl StoreError {
             | Self::Missing { .. }
             | Self::Exists { .. }
             | Self::Damaged { .. }
-            | Self::Newer { .. } => false,
+            | Self::Newer { .. }
+            | Self::Older { .. } => false,
         }
     }
 
@@ -158,6 +168,11 @@ impl fmt::Display for StoreError {
                 write!(f, "cannot use journal `{path}` of format {found}, ")?;
                 write!(f, "this program knows formats up to {supported}")
             }
+            Self::Older { path, found, current } => {
+                let path = path.display();
+                write!(f, "cannot write to journal `{path}` of format {found}, ")?;
+                write!(f, "this program writes format {current}")
+            }
             Self::Io { attempt, path, source: _ } => {
                 write!(f, "cannot {attempt} `{}`", path.display())
             }
@@ -176,7 +191,8 @@ impl Error for StoreError {
             | Self::Missing { .. }
             | Self::Exists { .. }
             | Self::Damaged { .. }
-            | Self::Newer { .. } => None,
+            | Self::Newer { .. }
+            | Self::Older { .. } => None,
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Handle {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// In which the checkpoint is written.
+    pub(super) format: u64,
     /// After the checkpoint.
     pub(super) base: Position,
     /// After the last line that was read or written.
@@ -49,7 +51,8 @@ impl Handle {
         let meta = file.metadata().map_err(StoreError::io("look at journal", &path))?;
         let (device, inode) = (meta.dev(), meta.ino());
         let (writer, is_synced, is_named) = (None, false, false);
-        Ok(Self { file, writer, path, device, inode, base, end, is_synced, is_named })
+        let format = line::FORMAT;
+        Ok(Self { file, writer, path, device, inode, format, base, end, is_synced, is_named })
     }
 
     /// Compares the end of the journal in the folder `journal` with what was read.

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use super::segment::{self, FlawKind, Scan, Whole};
-use super::{Checkpoint, Record, StoreError, joint, recovery};
+use super::{Checkpoint, Record, StoreError, joint, line, recovery};
 
 /// The records of all segments kept, with the state before the first of them.
 #[derive(Debug)]
 pub struct History {
     pub start: Checkpoint,
+    /// In which the newest segment is written, and the one this program writes, where that is newer.
+    pub older: Option<(u64, u64)>,
     /// In order, without a gap.
     pub records: Vec<Record>,
 }
@@ -26,7 +28,7 @@ pub fn history(dir: &Path) -> Result<History, StoreError> {
     for &seq in &segments {
         let path = segment::path(&journal, seq);
         let bytes = segment::read(&path)?;
-        let Whole { checkpoint, prev, scan: Scan { records, flaw, .. }, .. } =
+        let Whole { format, checkpoint, prev, scan: Scan { records, flaw, .. }, .. } =
             segment::scan(seq, bytes).map_err(|flaw| recovery::refuse(&path, flaw))?;
         if let Some(flaw) = flaw.filter(|flaw| !matches!(flaw.kind, FlawKind::Torn(_))) {
             return Err(recovery::refuse(&path, flaw));
@@ -34,9 +36,13 @@ pub fn history(dir: &Path) -> Result<History, StoreError> {
         if segments.last() == Some(&seq) {
             joint::check(&journal, &segments, prev)?;
         }
+        let older = (format < line::FORMAT).then_some((format, line::FORMAT));
         match &mut found {
-            Some(history) => history.records.extend(records),
-            None => found = Some(History { start: checkpoint, records }),
+            Some(history) => {
+                history.older = older;
+                history.records.extend(records);
+            }
+            None => found = Some(History { start: checkpoint, older, records }),
         }
     }
     found.ok_or(StoreError::Missing { path: journal })

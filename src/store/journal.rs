@@ -15,13 +15,14 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::machine::time::Time;
 use crate::sys::{fail, file};
 
 use super::handle::{End, Handle};
 use super::lock::{self, FileLock};
 use super::recovery::{self, Acknowledged};
 use super::segment::{self, Flaw, FlawKind, Whole};
-use super::{Checkpoint, Loaded, Record, Store, StoreError, Tail, joint, line};
+use super::{Checkpoint, Json, Loaded, Record, Store, StoreError, Tail, joint, line, migration};
 
 /// How often a reader without the lock looks again before it believes in damage.
 const READ_TRIES: u32 = 3;
@@ -116,7 +117,8 @@ impl FileStore {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(StoreError::io("read journal", &path))?;
         let refuse = |flaw| recovery::refuse(&path, flaw);
-        let Whole { checkpoint, prev, base, scan } = segment::scan(seq, bytes).map_err(refuse)?;
+        let Whole { format, checkpoint, prev, base, scan } =
+            segment::scan(seq, bytes).map_err(refuse)?;
         let torn = match scan.flaw {
             None => None,
             Some(Flaw { kind: FlawKind::Torn(found), .. }) => Some(found),
@@ -137,7 +139,9 @@ impl FileStore {
             }
             recovery::sweep(&listing.temps);
         }
-        self.open = Some(Handle::new(file, path, base, end)?);
+        let mut open = Handle::new(file, path, base, end)?;
+        open.format = format;
+        self.open = Some(open);
         self.make_durable()?;
         Ok(Loaded { checkpoint, records: scan.records, warnings })
     }
@@ -179,6 +183,15 @@ impl FileStore {
         self.acknowledged = self.acknowledged.max(open.end.seq);
         self.open = Some(open);
         Ok(())
+    }
+
+    /// Refuses to write what an older program, which may be at work here, would not understand.
+    fn refuse_older(&self, open: &Handle) -> Result<(), StoreError> {
+        if open.format >= line::FORMAT {
+            return Ok(());
+        }
+        let (path, found, current) = (self.journal.clone(), open.format, line::FORMAT);
+        Err(StoreError::Older { path, found, current })
     }
 
     /// Takes the handle out for a write after `expected`, when nobody else wrote since.
@@ -232,6 +245,41 @@ impl FileStore {
     }
 }
 
+impl FileStore {
+    /// Returns the format of the journal as it was read, where that is older than what is written.
+    #[must_use]
+    pub fn older_format(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.format).filter(|format| *format < line::FORMAT)
+    }
+
+    /// Goes on in a new segment of the present format, which starts with the state after the last
+    /// record; returns where the journal as it was is kept. Under the lock, after a load.
+    ///
+    /// Killed at any point, a repetition does the same.
+    ///
+    /// # Errors
+    /// As for [`Store::put_checkpoint`]; the journal as it was remains valid.
+    pub(super) fn migrate(
+        &mut self,
+        time: Time,
+        state: Json,
+    ) -> Result<(PathBuf, u64), StoreError> {
+        let last = self.open.as_ref().map_or(0, |open| open.end.seq);
+        let open = self.open_for_write(last)?;
+        let backup = migration::keep(&self.dir, &self.journal, open.format, last)?;
+        // Two segments cannot have one number.
+        let seq = if open.base.seq == last { last.saturating_add(1) } else { last };
+        let prepared =
+            segment::prepare(&self.journal, &Checkpoint { seq, time, state }, open.end.sum)?;
+        let (path, end) = segment::publish(&self.journal, prepared)?;
+        let mut next = Handle::new(segment::open(&path)?, path, end, end)?;
+        (next.is_synced, next.is_named) = (true, true);
+        self.acknowledged = self.acknowledged.max(seq);
+        self.open = Some(next);
+        Ok((backup, seq))
+    }
+}
+
 impl Store for FileStore {
     fn lock(&mut self, wait: Duration) -> Result<(), StoreError> {
         if self.lock.is_some() {
@@ -279,6 +327,7 @@ impl Store for FileStore {
         }
         end.offset += bytes.len() as u64;
         if !bytes.is_empty() {
+            self.refuse_older(&open)?;
             self.is_suspect = true;
             open.append(&bytes, end)?;
             self.is_suspect = false;
@@ -301,6 +350,7 @@ impl Store for FileStore {
             self.open = Some(open);
             return Ok(());
         }
+        self.refuse_older(&open)?;
         let prepared = match segment::prepare(&self.journal, checkpoint, open.end.sum) {
             Ok(prepared) => prepared,
             Err(error) => {

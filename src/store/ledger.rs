@@ -3,10 +3,12 @@
 //! Every process that changes the state does it through here, the monitor and each command alike.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::format::{self, FormatError};
-use super::{Checkpoint, Json, Record, Store, StoreError, Tail};
+use super::journal::FileStore;
+use super::{Checkpoint, Json, Record, Store, StoreError, Tail, line};
 use crate::machine::time::Time;
 use crate::machine::{
     Answer, Change, Effect, Event, EventBody, State, apply, apply_settling, step,
@@ -308,6 +310,53 @@ impl<S: Store> Ledger<S> {
             all.foreign.push(Foreign { seq, time, actor, changes });
         }
         Ok(all)
+    }
+}
+
+/// A journal of an older format that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Migrated {
+    pub from: u64,
+    /// Where the journal is kept as it was.
+    pub backup: PathBuf,
+}
+
+impl fmt::Display for Migrated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to, backup) = (self.from, line::FORMAT, self.backup.display());
+        write!(
+            f,
+            "the journal was of format {from} and goes on in format {to}; as it was it is kept in \
+             `{backup}`"
+        )
+    }
+}
+
+impl Ledger<FileStore> {
+    /// Takes a journal of an older format over, for who holds the monitor's lock: an older monitor
+    /// would not understand what is written then. `None`: it is of the present one.
+    ///
+    /// # Errors
+    /// The lock's and the file system's; the journal as it was remains valid.
+    pub fn migrate(&mut self, wait: Duration) -> Result<Option<Migrated>, LedgerError> {
+        if self.store.older_format().is_none() {
+            return Ok(None);
+        }
+        self.store.lock(wait)?;
+        let migrated = self.migrate_locked();
+        self.is_stale |= migrated.is_err();
+        self.store.unlock();
+        migrated
+    }
+
+    fn migrate_locked(&mut self) -> Result<Option<Migrated>, LedgerError> {
+        self.catch_up()?;
+        let Some(from) = self.store.older_format() else { return Ok(None) };
+        let state = Json::of(&format::state_value(&self.state))
+            .map_err(|source| LedgerError::Encode { seq: self.seq, source })?;
+        let (backup, seq) = self.store.migrate(self.time, state)?;
+        self.seq = seq;
+        Ok(Some(Migrated { from, backup }))
     }
 }
 

@@ -18,8 +18,11 @@ use crate::machine::time::Time;
 
 use super::{Json, Record};
 
-/// The newest format this program reads and writes.
+/// The newest format this program reads, and the one that it writes.
 pub(super) const FORMAT: u64 = 1;
+/// The oldest format this program reads: as 1, but a state there has none of the later fields
+/// (`state/samples/checkpoint-v1-first.json`).
+pub(super) const OLDEST: u64 = 0;
 
 /// Length of `,"sum":"<16>"}`.
 const SUM_BYTES: usize = 26;
@@ -29,6 +32,8 @@ const PREV_BYTES: usize = 26;
 /// A line whose checksum is right, not yet compared with its neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
+    /// From [`OLDEST`] to [`FORMAT`].
+    pub(super) format: u64,
     pub(super) seq: u64,
     pub(super) time: Time,
     /// Who wrote it; `None` in a checkpoint.
@@ -132,7 +137,11 @@ pub(super) fn whole_prefix(bytes: &[u8]) -> Option<(usize, Line)> {
 fn read_body(body: &[u8], sum: u64) -> Option<Line> {
     let value_end = body.len().checked_sub(PREV_BYTES)?;
     let prev = hex(after(&body[value_end..], br#","prev":""#)?, b"\"")?;
-    let rest = after(&body[..value_end], br#"{"v":1,"#)?;
+    let (format, rest) = number(after(&body[..value_end], br#"{"v":"#)?)?;
+    if !(OLDEST..=FORMAT).contains(&format) {
+        return None;
+    }
+    let rest = after(rest, b",")?;
     let checkpoint = after(rest, br#""kind":"checkpoint","#);
     let (seq, rest) = number(after(checkpoint.unwrap_or(rest), br#""seq":"#)?)?;
     let rest = after(rest, br#","time":""#)?;
@@ -145,7 +154,8 @@ fn read_body(body: &[u8], sum: u64) -> Option<Line> {
         let (actor, rest) = string(after(rest, br#""actor":"#)?)?;
         (Some(actor), after(rest, br#","changes":"#)?)
     };
-    Some(Line { seq, time, actor, value: value_end - value.len()..value_end, prev, sum })
+    let value = value_end - value.len()..value_end;
+    Some(Line { format, seq, time, actor, value, prev, sum })
 }
 
 fn damaged(found: &str) -> BadLine {

@@ -17,6 +17,7 @@ mod handle;
 mod joint;
 mod json;
 mod line;
+mod migration;
 mod recovery;
 pub mod repair;
 mod segment;

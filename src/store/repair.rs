@@ -325,7 +325,7 @@ impl Found {
     }
 
     fn take(&mut self, text: &[u8], line: Line) {
-        let Line { seq, time, actor, value, prev, sum } = line;
+        let Line { format: _, seq, time, actor, value, prev, sum } = line;
         let Some(json) = Json::from_verified(text[..value.end].to_vec(), value.start) else {
             return;
         };

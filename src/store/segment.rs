@@ -62,6 +62,8 @@ pub(super) struct Scan {
 /// A segment from its first line on.
 #[derive(Debug)]
 pub(super) struct Whole {
+    /// That of its first line.
+    pub(super) format: u64,
     pub(super) checkpoint: Checkpoint,
     /// The checksum that the checkpoint follows.
     pub(super) prev: u64,
@@ -204,7 +206,7 @@ pub(super) fn scan(seq: u64, mut bytes: Vec<u8>) -> Result<Whole, Flaw> {
     let damaged = |found: &str| flaw(FlawKind::Damaged(found.into()));
     let (first, _) = first_line(&bytes).ok_or_else(|| damaged("no whole checkpoint"))?;
     let first_bytes = first.len();
-    let Line { seq: found, time, actor, value, prev, sum } =
+    let Line { format, seq: found, time, actor, value, prev, sum } =
         line::read(first).map_err(|bad| match bad {
             BadLine::Damaged(found) => damaged(&found),
             BadLine::Newer(version) => flaw(FlawKind::Newer(version)),
@@ -221,7 +223,7 @@ pub(super) fn scan(seq: u64, mut bytes: Vec<u8>) -> Result<Whole, Flaw> {
     bytes.truncate(value.end);
     let state = Json::from_verified(bytes, value.start)
         .ok_or_else(|| damaged("a checkpoint that is not text"))?;
-    Ok(Whole { checkpoint: Checkpoint { seq, time, state }, prev, base, scan })
+    Ok(Whole { format, checkpoint: Checkpoint { seq, time, state }, prev, base, scan })
 }
 
 /// Reads the records in `bytes`, which stand after `start`, up to the first flaw.

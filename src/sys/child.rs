@@ -85,13 +85,14 @@ pub fn output_within(
 /// nothing of the group behind however it ended.
 ///
 /// # Errors
-/// When it cannot be started, or not be waited for.
+/// As [`output_within`].
 pub fn output_bounded(
     command: &mut Command,
     limit: Duration,
     bytes_max: usize,
+    stop: Option<&Stop>,
 ) -> io::Result<Heard> {
-    run(command, limit, Some(bytes_max), None)
+    run(command, limit, Some(bytes_max), stop)
 }
 
 fn run(
@@ -276,7 +277,7 @@ mod tests {
         let script = "exec 3<&0; sleep 600 >&- 2>&- & head -c 300000 /dev/zero; echo so >&2";
         let mut shell = command("sh", Path::new("/"));
         shell.args(["-c", script]).process_group(0).stdin(held);
-        let heard = output_bounded(&mut shell, Duration::from_secs(60), 1000);
+        let heard = output_bounded(&mut shell, Duration::from_secs(60), 1000, None);
         drop(shell);
         match heard.expect("a shell runs") {
             Heard::Ended(output) => {

@@ -4,6 +4,8 @@ use pipeline::machine::attempt::Class;
 use pipeline::machine::event::StopKind;
 use pipeline::machine::id::{AgentName, AttemptId, Oid};
 use pipeline::machine::mode::Rollout;
+use pipeline::machine::settings::Settings;
+use pipeline::machine::task::TaskPhase;
 use pipeline::machine::{Command, Effect, Observation};
 
 use crate::machine_cases::{short_machine, stands};
@@ -315,4 +317,96 @@ fn a_landing_in_doubt_does_not_hold_up_the_end_and_is_begun_anew() {
     judge(&mut m, "base.check.2", End::Stopped);
     assert!(m.state.landing.is_none() && m.state.attempts.is_empty());
     stands(&m, &[("A", "landing")]);
+}
+
+/// Up to an order that could not be given, which may have been given before a power cut.
+fn unordered(change: impl FnOnce(&mut Settings), why: &str) -> (Machine, AttemptId) {
+    let mut m = short_machine(change);
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.work("A").id;
+    m.see(Observation::Prepared { attempt: attempt.clone(), base: None, tip: None });
+    m.see(Observation::AttemptFaulted { attempt: attempt.clone(), why: why.into() });
+    (m, attempt)
+}
+
+#[test]
+fn what_could_not_be_ordered_is_saved_and_tried_again() {
+    let (mut m, attempt) = unordered(|_| {}, "its program is missing");
+    assert_eq!(m.effects(), [Effect::Save { attempt: attempt.clone(), failed: 0 }]);
+    m.save(&attempt, true, &[]);
+    let task = &m.state.tasks[&id("A")];
+    assert_eq!((task.tally.infrastructure, task.tally.attempts), (1, 0));
+    let old = task.history.last().expect("it has ended");
+    assert_eq!(old.saved, Some(Oid::new("saved-A.impl.1")));
+    let outcome = old.outcome.as_ref().expect("it has ended");
+    assert_eq!(
+        (outcome.class, &*outcome.reason),
+        (Class::Infrastructure, "its program is missing")
+    );
+    stands(&m, &[("A", "ready impl")]);
+    m.pass_to_deadline();
+    assert_eq!(m.work("A").id, AttemptId::new("A.impl.2"));
+    m.state.check();
+}
+
+#[test]
+fn what_could_not_be_ordered_counts_as_infrastructure_up_to_its_bound() {
+    let (mut m, mut attempt) = unordered(|s| s.limits.infrastructure_retries = 2, "no keeper");
+    for n in 1..=3 {
+        let saved = Observation::Saved {
+            attempt: attempt.clone(),
+            commit: None,
+            has_changed: false,
+            markers: vec![],
+        };
+        m.see(saved);
+        m.turns();
+        if n < 3 {
+            m.pass_to_deadline();
+            attempt = m.work("A").id;
+            m.see(Observation::Prepared { attempt: attempt.clone(), base: None, tip: None });
+            m.see(Observation::AttemptFaulted {
+                attempt: attempt.clone(),
+                why: "no keeper".into(),
+            });
+        }
+    }
+    stands(&m, &[("A", "blocked infrastructure impl")]);
+    assert_eq!(m.state.tasks[&id("A")].tally.attempts, 0);
+    m.state.check();
+}
+
+#[test]
+fn what_could_neither_be_ordered_nor_saved_is_told_with_its_place() {
+    let (mut m, attempt) = unordered(|s| s.limits.infrastructure_retries = 0, "no keeper");
+    m.see(Observation::AttemptFaulted { attempt, why: "no git".into() });
+    m.turns();
+    stands(&m, &[("A", "blocked infrastructure impl")]);
+    let TaskPhase::Blocked(block) = &m.state.tasks[&id("A")].phase else { panic!("it is blocked") };
+    assert_eq!(block.reason, "no git; what it left is in its worktree slot 0");
+    assert_eq!(m.state.agents[&AgentName::new("implementation")].slot, 1, "it is not used again");
+}
+
+#[test]
+fn a_worktree_gone_under_what_could_not_be_ordered_says_nothing_else_of_it() {
+    let (mut m, attempt) = unordered(|_| {}, "no keeper");
+    m.see(Observation::WorktreeGone { attempt, commit: None });
+    m.turns();
+    let task = &m.state.tasks[&id("A")];
+    let outcome = task.history.last().and_then(|old| old.outcome.as_ref()).expect("it has ended");
+    assert_eq!((outcome.class, &*outcome.reason), (Class::Infrastructure, "no keeper"));
+    assert_eq!(task.tally.infrastructure, 1);
+}
+
+#[test]
+fn what_can_never_start_is_saved_too_where_it_may_have_run() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[])]);
+    let attempt = m.work("A").id;
+    m.see(Observation::Prepared { attempt: attempt.clone(), base: None, tip: None });
+    m.see(Observation::CannotStart { attempt: attempt.clone(), why: "no command".into() });
+    m.save(&attempt, true, &[]);
+    stands(&m, &[("A", "blocked unstartable impl")]);
+    let old = m.state.tasks[&id("A")].history.last().expect("it has ended");
+    assert_eq!(old.saved, Some(Oid::new("saved-A.impl.1")));
 }

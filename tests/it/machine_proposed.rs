@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pipeline::machine::attempt::{Exit, Fault, FaultKind};
 use pipeline::machine::change::ProjectChange;
 use pipeline::machine::event::NewTask;
 use pipeline::machine::id::AgentName;
@@ -11,7 +12,7 @@ use pipeline::machine::settings::Settings;
 use pipeline::machine::{Answer, Change, Command, Effect, Observation};
 
 use crate::machine_cases::stands;
-use crate::machine_support::{End, Machine, group, id, new_task, settings};
+use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
 
 /// One stage with the agents `w-1` to `w-3`, and `odd`, which has nothing that is needed.
 fn machine(change: impl FnOnce(&mut Settings)) -> Machine {
@@ -348,4 +349,24 @@ fn a_new_monitor_asks_by_itself() {
     answer(&mut m, &[("B", "w-1")]);
     assert_eq!(working(&m), works(&[("B", "w-1")]));
     assert_eq!(m.state.proposal.number, 3);
+}
+
+#[test]
+fn one_of_those_whose_provider_is_tried_again_is_enough() {
+    let mut m = machine(|settings| settings.agents[0].provider = "one".into());
+    m.add(&tasks(&["A", "B"]));
+    m.turns();
+    answer(&mut m, &[("A", "w-1")]);
+    m.must(Command::HoldTasks { ids: vec![id("B")] });
+    let attempt = m.start("A");
+    let fault = Fault { kind: FaultKind::RateLimited, text: "429".into(), until: None };
+    let exit = Exit { fault: Some(fault), ..exit(End::NoMarker, m.now) };
+    m.see(Observation::Exited { attempt: attempt.clone(), exit: Box::new(exit) });
+    m.save(&attempt, false, &[]);
+    m.pass_ms(5_000);
+    m.must(Command::ReleaseTasks { ids: vec![id("B")] });
+    while asked(&m).is_some() && working(&m).is_empty() {
+        answer(&mut m, &[("A", "w-1"), ("B", "w-2")]);
+    }
+    stands(&m, &[("A", "working A.impl.2"), ("B", "ready impl")]);
 }

@@ -1,7 +1,7 @@
 //! The gates of the rollout, its steps, the fallback, and what others do in shadow.
 
 use pipeline::machine::change::{Change, ProjectChange};
-use pipeline::machine::event::PilotEnd;
+use pipeline::machine::event::{GiveTo, PilotEnd};
 use pipeline::machine::id::{Oid, TaskId};
 use pipeline::machine::mode::Rollout;
 use pipeline::machine::rollout::gates;
@@ -277,6 +277,47 @@ fn a_dropped_pilot_gives_its_tasks_back() {
         complete(&mut m, name);
     }
     m.state.check();
+}
+
+#[test]
+fn a_pilot_is_dropped_onto_the_base_as_it_is_then() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &["A"])]);
+    complete(&mut m, "A");
+    complete(&mut m, "B");
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    // A step of the base that was still under way has taken along what A landed.
+    let TaskPhase::Completed { commit: Some(landed), .. } = m.state.tasks[&id("A")].phase.clone()
+    else {
+        panic!("it has landed")
+    };
+    let branch = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: landed.clone(), landed: branch });
+    assert_eq!(drop_of(&m), Some(Effect::Drop { to: landed.clone(), failed: 0 }));
+    m.see(Observation::PilotDropped { to: landed.clone(), lost: vec![id("B")] });
+    m.turns();
+    assert_eq!([m.stand("A"), m.stand("B")], ["completed", "working B.impl.2"]);
+    assert_eq!(m.state.base.landed, Some(landed));
+    m.state.check();
+}
+
+#[test]
+fn a_pilot_is_not_dropped_under_what_a_person_has_taken() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &["A"])]);
+    m.must(Command::HoldTasks { ids: vec![id("B")] });
+    complete(&mut m, "A");
+    let from = m.state.base.landed.clone().expect("it is there");
+    let take = Command::TakeTask { id: id("B"), dir: "/hand".into(), from: from.clone() };
+    m.must(take.clone());
+    let refused = m.refused(promote(true, Some(PilotEnd::Drop)));
+    assert_eq!(refused, "cannot drop the pilot: task `B` is taken by a person");
+    m.must(Command::Pause);
+    let to = GiveTo::Onward;
+    m.must(Command::GiveTask { id: id("B"), to, commit: from, changed: None });
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    assert!(m.refused(take).contains("is being reset right now"));
+    assert!(drop_of(&m).is_some());
 }
 
 #[test]

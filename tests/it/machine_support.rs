@@ -112,6 +112,7 @@ pub fn settings() -> Settings {
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),
+        notify: Vec::new(),
     }
 }
 

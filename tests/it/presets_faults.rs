@@ -40,7 +40,15 @@ const CASES: &[Case] = &[
 {"type":"result","subtype":"success","is_error":true,"result":"You've hit your limit · resets 2pm (Asia/Shanghai)"}"#,
         RateLimited,
         "You've hit your limit · resets 2pm (Asia/Shanghai)",
-        Some("2pm (Asia/Shanghai)"),
+        // What is meant for people is less exact.
+        Some("1778565600"),
+    ),
+    (
+        "claude",
+        r#"{"type":"result","is_error":true,"result":"You've hit your weekly limit · resets Oct 9 at 10am (UTC)"}"#,
+        RateLimited,
+        "You've hit your weekly limit · resets Oct 9 at 10am (UTC)",
+        Some("Oct 9 at 10am (UTC)"),
     ),
     (
         "claude",
@@ -85,6 +93,13 @@ const CASES: &[Case] = &[
         RateLimited,
         "You've hit your usage limit. To get more access now, send a request to your admin or try again at 12:16 PM.",
         Some("12:16 PM"),
+    ),
+    (
+        "codex",
+        r#"{"type":"turn.failed","error":{"message":"You've hit your usage limit. Upgrade to Pro or try again at Nov 25th, 2026 3:45 PM."}}"#,
+        RateLimited,
+        "You've hit your usage limit. Upgrade to Pro or try again at Nov 25th, 2026 3:45 PM.",
+        Some("Nov 25th, 2026 3:45 PM"),
     ),
     (
         "codex",

@@ -22,12 +22,13 @@ pub(super) fn pause(state: &State, is_paused: bool) -> Step {
 
 pub(super) fn pause_agent(
     state: &State,
+    at: Time,
     name: &AgentName,
     is_paused: bool,
 ) -> Result<Step, Refusal> {
     let Some(agent) = state.agents.get(name).or_else(|| state.dismissed.get(name)) else {
-        if !is_paused && state.pauses.contains_key(name.as_str()) {
-            return Ok(Step::accept(vec![serves(name.as_str())]));
+        if let Some(served) = serves(state, name.as_str(), at).filter(|_| !is_paused) {
+            return Ok(Step::accept(vec![served]));
         }
         return Err(Refusal::invalid(format!("there is no agent `{name}`"))
             .with_hint("see `pipeline agent list`"));
@@ -38,9 +39,8 @@ pub(super) fn pause_agent(
     };
     // A person who lets it go on knows better than what it did of late.
     let forgiven = (!is_paused && agent.breaker != Breaker::default()).then(Breaker::default);
-    let provider = state.settings.group_of(name).map(|group| state.provider_of(group));
-    let provider = provider.filter(|provider| !is_paused && state.pauses.contains_key(*provider));
-    let served = provider.map(serves);
+    let group = state.settings.group_of(name).filter(|_| !is_paused);
+    let served = group.and_then(|group| serves(state, state.provider_of(group), at));
     if agent.is_paused == is_paused && forgiven.is_none() && served.is_none() {
         let word = if is_paused { "is paused already" } else { "is not paused" };
         return Ok(Step::note(format!("agent `{name}` {word}")));
@@ -50,9 +50,11 @@ pub(super) fn pause_agent(
     Ok(Step::accept(change.into_iter().chain(forgiven.map(set)).chain(served).collect()))
 }
 
-/// A person says that a provider serves its agents again.
-fn serves(provider: &str) -> Change {
-    step::project(ProjectChange::ProviderSet { name: provider.to_owned(), pause: None })
+/// A person says that a provider serves its agents again; `None`: nothing says otherwise.
+fn serves(state: &State, provider: &str, at: Time) -> Option<Change> {
+    let pause = state.pauses.get(provider).filter(|pause| !pause.is_resumed())?;
+    let pause = Some(Box::new(pause.resumed(at)));
+    Some(step::project(ProjectChange::ProviderSet { name: provider.to_owned(), pause }))
 }
 
 pub(super) fn switch(

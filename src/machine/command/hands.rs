@@ -5,6 +5,7 @@
 
 use super::edit::{counted_anew, withdrawn};
 use super::find;
+use super::rollout::check_not_dropping;
 use crate::machine::change::{Change, Steer, TaskChange};
 use crate::machine::changed::globs;
 use crate::machine::event::GiveTo;
@@ -90,6 +91,7 @@ pub(super) fn take(
             .with_hint(format!("work there, or `pipeline task give {id}` first")));
     }
     check_mode(state)?;
+    check_not_dropping(state)?;
     check_unattended(state, task)?;
     // Of what waits in the lane nothing lands while it is held.
     let mut changes = withdrawn(state, id)?;

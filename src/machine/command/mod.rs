@@ -37,8 +37,8 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
         Command::ReopenTask { id, is_fresh } => hands::reopen(state, event.at, id, *is_fresh),
         Command::Pause => Ok(control::pause(state, true)),
         Command::Resume => Ok(control::pause(state, false)),
-        Command::PauseAgent { name } => control::pause_agent(state, name, true),
-        Command::ResumeAgent { name } => control::pause_agent(state, name, false),
+        Command::PauseAgent { name } => control::pause_agent(state, event.at, name, true),
+        Command::ResumeAgent { name } => control::pause_agent(state, event.at, name, false),
         Command::ScaleAgents { group, to } => scale::scale(state, event.at, group, *to),
         Command::SwitchMode { to, wait_ms, is_forced } => {
             control::switch(state, event.at, *to, *wait_ms, *is_forced)

@@ -100,11 +100,28 @@ fn drop_pilot(state: &State) -> Result<Option<Dropping>, Refusal> {
         return Err(Refusal::busy(format!("cannot drop the pilot: {what}"))
             .with_hint("`pipeline pause`, wait until nothing runs, then try again"));
     }
+    if let Some(task) = state.tasks.values().find(|task| task.taken.is_some()) {
+        // What they have in hand stands on it too.
+        let id = &task.id;
+        let reason = format!("cannot drop the pilot: task `{id}` is taken by a person");
+        return Err(Refusal::busy(reason)
+            .with_hint(format!("`pipeline task give {id}` first, then try again")));
+    }
     let (base, landed) = (&state.base.tip, &state.base.landed);
     Ok(base
         .clone()
         .filter(|to| landed.as_ref().is_some_and(|landed| landed != to))
         .map(|to| Dropping { to, tries: Default::default() }))
+}
+
+/// Refuses what must not stand on the landing branch of a pilot that is being dropped.
+pub(super) fn check_not_dropping(state: &State) -> Result<(), Refusal> {
+    if state.base.dropping.is_none() {
+        return Ok(());
+    }
+    let branch = &state.settings.landing.branch;
+    let reason = format!("`{branch}` is being reset right now: the pilot is dropped");
+    Err(Refusal::busy(reason).with_hint("`pipeline monitor --once` does it; then try again"))
 }
 
 fn changes(state: &State, to: Rollout, why: String, at: Time) -> Result<Vec<Change>, Refusal> {
@@ -116,12 +133,8 @@ fn changes(state: &State, to: Rollout, why: String, at: Time) -> Result<Vec<Chan
         let reason = format!("task `{}` is being landed right now", landing.task);
         return Err(Refusal::busy(reason).with_hint("try again"));
     }
-    if state.base.dropping.is_some() && to != Rollout::Production {
-        let branch = &state.settings.landing.branch;
-        let reason = format!("`{branch}` is being reset right now: the pilot is dropped");
-        return Err(
-            Refusal::busy(reason).with_hint("`pipeline monitor --once` does it; then try again")
-        );
+    if to != Rollout::Production {
+        check_not_dropping(state)?;
     }
     Ok(rollout::set(state, to, why, at))
 }

@@ -7,7 +7,7 @@ use crate::machine::agent::Agent;
 use crate::machine::complexity::{self, Complexity};
 use crate::machine::id::{AgentName, StageName};
 use crate::machine::overlap;
-use crate::machine::provider;
+use crate::machine::provider::{self, Pause};
 use crate::machine::resume;
 use crate::machine::scale;
 use crate::machine::settings::AgentGroup;
@@ -114,9 +114,13 @@ impl<'a> Pool<'a> {
         self.agents().any(|agent| may_take(self.state, agent, stage, demand))
     }
 
-    /// Takes an agent out.
+    /// Takes an agent out; with it all others of a provider where one is to try first.
     pub fn take(&mut self, agent: &Agent) {
         self.free.remove(&agent.name);
+        if self.state.pause_of(agent).is_some_and(Pause::is_to_be_tried) {
+            let (state, provider) = (self.state, self.state.provider_of_agent(agent));
+            self.free.retain(|_, other| state.provider_of_agent(other) != provider);
+        }
     }
 }
 

@@ -103,6 +103,9 @@ impl<'a> Asked<'a> {
         if !state.is_free(agent) {
             return Err(not_free(state, agent));
         }
+        if let Some(first) = tried_first(state, agent, agents) {
+            return Err(format!("agent {first} tries their provider first after a limit"));
+        }
         if !agent.stages.contains(stage) {
             return Err(format!("the agent does not serve stage `{stage}`"));
         }
@@ -118,6 +121,21 @@ impl<'a> Asked<'a> {
             None => Ok((task, stage, demand)),
         }
     }
+}
+
+/// Returns who was given something already of a provider where one is to try first.
+fn tried_first<'a>(
+    state: &State,
+    agent: &Agent,
+    agents: &BTreeMap<&'a AgentName, &TaskId>,
+) -> Option<&'a AgentName> {
+    state.pause_of(agent).filter(|pause| pause.is_to_be_tried())?;
+    let provider = state.provider_of_agent(agent);
+    let is_its = |name: &&AgentName| {
+        let other = state.agents.get(*name);
+        other.is_some_and(|other| state.provider_of_agent(other) == provider)
+    };
+    agents.keys().copied().find(is_its)
 }
 
 fn is_startable(state: &State, task: &Task) -> bool {
@@ -150,6 +168,8 @@ fn not_free(state: &State, agent: &Agent) -> String {
         "is refused by its provider"
     } else if state.pause_of(agent).is_some_and(Pause::is_on) {
         "waits for its provider's limit to end"
+    } else if let Some(probe) = state.probe_before(agent) {
+        return format!("the agent waits for {probe}, which tries their provider first");
     } else {
         "failed of late and cools down"
     };

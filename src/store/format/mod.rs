@@ -15,6 +15,9 @@
 //! A field added within format 1 is listed under `optional`, so that what was written before is
 //! still read; a program from before it refuses the line that holds it.
 //!
+//! Format 0 is what programs from before these fields wrote; it is read as format 1 is, and a monitor
+//! takes it over ([`super::ledger::Ledger::migrate`]) before anything is written.
+//!
 //! `state/schema` describes the same for others, `state/samples` holds one of everything.
 
 mod attempt;

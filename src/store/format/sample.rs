@@ -148,6 +148,7 @@ pub(super) fn settings(pilot: Slice) -> Settings {
             ..Scheduler::default()
         },
         rollout: RolloutRules { pilot, ..RolloutRules::default() },
+        notify: strings(&["tools/tell", "{project}"]),
     }
 }
 
@@ -604,6 +605,8 @@ pub(super) fn provider_set() -> ProjectChange {
         is_refused: true,
         agent: AgentName::new("script"),
         why: "API Error: 429".into(),
+        is_guessed: true,
+        probe: Some(AttemptId::new("TASK-001.impl.1")),
     };
     ProjectChange::ProviderSet { name: "anthropic".into(), pause: Some(Box::new(pause)) }
 }

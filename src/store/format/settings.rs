@@ -22,7 +22,7 @@ mirror! { struct Settings {
     agents: Vec<AgentGroup>,
     landing: Landing,
     rollout: RolloutRules,
-} optional { scheduler: Scheduler } }
+} optional { scheduler: Scheduler, notify: Vec<String> } }
 
 mirror! { struct Scheduler {
     policy: Policy,

@@ -209,7 +209,12 @@ mirror! { struct Pause {
     is_refused: bool,
     agent: AgentName,
     why: String,
-} }
+}
+    optional {
+        is_guessed: bool,
+        probe: Option<AttemptId>,
+    }
+}
 
 mirror! { struct Breaker {
     failures: u32,

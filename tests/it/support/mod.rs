@@ -3,6 +3,7 @@
 
 pub(crate) mod checks;
 pub(crate) mod project;
+pub(crate) mod schema;
 
 use std::fs;
 use std::path::Path;

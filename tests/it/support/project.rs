@@ -262,12 +262,23 @@ impl Project {
 
     /// The same with more in its environment.
     pub(crate) fn start_with(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
+        let mut command = self.command(&self.root, args);
+        command.envs(env.iter().copied());
+        self.start_command(command)
+    }
+
+    /// Starts another program in the background, in a process group of its own.
+    pub(crate) fn start_other(&self, program: &Path, args: &[&str]) -> Running {
+        let mut command = self.cleaned(program.to_str().expect("it is UTF-8"), &self.root);
+        command.args(args);
+        self.start_command(command)
+    }
+
+    fn start_command(&self, mut command: Command) -> Running {
         let name = format!("monitor-{}", COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let log = self.dir().join(name);
         let file = fs::File::create(&log).expect("a file for its output");
-        let mut command = self.command(&self.root, args);
         command.stdout(file.try_clone().expect("a descriptor")).stderr(file);
-        command.envs(env.iter().copied());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Running { child: command.spawn().expect("the program starts"), log }
     }

@@ -94,9 +94,10 @@ impl Case {
             assert!(!said.contains("panicked"), "{said}");
             assert!(matches!(outcome.code, Some(0..=4)), "{:?}: {said}", outcome.code);
             self.release();
-            if outcome.code != Some(0) || self.scenario.args == MONITOR {
+            if outcome.code != Some(0) {
                 (self.scenario.again)(project);
             }
+            (self.scenario.next)(project);
             let done = project.run(MONITOR);
             let said = format!("{said}{}{}{}", done.out, done.err, project.story());
             assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
@@ -108,7 +109,10 @@ impl Case {
         match (done, seen) {
             (Ok(()), Some(_)) => Ending::Survived,
             (Ok(()), None) => Ending::Unreached,
-            (Err(text), _) => Ending::Failed(text),
+            (Err(text), seen) => {
+                let at = seen.map_or("not struck".into(), |point| format!("in {}", point.call));
+                Ending::Failed(format!("{at}: {text}"))
+            }
         }
     }
 
@@ -131,6 +135,7 @@ impl Case {
         }
         self.release();
         (self.scenario.again)(project);
+        (self.scenario.next)(project);
         let done = project.run(MONITOR);
         let said = format!("{}{}{}", done.out, done.err, project.story());
         assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");

@@ -51,8 +51,10 @@ pub(crate) struct Scenario {
     pub(super) begin: fn(&Project),
     /// What is interrupted.
     pub(super) args: &'static [&'static str],
-    /// Puts right what the interrupted command left undone, after the kill.
+    /// Puts right what the interrupted command left undone; nothing is, where it says that it is done.
     pub(super) again: fn(&Project),
+    /// What people do next in any case, before the monitor goes on.
+    pub(super) next: fn(&Project),
     /// Exit status of the monitor that goes on until nothing is left to do.
     pub(super) code: i32,
     /// Tasks on the landing branch at the end, each once.
@@ -75,6 +77,7 @@ const PLAIN: Scenario = Scenario {
     begin: nothing,
     args: MONITOR,
     again: nothing,
+    next: nothing,
     code: 0,
     landed: &["A"],
     strikes_terminal: false,
@@ -84,7 +87,14 @@ const PLAIN: Scenario = Scenario {
 
 /// All of them.
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "init", prepare: repository, args: &["init"], again: init_again, ..PLAIN },
+    Scenario {
+        name: "init",
+        prepare: repository,
+        args: &["init"],
+        again: init_again,
+        next: |project| add(project, "A", "architect"),
+        ..PLAIN
+    },
     Scenario { name: "add", prepare: pilot, args: ADD, again: add_again, ..PLAIN },
     Scenario {
         name: "import",
@@ -124,7 +134,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "finished", prepare: finished, check: is_cleaned, ..PLAIN },
-    Scenario { name: "deinit", prepare: landed, args: &["deinit"], again: set_up_again, ..PLAIN },
+    Scenario {
+        name: "deinit",
+        prepare: landed,
+        args: &["deinit"],
+        again: deinit_again,
+        next: set_up_anew,
+        ..PLAIN
+    },
     Scenario { name: "ahead", prepare: ahead, landed: &["AHEAD-1", "AHEAD-2"], ..PLAIN },
     Scenario { name: "retry", prepare: retry, landed: &["FAILS"], ..PLAIN },
     Scenario {
@@ -139,7 +156,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "take",
         prepare: |project| staged(project, 2),
         args: TAKE,
-        again: take_again,
+        again: |project| drop(project.ok(TAKE)),
+        next: give_back,
         check: was_by_hand,
         ..PLAIN
     },
@@ -232,7 +250,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         prepare: installed,
         begin: uninstall,
         args: &["monitor", "--once"],
-        again: install,
+        next: install,
         ..PLAIN
     },
     Scenario {
@@ -300,7 +318,6 @@ fn staged(project: &Project, stage: usize) {
 
 fn init_again(project: &Project) {
     project.ok(&["init"]);
-    add(project, "A", "architect");
 }
 
 /// Adds it again: it is there, or it is not.
@@ -407,8 +424,7 @@ fn landed(project: &Project) {
     project.ok(MONITOR);
 }
 
-/// Takes the pipeline out, and looks that it is; then sets up another one.
-fn set_up_again(project: &Project) {
+fn deinit_again(project: &Project) {
     // A git that was killed left a lock that may be a person's: taken away as the error says.
     let lock = project.path(".git/packed-refs.lock");
     if lock.exists() && project.path(".git/pipeline").exists() {
@@ -418,6 +434,10 @@ fn set_up_again(project: &Project) {
         fs::remove_file(&lock).expect("it is there");
     }
     project.ok(&["deinit"]);
+}
+
+/// Looks that nothing of the pipeline is left, and sets up another one.
+fn set_up_anew(project: &Project) {
     for name in [".git/pipeline", ".git/pipeline-removed", ".git/worktrees", ".pipeline"] {
         assert!(!project.path(name).exists(), "{name} is left");
     }
@@ -478,9 +498,8 @@ fn in_hand(project: &Project) {
     commit_by_hand(project);
 }
 
-/// Said again it makes what is missing; the task goes on behind what the person did.
-fn take_again(project: &Project) {
-    project.ok(TAKE);
+/// The task goes on behind what the person did.
+fn give_back(project: &Project) {
     commit_by_hand(project);
     project.ok(&["task", "give", "A", "--stage", "implementation"]);
 }

@@ -227,7 +227,9 @@ impl Place {
         let LedgerError::Store(store) = error else { return Err(format!("refused: {error}")) };
         let is_unreadable = matches!(case.put, Some((_, Put::Unreadable)));
         let path = match store {
-            StoreError::Damaged { path, .. } | StoreError::Newer { path, .. } => path,
+            StoreError::Damaged { path, .. }
+            | StoreError::Newer { path, .. }
+            | StoreError::Older { path, .. } => path,
             StoreError::Io { path, .. } if is_unreadable => path,
             StoreError::Missing { path } if case.files.is_empty() => path,
             other => return Err(format!("refused for another reason: {other}")),

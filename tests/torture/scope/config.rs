@@ -205,6 +205,7 @@ pub fn settings() -> Settings {
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),
+        notify: Vec::new(),
     }
 }
 

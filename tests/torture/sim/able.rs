@@ -46,7 +46,7 @@ fn is_by_hand(state: &State, group: &AgentGroup) -> bool {
 /// Returns the agents that are not there, and come when the queues ask for them; not those who left
 /// paused or to cool down, nor those whose provider gives nothing.
 pub fn may_come(state: &State) -> Vec<Agent> {
-    comers(state, Pause::is_on)
+    comers(state, Pause::is_closed)
 }
 
 /// Returns these but for those whose provider is kept from by such a pause.

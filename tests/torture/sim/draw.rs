@@ -145,6 +145,7 @@ fn plain() -> Settings {
         },
         scheduler: Scheduler::default(),
         rollout: RolloutRules::default(),
+        notify: Vec::new(),
     }
 }
 

@@ -30,6 +30,8 @@ fn may_launch(state: &State, purse: &Purse, now: Option<Time>) -> bool {
         && !state.is_paused
         && state.drain.is_none()
         && state.overload.is_none()
+        // What begins then would stand on what is dropped.
+        && state.base.dropping.is_none()
         && turn::is_base_good(state)
         && now.is_none_or(|now| turn::launch_room(state, now) != Some(0))
         && !purse.is_used_up(state)

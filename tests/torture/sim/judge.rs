@@ -18,6 +18,7 @@ use pipeline::store::ledger::decode;
 
 use super::able::{are_as_many_as_may_be, may_take};
 use super::disk::Disk;
+use super::provider;
 use super::purse::Purse;
 use super::repo::commit_of;
 use super::resume;
@@ -211,7 +212,7 @@ impl Judge {
         }
     }
 
-    fn before_work(&self, new: &Attempt) {
+    fn before_work(&mut self, new: &Attempt) {
         let state = &self.state;
         let (Some(id), Some(stage)) = (&new.task, new.stage()) else { panic!("{new:?}") };
         let task = &state.tasks[id];
@@ -245,8 +246,14 @@ impl Judge {
         assert!(agent.is_free() && may_take(state, agent, task, stage), "I15: {agent:?} {tally:?}");
         let provider = state.provider_of(&state.settings.agents[agent.group]);
         let is_shut = |pause: &Pause| pause.is_refused || pause.until.is_some();
-        let pause = state.pauses.get(provider).filter(|pause| is_shut(pause));
-        assert!(pause.is_none(), "I15: `{id}` starts though {provider} gives nothing: {pause:?}");
+        let pause = state.pauses.get(provider);
+        let shut = pause.filter(|pause| is_shut(pause));
+        assert!(shut.is_none(), "I15: `{id}` starts though {provider} gives nothing: {shut:?}");
+        if let Some(pause) = pause.filter(|pause| pause.is_guessed) {
+            let first = provider::before(state, provider, pause);
+            assert_eq!(first, None, "I15: `{id}` starts before `{provider}` has been tried");
+            self.classes.insert("one attempt tries a provider first");
+        }
     }
 
     fn before_end(&mut self, id: &AttemptId, class: Class, reason: &str, world: &World) {

@@ -1,7 +1,9 @@
-//! What programs say last of their provider.
+//! What programs say last of their provider, and who is at work for it.
 
+use pipeline::machine::State;
 use pipeline::machine::attempt::{Fault, FaultKind};
 use pipeline::machine::id::AttemptId;
+use pipeline::machine::provider::Pause;
 use pipeline::machine::time::Time;
 
 use super::world::Plan;
@@ -29,4 +31,15 @@ pub fn fault_of(plan: Plan, attempt: &AttemptId, now_ms: u64) -> Option<Fault> {
     let names_time = (draw / 64).is_multiple_of(2);
     let until = names_time.then(|| Time::from_ms(now_ms.saturating_add(draw / 128 % 60_000)));
     is_said.then(|| Fault { kind, text: "429".into(), until })
+}
+
+/// Returns an attempt at work that began after the provider's pause, and for its agents.
+pub fn before<'a>(state: &'a State, provider: &str, pause: &Pause) -> Option<&'a AttemptId> {
+    let mut live = state.attempts.values().filter(|attempt| attempt.is_work());
+    let found = live.find(|attempt| {
+        let group = state.settings.group_of(&attempt.agent);
+        attempt.assigned_at >= pause.since
+            && group.is_some_and(|group| state.provider_of(group) == provider)
+    });
+    found.map(|attempt| &attempt.id)
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pipeline::machine::State;
-use pipeline::machine::attempt::{Attempt, AttemptPhase, Exit};
+use pipeline::machine::attempt::{Attempt, AttemptPhase, Class, Exit};
 use pipeline::machine::change::{AttemptChange, Change, ProjectChange, TaskChange};
 use pipeline::machine::id::{AttemptId, TaskId};
 use pipeline::machine::purse::{Bound, Level};
@@ -63,6 +63,13 @@ impl Purse {
             Change::Attempt(_, AttemptChange::Added { attempt }) if attempt.is_work() => {
                 self.may_begin(state, attempt);
                 self.attempts += 1;
+            }
+            // To these their provider gave nothing.
+            Change::Attempt(id, AttemptChange::Ended { outcome, .. })
+                if state.attempts[id].is_work()
+                    && matches!(outcome.class, Class::RateLimited | Class::Unauthorized) =>
+            {
+                self.attempts -= 1;
             }
             Change::Task(id, TaskChange::Tallied { tally }) => {
                 if tally.forgiven_micros != state.tasks[id].tally.forgiven_micros {

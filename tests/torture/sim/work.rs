@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::machine::attempt::Attempt;
+use pipeline::machine::attempt::{Attempt, AttemptKind};
 use pipeline::machine::forecast::Trial;
 use pipeline::machine::id::{AttemptId, Oid, TaskId};
 use pipeline::machine::lane::LandingPhase;
@@ -184,8 +184,6 @@ pub fn of_effect(effect: &Effect, state: &State) -> Option<What> {
 }
 
 fn prepare(state: &State, attempt: &Attempt) -> What {
-    use pipeline::machine::attempt::AttemptKind;
-    use pipeline::machine::task::TaskPhase;
     let commit = |oid: &Option<Oid>| oid.as_ref().map(commit_of);
     let task = attempt.task.as_ref().and_then(|id| state.tasks.get(id));
     let of_work = task.filter(|_| attempt.is_work());
@@ -746,21 +744,30 @@ impl World {
             }
             return None;
         }
+        let Some(base) = self.repo.read(BASE) else { return Some(lane_fault()) };
+        if base != to {
+            return Some(Observation::BaseSeen { tip: oid(base), landed: found.map(oid) });
+        }
         if found != Some(to) && self.repo.swap(LANDED, Some(to), found).is_err() {
             return Some(lane_fault());
         }
         self.marks.hit("a pilot is dropped");
-        let is_lost = |at: Commit| {
-            landed.is_some_and(|landed| self.repo.holds(landed, at)) && !self.repo.holds(to, at)
-        };
+        let has = |from: Option<Commit>, at| from.is_some_and(|from| self.repo.holds(from, at));
+        let is_lost = |at: Commit| has(landed, at) && !has(Some(to), at);
         let lost = done.iter().filter(|(_, at)| is_lost(*at)).map(|(id, _)| id.clone());
         Some(Observation::PilotDropped { to: oid(to), lost: lost.collect() })
     }
 
     fn follow(&mut self, to: Commit, from: Commit, behind: u64, dice: &mut Dice) -> Observation {
+        let refused = |why: &str, is_passing| {
+            let (to, why) = (oid(to), why.into());
+            Observation::FollowRefused { to, why, behind, is_passing }
+        };
+        if self.repo.read(LANDED).is_none_or(|landed| !self.repo.holds(landed, to)) {
+            return refused("it has not landed", true);
+        }
         let Some(found) = self.repo.read(BASE) else {
-            let (to, why) = (oid(to), "the base branch is gone".into());
-            return Observation::FollowRefused { to, why, behind, is_passing: false };
+            return refused("the base branch is gone", false);
         };
         if self.repo.holds(found, to) {
             return Observation::Followed { to: oid(to) };
@@ -771,11 +778,9 @@ impl World {
         }
         let refusal = self.mix.refusal;
         if self.fails(dice, refusal, "the checkout refuses") {
-            let (to, why, is_passing) = (oid(to), "edits overlap".into(), dice.permille(500));
-            return Observation::FollowRefused { to, why, behind, is_passing };
+            return refused("edits overlap", dice.permille(500));
         }
-        let moved = self.repo.swap(BASE, Some(to), Some(found));
-        assert!(moved.is_ok(), "I8: the base moves from where it was found");
+        self.repo.swap(BASE, Some(to), Some(found)).expect("I8: the base moves from where it was");
         Observation::Followed { to: oid(to) }
     }
 

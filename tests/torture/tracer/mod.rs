@@ -62,8 +62,9 @@ pub enum Plan {
     Kill { role: String, ordinal: u32 },
     /// End tmux with SIGKILL instead, its server as well as its calls.
     KillTerminal { role: String, ordinal: u32 },
-    /// Let the call fail instead; `lasting`: and for so long every call that can fail in this way, in
-    /// whatever process. Then let all go.
+    /// Let the call fail instead, or the first one after it that can fail in this way: threads make
+    /// theirs in another order each time. `lasting`: and for so long every call that can, in whatever
+    /// process. Then let all go.
     Fail { role: String, ordinal: u32, errno: Errno, lasting: Option<Duration> },
 }
 
@@ -399,12 +400,12 @@ impl Tracer {
                 self.release();
             }
             Plan::Fail { role, ordinal, errno, lasting } => {
-                let is_there = *role == point.role && *ordinal == point.ordinal;
+                let is_there = *role == point.role && *ordinal <= point.ordinal;
                 let is_first = self.struck.is_none() && is_there;
                 let is_late = self.fails_until.is_some_and(|until| until <= monotonic());
                 if is_late {
                     self.release();
-                } else if is_first || (self.struck.is_some() && call::can_fail(&point, *errno)) {
+                } else if (is_first || self.struck.is_some()) && call::can_fail(&point, *errno) {
                     call::skip(pid);
                     self.failing.insert(id);
                     if is_first {

@@ -1,0 +1,356 @@
+//! What a program of the user's is told of a run: one JSON document for each event worth waking
+//! somebody for.
+
+use serde::Serialize;
+
+use super::blocked::blocked;
+use super::page::first_line;
+use super::purse;
+use super::status::{Counts, counts};
+use super::words::{Stamp, attempt_words, rollout};
+use crate::machine::State;
+use crate::machine::attempt::{Attempt, Class, Outcome};
+use crate::machine::change::{AttemptChange, Change, ProjectChange, TaskChange};
+use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::task::{Block, Task, TaskKind, TaskPhase};
+use crate::machine::time::Time;
+
+/// Of the document; greater when a field changes its meaning.
+const FORMAT: u32 = 1;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A task needs a person.
+    Blocked,
+    /// An attempt failed; the task is tried again.
+    Failed,
+    /// A task landed; without git: is completed.
+    Landed,
+    /// The rollout fell back to the pilot.
+    FellBack,
+    /// A bound of `[limits]` is near or reached.
+    Budget,
+    /// Nothing more can be moved without a person; or the monitor ended, and nothing is at work.
+    Finished,
+}
+
+impl Event {
+    /// Returns the word in JSON and in the environment.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Failed => "failed",
+            Self::Landed => "landed",
+            Self::FellBack => "fallen_back",
+            Self::Budget => "budget",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// Where and when it was decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    pub seq: u64,
+    pub at: Time,
+    /// The project's root.
+    pub project: &'a str,
+}
+
+/// One event, ready to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub event: Event,
+    pub task: Option<TaskId>,
+    /// The JSON document, a line feed at its end.
+    pub text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    format: u32,
+    event: &'static str,
+    at: Stamp,
+    seq: u64,
+    project: &'a str,
+    /// One line.
+    message: String,
+    task: Option<&'a str>,
+    title: Option<&'a str>,
+    /// Long name.
+    stage: Option<&'a str>,
+    agent: Option<&'a str>,
+    attempt: Option<&'a str>,
+    class: Option<&'static str>,
+    /// May have several lines.
+    reason: Option<&'a str>,
+    commit: Option<&'a str>,
+    /// The command to type.
+    next: Option<String>,
+    counts: Counts,
+}
+
+impl<'a> Document<'a> {
+    fn new(state: &'a State, moment: Moment<'a>, event: Event, message: String) -> Self {
+        Self {
+            format: FORMAT,
+            event: event.word(),
+            at: Stamp(moment.at),
+            seq: moment.seq,
+            project: moment.project,
+            message: first_line(&message).into_owned(),
+            task: None,
+            title: None,
+            stage: None,
+            agent: None,
+            attempt: None,
+            class: None,
+            reason: None,
+            commit: None,
+            next: None,
+            counts: counts(state),
+        }
+    }
+
+    fn of(self, task: &'a Task) -> Self {
+        Self { task: Some(task.id.as_str()), title: Some(&task.spec.title), ..self }
+    }
+
+    fn notice(&self, event: Event) -> Notice {
+        let text = serde_json::to_string(self).expect("texts and numbers have a form in JSON");
+        Notice { event, task: self.task.map(TaskId::new), text: text + "\n" }
+    }
+}
+
+/// Returns what is to be told of a transaction, in its order. `state` is the one after it.
+#[must_use]
+pub fn notices(changes: &[Change], state: &State, moment: Moment<'_>) -> Vec<Notice> {
+    let told = changes.iter().filter_map(|change| match change {
+        Change::Task(id, TaskChange::Moved { to, .. }) => {
+            moved(state, state.tasks.get(id)?, to, moment)
+        }
+        Change::Attempt(id, AttemptChange::Ended { outcome, .. }) => {
+            failed(changes, state, id, outcome, moment)
+        }
+        Change::Project(ProjectChange::RolloutReasoned { why, is_fallback: true, .. }) => {
+            let message = format!("fell back to {}: {why}", rollout(state.rollout));
+            let document = Document::new(state, moment, Event::FellBack, message);
+            Some(Document { reason: Some(why), ..document }.notice(Event::FellBack))
+        }
+        Change::Project(ProjectChange::BudgetTold { bound, level, task, used, limit }) => {
+            let message = purse::told(*bound, *level, task.as_ref(), *used, *limit);
+            let mut document = Document::new(state, moment, Event::Budget, message);
+            if let Some(task) = task.as_ref().and_then(|id| state.tasks.get(id)) {
+                document = document.of(task);
+            }
+            Some(document.notice(Event::Budget))
+        }
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => None,
+    });
+    told.collect()
+}
+
+/// Returns what is told when nothing more moves by itself; `ended`: why the monitor ended.
+#[must_use]
+pub fn finished(state: &State, ended: Option<&str>, moment: Moment<'_>) -> Notice {
+    let counts = counts(state);
+    let left = counts.total - counts.completed - counts.cancelled;
+    let message = match (left, ended) {
+        (0, _) => format!("all is done: {} completed", counts.completed),
+        (left, None) => format!(
+            "only a person can go on: {} completed, {left} left, {} of them blocked",
+            counts.completed, counts.blocked
+        ),
+        (left, Some(why)) => {
+            format!("the monitor ended ({why}): {} completed, {left} left", counts.completed)
+        }
+    };
+    Document::new(state, moment, Event::Finished, message).notice(Event::Finished)
+}
+
+fn moved(state: &State, task: &Task, to: &TaskPhase, moment: Moment<'_>) -> Option<Notice> {
+    if task.spec.kind == TaskKind::Epic {
+        return None;
+    }
+    match to {
+        TaskPhase::Blocked(block) => needs_person(state, task, block, moment),
+        TaskPhase::Completed { commit, .. } => {
+            let word = if commit.is_some() { "landed" } else { "is completed" };
+            let message = format!("{} {word}: {}", task.id, task.spec.title);
+            let document = Document::new(state, moment, Event::Landed, message).of(task);
+            let commit = commit.as_ref().map(|commit| commit.as_str());
+            Some(Document { commit, ..document }.notice(Event::Landed))
+        }
+        TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Cancelled { .. } => None,
+    }
+}
+
+/// A task that another blocked one holds up is not told: that one is.
+fn needs_person(state: &State, task: &Task, block: &Block, moment: Moment<'_>) -> Option<Notice> {
+    let entry = blocked(state, task);
+    if entry.as_ref().is_some_and(|entry| !entry.is_root) {
+        return None;
+    }
+    let class = block.class.word();
+    let message = format!("{} needs a person ({class}): {}", task.id, first_line(&block.reason));
+    let document = Document {
+        stage: block.stage.as_ref().map(|stage| stage.as_str()),
+        class: Some(class),
+        reason: Some(&block.reason),
+        next: entry.map(|entry| entry.next),
+        ..Document::new(state, moment, Event::Blocked, message).of(task)
+    };
+    Some(document.notice(Event::Blocked))
+}
+
+/// An attempt whose end blocks its task is told as that.
+fn failed(
+    changes: &[Change],
+    state: &State,
+    id: &AttemptId,
+    outcome: &Outcome,
+    moment: Moment<'_>,
+) -> Option<Notice> {
+    let words = attempt_words(&state.settings, id);
+    if words.is_check || !is_failure(outcome.class) {
+        return None;
+    }
+    let task = words.task.and_then(|task| state.tasks.get(&TaskId::new(task)))?;
+    let is_blocked = changes.iter().any(|change| match change {
+        Change::Task(of, TaskChange::Moved { to: TaskPhase::Blocked(_), .. }) => *of == task.id,
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
+    });
+    if is_blocked {
+        return None;
+    }
+    let class = outcome.class.word();
+    let reason = Some(outcome.reason.as_str()).filter(|reason| !reason.is_empty());
+    let why = reason.map(|reason| format!(": {}", first_line(reason))).unwrap_or_default();
+    let message = format!("{} failed at {} ({class}){why}", task.id, words.what);
+    let attempt: Option<&Attempt> = task.history.iter().rev().find(|attempt| attempt.id == *id);
+    let document = Document {
+        stage: Some(words.what),
+        agent: attempt.map(|attempt| attempt.agent.as_str()),
+        attempt: Some(id.as_str()),
+        class: Some(class),
+        reason,
+        ..Document::new(state, moment, Event::Failed, message).of(task)
+    };
+    Some(document.notice(Event::Failed))
+}
+
+/// Returns whether something went wrong, rather than was said, refused for now or asked for.
+const fn is_failure(class: Class) -> bool {
+    match class {
+        Class::Empty
+        | Class::Incomplete
+        | Class::Failed
+        | Class::ChecksFailed
+        | Class::ConflictLeft
+        | Class::Unauthorized
+        | Class::ContextExceeded
+        | Class::TimedOut
+        | Class::Silent
+        | Class::Crashed
+        | Class::Unstartable
+        | Class::Lost
+        | Class::Infrastructure => true,
+        Class::Completed
+        | Class::Blocked
+        | Class::ChangesRequested
+        | Class::RateLimited
+        | Class::Stopped
+        | Class::Conflict
+        | Class::LandingChecksFailed
+        | Class::Dependency
+        | Class::Budget => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{Event, Moment, finished, notices};
+    use crate::machine::State;
+    use crate::machine::change::{Change, ProjectChange, TaskChange};
+    use crate::machine::id::TaskId;
+    use crate::machine::purse::{Bound, Level};
+    use crate::machine::task::{TaskKind, TaskPhase};
+    use crate::machine::time::Time;
+    use crate::observe::support::{Pipeline, settings, task};
+    use crate::store::format::golden::fault;
+
+    const MOMENT: Moment<'_> = Moment { seq: 7, at: Time::from_ms(1_000), project: "/p" };
+
+    /// Tells one change; the document, which is of its schema.
+    fn told(state: &State, change: Change) -> Option<Value> {
+        let told = notices(&[change], state, MOMENT);
+        assert!(told.len() <= 1, "{told:?}");
+        let one = told.into_iter().next()?;
+        let value: Value = serde_json::from_str(&one.text).expect("JSON");
+        let schema = include_str!("../../state/schema/notify.schema.json");
+        let schema: Value = serde_json::from_str(schema).expect("JSON");
+        assert_eq!(fault(&schema, &schema, &value), None);
+        assert_eq!(value["event"], one.event.word());
+        Some(value)
+    }
+
+    fn state() -> State {
+        let mut epic = task("E", &[]);
+        epic.spec.kind = TaskKind::Epic;
+        Pipeline::started(settings(), vec![task("A", &[]), epic]).state
+    }
+
+    #[test]
+    fn a_fallback_and_a_bound_are_told_and_what_a_person_set_is_not() {
+        let state = state();
+        let reasoned = |is_fallback| {
+            let why = "5 of the last 10 failed\nsee the log".to_owned();
+            let at = Time::from_ms(1);
+            Change::Project(ProjectChange::RolloutReasoned { why, is_fallback, at })
+        };
+        let value = told(&state, reasoned(true)).expect("it is told");
+        assert_eq!(value["message"], "fell back to production: 5 of the last 10 failed");
+        assert_eq!(value["reason"], "5 of the last 10 failed\nsee the log");
+        assert_eq!(told(&state, reasoned(false)), None);
+        let bound = ProjectChange::BudgetTold {
+            bound: Bound::TaskCost,
+            level: Level::Reached,
+            task: Some(TaskId::new("A")),
+            used: 2_000_000,
+            limit: 1_000_000,
+        };
+        let value = told(&state, Change::Project(bound)).expect("it is told");
+        assert_eq!((&value["event"], &value["task"]), (&"budget".into(), &"A".into()));
+    }
+
+    #[test]
+    fn a_task_that_is_completed_is_told_and_an_epic_is_not() {
+        let state = state();
+        let moved = |id: &str| {
+            let at = Time::from_ms(1);
+            let to = TaskPhase::Completed { commit: None, at };
+            Change::Task(TaskId::new(id), TaskChange::Moved { to, at })
+        };
+        let value = told(&state, moved("A")).expect("it is told");
+        assert_eq!(value["message"], "A is completed: Title of A");
+        assert_eq!(told(&state, moved("E")), None);
+        assert_eq!(told(&state, moved("GONE")), None);
+    }
+
+    #[test]
+    fn the_end_says_what_is_left() {
+        let state = state();
+        let end = finished(&state, Some("interrupted"), MOMENT);
+        assert_eq!(end.event, Event::Finished);
+        assert!(end.text.contains("the monitor ended (interrupted): 0 completed, 1 left"));
+    }
+}
