@@ -39,12 +39,12 @@ pub struct Report<'a> {
     pub counts: Counts,
     /// In order of landing.
     pub landed: Vec<Landed<'a>>,
-    /// Done by a person's word, and without a commit: nothing landed. In that order.
-    pub done_by_hand: Vec<Done<'a>>,
     /// The landings as a range for git, in full; `None`: there is none.
     pub range: Option<String>,
     /// The command that lists them.
     pub verify: Option<String>,
+    /// Done by a person's word, and without a commit: nothing landed. In order of time.
+    pub done_by_hand: Vec<Done<'a>>,
     /// Longest blocked first, as things stand now.
     pub blocked: Vec<Blocked<'a>>,
     /// In order of rank, as things stand now.
