@@ -158,7 +158,7 @@ struct Day {
 fn split_day(text: &str) -> Option<(Day, &str)> {
     let (month, rest) = word(text);
     let is_it = |known: &&str| month.len() >= 3 && known.starts_with(month);
-    let month = i8::try_from(MONTHS.iter().position(|known| is_it(&known))? + 1).ok()?;
+    let month = i8::try_from(MONTHS.iter().position(is_it)? + 1).ok()?;
     let (day, mut rest) = word(rest);
     let day = day.trim_end_matches(|c: char| c.is_ascii_alphabetic()).parse().ok()?;
     let (next, behind) = word(rest);

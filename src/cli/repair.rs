@@ -158,11 +158,14 @@ fn finished(project: &Project, state: &State) -> Result<Vec<Remains>, Error> {
 /// # Errors
 /// Git's failures.
 pub fn moved(repo: &Repo, state: &State) -> Result<Vec<Mend>, GitError> {
-    let refs = repo.look_outside(false, &[])?.refs.into_iter();
-    let ours: Vec<(String, Option<String>)> =
-        refs.filter(|(name, _)| is_ours(name)).map(|(name, at)| (name, Some(at))).collect();
+    let refs = repo.look_outside(false, &[], None)?.refs.into_iter();
+    let landing = mend::landing_branch(state);
+    let ours: Vec<(String, Option<String>)> = refs
+        .filter(|(name, _)| is_ours(name) || *name == landing)
+        .map(|(name, at)| (name, Some(at)))
+        .collect();
     let mut mends = mend::all(state, &ours);
-    mends.retain(|mend| !mend.is_seen_to);
+    mends.retain(|mend| !mend.is_moving && !state.held.contains_key(&mend.name));
     Ok(mends)
 }
 
@@ -171,6 +174,8 @@ fn put_back(repo: &Repo, state: &State, done: &mut Vec<String>) -> Result<(), Er
     let mends = moved(repo, state).map_err(git)?;
     let mended = mend::run(&mends, &mend::landing_branch(state), repo);
     done.extend(mended.words);
+    let held = mended.held.iter();
+    done.extend(held.map(|(name, dir)| format!("left `{name}`, which is checked out in `{dir}`")));
     match mended.warnings.first() {
         None => Ok(()),
         Some(warning) => Err(Error::failed(warning.clone()).hint("repair it once more")),

@@ -1,5 +1,5 @@
 //! A look at what is not ours: the user's checkout and all refs; compared with an earlier one it says
-//! what somebody changed there. Nothing is written, no lock taken, nothing read twice.
+//! what somebody changed there. Nothing of theirs is written, no lock taken, nothing read twice.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,6 +12,7 @@ use super::call::{Call, Reply};
 use super::error::GitError;
 use super::gate::Gate;
 use super::oid::Oid;
+use super::own_index::OwnIndex;
 use super::repo::Repo;
 
 /// Longest wait for a step of the base under way; then there is no look now.
@@ -53,8 +54,8 @@ pub enum Difference {
     Head { old: String, new: String },
     /// A ref; `None`: it was, or is, not there.
     Ref { name: String, old: Option<Value>, new: Option<Value> },
-    /// A path of the main checkout; `None`: as committed now.
-    Path { path: String, now: Option<Entry> },
+    /// A path of the main checkout; `None`: as committed then, or now.
+    Path { path: String, was: Option<Entry>, now: Option<Entry> },
 }
 
 impl Difference {
@@ -73,8 +74,10 @@ impl Difference {
                 let word = |value: &Option<Value>| short(value.as_deref().unwrap_or("")).to_owned();
                 format!("{name} moved {}..{}", word(old), word(new))
             }
-            Self::Path { path, now: None } => format!("main checkout: {path} as committed again"),
-            Self::Path { path, now: Some(entry) } => {
+            Self::Path { path, now: None, .. } => {
+                format!("main checkout: {path} as committed again")
+            }
+            Self::Path { path, now: Some(entry), .. } => {
                 let staged = entry.letters.chars().next().filter(|letter| *letter != '.');
                 let file = entry.letters.chars().nth(1).filter(|letter| *letter != '.');
                 match (staged, file) {
@@ -113,12 +116,14 @@ impl Look {
                 None => !is_below_untracked(&self.paths, path) && !is_opened(&self.paths, path),
             };
             if is_new {
-                found.push(Difference::Path { path: path.clone(), now: Some(now.clone()) });
+                let (was, now) = (self.paths.get(path).cloned(), Some(now.clone()));
+                found.push(Difference::Path { path: path.clone(), was, now });
             }
         }
-        for path in self.paths.keys().filter(|path| !later.paths.contains_key(*path)) {
+        for (path, was) in self.paths.iter().filter(|(path, _)| !later.paths.contains_key(*path)) {
             if !is_opened(&later.paths, path) && !is_below_untracked(&later.paths, path) {
-                found.push(Difference::Path { path: path.clone(), now: None });
+                let was = Some(was.clone());
+                found.push(Difference::Path { path: path.clone(), was, now: None });
             }
         }
         found
@@ -159,24 +164,48 @@ fn is_below_untracked(paths: &BTreeMap<String, Entry>, path: &str) -> bool {
 
 impl Repo {
     /// Looks at all refs; `with_checkout`: and at the main checkout. Paths that begin with one of
-    /// `ignored` are left out. Cost: the refs, and what `git status` costs in that checkout.
+    /// `ignored` are left out. Cost: the refs, and what `git status` costs in that checkout; with an
+    /// index of our own, files whose times are out of date are read once and not each time.
     ///
     /// # Errors
     /// When git fails or is too slow, or a step of the base takes too long.
-    pub fn look_outside(&self, with_checkout: bool, ignored: &[String]) -> Result<Look, GitError> {
+    pub fn look_outside(
+        &self,
+        with_checkout: bool,
+        ignored: &[String],
+        own: Option<&mut OwnIndex>,
+    ) -> Result<Look, GitError> {
         let mut look = Look { refs: self.every_ref()?, ..Look::default() };
         if with_checkout {
             // A fast-forward of ours that is half done is nobody's change.
             let gate = Gate::close(&self.gates_dir(), "base.lock", None, FOLLOW_WAIT)?;
-            let call = Call::read("git.look_outside", &self.root)
-                .args(["status", "--porcelain=v2", "-z", "--branch", "--no-renames"])
-                .args(["--untracked-files=normal", "--no-ahead-behind"])
-                .limited(LIMIT);
-            let reply = self.git.ok(call)?;
+            let reply = self.checkout_status(own)?;
             drop(gate);
             self.read_status(&reply, ignored, &mut look)?;
         }
         Ok(look)
+    }
+
+    fn checkout_status(&self, own: Option<&mut OwnIndex>) -> Result<Reply, GitError> {
+        let call = || {
+            Call::read("git.look_outside", &self.root)
+                .args(["status", "--porcelain=v2", "-z", "--branch", "--no-renames"])
+                .args(["--untracked-files=normal", "--no-ahead-behind"])
+                .limited(LIMIT)
+        };
+        let Some(own) = own else { return self.git.ok(call()) };
+        let replied = own.renew(&self.common.join("index")).map(|path| {
+            let call = call().env("GIT_INDEX_FILE", path).env("GIT_OPTIONAL_LOCKS", "1");
+            self.git.ok(call)
+        });
+        match replied {
+            // Without it a look that is too slow would not be faster.
+            Ok(reply @ (Ok(_) | Err(GitError::Late { .. }))) => reply,
+            Ok(Err(_)) | Err(_) => {
+                own.forget();
+                self.git.ok(call())
+            }
+        }
     }
 
     /// Reads one ref by its full name: the commit, and where it stands as in a look; `None` when it
@@ -185,9 +214,23 @@ impl Repo {
     /// # Errors
     /// When git fails.
     pub fn read_value(&self, full: &str) -> Result<(Option<Oid>, Option<Value>), GitError> {
-        let found = self.refs_below(&["--", full])?.remove(full);
-        let oid = if found.is_some() { self.read_ref(full)? } else { None };
-        Ok((oid, found))
+        let read = || Ok(self.refs_below(&["--", full])?.remove(full));
+        let found: Option<Value> = read()?;
+        match found {
+            None => Ok((None, None)),
+            Some(alias) if alias.starts_with("-> ") => {
+                let oid = self.read_ref(full)?;
+                // The id is that of what was read first, or none: others move it meanwhile.
+                let now = read()?;
+                Ok((oid.filter(|_| now.as_ref() == Some(&alias)), now))
+            }
+            // Not read again: what an effect of ours moves it to meanwhile is not what was found.
+            Some(value) => {
+                let oid =
+                    value.parse().map_err(|error| GitError::bad_oid("git for-each-ref", error))?;
+                Ok((Some(oid), Some(value)))
+            }
+        }
     }
 
     fn every_ref(&self) -> Result<BTreeMap<String, Value>, GitError> {
@@ -274,7 +317,7 @@ mod tests {
     use crate::git::scratch::Scratch;
 
     fn look(scratch: &Scratch) -> Look {
-        scratch.repo.look_outside(true, &[".pipeline/".to_owned()]).unwrap()
+        scratch.repo.look_outside(true, &[".pipeline/".to_owned()], None).unwrap()
     }
 
     fn words(before: &Look, after: &Look) -> Vec<String> {
@@ -350,7 +393,7 @@ mod tests {
         fs::remove_file(lock).unwrap();
         scratch.git(["checkout", "-q", "--detach"]);
         assert_eq!(look(&scratch).head, scratch.rev("HEAD").short());
-        let only_refs = scratch.repo.look_outside(false, &[]).unwrap();
+        let only_refs = scratch.repo.look_outside(false, &[], None).unwrap();
         assert!(only_refs.head.is_empty() && only_refs.refs.len() == 1);
     }
 }

@@ -12,7 +12,7 @@ use super::forecast;
 use super::id::{AttemptId, Oid, StageName, TaskId};
 use super::index;
 use super::lane::{Base, GREEN_MAX, Landing, LandingPhase};
-use super::outside;
+use super::outside::{self, Outside};
 use super::proposal;
 use super::provider;
 use super::purse;
@@ -91,6 +91,8 @@ fn apply_to_project(state: &mut State, change: &ProjectChange) {
         ProjectChange::CollectingSet { id } => state.collecting.clone_from(id),
         ProjectChange::ShortageSet { what } => state.shortage.clone_from(what),
         ProjectChange::OverloadSet { what } => state.overload.clone_from(what),
+        ProjectChange::FoundOutside { found } => outside::apply_to_nobody(state, found),
+        ProjectChange::BranchesHeld { held } => state.held.clone_from(held),
         ProjectChange::ProposalSet { proposal } => proposal::apply(state, proposal),
         ProjectChange::BudgetTold { bound, level, limit, .. } => {
             purse::remember(state, *bound, *level, *limit);
@@ -112,6 +114,7 @@ fn begin(state: &mut State, pid: u32, allows_red_base: bool, at: Time) {
     state.monitor =
         MonitorFacts { pid, started_at: at, allows_red_base, ..MonitorFacts::default() };
     purse::begin(state, at);
+    state.outside = Outside::default();
     state.stopping = None;
     // What made the base red may be mended outside of it: it is judged anew.
     if state.base.red.take().is_some() {

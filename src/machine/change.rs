@@ -114,6 +114,15 @@ pub enum ProjectChange {
     OverloadSet {
         what: Option<String>,
     },
+    /// What changed outside of the worktrees while nobody ran, that is to be told all the same.
+    FoundOutside {
+        found: Outside,
+    },
+    /// Branches of ours that stand elsewhere and stay there, since somebody has them checked out, by
+    /// name, with the folder.
+    BranchesHeld {
+        held: BTreeMap<String, String>,
+    },
     /// How the external scheduler stands.
     ProposalSet {
         proposal: Box<Proposal>,

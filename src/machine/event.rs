@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::attempt::Exit;
 use super::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use super::mode::{Orchestration, Rollout};
-use super::outside::Ran;
+use super::outside::{Found, Ran};
 use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
 use super::task::{Clash, Priority, Spec};
@@ -292,12 +292,19 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
-    /// What changed outside of the worktrees, in words, while these ran, each of which may be over;
-    /// `more`: differences that are not named.
+    /// What changed outside of the worktrees while these ran, each of which may be over.
     OutsideSeen {
         ran: Vec<Ran>,
-        found: Vec<String>,
+        found: Vec<Found>,
+        /// Differences that are not named.
         more: u64,
+        /// It may repeat what was told, since what a monitor before this one saw was not kept.
+        is_first: bool,
+    },
+    /// Branches of ours that stand elsewhere and stay there, since somebody has them checked out: all
+    /// of them, by name, with the folder.
+    BranchesSeen {
+        held: BTreeMap<String, String>,
     },
     /// Disk, descriptors or processes are short, in words; `None`: there is enough again.
     ShortageSeen {

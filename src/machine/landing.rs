@@ -79,6 +79,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
         | Observation::OutsideSeen { .. }
+        | Observation::BranchesSeen { .. }
         | Observation::ShortageSeen { .. }
         | Observation::AgentsSeen { .. }
         | Observation::ProvidersSeen { .. }

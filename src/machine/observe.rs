@@ -41,15 +41,11 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
                 prepared(state, event, found, base.as_ref(), tip.as_ref())
             })
         }
-        Observation::Briefed { attempt, prompt } => {
-            with(state, attempt, &UNSTARTED, |found| briefed(found, prompt))
-        }
+        Observation::Briefed { attempt, prompt } => briefed(state, attempt, prompt),
         Observation::Ordered { attempt: id, preset, session } => {
             ordered(state, id, preset, session)
         }
-        Observation::Started { attempt, at } => {
-            with(state, attempt, &[AttemptPhase::Starting], |found| started(found, *at))
-        }
+        Observation::Started { attempt, at } => started(state, attempt, *at),
         Observation::Exited { attempt, exit } => {
             with(state, attempt, &ALIVE, |found| exited(state, event, found, exit))
         }
@@ -76,7 +72,10 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
         }
-        Observation::OutsideSeen { ran, found, more } => outside::decide(state, ran, found, *more),
+        Observation::OutsideSeen { ran, found, more, is_first } => {
+            outside::decide(state, ran, found, *more, *is_first)
+        }
+        Observation::BranchesSeen { held } => outside::decide_held(state, held),
         Observation::ShortageSeen { what } => shortage_seen(state, what),
         Observation::AgentsSeen { unusable } => agents_seen(state, unusable),
         Observation::ProvidersSeen { of } => providers_seen(state, of),
@@ -206,15 +205,19 @@ fn prepared(
     vec![of_attempt(&found.id, change)]
 }
 
-fn started(found: &Attempt, at: Time) -> Vec<Change> {
-    vec![of_attempt(&found.id, AttemptChange::Started { at })]
+fn started(state: &State, id: &AttemptId, at: Time) -> Step {
+    with(state, id, &[AttemptPhase::Starting], |found| {
+        vec![of_attempt(&found.id, AttemptChange::Started { at })]
+    })
 }
 
-fn briefed(found: &Attempt, prompt: &str) -> Vec<Change> {
-    if found.prompt.as_deref() == Some(prompt) {
-        return Vec::new();
-    }
-    vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
+fn briefed(state: &State, id: &AttemptId, prompt: &str) -> Step {
+    with(state, id, &UNSTARTED, |found| {
+        if found.prompt.as_deref() == Some(prompt) {
+            return Vec::new();
+        }
+        vec![of_attempt(&found.id, AttemptChange::Briefed { prompt: prompt.to_owned() })]
+    })
 }
 
 fn ordered(state: &State, id: &AttemptId, preset: &str, session: &Option<String>) -> Step {

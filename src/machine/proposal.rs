@@ -315,37 +315,44 @@ pub(super) fn heed(state: &mut State, change: &Change) {
     }
 }
 
+/// The same of a change of the project.
+fn counts_in_project(change: &ProjectChange) -> bool {
+    match change {
+        ProjectChange::SettingsAdopted { .. }
+        | ProjectChange::MonitorStarted { .. }
+        | ProjectChange::PauseSet { .. }
+        | ProjectChange::AgentPauseSet { .. }
+        | ProjectChange::AgentUnusable { .. }
+        | ProjectChange::AgentsScaled { .. }
+        | ProjectChange::BreakerSet { .. }
+        | ProjectChange::ProviderSet { .. }
+        | ProjectChange::ProvidersSet { .. }
+        | ProjectChange::ModeSwitched { .. }
+        | ProjectChange::RolloutSet { .. }
+        | ProjectChange::RolloutReasoned { .. }
+        | ProjectChange::Compared { .. }
+        | ProjectChange::ShortageSet { .. }
+        | ProjectChange::OverloadSet { .. } => true,
+        ProjectChange::MonitorEnded { .. }
+        | ProjectChange::StopRequested { .. }
+        | ProjectChange::DrainSet { .. }
+        | ProjectChange::CurrentTaskSet { .. }
+        | ProjectChange::CollectingSet { .. }
+        | ProjectChange::FoundOutside { .. }
+        | ProjectChange::BranchesHeld { .. }
+        | ProjectChange::Weighed { .. }
+        | ProjectChange::ProposalSet { .. }
+        | ProjectChange::ProposalFaulted { .. }
+        | ProjectChange::ProposalRefused { .. }
+        | ProjectChange::BudgetTold { .. }
+        | ProjectChange::WouldStart { .. } => false,
+    }
+}
+
 /// Returns true when by the change something else may start than before.
 fn counts(change: &Change) -> bool {
     match change {
-        Change::Project(change) => match change {
-            ProjectChange::SettingsAdopted { .. }
-            | ProjectChange::MonitorStarted { .. }
-            | ProjectChange::PauseSet { .. }
-            | ProjectChange::AgentPauseSet { .. }
-            | ProjectChange::AgentUnusable { .. }
-            | ProjectChange::AgentsScaled { .. }
-            | ProjectChange::BreakerSet { .. }
-            | ProjectChange::ProviderSet { .. }
-            | ProjectChange::ProvidersSet { .. }
-            | ProjectChange::ModeSwitched { .. }
-            | ProjectChange::RolloutSet { .. }
-            | ProjectChange::RolloutReasoned { .. }
-            | ProjectChange::Compared { .. }
-            | ProjectChange::ShortageSet { .. }
-            | ProjectChange::OverloadSet { .. } => true,
-            ProjectChange::MonitorEnded { .. }
-            | ProjectChange::StopRequested { .. }
-            | ProjectChange::DrainSet { .. }
-            | ProjectChange::CurrentTaskSet { .. }
-            | ProjectChange::CollectingSet { .. }
-            | ProjectChange::Weighed { .. }
-            | ProjectChange::ProposalSet { .. }
-            | ProjectChange::ProposalFaulted { .. }
-            | ProjectChange::ProposalRefused { .. }
-            | ProjectChange::BudgetTold { .. }
-            | ProjectChange::WouldStart { .. } => false,
-        },
+        Change::Project(change) => counts_in_project(change),
         Change::Task(_, change) => match change {
             TaskChange::Added { .. }
             | TaskChange::Edited { .. }

@@ -21,6 +21,7 @@ use super::id::{AgentName, AttemptId, TaskId};
 use super::index::Index;
 use super::lane::{Base, Landing};
 use super::mode::{Orchestration, Rollout};
+use super::outside::Outside;
 use super::proposal::Proposal;
 use super::provider::Pause;
 use super::purse::{Run, Spent};
@@ -117,6 +118,11 @@ pub struct State {
     pub shortage: Option<String>,
     /// How the machine's load exceeds the limit, in words; no task's attempt starts then.
     pub overload: Option<String>,
+    /// What changed outside since the monitor started that is no attempt's: nobody ran.
+    pub outside: Outside,
+    /// Branches of ours that stand elsewhere and stay there, since somebody has them checked out, by
+    /// full name, with the folder.
+    pub held: BTreeMap<String, String>,
     /// How the external scheduler stands.
     pub proposal: Proposal,
     /// By group: how many agents there are to be, where that is not what the settings say.
@@ -159,6 +165,8 @@ impl State {
             weighing: Weighing::default(),
             shortage: None,
             overload: None,
+            outside: Outside::default(),
+            held: BTreeMap::new(),
             proposal: Proposal::default(),
             targets: BTreeMap::new(),
             dismissed: BTreeMap::new(),

@@ -85,7 +85,7 @@ fn standing(branches: &Branches, recorded: &git::Oid, repo: &Repo) -> Result<git
     {
         return Ok(found.clone());
     }
-    put_back(repo, &branches.landed, recorded, found.as_ref())?;
+    put_back(repo, &branches.landed, recorded, found.as_ref(), None)?;
     Ok(recorded.clone())
 }
 

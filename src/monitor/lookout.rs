@@ -1,5 +1,8 @@
 //! The thread that looks at what is not the agents': one look at a time, at most a part of one core,
 //! and the last one kept in a file, so that a monitor that comes after a kill can compare.
+//!
+//! Our own refs are looked at whenever that is asked for; the checkout, which may be large, rests in
+//! between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::mend;
 use super::sources::Input;
-use crate::git::{Difference, Entry, Look, Repo};
+use crate::git::{Difference, Entry, Look, OwnIndex, Repo};
 use crate::machine::time::Time;
 use crate::sys::clock::{Clock, SystemClock, monotonic};
 use crate::sys::fail;
@@ -18,10 +22,12 @@ use crate::sys::file::{Durability, read_bounded, write_atomic};
 
 /// While attempts run, looks rest so many times as long as the last one took.
 const REST_FACTOR: u32 = 3;
-/// Longest rest.
-const REST_MAX: Duration = Duration::from_secs(30);
-/// Rest after a look that failed.
+/// Shortest rest after a look that failed.
 const REST_FAILED: Duration = Duration::from_secs(1);
+/// Shortest rest after so many that failed in a row, whether attempts run or not.
+const REST_GIVEN_UP: Duration = Duration::from_secs(300);
+/// Looks that fail in a row until it is said that nothing is known.
+pub const FAILURES_MAX: u32 = 3;
 /// Most differences told of one look; the rest is counted.
 const TOLD_MAX: usize = 64;
 /// Largest file of a kept look that is read, in bytes.
@@ -35,6 +41,8 @@ pub enum Order {
         number: u64,
         /// `None`: at our own refs alone, all of them.
         ignored: Option<Vec<String>>,
+        /// The landing branch, which is ours wherever it is.
+        landing: String,
         /// Attempts run, which are not to be slowed down.
         is_shared: bool,
     },
@@ -51,6 +59,8 @@ pub struct Looked {
     pub ended: Instant,
     /// The checkout was looked at too.
     pub is_whole: bool,
+    /// The first whole one of this monitor: compared with what the one before kept, if anything.
+    pub is_first: bool,
     /// What differs from the whole look before, but for our own refs.
     pub differences: Vec<Difference>,
     /// Differences beyond those.
@@ -59,6 +69,9 @@ pub struct Looked {
     pub ours: Vec<(String, Option<String>)>,
     /// `ours` are all there are.
     pub are_all: bool,
+    /// What was found at branches of ours, and kept in salvage since the whole look before: name and
+    /// commit.
+    pub salvaged: Vec<(String, String)>,
 }
 
 /// The answer to an order.
@@ -69,20 +82,39 @@ pub type Answer = Result<Looked, (u64, String)>;
 pub struct Kept {
     pub look: Look,
     pub at: Time,
+    /// What had been found at branches of ours is in it.
+    pub has_salvage: bool,
 }
 
 /// Where looks are kept.
 #[derive(Debug, Clone)]
 pub struct Files {
+    dir: PathBuf,
     look: PathBuf,
     at: PathBuf,
 }
+
+/// Begins the names of copies of the index.
+const OWN_INDEX: &str = "outside.index.";
 
 impl Files {
     /// Returns the files in the folder of the state.
     #[must_use]
     pub fn of(state_dir: &Path) -> Self {
-        Self { look: state_dir.join("outside.json"), at: state_dir.join("outside.at") }
+        let dir = state_dir.to_owned();
+        Self { look: dir.join("outside.json"), at: dir.join("outside.at"), dir }
+    }
+
+    /// Returns a copy of the index for this process alone, since a git of another one that was killed
+    /// may still write to its own; those are removed.
+    fn own_index(&self) -> OwnIndex {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(OWN_INDEX) {
+                // One that stays costs room alone.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        OwnIndex::new(self.dir.join(format!("{OWN_INDEX}{}", std::process::id())))
     }
 
     /// Reads what was kept; `None` when there is nothing that can be used.
@@ -91,7 +123,8 @@ impl Files {
         let bytes = read_bounded(&self.look, KEPT_BYTES_MAX).ok()??;
         let stored: Stored = serde_json::from_slice(&bytes).ok()?;
         let at = fs::read_to_string(&self.at).ok()?.trim().parse().ok()?;
-        Some(Kept { look: stored.look(), at: Time::from_ms(at) })
+        let has_salvage = stored.has_salvage;
+        Some(Kept { look: stored.look(), at: Time::from_ms(at), has_salvage })
     }
 
     /// Keeps a look: first what was seen, then when, so that a kill in between makes what was seen
@@ -112,6 +145,9 @@ struct Stored {
     head: String,
     refs: Vec<(String, String)>,
     paths: Vec<(String, String, String)>,
+    /// Of our own refs, what had been found at branches of ours is among `refs`.
+    #[serde(default)]
+    has_salvage: bool,
 }
 
 impl Stored {
@@ -119,12 +155,13 @@ impl Stored {
         let path = |(path, entry): (&String, &Entry)| {
             (path.clone(), entry.letters.clone(), entry.stamp.clone())
         };
-        // Where our own refs are to stand is in the journal.
-        let foreign = look.refs.iter().filter(|(name, _)| !is_ours(name));
+        // Where our own refs are to stand is in the journal, but not what was found there.
+        let foreign = look.refs.iter().filter(|(name, _)| !is_ours(name) || mend::is_found(name));
         Self {
             head: look.head.clone(),
             refs: foreign.map(|(name, at)| (name.clone(), at.clone())).collect(),
             paths: look.paths.iter().map(path).collect(),
+            has_salvage: true,
         }
     }
 
@@ -145,36 +182,94 @@ pub struct Lookout {
     pub files: Files,
     pub answers: Sender<Input>,
     /// The last whole look; at first the one that was kept.
-    pub last: Option<Look>,
+    last: Option<Look>,
+    /// What had been found at branches of ours is in `last`.
+    has_salvage: bool,
     /// `last` is of this thread.
-    pub has_looked: bool,
+    has_looked: bool,
+    own_index: OwnIndex,
+    /// In a row.
+    failures: u32,
+}
+
+/// A look at the checkout that waits.
+#[derive(Debug)]
+struct Whole {
+    /// The orders that it answers: from, up to.
+    first: u64,
+    last: u64,
+    ignored: Vec<String>,
 }
 
 /// What waits to be done.
 #[derive(Debug, Default)]
 struct Waiting {
-    number: u64,
-    ignored: Option<Vec<String>>,
-    is_wanted: bool,
+    /// The last order of a look at our own refs alone.
+    refs: Option<u64>,
+    whole: Option<Whole>,
+    landing: String,
     is_shared: bool,
     keep: Option<u64>,
+}
+
+/// A look that is due.
+#[derive(Debug, PartialEq, Eq)]
+struct Due {
+    /// Every order up to this one is answered by it.
+    number: u64,
+    ignored: Option<Vec<String>>,
+    landing: String,
 }
 
 impl Waiting {
     fn add(&mut self, order: Order) {
         match order {
             Order::Keep { number } => self.keep = Some(number),
-            Order::Look { number, ignored, is_shared } => {
-                self.number = number;
-                self.ignored = ignored.or(self.ignored.take());
-                self.is_wanted = true;
-                self.is_shared = is_shared;
+            Order::Look { number, ignored, landing, is_shared } => {
+                (self.landing, self.is_shared) = (landing, is_shared);
+                match ignored {
+                    None => self.refs = Some(number),
+                    Some(ignored) => {
+                        let first = self.whole.as_ref().map_or(number, |whole| whole.first);
+                        self.whole = Some(Whole { first, last: number, ignored });
+                    }
+                }
             }
         }
+    }
+
+    /// Takes what is due; `may_look`: the checkout has rested.
+    fn take(&mut self, may_look: bool) -> Option<Due> {
+        let landing = self.landing.clone();
+        if may_look && let Some(whole) = self.whole.take() {
+            let number = self.refs.take().map_or(whole.last, |refs| refs.max(whole.last));
+            return Some(Due { number, ignored: Some(whole.ignored), landing });
+        }
+        let number = self.refs.take()?;
+        let Some(whole) = &mut self.whole else {
+            return Some(Due { number, ignored: None, landing });
+        };
+        // The checkout is still owed, and then all is answered.
+        whole.last = whole.last.max(number);
+        Some(Due { number: number.min(whole.first - 1), ignored: None, landing })
     }
 }
 
 impl Lookout {
+    /// Makes one that compares with what was kept.
+    pub fn new(
+        repo: Arc<Repo>,
+        clock: SystemClock,
+        files: Files,
+        answers: Sender<Input>,
+        kept: Option<Kept>,
+    ) -> Self {
+        let has_salvage = kept.as_ref().is_some_and(|kept| kept.has_salvage);
+        let (last, own_index) = (kept.map(|kept| kept.look), files.own_index());
+        let (has_looked, failures) = (false, 0);
+        Self { repo, clock, files, answers, last, has_salvage, has_looked, own_index, failures }
+    }
+
     /// Serves until nobody can order any more.
     pub fn serve(mut self, orders: &Receiver<Order>) {
         let mut waiting = Waiting::default();
@@ -192,18 +287,17 @@ impl Lookout {
             }
             let now = monotonic();
             let rest = rest_until.saturating_duration_since(now);
-            if waiting.is_wanted && (!waiting.is_shared || rest.is_zero()) {
-                let asked = std::mem::take(&mut waiting);
-                let (at, number, is_whole) =
-                    (self.clock.now(), asked.number, asked.ignored.is_some());
-                let answer = self.look(&asked);
-                let took = monotonic().duration_since(now);
-                let rest =
-                    if answer.is_ok() { (took * REST_FACTOR).min(REST_MAX) } else { REST_FAILED };
-                rest_until = monotonic() + rest;
+            let is_alone = !waiting.is_shared && self.failures < FAILURES_MAX;
+            if let Some(due) = waiting.take(is_alone || rest.is_zero()) {
+                let (at, number, is_whole) = (self.clock.now(), due.number, due.ignored.is_some());
+                let answer = self.look(&due);
+                if is_whole {
+                    self.failures = if answer.is_ok() { 0 } else { self.failures + 1 };
+                    rest_until = monotonic() + rest_after(now.elapsed(), self.failures);
+                }
                 if let (Ok(looked), true) = (&answer, is_whole) {
                     newest = Some((number, at));
-                    is_kept &= looked.differences.is_empty();
+                    is_kept &= looked.differences.is_empty() && looked.salvaged.is_empty();
                 }
                 let told =
                     self.answers.send(Input::Looked(Box::new(answer.map_err(|why| (number, why)))));
@@ -212,7 +306,7 @@ impl Lookout {
                 }
                 continue;
             }
-            let next = if waiting.is_wanted {
+            let next = if waiting.whole.is_some() {
                 orders.recv_timeout(rest)
             } else {
                 orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -228,26 +322,34 @@ impl Lookout {
         }
     }
 
-    fn look(&mut self, asked: &Waiting) -> Result<Looked, String> {
+    fn look(&mut self, asked: &Due) -> Result<Looked, String> {
         let began = monotonic();
         let is_whole = asked.ignored.is_some();
         let ignored = asked.ignored.as_deref().unwrap_or_default();
-        let look = self.repo.look_outside(is_whole, ignored);
+        let is_ours = |name: &str| is_ours(name) || name == asked.landing;
+        let look = self.repo.look_outside(is_whole, ignored, Some(&mut self.own_index));
         let look = look.map_err(|error| super::work::Fault::from(error).0)?;
         let ended = monotonic();
         let mut differences = match (&self.last, is_whole) {
             (Some(last), true) => last.differences(&look),
             (Some(_), false) | (None, _) => Vec::new(),
         };
-        let mut ours = Vec::new();
+        let (mut ours, mut salvaged) = (Vec::new(), Vec::new());
         differences.retain(|found| match found {
             Difference::Ref { name, new, .. } if is_ours(name) => {
                 ours.push((name.clone(), new.clone()));
+                salvaged.extend(
+                    new.clone().filter(|_| mend::is_found(name)).map(|at| (name.clone(), at)),
+                );
                 false
             }
             Difference::Ref { .. } | Difference::Head { .. } | Difference::Path { .. } => true,
         });
-        let are_all = !self.has_looked || !is_whole;
+        let is_first = is_whole && !self.has_looked;
+        if is_first && !self.has_salvage {
+            salvaged.clear();
+        }
+        let are_all = is_first || !is_whole;
         if are_all {
             let all = look.refs.iter().filter(|(name, _)| is_ours(name));
             ours = all.map(|(name, at)| (name.clone(), Some(at.clone()))).collect();
@@ -259,11 +361,69 @@ impl Lookout {
         let more = differences.len().saturating_sub(TOLD_MAX) as u64;
         differences.truncate(TOLD_MAX);
         let number = asked.number;
-        Ok(Looked { number, began, ended, is_whole, differences, more, ours, are_all })
+        Ok(Looked {
+            number,
+            began,
+            ended,
+            is_whole,
+            is_first,
+            differences,
+            more,
+            ours,
+            are_all,
+            salvaged,
+        })
     }
+}
+
+/// Returns how long the checkout rests after a look that took so long, the last of so many that failed.
+fn rest_after(took: Duration, failures: u32) -> Duration {
+    let shortest = match failures {
+        0 => Duration::ZERO,
+        1..FAILURES_MAX => REST_FAILED,
+        FAILURES_MAX.. => REST_GIVEN_UP,
+    };
+    (took * REST_FACTOR).max(shortest)
 }
 
 /// Returns whether a ref is in our part.
 pub fn is_ours(name: &str) -> bool {
     name.starts_with("refs/heads/pipeline/") || name.starts_with("refs/pipeline/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(number: u64, is_whole: bool) -> Order {
+        let ignored = is_whole.then(Vec::new);
+        Order::Look { number, ignored, landing: String::new(), is_shared: true }
+    }
+
+    #[test]
+    fn rests_are_a_multiple_of_what_a_look_took_and_minutes_once_it_is_given_up() {
+        let seconds = Duration::from_secs;
+        assert_eq!(rest_after(seconds(2), 0), seconds(6));
+        assert_eq!(rest_after(Duration::ZERO, 1), REST_FAILED);
+        assert_eq!(rest_after(seconds(60), 1), seconds(180));
+        assert_eq!(rest_after(seconds(60), FAILURES_MAX), REST_GIVEN_UP);
+    }
+
+    #[test]
+    fn our_refs_are_looked_at_while_the_checkout_rests() {
+        let mut waiting = Waiting::default();
+        waiting.add(order(1, true));
+        waiting.add(order(2, false));
+        let due = |waiting: &mut Waiting, may_look| {
+            waiting.take(may_look).map(|due| (due.number, due.ignored.is_some()))
+        };
+        // The first order is still owed.
+        assert_eq!(due(&mut waiting, false), Some((0, false)));
+        assert_eq!(due(&mut waiting, false), None);
+        waiting.add(order(3, true));
+        assert_eq!(due(&mut waiting, true), Some((3, true)));
+        waiting.add(order(4, false));
+        assert_eq!(due(&mut waiting, false), Some((4, false)));
+        assert_eq!(due(&mut waiting, true), None);
+    }
 }

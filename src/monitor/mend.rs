@@ -2,15 +2,16 @@
 //! what was found kept in salvage.
 //!
 //! Only a found value is ever replaced, by compare-and-swap, so what an effect moves meanwhile stays.
+//! A branch that somebody has checked out is left until he goes: his next commit would lose its parent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::prepare::put_back;
 use super::work::{Fault, oid, refs};
-use crate::git::Repo;
+use crate::git::{self, Repo};
 use crate::machine::State;
-use crate::machine::attempt::{Attempt, AttemptPhase};
+use crate::machine::attempt::AttemptPhase;
 use crate::machine::id::{Oid, TaskId};
 use crate::machine::lane::LandingPhase;
 use crate::machine::outside::Ran;
@@ -30,8 +31,13 @@ pub struct Mend {
     pub found: Option<String>,
     /// Where the journal has it; `None`: there is to be none.
     pub to: Option<String>,
-    /// An effect under way puts it back: it is only told.
-    pub is_seen_to: bool,
+    /// Of a task's branch: where the landing branch stands. What lies between `to` and that is where
+    /// preparing moves a branch that has nothing of its own, before the record knows of it.
+    pub landed: Option<String>,
+    /// An attempt of its task is being prepared.
+    pub is_preparing: bool,
+    /// An effect that moves it is owed, and puts it back as well.
+    pub is_moving: bool,
 }
 
 impl Mend {
@@ -62,6 +68,16 @@ impl fmt::Display for Mend {
     }
 }
 
+/// What came of one.
+#[derive(Debug, PartialEq, Eq)]
+enum Done {
+    /// In words.
+    Told(String),
+    /// Somebody has it checked out in that folder.
+    Held(String),
+    Nothing,
+}
+
 /// What was put back, and what could not be.
 #[derive(Debug, Default)]
 pub struct Mended {
@@ -69,6 +85,10 @@ pub struct Mended {
     pub ran: Vec<Ran>,
     pub words: Vec<String>,
     pub warnings: Vec<String>,
+    /// Branches that somebody has checked out, by name, with the folder.
+    pub held: BTreeMap<String, String>,
+    /// All branches of ours were looked at.
+    pub are_all: bool,
 }
 
 /// Returns whether a name in salvage is that of something found at a branch of ours.
@@ -96,9 +116,16 @@ pub fn all(state: &State, ours: &[(String, Option<String>)]) -> Vec<Mend> {
 
 /// Returns what is to be done about a branch of ours that stands at `found`; `None`: nothing.
 pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
-    let mend = |to: Option<&Oid>, is_seen_to| {
+    let mend = |to: Option<&Oid>| {
         let (found, to) = (found.map(str::to_owned), to.map(|to| to.as_str().to_owned()));
-        Mend { name: name.to_owned(), found, to, is_seen_to }
+        Mend {
+            name: name.to_owned(),
+            found,
+            to,
+            landed: None,
+            is_preparing: false,
+            is_moving: false,
+        }
     };
     let is_one_of = |known: &[Option<&Oid>]| {
         let mut known = known.iter().flatten();
@@ -114,30 +141,29 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
         // whether that is done.
         let is_reset = state.base.dropping.is_some();
         let is_known = is_reset || !state.base.is_taken() || is_one_of(&[Some(landed), moving]);
-        return (!is_known).then(|| mend(Some(landed), moving.is_some()));
+        return (!is_known).then(|| Mend { is_moving: moving.is_some(), ..mend(Some(landed)) });
     }
     if !name.starts_with(BRANCHES) {
         return None;
     }
     let task = name.strip_prefix(TASKS).and_then(|id| id.parse::<TaskId>().ok());
     let Some(task) = task.and_then(|id| state.tasks.get(&id)) else {
-        return found.is_some().then(|| mend(None, false));
+        return found.is_some().then(|| mend(None));
     };
     // The branch of a finished task is for people to keep or to remove; where there is none on
     // record, preparing sees to it.
     // So is one that a person has taken.
     let tip = task.tip.as_ref().filter(|_| !task.is_final() && task.taken.is_none())?;
-    let is_moved = |attempt: &&Attempt| {
-        matches!(attempt.phase, AttemptPhase::Preparing | AttemptPhase::Advancing)
-            && attempt.task.as_ref() == Some(&task.id)
-    };
-    let moved = state.attempts.values().find(is_moved);
-    let (saved, landed) = match moved {
-        Some(attempt) => (attempt.saved.as_ref(), state.base.landed.as_ref()),
-        None => (None, None),
-    };
-    let is_known = is_one_of(&[Some(tip), saved, landed]);
-    (!is_known).then(|| mend(Some(tip), moved.is_some()))
+    let of_task = || state.attempts.values().filter(|it| it.task.as_ref() == Some(&task.id));
+    let mut advancing = of_task().filter(|it| it.phase == AttemptPhase::Advancing);
+    let saved = advancing.next().and_then(|attempt| attempt.saved.as_ref());
+    (!is_one_of(&[Some(tip), saved])).then(|| Mend {
+        landed: state.base.landed.as_ref().map(|landed| landed.as_str().to_owned()),
+        is_preparing: of_task().any(|it| it.phase == AttemptPhase::Preparing),
+        is_moving: of_task()
+            .any(|it| matches!(it.phase, AttemptPhase::Preparing | AttemptPhase::Advancing)),
+        ..mend(Some(tip))
+    })
 }
 
 /// Puts them back: first what may be in the way of others.
@@ -146,8 +172,11 @@ pub fn run(mends: &[Mend], landed: &str, repo: &Repo) -> Mended {
     let (made, moved): (Vec<&Mend>, Vec<&Mend>) = mends.iter().partition(|it| it.to.is_none());
     for mend in made.into_iter().chain(moved) {
         match one(mend, landed, repo) {
-            Ok(Some(words)) => done.words.push(words),
-            Ok(None) => {}
+            Ok(Done::Told(words)) => done.words.push(words),
+            Ok(Done::Held(dir)) => {
+                done.held.insert(mend.name.clone(), dir);
+            }
+            Ok(Done::Nothing) => {}
             Err(fault) => {
                 let name = &mend.name;
                 done.warnings.push(format!(
@@ -160,52 +189,71 @@ pub fn run(mends: &[Mend], landed: &str, repo: &Repo) -> Mended {
     done
 }
 
-/// Puts one back; returns what is to be told.
-fn one(mend: &Mend, landed: &str, repo: &Repo) -> Result<Option<String>, Fault> {
+/// Returns the folder in which somebody has a branch checked out; our own slots are on none.
+pub fn held_in(repo: &Repo, name: &str) -> Result<Option<String>, Fault> {
+    let held = repo.checkouts_of(name)?.into_iter().find(|checkout| !checkout.is_gone);
+    Ok(held.map(|checkout| checkout.path.display().to_string()))
+}
+
+/// Puts one back.
+fn one(mend: &Mend, landed: &str, repo: &Repo) -> Result<Done, Fault> {
     let name = &mend.name;
-    let (found, value) = match (mend.is_seen_to, &mend.found) {
-        // As it was seen: by now it may be put back.
-        (true, Some(found)) if !found.starts_with("-> ") => (Some(oid(found)?), mend.found.clone()),
-        (true, _) => return Ok(Some(told(mend))),
-        (false, _) => repo.read_value(name)?,
-    };
+    let (found, value) = repo.read_value(name)?;
     if value != mend.found {
         return by_another(mend, repo);
     }
     let is_alias = value.is_some_and(|value| value.starts_with("-> "));
+    if *name == *landed {
+        // What others put on top of what has landed is taken up by the lane.
+        let to = mend.to.as_deref().map(oid).transpose()?;
+        let ends = to.as_ref().zip(found.as_ref()).filter(|_| !is_alias);
+        if ends.map(|(to, found)| repo.is_ancestor(to, found)).transpose()?.unwrap_or(false) {
+            return Ok(Done::Nothing);
+        }
+    } else if let Some(dir) = held_in(repo, name)? {
+        return Ok(Done::Held(dir));
+    }
     let Some(to) = &mend.to else {
-        // Taken away under a checkout, its next commit would have no parent.
-        if found.is_none() || !repo.checkouts_of(name)?.is_empty() {
-            return Ok(None);
+        if found.is_none() {
+            return Ok(Done::Nothing);
         }
         let short = found.as_ref().map_or("", |found| found.short());
         let kept = repo.move_to_salvage(name, &format!("{}.found-{short}", flat(name)))?;
-        return Ok(kept.map(|kept| format!("{name} made, which is ours: moved to {kept}")));
+        let told = |kept| Done::Told(format!("{name} made, which is ours: moved to {kept}"));
+        return Ok(kept.map_or(Done::Nothing, told));
     };
     let to = oid(to)?;
-    // What others put on top of what has landed is taken up by the lane.
-    let is_on_top = |found: &crate::git::Oid| -> Result<bool, Fault> {
-        Ok(*name == *landed && !is_alias && repo.is_ancestor(&to, found)?)
-    };
-    if found.as_ref().map(is_on_top).transpose()?.unwrap_or(false) {
-        return Ok(None);
+    if let Some(found) = found.as_ref().filter(|_| !is_alias)
+        && is_own(mend, &to, found, repo)?
+    {
+        if !mend.is_preparing {
+            // Nobody's: preparing has failed behind it. What is newer stays.
+            repo.cas_ref(name, Some(&to), Some(found))?;
+        }
+        return Ok(Done::Nothing);
     }
-    if mend.is_seen_to {
-        return Ok(Some(told(mend)));
+    match put_back(repo, name, &to, found.as_ref(), None) {
+        Ok(()) => Ok(Done::Told(told(mend))),
+        Err(fault) => match by_another(mend, repo)? {
+            Done::Nothing => Err(fault),
+            done @ (Done::Told(_) | Done::Held(_)) => Ok(done),
+        },
     }
-    match put_back(repo, name, &to, found.as_ref()) {
-        Ok(()) => Ok(Some(told(mend))),
-        Err(fault) => by_another(mend, repo)?.map(Some).ok_or(fault),
-    }
+}
+
+/// Returns whether preparing may have moved a task's branch there.
+fn is_own(mend: &Mend, to: &git::Oid, found: &git::Oid, repo: &Repo) -> Result<bool, Fault> {
+    let Some(landed) = &mend.landed else { return Ok(false) };
+    Ok(repo.is_ancestor(to, found)? && repo.is_ancestor(found, &oid(landed)?)?)
 }
 
 /// Tells of one that an effect of ours has put back meanwhile; what another moved on is looked at
 /// again.
-fn by_another(mend: &Mend, repo: &Repo) -> Result<Option<String>, Fault> {
+fn by_another(mend: &Mend, repo: &Repo) -> Result<Done, Fault> {
     let kept = mend.salvage().filter(|_| mend.to.is_some());
     let has_kept = kept.map(|kept| repo.read_ref(&kept)).transpose()?.flatten().is_some();
     let is_there = repo.read_value(&mend.name)?.1 == mend.found;
-    Ok((has_kept && !is_there).then(|| told(mend)))
+    Ok(if has_kept && !is_there { Done::Told(told(mend)) } else { Done::Nothing })
 }
 
 /// Says that one was moved or removed, and is put back.
@@ -230,4 +278,66 @@ fn short(value: &str) -> &str {
 /// Returns a branch's name below ours as one word.
 fn flat(name: &str) -> String {
     name.strip_prefix(BRANCHES).unwrap_or(name).replace('/', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+
+    const NAME: &str = "refs/heads/pipeline/task/A";
+
+    fn mend(found: &git::Oid, to: &git::Oid, landed: &git::Oid, is_preparing: bool) -> Mend {
+        Mend {
+            name: NAME.into(),
+            found: Some(found.to_string()),
+            to: Some(to.to_string()),
+            landed: Some(landed.to_string()),
+            is_preparing,
+            is_moving: is_preparing,
+        }
+    }
+
+    fn put(scratch: &Scratch, mend: &Mend) -> Mended {
+        let found = mend.found.clone().expect("it is somewhere");
+        scratch.git(["update-ref", NAME, &found]);
+        run(std::slice::from_ref(mend), "refs/heads/pipeline/landed", &scratch.repo)
+    }
+
+    #[test]
+    fn where_preparing_moves_a_branch_is_nobodys_doing() {
+        let scratch = Scratch::new();
+        let tip = scratch.rev("HEAD");
+        // What had landed when it began, and what has landed since.
+        let begun = scratch.commit_on(&tip, "b", "b");
+        let landed = scratch.commit_on(&begun, "c", "c");
+        for (is_preparing, at) in [(true, &begun), (false, &tip)] {
+            let done = put(&scratch, &mend(&begun, &tip, &landed, is_preparing));
+            assert!(done.words.is_empty() && done.warnings.is_empty(), "{done:?}");
+            assert_eq!(scratch.rev(NAME), *at);
+        }
+        assert_eq!(scratch.repo.list_salvage().unwrap(), []);
+        // Anything else is.
+        let astray = scratch.commit_on(&begun, "astray", "astray");
+        let done = put(&scratch, &mend(&astray, &tip, &landed, true));
+        let kept = format!("refs/pipeline/salvage/A.found-{}", astray.short());
+        assert!(done.words[0].ends_with(&format!("kept in {kept}")), "{done:?}");
+        assert_eq!(scratch.rev(NAME), tip);
+        assert_eq!(scratch.repo.list_salvage().unwrap(), [(kept, astray)]);
+    }
+
+    #[test]
+    fn a_look_that_is_out_of_date_tells_of_nothing() {
+        let scratch = Scratch::new();
+        let tip = scratch.rev("HEAD");
+        let older = scratch.commit_on(&tip, "b", "b");
+        scratch.git(["update-ref", NAME, tip.as_str()]);
+        for is_preparing in [true, false] {
+            let old = mend(&older, &tip, &tip, is_preparing);
+            for old in [Mend { found: None, ..old.clone() }, old] {
+                let done = run(&[old], "refs/heads/pipeline/landed", &scratch.repo);
+                assert!(done.words.is_empty() && done.warnings.is_empty(), "{done:?}");
+            }
+        }
+    }
 }

@@ -10,7 +10,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Instant;
 
-use super::lookout::{Answer, Files, Looked, Lookout, Order};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::lookout::{Answer, FAILURES_MAX, Files, Looked, Lookout, Order};
 use super::mend::{self, Mend, Mended};
 use super::sources::Input;
 use super::work::refs;
@@ -18,7 +20,7 @@ use crate::git::{Difference, Repo};
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::mode::{Isolation, Rollout};
-use crate::machine::outside::{FOUND_MAX, Ran};
+use crate::machine::outside::{FOUND_MAX, Found, Ran};
 use crate::machine::{Effect, Observation, State};
 use crate::observe::page::{clean, cut};
 use crate::sys::clock::{SystemClock, monotonic};
@@ -27,8 +29,6 @@ use crate::sys::clock::{SystemClock, monotonic};
 const MOVES_MAX: usize = 64;
 /// Refs that were put back, remembered as told.
 const TOLD_MAX: usize = 256;
-/// Looks that fail in a row until it is said that nothing is known.
-const FAILURES_MAX: u32 = 3;
 /// Most columns of one difference.
 const COLUMNS_MAX: usize = 160;
 
@@ -59,13 +59,17 @@ pub struct Outside {
     unkept: Option<u64>,
     /// Mends under way.
     mending: usize,
+    /// Who ran when what could not be put back was moved: told with them once it is.
+    unmended: Vec<Ran>,
+    /// Mends that failed in a row.
+    mend_failures: u32,
     input: Sender<Input>,
 }
 
 /// What comes of a look for the loop to do.
 #[derive(Debug, Default)]
 pub struct News {
-    pub observation: Option<Observation>,
+    pub observations: Vec<Observation>,
     pub warning: Option<String>,
 }
 
@@ -84,6 +88,8 @@ impl Outside {
             told: BTreeSet::new(),
             unkept: None,
             mending: 0,
+            unmended: Vec::new(),
+            mend_failures: 0,
             input,
         }
     }
@@ -127,9 +133,7 @@ impl Outside {
             let ids: Vec<&str> = self.ran.keys().map(AttemptId::as_str).collect();
             format!("what changed outside while {} ran until now is not known", ids.join(", "))
         });
-        let last = kept.map(|kept| kept.look);
-        let answers = self.input.clone();
-        let lookout = Lookout { repo, clock, files, answers, last, has_looked: false };
+        let lookout = Lookout::new(repo, clock, files, self.input.clone(), kept);
         let (orders, receiver) = channel();
         let spawned = crate::sys::fail::point("outside.spawn").and_then(|()| {
             let serve = move || lookout.serve(&receiver);
@@ -150,13 +154,15 @@ impl Outside {
 
     /// Returns true while a look, or what follows from it, is to come.
     pub fn is_owed(&self) -> bool {
-        self.orders.is_some() && (self.asked != self.answered || self.mending > 0)
+        // Looks that always fail are not waited for.
+        let is_looked_for = self.asked != self.answered && self.failures < FAILURES_MAX;
+        self.orders.is_some() && (is_looked_for || self.mending > 0)
     }
 
     /// Asks for a look at our refs alone: the safety net.
     pub fn poll(&mut self, state: &State) {
         if state.rollout != Rollout::Shadow {
-            self.ask(None);
+            self.ask(None, state);
         }
     }
 
@@ -167,14 +173,15 @@ impl Outside {
             format!("{}/", settings.worktree.dir.trim_end_matches('/')),
             settings.project.current_task_file.clone(),
         ];
-        self.ask(Some(ignored));
+        self.ask(Some(ignored), state);
     }
 
-    fn ask(&mut self, ignored: Option<Vec<String>>) {
+    fn ask(&mut self, ignored: Option<Vec<String>>, state: &State) {
         let Some(orders) = &self.orders else { return };
         self.asked += 1;
         let is_shared = self.ran.values().any(|span| span.ended.is_none());
-        let order = Order::Look { number: self.asked, ignored, is_shared };
+        let (number, landing) = (self.asked, mend::landing_branch(state));
+        let order = Order::Look { number, ignored, landing, is_shared };
         if orders.send(order).is_err() {
             self.orders = None;
         }
@@ -223,6 +230,10 @@ impl Outside {
 
     /// Says that all that was told is on record.
     pub fn settle(&mut self) {
+        // What is being put back is not told yet, and a look that is kept is not told of again.
+        if self.mending > 0 || !self.unmended.is_empty() {
+            return;
+        }
         if let (Some(number), Some(orders)) = (self.unkept.take(), &self.orders) {
             // The thread is gone with the process only.
             let _ = orders.send(Order::Keep { number });
@@ -236,7 +247,9 @@ impl Outside {
             Err((number, why)) => return self.failed(number, &why, state),
         };
         self.answered = self.answered.max(looked.number);
-        self.failures = 0;
+        if looked.is_whole {
+            self.failures = 0;
+        }
         let since = self.since;
         let overlaps = |span: &Span| {
             span.begun < looked.ended
@@ -248,20 +261,21 @@ impl Outside {
             .filter(|(_, span)| overlaps(span))
             .map(|(id, span)| (id.clone(), span.task.clone()))
             .collect();
-        let words = self.words(&looked, state);
-        self.mend(&looked, state, &ran);
+        let found = self.found(&looked, state);
+        let unheld = self.mend(&looked, state, &ran);
         if looked.is_whole {
             self.since = Some(looked.began);
             self.ran.retain(|_, span| span.ended.is_none_or(|ended| ended > looked.began));
             self.unkept = Some(looked.number);
         }
-        if words.is_empty() || ran.is_empty() {
-            return News::default();
+        let mut observations: Vec<Observation> = unheld.into_iter().collect();
+        if !found.is_empty() && !ran.is_empty() {
+            let more = looked.more + found.len().saturating_sub(FOUND_MAX) as u64;
+            let found = found.into_iter().take(FOUND_MAX).collect();
+            let is_first = looked.is_first;
+            observations.push(Observation::OutsideSeen { ran, found, more, is_first });
         }
-        let more = looked.more + words.len().saturating_sub(FOUND_MAX) as u64;
-        let found = words.into_iter().take(FOUND_MAX).collect();
-        let observation = Some(Observation::OutsideSeen { ran, found, more });
-        News { observation, warning: None }
+        News { observations, warning: None }
     }
 
     /// Nothing is known of what changed: asked again, and told in the end.
@@ -272,18 +286,17 @@ impl Outside {
             self.ask_whole(state);
             return News::default();
         }
-        self.failures = 0;
         let over = self.ran.iter().filter(|(_, span)| span.ended.is_some());
         let ids: Vec<String> = over.map(|(id, _)| id.to_string()).collect();
         self.ran.retain(|_, span| span.ended.is_none());
         let ran = if ids.is_empty() { "attempts".to_owned() } else { ids.join(", ") };
         let warning =
             Some(format!("it is not known what changed outside while {ran} ran: {}", why.trim()));
-        News { observation: None, warning }
+        News { observations: Vec::new(), warning }
     }
 
     /// Returns what is to be told of a look, but for what we did ourselves.
-    fn words(&self, looked: &Looked, state: &State) -> Vec<String> {
+    fn found(&self, looked: &Looked, state: &State) -> Vec<Found> {
         let base = format!("refs/heads/{}", state.settings.project.base);
         let is_own = |found: &&Difference| match found {
             Difference::Ref { name, new: Some(new), .. } => {
@@ -294,71 +307,98 @@ impl Outside {
             | Difference::Path { .. } => false,
         };
         let foreign = looked.differences.iter().filter(|found| !is_own(found));
-        let mut words: Vec<String> =
-            foreign.map(|found| cut(&clean(&found.words()), COLUMNS_MAX).into_owned()).collect();
-        if !looked.are_all {
-            let found = looked.ours.iter().filter_map(|(name, at)| Some((name, at.as_deref()?)));
-            let kept = found.filter(|(name, at)| {
-                mend::is_found(name) && !self.told.contains(*name) && !is_outdated(state, name, at)
-            });
-            words.extend(kept.map(|(name, _)| {
-                format!("a branch of ours was moved: put back, what was found is kept in {name}")
-            }));
-        }
-        words
+        let mut found: Vec<Found> = foreign
+            .map(|found| Found {
+                words: cut(&clean(&found.words()), COLUMNS_MAX).into_owned(),
+                mark: format!("{:016x}", xxh3_64(format!("{found:?}").as_bytes())),
+            })
+            .collect();
+        let kept = looked.salvaged.iter().filter(|(name, at)| {
+            let is_told = self.told.contains(name) || (looked.is_first && is_known(state, name));
+            !is_told && !is_outdated(state, name, at)
+        });
+        found.extend(kept.map(|(name, _)| {
+            let what = "a branch of ours was moved: put back, what was found is kept in";
+            Found::plain(format!("{what} {name}"))
+        }));
+        found
     }
 
-    /// Has branches of ours that do not stand where the journal has them put back.
-    fn mend(&mut self, looked: &Looked, state: &State, ran: &[Ran]) {
-        let Some(repo) = self.repo.clone() else { return };
+    /// Has branches of ours that do not stand where the journal has them put back; returns what is to
+    /// be recorded where there is none any more that somebody has checked out.
+    fn mend(&mut self, looked: &Looked, state: &State, ran: &[Ran]) -> Option<Observation> {
+        let repo = self.repo.clone()?;
         if state.rollout == Rollout::Shadow {
-            return;
+            return None;
         }
         let mends: Vec<Mend> = if looked.are_all {
             mend::all(state, &looked.ours)
         } else {
-            looked
-                .ours
-                .iter()
-                .filter_map(|(name, at)| mend::of(state, name, at.as_deref()))
-                .collect()
+            let ours = looked.ours.iter();
+            ours.filter_map(|(name, at)| mend::of(state, name, at.as_deref())).collect()
         };
+        let are_all = looked.are_all;
         if mends.is_empty() {
-            return;
+            if are_all {
+                self.unmended.clear();
+            }
+            let is_news = are_all && !state.held.is_empty();
+            return is_news.then(|| Observation::BranchesSeen { held: BTreeMap::new() });
         }
         self.told.extend(mends.iter().filter_map(Mend::salvage));
         while self.told.len() > TOLD_MAX {
             self.told.pop_first();
         }
-        let (input, ran, landed) = (self.input.clone(), ran.to_vec(), mend::landing_branch(state));
+        let mut ran = ran.to_vec();
+        let earlier = std::mem::take(&mut self.unmended);
+        ran.extend(earlier.into_iter().filter(|of| !ran.contains(of)).collect::<Vec<_>>());
+        let (input, landed) = (self.input.clone(), mend::landing_branch(state));
         let run = move || {
             let done = mend::run(&mends, &landed, &repo);
             // The loop has ended: the next monitor looks.
-            let _ = input.send(Input::Mended(Mended { ran, ..done }));
+            let _ = input.send(Input::Mended(Mended { ran, are_all, ..done }));
         };
         let spawned = crate::sys::fail::point("outside.mend_spawn")
             .and_then(|()| thread::Builder::new().name("mend".into()).spawn(run));
         // Without a thread the next poll looks.
         self.mending += usize::from(spawned.is_ok());
+        None
     }
 
     /// Takes in what was put back.
-    pub fn mended(&mut self, done: Mended) -> News {
+    pub fn mended(&mut self, done: Mended, state: &State) -> News {
         self.mending = self.mending.saturating_sub(1);
-        let Mended { ran, words, warnings } = done;
-        let nobody = if ran.is_empty() { words.clone() } else { Vec::new() };
-        let warnings: Vec<String> = warnings.into_iter().chain(nobody).collect();
+        let Mended { ran, words, warnings, held, are_all } = done;
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-        let found: Vec<String> = words.into_iter().take(FOUND_MAX).collect();
-        let observation = (!ran.is_empty() && !found.is_empty())
-            .then_some(Observation::OutsideSeen { ran, found, more: 0 });
-        News { observation, warning }
+        self.mend_failures = if warnings.is_empty() { 0 } else { self.mend_failures + 1 };
+        if !warnings.is_empty() && self.mend_failures < FAILURES_MAX {
+            // A git that was killed, or a lock: once more, not at the next poll.
+            self.unmended.clone_from(&ran);
+            self.ask(None, state);
+        }
+        let found: Vec<Found> = words.into_iter().take(FOUND_MAX).map(Found::plain).collect();
+        let mut observations = Vec::new();
+        if are_all && held != state.held {
+            observations.push(Observation::BranchesSeen { held });
+        }
+        if !found.is_empty() {
+            observations.push(Observation::OutsideSeen { ran, found, more: 0, is_first: false });
+        }
+        News { observations, warning }
     }
 }
 
 fn is_running(attempt: &Attempt) -> bool {
     matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
         && attempt.outcome.is_none()
+}
+
+/// Returns whether somebody was told of what is kept under a name in salvage.
+fn is_known(state: &State, salvage: &str) -> bool {
+    let over = state.tasks.values().flat_map(|task| &task.history);
+    let told = state.attempts.values().chain(over).map(|attempt| &attempt.outside);
+    let mut words = told.chain([&state.outside]).flat_map(|outside| &outside.found);
+    words.any(|words| words.ends_with(salvage))
 }
 
 /// Returns whether what was found there is a task's own work of before: a branch begun afresh.
@@ -370,4 +410,93 @@ fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
     history.any(|old| {
         [&old.saved, &old.base].into_iter().flatten().any(|commit| commit.as_str() == at)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::observe::support::{Pipeline, settings};
+
+    /// Numbers from a seed.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, end: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 33) % end
+        }
+    }
+
+    fn look(number: u64, is_whole: bool, began: Instant, ended: Instant) -> Looked {
+        let found = Difference::Head { old: "main".into(), new: number.to_string() };
+        Looked {
+            number,
+            began,
+            ended,
+            is_whole,
+            is_first: number == 0,
+            differences: if is_whole { vec![found] } else { Vec::new() },
+            more: 0,
+            ours: Vec::new(),
+            are_all: false,
+            salvaged: Vec::new(),
+        }
+    }
+
+    /// Plays some attempts and looks; each look must tell all who ran since the one before began.
+    fn play(seed: u64, state: &State) -> usize {
+        let (mut dice, begin) = (Dice(seed), monotonic());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let spans: Vec<(AttemptId, u64, u64)> = (0..8)
+            .map(|n| {
+                let begun = dice.below(100);
+                (AttemptId::new(format!("A.impl.{n}")), begun, begun + 1 + dice.below(40))
+            })
+            .collect();
+        let mut outside = Outside::new(channel().0);
+        let (mut since, mut now, mut told) = (0, 0, 0);
+        for number in 0..12 {
+            let began = now + dice.below(12);
+            now = began + 1 + dice.below(8);
+            let is_whole = dice.below(4) > 0;
+            for (id, begun, end) in spans.iter().filter(|(_, begun, _)| *begun < now) {
+                let known = outside.ran.contains_key(id);
+                // One that was told of is forgotten; it does not come back.
+                if known || *end > since {
+                    let ended = (*end <= now).then(|| at(*end));
+                    let span = Span { task: None, begun: at(*begun), ended };
+                    outside.ran.insert(id.clone(), span);
+                }
+            }
+            let news = outside.looked(Ok(look(number, is_whole, at(began), at(now))), state);
+            if !is_whole {
+                assert!(news.observations.is_empty(), "seed {seed}");
+                continue;
+            }
+            let ran_then = spans.iter().filter(|(_, begun, end)| *begun < now && *end > since);
+            let expected: Vec<Ran> = ran_then.map(|(id, _, _)| (id.clone(), None)).collect();
+            let ran: Vec<Ran> = news
+                .observations
+                .into_iter()
+                .flat_map(|seen| match seen {
+                    Observation::OutsideSeen { ran, .. } => ran,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(ran, expected, "seed {seed}, look {number}");
+            told += ran.len();
+            since = began;
+        }
+        told
+    }
+
+    #[test]
+    fn each_change_is_told_with_all_who_ran_then_and_with_no_other() {
+        let pipeline = Pipeline::new(settings());
+        let told: usize = (0..2_000).map(|seed| play(seed, &pipeline.state)).sum();
+        assert!(told > 10_000, "{told}");
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::ahead::Prefetch;
 use super::brief::{self, Brief, Role};
 use super::job::Places;
+use super::mend;
 use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
 use crate::agent::Launcher;
@@ -156,50 +157,77 @@ fn start(prepare: &Prepare, repo: &Repo, tip: Option<&str>) -> Result<Start, Fau
 /// knows none; what stands there then is kept in salvage.
 fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fault> {
     let name = refs::task(task);
-    if let Some(tip) = &prepare.tip {
-        let tip = oid(tip)?;
-        if let Some(start) = ahead(prepare, repo, &tip)? {
-            return match repo.cas_ref(&name, Some(&start), Some(&tip))? {
-                Cas::Done => Ok(start.to_string()),
-                Cas::Moved(Some(found)) if found == start => Ok(start.to_string()),
-                Cas::Moved(found) => {
-                    put_back(repo, &name, &tip, found.as_ref())?;
-                    Ok(tip.to_string())
-                }
-            };
+    let start = oid(&prepare.start)?;
+    let Some(tip) = &prepare.tip else {
+        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&start), None)? {
+            bring_back(repo, &name, &start, found.as_ref())?;
         }
-        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)?
-            && found.as_ref() != Some(&tip)
-        {
-            put_back(repo, &name, &tip, found.as_ref())?;
+        return Ok(start.to_string());
+    };
+    let tip = oid(tip)?;
+    if !is_behind(prepare, repo, &tip)? {
+        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)? {
+            bring_back(repo, &name, &tip, found.as_ref())?;
         }
         return Ok(tip.to_string());
     }
-    let start = oid(&prepare.start)?;
-    if let Cas::Moved(found) = repo.cas_ref(&name, Some(&start), None)?
-        && found.as_ref() != Some(&start)
-    {
-        put_back(repo, &name, &start, found.as_ref())?;
+    if mend::held_in(repo, &name)?.is_some() {
+        return Ok(start.to_string());
     }
-    Ok(start.to_string())
+    let mut from = tip.clone();
+    if let Some(found) = repo.read_ref(&name)?
+        && repo.is_ancestor(&tip, &found)?
+        && repo.is_ancestor(&found, &start)?
+    {
+        // An earlier try has moved it on, and could not say so.
+        from = found;
+    }
+    match repo.cas_ref(&name, Some(&start), Some(&from))? {
+        Cas::Done => Ok(start.to_string()),
+        Cas::Moved(found) => {
+            put_back(repo, &name, &tip, found.as_ref(), Some(&from))?;
+            Ok(tip.to_string())
+        }
+    }
 }
 
-/// Returns what has landed since, where the branch has nothing of its own: it goes on from there.
-fn ahead(prepare: &Prepare, repo: &Repo, tip: &Oid) -> Result<Option<Oid>, Fault> {
+/// Puts a task's branch back, but for one that somebody has checked out: the work goes on from where
+/// it is to be all the same.
+fn bring_back(repo: &Repo, name: &str, to: &Oid, found: Option<&Oid>) -> Result<(), Fault> {
+    if found == Some(to) || mend::held_in(repo, name)?.is_some() {
+        return Ok(());
+    }
+    put_back(repo, name, to, found, None)
+}
+
+/// Returns whether something has landed since and the branch has nothing of its own: it goes on from
+/// there.
+fn is_behind(prepare: &Prepare, repo: &Repo, tip: &Oid) -> Result<bool, Fault> {
     let start = oid(&prepare.start)?;
     let has_own = prepare.resume.is_some() || prepare.merge.is_some();
-    let is_ahead = !has_own && start != *tip && repo.is_ancestor(tip, &start)?;
-    Ok(is_ahead.then_some(start))
+    Ok(!has_own && start != *tip && repo.is_ancestor(tip, &start)?)
 }
 
-/// Moves a branch of ours back to where the record has it; what was found goes to salvage.
-pub fn put_back(repo: &Repo, name: &str, to: &Oid, found: Option<&Oid>) -> Result<(), Fault> {
+/// Moves a branch of ours back to where the record has it; what was found goes to salvage. Where it
+/// turns up at `own`, which it had by the record, it goes on from there.
+pub fn put_back(
+    repo: &Repo,
+    name: &str,
+    to: &Oid,
+    found: Option<&Oid>,
+    own: Option<&Oid>,
+) -> Result<(), Fault> {
     let short = name.rsplit('/').next().unwrap_or(name);
-    if let Some(found) = found {
+    if let Some(found) = found.filter(|found| Some(*found) != own) {
         let kept = refs::salvage(&format!("{short}.found-{}", found.short()));
         repo.cas_ref(&kept, Some(found), None)?;
     }
-    match repo.cas_ref(name, Some(to), found)? {
+    let mut cas = repo.cas_ref(name, Some(to), found)?;
+    if own.is_some() && matches!(&cas, Cas::Moved(other) if other.as_ref() == own) {
+        // Put back meanwhile, as by the record.
+        cas = repo.cas_ref(name, Some(to), own)?;
+    }
+    match cas {
         Cas::Done => Ok(()),
         Cas::Moved(_) => Err(Fault(format!("`{name}` is being moved by somebody else"))),
     }

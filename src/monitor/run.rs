@@ -514,8 +514,8 @@ impl Monitor {
                 bodies.extend(world.see_outside(news));
             }
             Input::Mended(done) => {
-                let world = &mut self.cycle.world;
-                let news = world.outside.mended(done);
+                let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
+                let news = world.outside.mended(done, state);
                 bodies.extend(world.see_outside(news));
             }
             Input::Superseded { attempt } => self.find_again([attempt]),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::mend;
 use super::prepare::put_back;
 use crate::git::{Cas, GitError, Oid, Repo, SnapshotRequest};
 use crate::machine::Observation;
@@ -136,17 +137,20 @@ fn unpin(repo: &Repo, pin: &str, by: &Oid) -> Result<(), GitError> {
 }
 
 /// Moves the task branch to what the attempt left; a value that somebody else put there is kept in
-/// salvage.
+/// salvage. One that somebody has checked out stays.
 pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
     let (from, to) = (oid(&advance.from)?, oid(&advance.to)?);
     let name = refs::task(&advance.task);
-    if let Cas::Moved(found) = repo.cas_ref(&name, Some(&to), Some(&from))? {
-        put_back(repo, &name, &to, found.as_ref())?;
-    }
-    // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
-    let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
-    for earlier in &advance.continued {
-        let _ = unpin(repo, &refs::salvage(earlier.as_str()), &to);
+    // Under the feet of who has it checked out it is not moved: the pins keep the work until it is.
+    if mend::held_in(repo, &name)?.is_none() {
+        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&to), Some(&from))? {
+            put_back(repo, &name, &to, found.as_ref(), Some(&from))?;
+        }
+        // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
+        let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));
+        for earlier in &advance.continued {
+            let _ = unpin(repo, &refs::salvage(earlier.as_str()), &to);
+        }
     }
     // What it changed is for the scheduler; where git cannot tell, what was known still counts.
     let landed = advance.landed.as_deref().and_then(|landed| oid(landed).ok());

@@ -155,11 +155,11 @@ impl RealWorld {
     }
 
     /// Takes in what was seen or done outside of the worktrees; returns what is to be recorded.
-    pub fn see_outside(&mut self, news: News) -> Option<EventBody> {
+    pub fn see_outside(&mut self, news: News) -> impl Iterator<Item = EventBody> {
         if let Some(warning) = news.warning {
             self.progress.warn(&warning);
         }
-        news.observation.map(EventBody::Observation)
+        news.observations.into_iter().map(EventBody::Observation)
     }
 
     /// Runs `work` on a thread; a fault becomes what `failed` makes of it.

@@ -126,6 +126,8 @@ pub fn task_of(change: &Change) -> Option<&str> {
             | ProjectChange::Weighed { .. }
             | ProjectChange::ProposalSet { .. }
             | ProjectChange::ProposalFaulted { .. }
+            | ProjectChange::FoundOutside { .. }
+            | ProjectChange::BranchesHeld { .. }
             | ProjectChange::ShortageSet { .. }
             | ProjectChange::OverloadSet { .. },
         ) => None,
@@ -218,6 +220,8 @@ fn of_project(change: &ProjectChange) -> Option<String> {
         ProjectChange::OverloadSet { what: None } => {
             "the load is no longer above the limit: going on".into()
         }
+        ProjectChange::FoundOutside { found } => outside::by_nobody(found),
+        ProjectChange::BranchesHeld { held } => outside::held(held),
         ProjectChange::ProposalFaulted { why, .. } => {
             format!("external scheduler: {}; the built-in one decides", first_line(why))
         }

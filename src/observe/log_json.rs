@@ -2,6 +2,8 @@
 //!
 //! Tells what a person or a script would ask of a log; it is not the journal's own record.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::figures::dollars;
@@ -11,8 +13,9 @@ use crate::machine::attempt::{AttemptKind, Outcome, Tries};
 use crate::machine::breaker::Breaker;
 use crate::machine::change::{AttemptChange, Change, LaneChange, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Landing, LandingPhase};
+use crate::machine::outside::Outside;
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level};
 use crate::machine::task::TaskPhase;
@@ -193,6 +196,15 @@ fn of_pause<'a>(provider: &'a str, pause: Option<&'a Pause>) -> Entry<'a> {
     }
 }
 
+fn branches_held(held: &BTreeMap<String, String>) -> Entry<'_> {
+    Entry { found: held.keys().map(String::as_str).collect(), ..kind("branches_held") }
+}
+
+fn refused<'a>(task: &'a TaskId, agent: &'a AgentName, why: &'a str) -> Entry<'a> {
+    let entry = Entry { reason: Some(why), ..kind("proposal_refused") };
+    Entry { task: Some(task.as_str()), agent: Some(agent.as_str()), ..entry }
+}
+
 fn of_project(change: &ProjectChange) -> Entry<'_> {
     match change {
         ProjectChange::SettingsAdopted { settings, .. } => {
@@ -241,14 +253,13 @@ fn of_project(change: &ProjectChange) -> Entry<'_> {
         ProjectChange::OverloadSet { what } => {
             lacking(what.as_deref(), "overload_began", "overload_ended")
         }
+        ProjectChange::FoundOutside { found } => outside("found_outside", found),
+        ProjectChange::BranchesHeld { held } => branches_held(held),
         ProjectChange::ProposalSet { .. } => kind("proposal_set"),
         ProjectChange::ProposalFaulted { why, .. } => {
             Entry { reason: Some(why), ..kind("proposal_faulted") }
         }
-        ProjectChange::ProposalRefused { task, agent, why } => {
-            let entry = Entry { reason: Some(why), ..kind("proposal_refused") };
-            Entry { task: Some(task.as_str()), agent: Some(agent.as_str()), ..entry }
-        }
+        ProjectChange::ProposalRefused { task, agent, why } => refused(task, agent, why),
         ProjectChange::BudgetTold { bound, level, task, used, limit } => Entry {
             task: task.as_ref().map(TaskId::as_str),
             ..of_budget(*bound, *level, *used, *limit)
@@ -394,14 +405,18 @@ fn of_attempt<'a>(id: &'a AttemptId, change: &'a AttemptChange) -> Entry<'a> {
         AttemptChange::Advancing => kind("attempt_advancing"),
         AttemptChange::Stalled { tries } => stalled("attempt_stalled", tries),
         AttemptChange::Ended { outcome, .. } => judged("attempt_ended", outcome),
-        AttemptChange::FoundOutside { found, .. } => Entry {
-            found: found.found.iter().map(String::as_str).collect(),
-            more: Some(found.more).filter(|more| *more > 0),
-            beside: found.beside.iter().map(|id| id.as_str()).collect(),
-            ..kind("attempt_found_outside")
-        },
+        AttemptChange::FoundOutside { found, .. } => outside("attempt_found_outside", found),
     };
     Entry { task: task_of_attempt(id), attempt: Some(id.as_str()), ..entry }
+}
+
+fn outside<'a>(name: &'static str, found: &'a Outside) -> Entry<'a> {
+    Entry {
+        found: found.found.iter().map(String::as_str).collect(),
+        more: Some(found.more).filter(|more| *more > 0),
+        beside: found.beside.iter().map(|id| id.as_str()).collect(),
+        ..kind(name)
+    }
 }
 
 fn of_lane(change: &LaneChange) -> Entry<'_> {

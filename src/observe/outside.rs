@@ -1,5 +1,7 @@
 //! What changed outside of the worktrees while attempts ran, in words.
 
+use std::collections::BTreeMap;
+
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
 use crate::machine::outside::Outside;
@@ -35,6 +37,42 @@ pub fn line(id: &str, outside: &Outside) -> String {
     format!("changed while {} ran: {}", ran(id, outside), lines(outside).join("; "))
 }
 
+/// The same of what changed while nobody ran.
+#[must_use]
+pub fn by_nobody(outside: &Outside) -> String {
+    format!("changed while no agent ran: {}", lines(outside).join("; "))
+}
+
+/// Returns a branch as people name it.
+#[must_use]
+pub fn branch(name: &str) -> &str {
+    name.strip_prefix("refs/heads/").unwrap_or(name)
+}
+
+/// Returns a path as a shell reads it.
+#[must_use]
+pub fn quoted(path: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if path.chars().all(is_plain) {
+        path.into()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
+}
+
+/// Says which branches of ours stand elsewhere and stay there.
+#[must_use]
+pub fn held(held: &BTreeMap<String, String>) -> String {
+    if held.is_empty() {
+        return "no branch of ours that stands elsewhere is checked out any more".into();
+    }
+    let one = |(name, dir): (&String, &String)| {
+        let name = branch(name);
+        format!("{name} stands elsewhere and is checked out in {dir}: left until it is not")
+    };
+    held.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// Returns the attempt to look at: the last one, of those since the monitor's start, while which
 /// something changed outside; and how many there are. Cost: all attempts ever made.
 #[must_use]
@@ -55,7 +93,7 @@ mod tests {
     use super::{line, newest};
     use crate::machine::Observation;
     use crate::machine::id::{AttemptId, TaskId};
-    use crate::machine::outside::Outside;
+    use crate::machine::outside::{Found, Outside};
     use crate::observe::support::{End, Pipeline, settings, task};
 
     #[test]
@@ -64,12 +102,32 @@ mod tests {
         let found = vec!["main checkout: ?? x.txt".to_owned()];
         let alone = Outside { found: found.clone(), ..Outside::default() };
         assert_eq!(line("A.impl.1", &alone), "changed while A.impl.1 ran: main checkout: ?? x.txt");
-        let among = Outside { found, more: 3, beside: ids.to_vec() };
+        let among = Outside { found, more: 3, beside: ids.to_vec(), ..Outside::default() };
         assert_eq!(
             line("A.impl.1", &among),
             "changed while A.impl.1 (and B.impl.1, C.impl.1, D.impl.1 and 1 more) ran: main \
              checkout: ?? x.txt; and 3 more"
         );
+    }
+
+    /// A change of a file of the main checkout; `now`: what is in it.
+    fn file(name: &str, now: &str) -> Found {
+        Found { words: format!("main checkout: M {name}"), mark: format!("{name} {now}") }
+    }
+
+    fn seen(ids: &[&AttemptId], found: &[Found], is_first: bool) -> Observation {
+        let ran = |id: &&AttemptId| {
+            let task = id.as_str().split('.').next().unwrap_or_default();
+            ((*id).clone(), Some(TaskId::new(task)))
+        };
+        let ran = ids.iter().map(ran).collect();
+        Observation::OutsideSeen { ran, found: found.to_vec(), more: 0, is_first }
+    }
+
+    /// Takes it in; returns how much was decided.
+    fn told(pipeline: &mut Pipeline, seen: Observation) -> usize {
+        pipeline.see(seen);
+        pipeline.last.len()
     }
 
     #[test]
@@ -79,25 +137,58 @@ mod tests {
         pipeline.turn();
         assert!(newest(&pipeline.state).is_none());
         let (over, live) = (AttemptId::new("A.arch.1"), AttemptId::new("A.test.1"));
-        let seen = |ids: &[&AttemptId], found: &[&str]| Observation::OutsideSeen {
-            ran: ids.iter().map(|id| ((*id).clone(), Some(TaskId::new("A")))).collect(),
-            found: found.iter().map(|line| (*line).to_owned()).collect(),
-            more: 0,
-        };
-        pipeline.see(seen(&[&over], &["main checkout: ?? x.txt"]));
+        pipeline.see(seen(&[&over], &[file("x", "1")], false));
         // The same look once more, after a kill: not of the one that runs now.
-        pipeline.see(seen(&[&over, &live], &["main checkout: ?? x.txt"]));
+        pipeline.see(seen(&[&over, &live], &[file("x", "1")], true));
         assert!(pipeline.state.attempts[&live].outside.is_empty());
         let (attempt, count) = newest(&pipeline.state).expect("one is told of");
         assert_eq!((&attempt.id, count), (&over, 1));
-        assert_eq!(attempt.outside.found, ["main checkout: ?? x.txt"]);
-        pipeline.see(seen(&[&over, &live], &["refs/heads/topic made at abc"]));
+        assert_eq!(attempt.outside.found, ["main checkout: M x"]);
+        let made = Found::plain("refs/heads/topic made at abc");
+        pipeline.see(seen(&[&over, &live], &[made], false));
         let (attempt, count) = newest(&pipeline.state).expect("two are told of");
         assert_eq!((&attempt.id, count, &attempt.outside.beside), (&live, 2, &vec![over]));
         pipeline.state.check();
         // Told of nobody that is known: nothing happens.
         let stranger = AttemptId::new("Z.arch.1");
-        pipeline.see(seen(&[&stranger], &["x"]));
+        pipeline.see(seen(&[&stranger], &[Found::plain("x")], false));
+        pipeline.state.check();
+    }
+
+    #[test]
+    fn a_second_change_of_the_same_file_is_told_with_who_ran_then() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Done);
+        pipeline.turn();
+        let (long, later) = (AttemptId::new("A.arch.1"), AttemptId::new("A.test.1"));
+        pipeline.see(seen(&[&long], &[file("x", "1")], false));
+        // Known to one that still runs, by the same words.
+        let count = told(&mut pipeline, seen(&[&long, &later], &[file("x", "2")], false));
+        assert_eq!(pipeline.state.attempts[&later].outside.found, ["main checkout: M x"]);
+        assert_eq!(count, 1, "the other knows of it");
+        // What a monitor's first look finds beyond what was told is news too.
+        pipeline.see(seen(&[&later], &[file("y", "1")], false));
+        let count =
+            told(&mut pipeline, seen(&[&long, &later], &[file("y", "1"), file("y", "2")], true));
+        assert_eq!(count, 1, "the second change, with the one that does not know of the first");
+        pipeline.state.check();
+    }
+
+    #[test]
+    fn what_is_put_back_while_nobody_runs_is_told_once() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let put_back = || vec![Found::plain("refs/heads/pipeline/landed moved")];
+        assert_eq!(told(&mut pipeline, seen(&[], &put_back(), false)), 1);
+        assert_eq!(told(&mut pipeline, seen(&[], &put_back(), false)), 0);
+        assert_eq!(pipeline.state.outside.found, ["refs/heads/pipeline/landed moved"]);
+        let held = |dir: Option<&str>| {
+            let name = "refs/heads/pipeline/task/A".to_owned();
+            let held = dir.map(|dir| (name, dir.to_owned())).into_iter().collect();
+            Observation::BranchesSeen { held }
+        };
+        assert_eq!(told(&mut pipeline, held(Some("/mine"))), 1);
+        assert_eq!(told(&mut pipeline, held(Some("/mine"))), 0);
+        assert_eq!(told(&mut pipeline, held(None)), 1);
         pipeline.state.check();
     }
 }

@@ -80,6 +80,13 @@ pub struct StatusDocument<'a> {
     /// are since the monitor's start; in JSON `task show` tells of it.
     #[serde(skip)]
     pub outside: Option<(&'a Attempt, usize)>,
+    /// Branches of ours that somebody has checked out elsewhere, by name, with the folder; in JSON
+    /// the log tells of it.
+    #[serde(skip)]
+    pub held: &'a BTreeMap<String, String>,
+    /// Something was put back while no agent ran; in JSON the log tells of it.
+    #[serde(skip)]
+    pub is_put_back: bool,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -193,6 +200,8 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         done_by_hand: ranked.iter().filter(|task| words::is_done_without_landing(task)).count(),
         landings: landings(state, &ranked),
         outside: outside::newest(state),
+        held: &state.held,
+        is_put_back: !state.outside.is_empty(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::agents::{AgentEntry, AgentStatus};
 use super::blocked::Blocked;
 use super::epics::EpicEntry;
+use super::outside;
 use super::page::{Cell, Ink, Page, clean, columns, cut, filled, first_line, table};
 use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
@@ -40,7 +41,7 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
         out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
     }
     out.push_str(&base_lines(status, page));
-    out.push_str(&outside_line(status, page));
+    out.push_str(&outside_lines(status, page));
     out.push_str(&person_lines(status, page));
     out.push_str(&epic_lines(status, page));
     out.push_str(&agent_lines(status, page));
@@ -113,7 +114,23 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let brief = cost.as_ref().and_then(|cost| Some(cost.split_once(" (")?.0.to_owned()));
     let fits = plain + width(&cost) <= page.columns() + 2;
     parts.extend(brief.filter(|_| !fits).or(cost));
-    parts.join(", ") + "\n"
+    folded(&parts, page.columns())
+}
+
+/// Joins painted parts by commas to lines of at most so many columns; a part is never split.
+fn folded(parts: &[String], columns_max: usize) -> String {
+    let (mut out, mut at) = (String::new(), 0);
+    for part in parts {
+        let wide = columns(&clean(part));
+        // A comma follows all but the last.
+        let is_new_line = at > 0 && at + wide + 2 > columns_max;
+        if at > 0 {
+            out.push_str(if is_new_line { ",\n" } else { ", " });
+        }
+        at = if is_new_line { wide } else { at + wide + 2 };
+        out.push_str(part);
+    }
+    out + "\n"
 }
 
 /// Returns how many tasks landed, or without git are completed.
@@ -161,8 +178,22 @@ fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
     out
 }
 
-/// Says that something outside of the worktrees needs a look.
-fn outside_line(status: &StatusDocument<'_>, page: Page) -> String {
+/// Says what outside of the worktrees needs a look.
+fn outside_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let mut out = String::new();
+    for (name, dir) in status.held {
+        let name = format!("{} ", clean(outside::branch(name)));
+        let command = format!("git -C {} switch --detach", outside::quoted(&clean(dir)));
+        out.push_str(&with_command(page, 0, &name, "is checked out, left as it is", &command));
+    }
+    if status.is_put_back {
+        let what = "branches were put back while no agent ran";
+        out.push_str(&with_command(page, 0, "needs a look: ", what, "pipeline log"));
+    }
+    out + &changes_line(status, page)
+}
+
+fn changes_line(status: &StatusDocument<'_>, page: Page) -> String {
     let Some((attempt, count)) = status.outside else { return String::new() };
     let ran = match count {
         1 => format!("{} ran", attempt.id),
@@ -341,7 +372,8 @@ fn row_with_command(heads: [Cell; 2], what: &str, room: usize) -> Vec<Vec<Cell>>
 
 #[cfg(test)]
 mod tests {
-    use super::text;
+    use super::super::page::{Ink, Page, clean};
+    use super::{folded, text};
     use crate::machine::attempt::Marker;
     use crate::machine::event::NewTask;
     use crate::machine::id::TaskId;
@@ -494,6 +526,28 @@ why: pipeline task log ID --failed; what it took: pipeline report
         pipeline.run_stages("B");
         pipeline.land("B");
         assert_eq!(epics(&pipeline), [none]);
+    }
+
+    #[test]
+    fn a_headline_that_is_too_long_goes_on_below() {
+        let page = Page { has_color: true, width: 80 };
+        let parts: Vec<String> = [
+            "112 of 250 landed",
+            "3 need a person",
+            "1 provider needs a person",
+            "100 wait",
+            "12.7M tokens",
+            "cost at least $12.20 (44 attempts unknown)",
+        ]
+        .map(|part| page.paint(Ink::Bad, part))
+        .into();
+        let folded = folded(&parts, 80);
+        let lines: Vec<_> = folded.lines().map(clean).collect();
+        let expected = [
+            "112 of 250 landed, 3 need a person, 1 provider needs a person, 100 wait,",
+            "12.7M tokens, cost at least $12.20 (44 attempts unknown)",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -65,6 +65,12 @@ fn run(project: &Project) {
         project.ok(&["task", "add", "a task", "--id", id]);
     }
     project.ok(&["monitor", "--until-idle"]);
+    keepers_have_ended(project);
+}
+
+/// Keepers with nothing to do end after their monitor has, and take their files along.
+fn keepers_have_ended(project: &Project) {
+    project.until("the keepers' end", || processes_of(&project.dir()).is_empty());
 }
 
 #[test]
@@ -133,6 +139,7 @@ fn failed() -> Project {
         project.ok(&["task", "add", "a task", "--id", id]);
     }
     project.fails(1, &["monitor", "--until-idle"]);
+    keepers_have_ended(&project);
     project
 }
 

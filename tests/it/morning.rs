@@ -268,11 +268,14 @@ fn adds_up(project: &Project, told: &Value) {
     let is_work = |entry: &&&Value| works.iter().any(|work| work["attempt"] == entry["attempt"]);
     let ended = of("attempt_ended");
     let ended: Vec<&&Value> = ended.iter().filter(is_work).collect();
-    let good = ended.iter().filter(|entry| entry["class"] == "completed").count();
+    let of_class = |class: &str| ended.iter().filter(|entry| entry["class"] == class).count();
+    let good = of_class("completed");
+    // What a provider refuses is nobody's failure.
+    let failed = ended.len() - good - of_class("rate_limited");
     let totals = &told["totals"];
     assert_eq!(totals["attempts"], works.len());
     assert_eq!(totals["completed"], good);
-    assert_eq!(totals["failed"], ended.len() - good);
+    assert_eq!(totals["failed"], failed);
     assert_eq!((&totals["running"], &totals["escalations"]), (&0.into(), &0.into()));
     // Both conflicts and the broken landing.
     assert_eq!(totals["sent_back"], 3, "{totals}");
@@ -283,7 +286,7 @@ fn adds_up(project: &Project, told: &Value) {
     };
     assert_eq!(sum(&told["agents"], "attempts"), works.len() as u64);
     assert_eq!(sum(&told["stages"], "n"), good as u64);
-    assert_eq!(sum(&told["stages"], "failed"), (ended.len() - good) as u64);
+    assert_eq!(sum(&told["stages"], "failed"), failed as u64);
     assert_eq!(totals["retries"], sum(&told["stages"], "retries"));
     let cost = told["totals"]["cost_usd"].as_f64().expect("a number");
     assert!((cost - 0.02).abs() < 1e-9, "{cost}");

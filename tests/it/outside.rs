@@ -342,3 +342,96 @@ fn who_runs_after_the_rollout_has_left_shadow_is_looked_at_too() {
     fs::remove_file(project.path("astray.txt")).expect("the agent made it");
     project.assert_nothing_left();
 }
+
+#[test]
+fn a_landing_branch_of_another_name_is_ours_too() {
+    let project = Project::new(1);
+    let settings = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
+    let settings = settings.replace("[landing]\n", "[landing]\nbranch = \"integration\"\n");
+    project.write("pipeline.toml", &settings);
+    project.commit("Lands elsewhere");
+    let mut monitor = held(&project, APART);
+    project.until("what came before", || project.runs().iter().any(|id| id == "B.test.1"));
+    let astray = project.git(&["commit-tree", "-m", "Astray", "main^{tree}"]);
+    project.git(&["update-ref", "refs/heads/integration", &astray]);
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    project.assert_landed(APART);
+    let told = told(&project);
+    let is_put_back = |(_, line): &&(String, String)| line.contains(".found-");
+    assert!(told.iter().any(|told| is_put_back(&told)), "{told:#?}");
+    assert!(told.iter().all(|told| is_put_back(&told)), "no landing is told: {told:#?}");
+}
+
+#[test]
+fn a_task_branch_that_somebody_has_checked_out_is_left_until_he_goes() {
+    let poll = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n";
+    let project = Project::with(1, poll);
+    let mut monitor = held(&project, ONE);
+    let branch = "pipeline/task/A";
+    let before = project.git(&["rev-parse", branch]);
+    let dir = project.dir().join("mine");
+    let name = dir.to_str().expect("it is UTF-8");
+    project.git(&["worktree", "add", "-q", name, branch]);
+    fs::write(dir.join("mine.txt"), "mine\n").expect("a file of the person's");
+    project.git(&["-C", name, "add", "mine.txt"]);
+    project.git(&["-C", name, "commit", "-q", "-m", "Mine"]);
+    let mine = project.git(&["rev-parse", branch]);
+    let command = format!(": git -C {name} switch --detach\n");
+    project.until("it to be told", || {
+        let status = project.ok(&["status"]);
+        status.contains("pipeline/task/A is checked out") && status.contains(&command)
+    });
+    // The stage that runs ends, and the next one begins: the work goes on behind the branch.
+    project.hold("hold.supervisor");
+    project.release("hold.implementation");
+    project.until("the next stage", || project.runs().iter().any(|id| id == "A.super.1"));
+    assert_eq!(project.git(&["rev-parse", branch]), mine);
+    assert_eq!(project.git(&["-C", name, "status", "--porcelain"]), "");
+    project.git(&["-C", name, "switch", "-q", "--detach"]);
+    project.until("the branch to be back", || {
+        let now = project.git(&["rev-parse", branch]);
+        now != mine && now != before
+    });
+    project.until("that to be told", || !project.ok(&["status"]).contains("is checked out"));
+    project.release("hold.supervisor");
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
+    assert!(kept.contains(&mine), "{kept}");
+    let log = project.log();
+    let held = log.iter().filter(|entry| entry["kind"] == "branches_held");
+    let held: Vec<usize> =
+        held.map(|entry| entry["found"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(held, [1, 0], "{}", project.story());
+    project.git(&["worktree", "remove", "--force", name]);
+}
+
+#[test]
+fn what_is_put_back_while_nobody_runs_is_in_the_journal_once() {
+    let poll = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n";
+    let project = Project::with(1, poll);
+    let mut monitor = held(&project, ONE);
+    project.release("hold.implementation");
+    ends(&project, &mut monitor);
+    let mut monitor = project.monitor(&[]);
+    let looked =
+        || fs::read_to_string(project.path(".git/pipeline/outside.at")).unwrap_or_default();
+    let before = looked();
+    project.until("a look", || looked() != before);
+    project.git(&["branch", "pipeline/mine", "main"]);
+    let found = || {
+        let log = project.log();
+        log.into_iter().filter(|entry| entry["kind"] == "found_outside").count()
+    };
+    project.until("it to be told", || found() == 1);
+    let line = "needs a look: branches were put back while no agent ran: pipeline log\n";
+    assert!(project.ok(&["status"]).contains(line), "{}", project.ok(&["status"]));
+    assert!(monitor.said().contains("changed while no agent ran: refs/heads/pipeline/mine made"));
+    // Something else, two polls later: nothing was told again until then.
+    project.git(&["branch", "pipeline/other", "main"]);
+    project.until("that to be told", || found() == 2);
+    project.ok(&["stop"]);
+    ends(&project, &mut monitor);
+    assert_eq!(found(), 2, "{}", project.story());
+}

@@ -12,7 +12,7 @@ use crate::observe::blocked::blocked;
 use crate::observe::document::TaskEntry;
 use crate::observe::forecast;
 use crate::observe::outside;
-use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, first_line, table};
+use crate::observe::page::{Cell, Ink, Page, clean, clean_lines, filled, first_line, table};
 use crate::observe::purse::spent_words;
 use crate::observe::waiting::{On, Reason, Waits};
 use crate::observe::words::{StatusWords, listed, span, used_briefly};
@@ -69,7 +69,11 @@ pub fn render_task(state: &State, task: &Task, at: Time, page: Page) -> String {
             let ran = outside::ran(attempt.id.as_str(), &attempt.outside);
             out.push_str(&heading(page, &format!("changed outside while {ran} ran")));
             for line in outside::lines(&attempt.outside) {
-                out.push_str(&format!("  {}\n", clean(&line)));
+                let line = clean(&line);
+                let words: Vec<&str> = line.split(' ').collect();
+                for (place, part) in filled(&words, " ", page.columns() - 4).iter().enumerate() {
+                    out.push_str(&format!("{}{part}\n", if place == 0 { "  " } else { "    " }));
+                }
             }
         }
     }

@@ -126,7 +126,7 @@ mirror! {
 
 mirror! {
     struct Outside { found: Vec<String> }
-    optional { more: u64, beside: Vec<AttemptId> }
+    optional { more: u64, beside: Vec<AttemptId>, marks: Vec<String> }
 }
 
 mirror! {

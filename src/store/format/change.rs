@@ -199,6 +199,12 @@ kinds! {
     "overload_set" { what: Option<String> } => {
         Change::Project(ProjectChange::OverloadSet { what })
     }
+    "found_outside" { found: Outside } => {
+        Change::Project(ProjectChange::FoundOutside { found })
+    }
+    "branches_held" { held: BTreeMap<String, String> } => {
+        Change::Project(ProjectChange::BranchesHeld { held })
+    }
     "proposal_set" { proposal: Box<Proposal> } => {
         Change::Project(ProjectChange::ProposalSet { proposal })
     }

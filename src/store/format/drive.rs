@@ -12,8 +12,8 @@ use crate::machine::task::{Priority, Spec, TaskKind};
 use crate::machine::{Answer, Change, Command, State, apply, step};
 
 use super::sample::{
-    at, breaker_set, budget_told, clean_exit, follow_set, full_task, oid, plain_spec, proposals,
-    provider_set, providers_set, scaled, settings, strings, tries,
+    at, breaker_set, budget_told, clean_exit, follow_set, full_task, held, oid, outside,
+    plain_spec, proposals, provider_set, providers_set, scaled, settings, strings, tries,
 };
 
 /// A machine that is fed by hand.
@@ -162,6 +162,8 @@ pub(super) fn full() -> State {
         Change::Project(budget_told(Bound::Cost, Level::Near, None)),
         Change::Project(ProjectChange::ShortageSet { what: Some("the disk is full".into()) }),
         Change::Project(ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) }),
+        Change::Project(ProjectChange::FoundOutside { found: outside() }),
+        Change::Project(ProjectChange::BranchesHeld { held: held() }),
         Change::Project(ProjectChange::ProposalSet { proposal: Box::new(proposal) }),
         Change::Project(ProjectChange::DrainSet { drain: Some(drain) }),
         Change::Project(ProjectChange::CurrentTaskSet { id: Some(task.id.clone()) }),

@@ -249,11 +249,17 @@ fn full_attempt(kind: AttemptKind, phase: AttemptPhase) -> Attempt {
     }
 }
 
-fn outside() -> Outside {
+/// A branch of ours that somebody has checked out.
+pub(super) fn held() -> BTreeMap<String, String> {
+    BTreeMap::from([("refs/heads/pipeline/task/TASK-001".into(), "/home/me/mine".into())])
+}
+
+pub(super) fn outside() -> Outside {
     Outside {
         found: vec!["main checkout: ?? x.txt".into()],
         more: 2,
         beside: vec![AttemptId::new("TASK-002.impl.1")],
+        marks: vec!["0123456789abcdef".into()],
     }
 }
 
@@ -400,22 +406,28 @@ fn project_changes() -> Vec<Change> {
         ProjectChange::ShortageSet { what: None },
         ProjectChange::OverloadSet { what: Some("the load is 9.1".into()) },
         ProjectChange::OverloadSet { what: None },
+        ProjectChange::FoundOutside { found: outside() },
+        ProjectChange::BranchesHeld { held: held() },
         ProjectChange::Weighed { at: at(7) },
         budget_told(Bound::Attempts, Level::Near, None),
         budget_told(Bound::Cost, Level::Reached, None),
         budget_told(Bound::TaskCost, Level::Near, Some(TaskId::new("TASK-001"))),
         ProjectChange::ProposalFaulted { fault: ProposalFault::Late, why: "no answer".into() },
-        ProjectChange::ProposalRefused {
-            task: TaskId::new("TASK-001"),
-            agent: AgentName::new("script"),
-            why: "the task is held".into(),
-        },
+        proposal_refused(),
     ]);
     changes.extend(proposals().map(|proposal| {
         let proposal = Box::new(proposal);
         ProjectChange::ProposalSet { proposal }
     }));
     changes.into_iter().map(Change::Project).collect()
+}
+
+fn proposal_refused() -> ProjectChange {
+    ProjectChange::ProposalRefused {
+        task: TaskId::new("TASK-001"),
+        agent: AgentName::new("script"),
+        why: "the task is held".into(),
+    }
 }
 
 pub(super) fn budget_told(bound: Bound, level: Level, task: Option<TaskId>) -> ProjectChange {

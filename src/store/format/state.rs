@@ -18,6 +18,7 @@ use crate::machine::id::{AgentName, AttemptId, StageName, TaskId};
 use crate::machine::index;
 use crate::machine::lane::{Base, Landing};
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::outside::Outside;
 use crate::machine::proposal::{Pair, Proposal, ProposalFault, ProposalPhase};
 use crate::machine::provider::Pause;
 use crate::machine::purse::{Bound, Level, Run, Spent, Told};
@@ -87,6 +88,8 @@ mirror! {
         collecting: Option<TaskId>,
         shortage: Option<String>,
         overload: Option<String>,
+        outside: Outside,
+        held: BTreeMap<String, String>,
         pinned: Vec<Arc<Settings>>,
         weighing: Weighing,
         proposal: Proposal,

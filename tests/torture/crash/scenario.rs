@@ -254,6 +254,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "astray",
+        prepare: |project| staged(project, 2),
+        begin: astray,
+        check: is_put_back,
+        ..PLAIN
+    },
+    Scenario {
         name: "stop-now",
         prepare: |project| staged(project, 2),
         begin: running,
@@ -473,6 +480,47 @@ fn running(project: &Project) {
     let mut monitor = project.start(MONITOR);
     project.until("the agent", || !project.runs().is_empty());
     monitor.kill();
+}
+
+/// While the agent ran, somebody moved and made branches of ours; no monitor has seen it.
+fn astray(project: &Project) {
+    fs::write(project.dir().join("hold"), "").expect("a file beside the project");
+    let mut monitor = project.start(MONITOR);
+    project.until("the agent", || !project.runs().is_empty());
+    project.until("a look", || project.path(".git/pipeline/outside.at").exists());
+    monitor.kill();
+    let astray = project.git(&["commit-tree", "-m", "Astray", "main^{tree}"]);
+    for name in ["landed", "mine", "task/A"] {
+        project.git(&["update-ref", &format!("refs/heads/pipeline/{name}"), &astray]);
+    }
+    // The last word in the log is a person's, so that a monitor that never began is known.
+    project.ok(&["task", "edit", "A", "--priority", "high"]);
+    project.release("hold");
+}
+
+/// What was found is in salvage and told of, and nothing else is where our branches are.
+fn is_put_back(project: &Project) {
+    // Where a killed git had left a lock on all refs, which is a person's to remove, it is gone now.
+    project.ok(MONITOR);
+    let names = project.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/pipeline/"]);
+    assert_eq!(names, "pipeline/landed\npipeline/task/A", "{}", project.story());
+    let log = project.log();
+    let told: Vec<&str> = log
+        .iter()
+        // What that lock held up is told when it is put back, and then nobody runs any more.
+        .filter(|entry| {
+            entry["kind"] == "attempt_found_outside" || entry["kind"] == "found_outside"
+        })
+        .flat_map(|entry| entry["found"].as_array().into_iter().flatten())
+        .filter_map(|line| line.as_str())
+        .collect();
+    for what in ["landed", "mine", "A"] {
+        let salvage = format!("refs/pipeline/salvage/{what}.found-");
+        let kept = project.git(&["for-each-ref", "--format=%(subject)", &format!("{salvage}*")]);
+        assert_eq!(kept, "Astray", "{what}\n{}", project.story());
+        let is_told = told.iter().any(|line| line.contains(&salvage));
+        assert!(is_told, "{what} in {told:#?}\n{}", project.story());
+    }
 }
 
 fn cancelled(project: &Project) {

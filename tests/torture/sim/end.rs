@@ -10,6 +10,7 @@ use pipeline::machine::settings::Stage;
 use pipeline::machine::task::{Landed, Task, TaskKind, TaskPhase};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Command, State, gate, proposal, turn};
+use pipeline::monitor::mend;
 
 use super::able::{may_come, may_take};
 use super::dice::Dice;
@@ -280,6 +281,8 @@ impl Run {
         assert!(self.world.strays.is_empty(), "I10: strays are left: {:?}", self.world.strays);
         if state.settings.project.isolation == Isolation::Worktree {
             assert_eq!(state.base.tip, state.base.taken, "the base was not taken in");
+            let astray = mend::all(state, &self.world.our_refs());
+            assert!(astray.is_empty(), "branches of ours are not put back: {astray:?}");
             let is_behind = state.base.landed != state.base.tip;
             assert!(!is_behind, "the base did not follow: {:?}", state.base);
         }

@@ -354,6 +354,7 @@ impl Judge {
                 assert!(state.attempts.contains_key(of), "`{}` has no parent", attempt.id);
             }
         }
+        world.nothing_of_theirs_is_moved();
         if let Some(commit) = world.repo.lost() {
             panic!("I7: c{commit} is work, and no ref reaches it");
         }

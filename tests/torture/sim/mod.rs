@@ -29,6 +29,7 @@
 //! | I22 events are hints | reports are lost, doubled and out of order |
 //! | I24 figures | `Judge::fold` counts attempts |
 //! | I28 the purse | `Purse::may_begin`, `Purse::agrees` |
+//! | what people have is not moved; our branches come back | `mend.rs`, `Run::nothing_is_left` |
 //! | I29 what was cut short is gone on from by nobody else, I30 sessions | `resume.rs` |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
@@ -39,6 +40,7 @@ mod draw;
 mod end;
 mod judge;
 mod marks;
+mod mend;
 mod monitor;
 mod people;
 mod propose;

@@ -22,6 +22,7 @@ use pipeline::sys::clock::Clock;
 
 use super::dice::Dice;
 use super::disk::Disk;
+use super::mend::Mending;
 use super::propose;
 use super::repo::{Commit, commit_of};
 use super::work::{What, of_effect};
@@ -411,6 +412,15 @@ impl Monitor {
                 }
                 None
             }
+            Report::Looked(seen) => {
+                let state = self.cycle.ledger.state();
+                let mending =
+                    Mending::of(state, &seen).filter(|_| state.rollout != Rollout::Shadow);
+                if let Some(mending) = mending {
+                    world.begin(self.number, What::Mend(mending), dice);
+                }
+                None
+            }
             Report::Doubtful(id) => {
                 world.marks.hit("an attempt is in doubt and looked for again");
                 self.unprobed.insert(id);
@@ -482,6 +492,7 @@ impl Monitor {
         let state = self.cycle.ledger.state();
         if state.settings.project.isolation == Isolation::Worktree {
             world.begin(self.number, What::Look, dice);
+            world.begin(self.number, What::LookAtRefs(None), dice);
         }
         let running: Vec<(AttemptId, AgentName)> = state
             .attempts

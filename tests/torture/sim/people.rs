@@ -192,6 +192,10 @@ pub fn hands(state: &State, world: &mut World, dice: &mut Dice) -> Option<Comman
     let Some(taken) = &task.taken else {
         return Some(match dice.below(6) {
             0..=2 => {
+                if world.is_held(&task_ref(&id)) {
+                    // Git refuses to check it out twice.
+                    return None;
+                }
                 let base = &state.base;
                 let from = task.tip.clone().or(base.landed.clone()).or(base.tip.clone())?;
                 world.marks.hit("a person takes a task");
@@ -271,7 +275,8 @@ pub fn meddle(world: &mut World, dice: &mut Dice) -> &'static str {
         }
         9 | 10 => {
             let names = world.repo.names();
-            let names = names.into_iter().filter(|name| name.contains("/task/"));
+            let is_free = |name: &String| name.contains("/task/") && !world.is_held(name);
+            let names = names.into_iter().filter(is_free);
             let Some(name) = dice.pick(&names.collect::<Vec<_>>()) else { return "" };
             let any = world.repo.any(dice.below(usize::MAX));
             let to = dice.permille(500).then_some(any);

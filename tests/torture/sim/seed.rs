@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::draw::{self, Mix};
 use super::end;
 use super::judge::Judge;
+use super::mend;
 use super::monitor::{Lived, Monitor, SteadyClock};
 use super::people;
 use super::world::World;
@@ -148,7 +149,13 @@ impl Run {
         if is(rates.commands) {
             self.command(&mut dice);
         } else if is(rates.meddling) {
-            let what = people::meddle(&mut self.world, &mut dice);
+            // Drawn apart, so that old seeds draw the rest as ever.
+            let mut refs = Dice(number ^ 0x00b7_a9c4);
+            let what = if refs.permille(400) {
+                mend::meddle(&self.judge.state, &mut self.world, &mut refs)
+            } else {
+                people::meddle(&mut self.world, &mut dice)
+            };
             self.note(|| what.to_owned());
         } else if is(rates.monitor_kills) {
             self.kill_monitor(&mut dice);

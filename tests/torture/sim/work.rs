@@ -14,8 +14,9 @@ use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
 use super::dice::Dice;
+use super::mend::{Mending, Refs};
 use super::propose;
-use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref, task_ref};
+use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref};
 use super::seed::Canary;
 use super::world::{Place, Plan, Probe, ProcessStage, Report, World};
 
@@ -31,6 +32,8 @@ pub enum What {
         /// Where a new task branch starts; or the commit to check.
         start: Option<Commit>,
         resume: Option<Commit>,
+        /// It is to have a second parent.
+        is_merge: bool,
         /// Landing commits that a new task branch must hold.
         owed: Vec<Commit>,
     },
@@ -80,6 +83,10 @@ pub enum What {
         done: Vec<(TaskId, Commit)>,
     },
     Look,
+    /// Looks where our branches stand; then tells it.
+    LookAtRefs(Option<Refs>),
+    /// Puts branches of ours back.
+    Mend(Mending),
     /// Tries a branch against others.
     Try(Box<Trial>),
     /// The external scheduler; what it will say.
@@ -112,7 +119,7 @@ enum Fate {
 pub struct Job {
     pub monitor: u32,
     pub what: What,
-    step: u32,
+    pub step: u32,
     fate: Fate,
     /// What a step found out for the next one.
     found: Option<Commit>,
@@ -212,6 +219,7 @@ fn prepare(state: &State, attempt: &Attempt) -> What {
         resume: of_work
             .filter(|task| task.continues == attempt.continues)
             .and_then(|task| commit(&task.resume_from)),
+        is_merge: attempt.merge.is_some(),
         owed: owed.collect(),
     }
 }
@@ -229,7 +237,7 @@ impl Job {
 
     /// Returns true for a look or a trial: of one that fails nothing is told.
     fn is_for_show(&self) -> bool {
-        matches!(self.what, What::Look | What::Try(_))
+        matches!(self.what, What::Look | What::LookAtRefs(_) | What::Mend(_) | What::Try(_))
     }
 
     fn is_ahead(&self) -> bool {
@@ -249,6 +257,8 @@ impl Job {
             | What::Follow { .. }
             | What::Drop { .. }
             | What::Look
+            | What::LookAtRefs(_)
+            | What::Mend(_)
             | What::Try(_)
             | What::Propose(_)
             | What::EndStrays { .. }
@@ -278,7 +288,11 @@ impl Job {
                 }
                 other => unreachable!("{other:?} is no answer of it"),
             },
-            What::Look | What::Try(_) | What::Ahead { .. } => {
+            What::Look
+            | What::LookAtRefs(_)
+            | What::Mend(_)
+            | What::Try(_)
+            | What::Ahead { .. } => {
                 unreachable!("nothing is told of it")
             }
             What::Follow { to, behind, .. } => {
@@ -303,13 +317,6 @@ fn tried(trial: &Trial) -> Observation {
         tried: trial.others.iter().map(|(id, _)| id.clone()).collect(),
         clashes: with.map(|with| Clash { with, paths: paths.clone() }).collect(),
     }
-}
-
-/// Returns what a task's branch at `tip` has changed; `None` where git cannot tell. Tasks share files.
-fn changed(task: &TaskId, tip: Option<Commit>) -> Option<Vec<String>> {
-    let tip = tip.filter(|tip| tip % 11 != 0)?;
-    let of_task = task.as_str().bytes().map(usize::from).sum::<usize>() % 4;
-    Some(vec![format!("src/{of_task}"), format!("src/{}", 4 + tip % 8)])
 }
 
 fn lane_fault() -> Observation {
@@ -416,6 +423,10 @@ impl World {
             self.make_ahead(job, place, at);
             return true;
         }
+        if matches!(job.what, What::LookAtRefs(_) | What::Mend(_)) {
+            self.mend_step(job);
+            return true;
+        }
         match self.advance(&mut job, dice) {
             None => self.jobs.push(job),
             Some(_) if self.canary == Canary::Idles && dice.permille(50) => {}
@@ -452,9 +463,10 @@ impl World {
         let step = job.step;
         job.step += 1;
         match job.what.clone() {
-            What::Prepare { attempt, place, task, tip, start, resume, owed } => {
+            What::Prepare { attempt, place, task, tip, start, resume, is_merge, owed } => {
                 if step == 0 {
-                    job.found = self.branch(task.as_ref(), tip, start, &owed);
+                    let is_plain = resume.is_none() && !is_merge;
+                    job.found = self.branch(task.as_ref(), tip, start, is_plain, &owed);
                     return None;
                 }
                 if resume.is_some() {
@@ -480,20 +492,7 @@ impl World {
                 self.save(&attempt, &place, tip, merge, dice)
             }
             What::Advance { attempt, task, from, to } => {
-                if step == 0 {
-                    let name = task_ref(&task);
-                    if let Err(found) = self.repo.swap(&name, to, from)
-                        && let Some(to) = to
-                        && found != Some(to)
-                    {
-                        self.marks.hit("a task branch is put back");
-                        self.repo.put_back(&name, to, found);
-                    }
-                    return None;
-                }
-                let pin = salvage_ref(attempt.as_str());
-                let _ = self.repo.swap(&pin, None, to);
-                Some(Observation::Advanced { attempt, changed: changed(&task, to) })
+                self.advance_branch(step, attempt, &task, from, to)
             }
             What::TakeBase { base, landed } => self.take_base(job, step, base, landed, dice),
             What::Merge { task, number, tip, onto, date } => {
@@ -504,7 +503,9 @@ impl World {
             }
             What::Follow { to, from, behind } => Some(self.follow(to, from, behind, dice)),
             What::Drop { to, landed, done } => self.drop_pilot(step, to, landed, &done),
-            What::Ahead { .. } => unreachable!("`World::make_ahead` does it"),
+            What::Ahead { .. } | What::LookAtRefs(_) | What::Mend(_) => {
+                unreachable!("`World::make_ahead` or `World::mend_step` does it")
+            }
             What::Look => self.look(job, step),
             What::Try(trial) => Some(tried(&trial)),
             What::Propose(answer) => Some(*answer),
@@ -517,31 +518,6 @@ impl World {
             }
             What::SayLost { attempt, why } => Some(Observation::Lost { attempt, why }),
         }
-    }
-
-    /// Makes or finds the task's branch.
-    fn branch(
-        &mut self,
-        task: Option<&TaskId>,
-        tip: Option<Commit>,
-        start: Option<Commit>,
-        owed: &[Commit],
-    ) -> Option<Commit> {
-        let name = task_ref(task?);
-        let at = tip.or(start)?;
-        if tip.is_none() {
-            for landing in owed {
-                let holds = self.repo.holds(at, *landing);
-                assert!(holds, "I11: `{name}` begins at c{at} without c{landing}, a dependency");
-            }
-        }
-        if let Err(found) = self.repo.swap(&name, Some(at), None)
-            && found != Some(at)
-        {
-            self.marks.hit("a task branch is put back");
-            self.repo.put_back(&name, at, found);
-        }
-        Some(at)
     }
 
     fn make_slot(&mut self, place: &Place, at: Option<Commit>) {

@@ -16,6 +16,7 @@ use pipeline::machine::{Observation, State};
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
+use super::mend::Refs;
 use super::provider::fault_of;
 use super::purse::cost_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
@@ -178,6 +179,8 @@ pub enum Report {
     KeeperLost(AttemptId, Probe),
     /// It could not be told that it is lost: it is looked for again.
     Doubtful(AttemptId),
+    /// Where our branches stood.
+    Looked(Refs),
 }
 
 /// A worktree slot.
@@ -232,6 +235,8 @@ pub struct World {
     sessions: Sessions,
     /// A bug put in on purpose.
     pub canary: Canary,
+    /// Branches of people, or that somebody has checked out, and where they left them.
+    pub theirs: BTreeMap<String, Commit>,
     /// Told, not yet handed over: which monitor, and what.
     pub mail: Vec<(u32, Report)>,
 }
@@ -259,6 +264,7 @@ impl World {
             passed: BTreeSet::new(),
             awaited: Vec::new(),
             canary: Canary::None,
+            theirs: BTreeMap::new(),
             mail: Vec::new(),
         }
     }
@@ -269,6 +275,7 @@ impl World {
             keeper.is_stopped = false;
         }
         self.missing.clear();
+        self.leave_branches();
         if self.repo.read(BASE).is_none() {
             let new = self.repo.make_new(&[0]);
             self.repo.meddle(BASE, Some(new));
