@@ -122,10 +122,20 @@ fn print_log(
     is_following: bool,
 ) -> Result<Exit, Error> {
     let path = open.project.layout.log(id.as_str());
+    let is_over = |state: &State| !state.attempts.contains_key(id);
+    if is_over(open.now().0) && !path.exists() {
+        let has_started = |old: &&Attempt| old.id == *id && old.started_at.is_some();
+        let mut over = open.now().0.tasks.values().flat_map(|task| &task.history);
+        let why = match over.find(has_started) {
+            Some(_) => format!("attempt {id} is over: its log is no longer kept"),
+            None => format!("attempt {id} never started: there is no log of it"),
+        };
+        console.note(&why);
+        return Ok(Exit::Done);
+    }
     let mut at = start;
     loop {
         at = copy_from(&path, at, console)?;
-        let is_over = |state: &State| !state.attempts.contains_key(id);
         if !is_following || console.is_closed() || is_over(open.state()?.0) {
             // What came between the two looks.
             copy_from(&path, at, console)?;

@@ -24,7 +24,7 @@ use crate::machine::id::{self, TaskId};
 use crate::machine::settings::Settings;
 use crate::machine::task::{Taken, Task};
 use crate::machine::{Answer, Command, Event, EventBody, State, step};
-use crate::observe::words::{has_own_merge, landed_as};
+use crate::observe::words::own_merge;
 use crate::sys::fail;
 
 /// Files named in a refusal; the rest is counted.
@@ -257,7 +257,8 @@ pub fn reopen(mut open: Open, console: &mut Console<'_>, id: &TaskId) -> Result<
         Some(repo) => left_on_branch(repo, state, task)?,
         None => None,
     };
-    let merge = landed_as(task).filter(|_| has_own_merge(task)).cloned();
+    // What others landed, or what was there already, is no merge that could be undone as one.
+    let merge = own_merge(task).cloned();
     let command = Command::ReopenTask { id: id.clone(), is_fresh: is_gone };
     check(state, &command)?;
     if let Some(repo) = &repo {

@@ -289,6 +289,7 @@ impl From<LedgerError> for Error {
     fn from(error: LedgerError) -> Self {
         let kind = match &error {
             LedgerError::Store(store) => kind_of(store),
+            LedgerError::Format { source, .. } if source.is_foreign() => Kind::Busy,
             LedgerError::Format { .. } => Kind::Damaged,
             LedgerError::Encode { .. } | LedgerError::Random(_) => Kind::Failed,
         };
@@ -303,10 +304,13 @@ impl From<LedgerError> for Error {
                 LedgerError::Store(StoreError::Older { .. }) => Some(
                     "`pipeline monitor` takes it over and keeps a backup; until then it can be read",
                 ),
-                LedgerError::Store(_)
-                | LedgerError::Format { .. }
-                | LedgerError::Encode { .. }
-                | LedgerError::Random(_) => Some("try again, or wait longer with --lock-timeout"),
+                LedgerError::Format { .. } => Some(
+                    "another version of `pipeline` wrote it, most likely a newer one: use that one \
+                     for this repository; nothing was changed",
+                ),
+                LedgerError::Store(_) | LedgerError::Encode { .. } | LedgerError::Random(_) => {
+                    Some("try again, or wait longer with --lock-timeout")
+                }
             },
             Kind::Failed if is_forbidden(&error) => {
                 Some("the state belongs to another user or is read-only: make it writable for you")
@@ -377,5 +381,26 @@ fn kind_of(error: &StoreError) -> Kind {
         | StoreError::Gap { .. }
         | StoreError::Exists { .. }
         | StoreError::Io { .. } => Kind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Kind, LedgerError};
+    use crate::store::format::decode_changes_text;
+
+    #[test]
+    fn a_whole_record_of_another_shape_is_of_another_version_and_no_damage() {
+        for (text, kind, hint) in [
+            (r#"[{"kind":"task_melted","id":"a"}]"#, Kind::Busy, "another version"),
+            (r#"[{"kind":"pause_set","is_paused":true,"by":1}]"#, Kind::Busy, "another version"),
+            (r#"[{"kind":"pause_set","is_pau"#, Kind::Damaged, "doctor"),
+            ("[}", Kind::Damaged, "doctor"),
+        ] {
+            let source = decode_changes_text(text).expect_err("it is of no known shape");
+            let error = Error::from(LedgerError::Format { seq: 7, source });
+            assert_eq!(error.kind, kind, "{text}");
+            assert!(error.hints.iter().any(|it| it.contains(hint)), "{text}: {:?}", error.hints);
+        }
     }
 }

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::machine::Command;
 use crate::machine::event::PilotEnd;
 use crate::machine::mode::Rollout;
-use crate::machine::rollout::{Gate as Threshold, gates, next, short};
+use crate::machine::rollout::{Gate as Threshold, Trial, gates, next, short};
 use crate::machine::time::Time;
 use crate::machine::{Change, State, change::ProjectChange};
+use crate::observe::page::{Page, broken};
 use crate::observe::words::Stamp;
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -19,6 +20,7 @@ use super::error::Error;
 use super::exit_code::Exit;
 use super::gate::{self, Gate};
 use super::value;
+use super::views::page;
 use super::word::right_command;
 
 /// `pipeline rollout …`.
@@ -83,7 +85,10 @@ fn check(state: &State, at: Time, console: &mut Console<'_>) -> Result<Exit, Err
     let passed = gates.iter().all(|gate| gate.holds);
     match console.format {
         Format::Json => console.json(&as_json(state, &gates, passed))?,
-        Format::Text => console.write(as_text(state, &gates, passed).as_bytes())?,
+        Format::Text => {
+            let text = as_text(state, &gates, passed, page(console));
+            console.write(text.as_bytes())?;
+        }
     }
     Ok(if passed { Exit::Done } else { Exit::Failed })
 }
@@ -102,7 +107,7 @@ fn as_json(state: &State, gates: &[Threshold], passed: bool) -> Value {
     });
     json!({
         "mode": value::rollout_word(state.rollout),
-        "since": Stamp(trial.since),
+        "since": since(trial),
         "reason": (!trial.why.is_empty()).then_some(&trial.why),
         "next": next(state.rollout).map(value::rollout_word),
         "passed": passed,
@@ -117,12 +122,23 @@ fn as_json(state: &State, gates: &[Threshold], passed: bool) -> Value {
     })
 }
 
-fn as_text(state: &State, gates: &[Threshold], passed: bool) -> String {
+/// Returns when the rollout was set; `None`: by a program that did not note it.
+fn since(trial: &Trial) -> Option<Stamp> {
+    Some(Stamp(trial.since)).filter(|_| trial.since != Time::default())
+}
+
+/// Returns text in lines that fit behind `indent` columns, those after the first indented so.
+fn hanging(text: &str, indent: usize, page: Page) -> String {
+    let lines = broken(text, page.columns().saturating_sub(indent));
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+fn as_text(state: &State, gates: &[Threshold], passed: bool, page: Page) -> String {
     let (trial, rules) = (&state.trial, &state.settings.rollout.fallback);
     let word = value::rollout_word(state.rollout);
-    let mut text = format!("{word} since {}", Stamp(trial.since));
+    let mut text = since(trial).map_or_else(|| word.to_owned(), |at| format!("{word} since {at}"));
     if !trial.why.is_empty() {
-        text.push_str(&format!("\n  {}", trial.why));
+        text.push_str(&format!("\n  {}", hanging(&trial.why, 2, page)));
     }
     text.push_str("\n\n  gate          figure  threshold\n");
     let cell = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), short);
@@ -136,8 +152,10 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool) -> String {
         let what = if gate.what.is_empty() { String::new() } else { format!(": {}", gate.what) };
         let (name, figure) = (gate.name.word(), cell(gate.figure));
         let threshold = format!("{bound} {}", short(gate.threshold));
+        let head = format!("  {name:<12}  {figure:>6}  {threshold:<9}  ");
+        let verdict = hanging(&format!("{verdict}{what}"), head.len(), page);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {name:<12}  {figure:>6}  {threshold:<9}  {verdict}{what}");
+        let _ = writeln!(text, "{head}{verdict}");
     }
     if state.rollout == Rollout::Production {
         let (failed, seen) = (trial.failed_landings(), trial.landings.len());
@@ -158,4 +176,41 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool) -> String {
         (None, _) => "production is the last rollout\n".to_owned(),
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{as_json, as_text};
+    use crate::machine::mode::Rollout;
+    use crate::machine::rollout::gates;
+    use crate::machine::time::Time;
+    use crate::observe::page::Page;
+    use crate::observe::support::{Pipeline, settings};
+
+    #[test]
+    fn when_a_rollout_was_set_is_left_out_where_it_was_not_noted() {
+        let mut state = Pipeline::new(settings()).state;
+        assert!(as_text(&state, &[], true, Page::plain(80)).starts_with("production since 2026-"));
+        state.trial.since = Time::default();
+        assert_eq!(as_json(&state, &[], true)["since"], Value::Null);
+        assert!(as_text(&state, &[], true, Page::plain(80)).starts_with("production\n"));
+    }
+
+    #[test]
+    fn no_line_of_the_gates_is_wider_than_the_page() {
+        let mut state = Pipeline::new(settings()).state;
+        let why = "the checks of 1 of the last 1 landings failed, more than 0.3 of 3";
+        state.trial.why = format!("fell back from production: {why}");
+        state.trial.fell_back_at = Some(Time::from_ms(1));
+        state.trial.completed = 123_456;
+        for rollout in [Rollout::Shadow, Rollout::Pilot, Rollout::Production] {
+            state.rollout = rollout;
+            let text = as_text(&state, &gates(&state, Time::from_ms(2)), false, Page::plain(80));
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            assert!(text.contains("failed, more\n  than 0.3 of 3\n"), "{text}");
+            assert!(text.contains("back\n"), "the whole of it is there: {text}");
+        }
+    }
 }

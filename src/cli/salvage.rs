@@ -90,7 +90,10 @@ fn list(open: &Open, repo: &Repo, console: &mut Console<'_>) -> Result<(), Error
     let (page, now) = (page(console), open.clock());
     print(
         console,
-        || entries.iter().map(|entry| lines(entry, page, now, &entries)).collect(),
+        || {
+            let wide = Widths::of(&entries, page, now);
+            entries.iter().map(|entry| lines(entry, page, now, &wide)).collect()
+        },
         || show::document(&serde_json::json!({ "salvage": entries })),
     )
 }
@@ -149,23 +152,56 @@ fn start(repo: &Repo, commit: &Oid, known: [Option<&Oid>; 2]) -> Result<Oid, Err
     }
 }
 
-/// Returns two lines: what it is, and why it is there.
-fn lines(entry: &Entry, page: Page, now: Time, all: &[Entry]) -> String {
-    let short = |entry: &Entry| entry.name.trim_start_matches(SALVAGE).to_owned();
-    let widest = all.iter().map(|entry| columns(&short(entry))).max().unwrap_or(0).min(40);
-    let name = short(entry);
-    let pad = " ".repeat(widest.saturating_sub(columns(&name)));
-    let age = entry.at.map_or("-".to_owned(), |at| format!("{} ago", span(now.ms_since(at.0))));
-    let what = format!("{:<14}{:<17}{}", entry.class.unwrap_or("-"), age, size_words(entry));
+/// How wide the columns of a list are.
+struct Widths {
+    name: usize,
+    class: usize,
+    age: usize,
+}
+
+impl Widths {
+    /// Fits them to all entries; a name that leaves no room for the rest has a line of its own.
+    fn of(all: &[Entry], page: Page, now: Time) -> Self {
+        let widest = |of: &dyn Fn(&Entry) -> usize| all.iter().map(of).max().unwrap_or(0);
+        let class = widest(&|entry| columns(class_of(entry)));
+        let age = widest(&|entry| columns(&age_of(entry, now)));
+        let size = widest(&|entry| columns(&size_words(entry)));
+        let room = page.columns().saturating_sub(class + age + size + 6);
+        let names = all.iter().map(|entry| columns(short(entry)));
+        Self { name: names.filter(|name| *name <= room).max().unwrap_or(0), class, age }
+    }
+}
+
+fn short(entry: &Entry) -> &str {
+    entry.name.trim_start_matches(SALVAGE)
+}
+
+fn class_of(entry: &Entry) -> &'static str {
+    entry.class.unwrap_or("-")
+}
+
+fn age_of(entry: &Entry, now: Time) -> String {
+    entry.at.map_or("-".to_owned(), |at| format!("{} ago", span(now.ms_since(at.0))))
+}
+
+/// Returns two lines: what it is, and why it is there; three where the name leaves no room.
+fn lines(entry: &Entry, page: Page, now: Time, wide: &Widths) -> String {
+    let (name, class, age) = (short(entry), class_of(entry), age_of(entry, now));
+    let gap = match wide.name.checked_sub(columns(name)) {
+        Some(pad) => " ".repeat(pad + 2),
+        None => "\n  ".to_owned(),
+    };
+    let Widths { class: class_wide, age: age_wide, .. } = *wide;
+    let what = format!("{class:class_wide$}  {age:age_wide$}  {}", size_words(entry));
     let whose = match (&entry.task, &entry.stage, &entry.attempt) {
         (Some(task), Some(stage), Some(_)) => format!("{stage} of {task}: "),
         (Some(task), ..) => format!("{task}: "),
         (None, ..) => String::new(),
     };
     let why = format!("{whose}{}", first_line(&entry.why));
-    let name = page.paint(Ink::Strong, &clean(&name));
+    let name = page.paint(Ink::Strong, &clean(name));
     let why = cut(&why, page.columns().saturating_sub(2)).into_owned();
-    format!("{name}{pad}  {}\n  {}\n", what.trim_end(), page.paint(Ink::Faint, &why))
+    format!("{name}{gap}{what}\n  {}\n", page.paint(Ink::Faint, &why))
 }
 
 fn size_words(entry: &Entry) -> String {
@@ -207,10 +243,10 @@ fn show_one(open: &Open, repo: &Repo, console: &mut Console<'_>, name: &str) -> 
             console.json(&document)
         }
         Format::Text => {
-            let all = [entry];
-            let head = lines(&all[0], page(console), open.clock(), &all);
-            console.write(head.as_bytes())?;
-            console.line(&format!("  commit {}\n", all[0].commit))?;
+            let (page, now) = (page(console), open.clock());
+            let wide = Widths::of(std::slice::from_ref(&entry), page, now);
+            console.write(lines(&entry, page, now, &wide).as_bytes())?;
+            console.line(&format!("  commit {}\n", entry.commit))?;
             console.write(&patch)
         }
     }
@@ -342,5 +378,47 @@ fn need_unused(state: &State, kept: &Kept) -> Result<(), Error> {
         None => Ok(()),
         Some(task) => Err(refused(format!("the next attempt at `{}` goes on from it", task.id))
             .hint(format!("begin it afresh first: pipeline task retry {} --fresh", task.id))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, SALVAGE, Widths, lines};
+    use crate::machine::time::Time;
+    use crate::observe::page::Page;
+    use crate::observe::words::Stamp;
+
+    fn entry(name: &str) -> Entry {
+        let commit = "a".repeat(40);
+        let oid = || commit.parse().expect("an id");
+        Entry {
+            name: format!("{SALVAGE}{name}"),
+            task: None,
+            stage: None,
+            attempt: None,
+            class: Some("infrastructure"),
+            at: Some(Stamp(Time::from_ms(0))),
+            is_held: false,
+            files: 12,
+            added: 345,
+            removed: 67,
+            why: "x".repeat(100),
+            from: oid(),
+            to: oid(),
+            commit,
+        }
+    }
+
+    #[test]
+    fn a_long_name_stands_alone_and_the_rest_below_it() {
+        let all = [entry("A.impl.1"), entry(&format!("{}.implementation.1", "T".repeat(60)))];
+        let now = Time::from_ms(90_000_000);
+        let wide = Widths::of(&all, Page::plain(80), now);
+        for (entry, count) in all.iter().zip([2, 3]) {
+            let text = lines(entry, Page::plain(80), now, &wide);
+            assert_eq!(text.lines().count(), count, "{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+            assert!(text.contains("infrastructure  1 d 1 h ago  12 files +345 -67\n"), "{text}");
+        }
     }
 }

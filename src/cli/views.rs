@@ -15,7 +15,7 @@ use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::id::TaskId;
 use crate::machine::plan::{Workers, attempts_max, plan as make_plan};
-use crate::machine::task::TaskPhase;
+use crate::machine::task::{Landed, TaskPhase};
 use crate::observe::page::{Page, WIDTH_DEFAULT};
 
 /// Returns the page of the console: the terminal's width, or 80 columns.
@@ -91,6 +91,11 @@ pub fn diff(open: &Open, console: &mut Console<'_>, args: &DiffArgs) -> Result<E
         return Err(Error::usage("without git there is no diff"));
     };
     // What landed is told from its landing commit: its branch holds nothing more than that line.
+    if task.landed == Landed::Within {
+        console
+            .note(&format!("task `{}` landed nothing of its own: all was there before", task.id));
+        return Ok(Exit::Done);
+    }
     let (since, tip) = match (&task.phase, &task.tip) {
         (TaskPhase::Completed { commit: Some(commit), .. }, _) => (format!("{commit}^1"), commit),
         (_, Some(tip)) => (format!("refs/heads/{}", state.settings.landing.branch), tip),

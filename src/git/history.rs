@@ -50,13 +50,14 @@ impl Repo {
         Ok(commits)
     }
 
-    /// Returns how many commits `to` has that `from` lacks.
+    /// Returns how many landings `to` has that `from` lacks.
     ///
     /// # Errors
     /// When git fails or a commit does not exist.
-    pub fn commits_between(&self, from: &Oid, to: &Oid) -> Result<u64, GitError> {
+    pub fn landings_between(&self, from: &Oid, to: &Oid) -> Result<u64, GitError> {
         let range = format!("{from}..{to}");
-        let call = Call::read("git.count", &self.root).args(["rev-list", "--count", &range, "--"]);
+        let ours = ["rev-list", "--count", "--first-parent", "--grep=^Pipeline-Task: "];
+        let call = Call::read("git.count", &self.root).args(ours).args([range.as_str(), "--"]);
         let reply = self.git.ok(call)?;
         Ok(reply.line().trim().parse().unwrap_or(0))
     }

@@ -20,7 +20,7 @@ use super::rollout;
 use super::schedule::demand::Demand;
 use super::settings::Settings;
 use super::state::{MonitorFacts, SAMPLES_MAX, State};
-use super::task::{Clash, EVIDENCE_COUNT_MAX, Task, TaskPhase, Weight};
+use super::task::{Clash, EVIDENCE_COUNT_MAX, Landed, Task, TaskPhase, Weight};
 use super::time::Time;
 use super::usage;
 use super::weigh::Weighing;
@@ -231,7 +231,7 @@ fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
         }
     } else {
         task.is_by_hand = false;
-        task.has_own_merge = false;
+        task.landed = Landed::Elsewhere;
     }
 }
 
@@ -525,14 +525,15 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
         }
         LaneChange::LandingSet { landing } => set_landing(state, landing.as_ref()),
         LaneChange::Landed { id, commit, is_verified } => {
-            note_own_merge(state, id, commit);
-            let base = &mut state.base;
+            let is_merge = base.landed.as_ref() != Some(commit);
             base.landed = Some(commit.clone());
-            base.behind += 1;
+            base.behind += u64::from(is_merge);
             if *is_verified {
                 note_green(base, commit);
             }
             state.landing = None;
+            let landed = if is_merge { Landed::Merged } else { Landed::Within };
+            index::update(state, id, false, |task| task.landed = landed);
         }
         LaneChange::FollowSet { follow, why, behind } => {
             base.follow.clone_from(follow);
@@ -548,12 +549,6 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
     }
     forget_mended(&mut state.base);
     index::refresh_lane(state);
-}
-
-/// What the landing branch held already is told at where it stands: that is no merge of the task's.
-fn note_own_merge(state: &mut State, id: &TaskId, commit: &Oid) {
-    let has_own_merge = state.base.landed.as_ref() != Some(commit);
-    index::update(state, id, false, |task| task.has_own_merge = has_own_merge);
 }
 
 /// A red commit is of no interest once it is known to pass, or once the base has moved on to what

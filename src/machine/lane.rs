@@ -68,7 +68,8 @@ pub struct Base {
     /// Takes of the base that failed for want of git or disk.
     pub take_tries: Tries,
     pub follow: Option<Follow>,
-    /// Commits on the landing branch that the base does not have.
+    /// Landings on the landing branch that the base does not have; what was taken in with them, and
+    /// the commits of each, are not counted.
     pub behind: u64,
     /// The landing branch is to be reset, with what the pilot landed on it.
     pub dropping: Option<Dropping>,

@@ -206,8 +206,20 @@ pub struct Task {
     pub taken: Option<Taken>,
     /// Completed by a person's word, not by a landing.
     pub is_by_hand: bool,
-    /// The commit it was completed at is a merge that the lane made of its branch.
-    pub has_own_merge: bool,
+    /// How the lane landed it.
+    pub landed: Landed,
+}
+
+/// How the work of a task came onto the landing branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Landed {
+    /// Not by the lane: not yet, by others, by a person's word, or without git.
+    #[default]
+    Elsewhere,
+    /// The landing branch held all of it already: nothing was merged.
+    Within,
+    /// By a merge commit of its own.
+    Merged,
 }
 
 /// A task in a person's hands.

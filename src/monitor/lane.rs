@@ -224,7 +224,7 @@ pub fn follow(
 ) -> Result<Observation, Fault> {
     let (target, from) = (oid(to)?, oid(from)?);
     let refused = |why: String, is_passing| -> Result<Observation, Fault> {
-        let behind = repo.commits_between(&from, &target)?;
+        let behind = repo.landings_between(&from, &target)?;
         Ok(Observation::FollowRefused { to: Oid::new(to), why, behind, is_passing })
     };
     let gate = repo.base_gate()?;

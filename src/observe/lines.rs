@@ -4,7 +4,9 @@ use super::forecast::{self, ForecastEntry};
 use super::outside;
 use super::page::{clean, first_line};
 use super::purse;
-use super::words::{self, Stamp, attempt_words, branch_at, short_oid, span, task_of_attempt};
+use super::words::{
+    self, Stamp, attempt_words, branch_at, landings, short_oid, span, task_of_attempt,
+};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
 use crate::machine::breaker::Breaker;
@@ -292,7 +294,10 @@ fn of_task(id: &TaskId, change: &TaskChange) -> Option<String> {
             let why = words::approval(&what);
             Some(format!("{id} needs a person: {why}: pipeline task approve {id}"))
         }
-        TaskChange::Approved { .. } => Some(format!("{id} approved")),
+        TaskChange::Approved { tip: Some(_) } => Some(format!("{id} approved")),
+        TaskChange::Approved { tip: None } => {
+            Some(format!("{id}: an approval asked for or given before counts no more"))
+        }
         TaskChange::Taken { taken } => {
             Some(format!("{id} taken by a person: {}", clean(&taken.dir)))
         }
@@ -463,7 +468,7 @@ fn of_lane(state: &State, change: &LaneChange) -> Option<String> {
             let why = first_line(why.as_deref()?);
             // Tried again every few seconds: the first refusal is enough.
             is_first_refusal(follow.as_ref()?)
-                .then(|| format!("{base} stays {behind} behind {branch}: {why}"))
+                .then(|| format!("{base} stays {} behind {branch}: {why}", landings(*behind)))
         }
         LaneChange::BaseFollowed { to } => Some(format!("{base} follows to {}", short_oid(to))),
         LaneChange::DropSet { dropping } => {
@@ -495,10 +500,12 @@ fn is_first_refusal(follow: &Follow) -> bool {
 mod tests {
     use super::lines;
     use crate::machine::attempt::Marker;
-    use crate::machine::event::{RetryTarget, StopKind};
+    use crate::machine::change::Change;
+    use crate::machine::event::{GiveTo, RetryTarget, StopKind};
     use crate::machine::id::TaskId;
     use crate::machine::mode::Rollout;
     use crate::machine::{Command, Event, EventBody, Observation, apply, step};
+    use crate::observe::log_json::json_line;
     use crate::observe::support::{End, Pipeline, oid, settings, task, with_second};
 
     /// Lines of the turns that follow.
@@ -556,6 +563,29 @@ mod tests {
         let target = RetryTarget::Blocked;
         pipeline.send(Command::RetryTasks { target, stage: None, note: None, is_fresh: true });
         assert_eq!(last(&pipeline), ["A is tried anew", "A begins again from the base"]);
+    }
+
+    #[test]
+    fn other_commits_end_an_approval_and_are_not_told_as_one() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        pipeline.turn();
+        let protected = vec!["pipeline.toml".to_owned()];
+        let (commit, onto, id) = (oid('c'), oid('a'), TaskId::new("A"));
+        let merged = Observation::Merged { task: id.clone(), number: 1, commit, onto, protected };
+        pipeline.see(merged);
+        pipeline.send(Command::ApproveTasks { ids: vec![id.clone()] });
+        assert_eq!(last(&pipeline), ["A approved"]);
+        let from = pipeline.state.tasks[&id].tip.clone().expect("it has a tip");
+        pipeline.send(Command::TakeTask { id: id.clone(), dir: "/x".into(), from });
+        let (to, commit, changed) = (GiveTo::Onward, oid('d'), None);
+        pipeline.send(Command::GiveTask { id, to, commit, changed });
+        let told = last(&pipeline).join("\n");
+        assert!(told.contains("A: an approval asked for or given before counts no more"), "{told}");
+        assert!(!told.contains("A approved"), "{told}");
+        let of_journal = |change: &Change| json_line(1, pipeline.now, "cli", change);
+        let journal: String = pipeline.last.iter().map(of_journal).collect();
+        assert!(journal.contains(r#""kind":"task_approval_ended""#), "{journal}");
     }
 
     #[test]

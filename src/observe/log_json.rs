@@ -84,7 +84,7 @@ struct Entry<'a> {
     /// In dollars or attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<f64>,
-    /// Commits of the landing branch that the base lacks.
+    /// Landings that the base lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<u64>,
     /// What a branch would conflict with.
@@ -307,7 +307,8 @@ fn of_task<'a>(id: &'a str, change: &'a TaskChange) -> Entry<'a> {
             Entry { reason: Some(what), ..kind("task_approval_asked") }
         }
         TaskChange::Approved { tip } => {
-            Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..kind("task_approved") }
+            let entry = kind(yes_or_no(tip.is_some(), "task_approved", "task_approval_ended"));
+            Entry { commit: tip.as_ref().map(|tip| tip.as_str()), ..entry }
         }
         TaskChange::Taken { taken } => Entry {
             reason: Some(&taken.dir),

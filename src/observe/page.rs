@@ -133,6 +133,22 @@ pub fn filled(words: &[impl AsRef<str>], between: &str, columns: usize) -> Vec<S
     lines
 }
 
+/// Returns the text in lines of at most `columns` columns, broken at blanks outside of backticks: a
+/// name or a path stays whole, and has a line of its own where it is longer.
+#[must_use]
+pub fn broken(text: &str, columns: usize) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for c in clean(text).chars() {
+        is_quoted ^= c == '`';
+        match words.last_mut() {
+            Some(word) if c != ' ' || is_quoted => word.push(c),
+            Some(_) | None => words.push(String::new()),
+        }
+    }
+    filled(&words, " ", columns)
+}
+
 /// Returns the columns of the text.
 #[must_use]
 pub fn columns(text: &str) -> usize {
@@ -193,7 +209,7 @@ pub fn table(page: Page, indent: usize, rows: &[Vec<Cell>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cell, Ink, Page, clean, clean_lines, cut, table};
+    use super::{Cell, Ink, Page, broken, clean, clean_lines, cut, table};
 
     #[test]
     fn control_characters_never_reach_the_terminal() {
@@ -207,6 +223,14 @@ mod tests {
         assert_eq!(cut("äöü", 3), "äöü");
         assert_eq!(cut("äöüß", 3), "äö…");
         assert_eq!(cut("ab", 0), "");
+    }
+
+    #[test]
+    fn a_line_is_broken_between_words_and_never_within_a_name() {
+        let lines = broken("remove `a path` and go on `x`", 12);
+        assert_eq!(lines, ["remove", "`a path` and", "go on `x`"]);
+        assert_eq!(broken("put `a longer path` away", 10), ["put", "`a longer path`", "away"]);
+        assert_eq!(broken("", 10), [""]);
     }
 
     #[test]

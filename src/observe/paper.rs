@@ -3,6 +3,8 @@
 //! All text is taken for what anybody may have written: it is cleaned, and says nothing to whoever
 //! shows the document.
 
+use std::borrow::Cow;
+
 use super::page::clean;
 
 /// A piece of text.
@@ -107,10 +109,16 @@ fn marked(piece: &Piece, is_cell: bool) -> String {
     }
 }
 
+/// Returns a piece on one line, safe to show; a blank at its end, before another piece, stays.
+fn cleaned(text: &str) -> Cow<'_, str> {
+    let cleaned = clean(text);
+    if text.ends_with(' ') { Cow::Owned(format!("{cleaned} ")) } else { cleaned }
+}
+
 /// Returns text in which nothing means anything to Markdown.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let text = clean(text);
+    let text = cleaned(text);
     let mut chars = text.chars().peekable();
     let mut last = ' ';
     while let Some(c) = chars.next() {
@@ -191,7 +199,7 @@ fn tagged(piece: &Piece) -> String {
 
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in clean(text).chars() {
+    for c in cleaned(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
@@ -234,6 +242,19 @@ mod tests {
         let escaped = "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;y&quot;";
         assert!(out.contains(&format!("<td>{escaped}\n")), "{out}");
         assert!(out.contains(&format!("<p>{escaped}</p>\n")) && !out.contains("<script"), "{out}");
+    }
+
+    #[test]
+    fn a_blank_before_a_name_stays() {
+        let pieces = [Piece::text("it is at "), Piece::code("x"), Piece::text(".")];
+        for (mut paper, expected) in [
+            (Box::<Markdown>::default() as Box<dyn Paper>, "\nit is at `x`.\n"),
+            (Box::<Html>::default(), "<p>it is at <code>x</code>.</p>\n"),
+        ] {
+            paper.paragraph(&pieces);
+            let out = paper.finish();
+            assert!(out.contains(expected), "{out}");
+        }
     }
 
     #[test]

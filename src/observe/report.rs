@@ -13,13 +13,14 @@ use super::figures::{StageFigures, dollars, of_samples, rounded};
 use super::status::{Counts, LandingEntry, VERSION, counts, landing, ranked};
 use super::waiting::{Waiting, Waits};
 use super::words::{
-    self, Stamp, StatusWords, completed_at, has_own_merge, landed_as, landings_range, shell_word,
+    self, Stamp, StatusWords, completed_at, is_done_without_landing, landed_as, landings_range,
+    own_merge, shell_word,
 };
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class};
 use crate::machine::id::Oid;
 use crate::machine::purse::{self, Spent};
-use crate::machine::task::{Task, TaskKind, TaskPhase};
+use crate::machine::task::{Landed as Landing, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
 /// Slowest tasks named.
@@ -42,6 +43,8 @@ pub struct Report<'a> {
     pub range: Option<String>,
     /// The command that lists them.
     pub verify: Option<String>,
+    /// Done by a person's word, and without a commit: nothing landed. In order of time.
+    pub done_by_hand: Vec<Done<'a>>,
     /// Longest blocked first, as things stand now.
     pub blocked: Vec<Blocked<'a>>,
     /// In order of rank, as things stand now.
@@ -55,6 +58,14 @@ pub struct Report<'a> {
     pub agents: BTreeMap<&'a str, AgentReport>,
     /// By time worked on within the stretch, the slowest first.
     pub slowest: Vec<Slow<'a>>,
+}
+
+/// A task that a person said is done.
+#[derive(Debug, Serialize)]
+pub struct Done<'a> {
+    pub id: &'a str,
+    pub title: &'a str,
+    pub at: Stamp,
 }
 
 /// A task that was completed.
@@ -185,6 +196,13 @@ pub fn report(state: &State, since: Time, until: Time) -> Report<'_> {
     let finished = tasks().filter_map(|task| Some((task, completed_at(task)?)));
     let mut finished: Vec<_> = finished.filter(|(_, at)| stretch.holds(*at)).collect();
     finished.sort_by_key(|(task, at)| (*at, task.entry));
+    let (by_hand, finished): (Vec<_>, Vec<_>) =
+        finished.into_iter().partition(|(task, _)| is_done_without_landing(task));
+    let by_hand = by_hand.into_iter().map(|(task, at)| Done {
+        id: task.id.as_str(),
+        title: &task.spec.title,
+        at: Stamp(at),
+    });
     let range = landings_range(finished.iter().map(|(task, _)| *task), Oid::as_str);
     let verify = range.as_ref().map(|range| format!("git log --first-parent --oneline {range}"));
     let ranked = ranked(state);
@@ -205,6 +223,7 @@ pub fn report(state: &State, since: Time, until: Time) -> Report<'_> {
         mode: words::rollout(state.rollout),
         counts: counts(state),
         landed: landed(state, &finished),
+        done_by_hand: by_hand.collect(),
         range,
         verify,
         blocked: in_the_way,
@@ -220,16 +239,20 @@ pub fn report(state: &State, since: Time, until: Time) -> Report<'_> {
 
 fn landed<'a>(state: &'a State, finished: &[(&'a Task, Time)]) -> Vec<Landed<'a>> {
     let branch = shell_word(&state.settings.landing.branch);
+    let base = shell_word(&state.settings.project.base);
     let entry = |(task, at): &(&'a Task, Time)| {
         let commit = landed_as(task);
         let mut verify = Vec::new();
-        if let Some(commit) = commit {
-            verify.push(format!("git merge-base --is-ancestor {commit} {branch}"));
-            // What needed no merge has no commit of its own to look at.
-            if has_own_merge(task) {
-                verify.push(format!("git diff --stat {commit}~1 {commit}"));
+        verify.extend(commit.map(|commit| match task.landed {
+            Landing::Merged | Landing::Within => {
+                format!("git merge-base --is-ancestor {commit} {branch}")
             }
-        }
+            // What others landed is on the base, and on the landing branch, if there is one, as soon
+            // as that has taken the base in.
+            Landing::Elsewhere => format!("git branch --list --contains {commit} {base} {branch}"),
+        }));
+        // What needed no merge has no commit of its own to look at.
+        verify.extend(own_merge(task).map(|commit| format!("git diff --stat {commit}~1 {commit}")));
         let works = || task.history.iter().filter(|attempt| attempt.is_work());
         let mut stage_s: BTreeMap<&str, f64> = BTreeMap::new();
         for attempt in works() {
@@ -531,12 +554,17 @@ impl<'a> Sums<'a> {
 mod tests {
     use serde_json::{Value, json};
 
+    use jiff::tz::TimeZone;
+
     use super::{last_activity, report};
     use crate::machine::attempt::Marker;
     use crate::machine::id::TaskId;
+    use crate::machine::mode::Rollout;
     use crate::machine::task::TaskKind;
     use crate::machine::time::Time;
     use crate::machine::{Command, Observation};
+    use crate::observe::paper::Markdown;
+    use crate::observe::report_page::write;
     use crate::observe::support::{End, Pipeline, oid, settings, task};
 
     fn told(pipeline: &Pipeline, since: Time) -> Value {
@@ -637,13 +665,41 @@ mod tests {
         let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
         pipeline.run_stages("A");
         pipeline.turn();
-        let commit = pipeline.state.base.landed.clone().expect("it was taken in");
+        // Where the landing branch stands is another task's landing.
+        let commit = oid('a');
+        assert_eq!(pipeline.state.base.landed.as_ref(), Some(&commit));
         let (task, number) = (TaskId::new("A"), 1);
         pipeline.see(Observation::AlreadyLanded { task, number, commit: commit.clone() });
+        assert_eq!(pipeline.state.base.behind, 0, "nothing came onto it");
         let told = told(&pipeline, Time::from_ms(0));
         assert_eq!(told["landed"][0]["commit"], commit.as_str());
         let shown = format!("git merge-base --is-ancestor {commit} pipeline/landed");
         assert_eq!(told["landed"][0]["verify"], json!([shown]));
         assert_eq!(told["range"], Value::Null, "there is no commit of its own");
+    }
+
+    #[test]
+    fn what_others_landed_is_looked_for_where_it_may_be() {
+        let mut pipeline = Pipeline::started(settings(), Vec::new());
+        pipeline.send(Command::SetRollout { to: Rollout::Shadow, is_forced: true });
+        pipeline.send(Command::AddTasks { tasks: vec![task("A", &[])] });
+        let (from, tip, tasks) = (oid('a'), oid('d'), vec![(TaskId::new("A"), oid('d'))]);
+        pipeline.see(Observation::HandLanded { from, tip, tasks });
+        let told = told(&pipeline, Time::from_ms(0));
+        let shown = format!("git branch --list --contains {} main pipeline/landed", oid('d'));
+        assert_eq!(told["landed"][0]["verify"], json!([shown]));
+    }
+
+    #[test]
+    fn what_a_person_says_is_done_did_not_land() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[]), task("B", &[])]);
+        pipeline.send(Command::CompleteTask { id: TaskId::new("B"), commit: None });
+        let told = told(&pipeline, Time::from_ms(0));
+        assert_eq!(told["landed"], json!([]));
+        assert_eq!(told["done_by_hand"][0]["id"], "B");
+        let report = report(&pipeline.state, Time::from_ms(0), pipeline.now);
+        let text = write(&report, Box::<Markdown>::default(), &TimeZone::UTC);
+        assert!(text.contains("\n0 landed, 1 done by a person, 0 need"), "{text}");
+        assert!(text.contains("\n## Done by a person\n\n| task"), "{text}");
     }
 }

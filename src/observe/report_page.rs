@@ -6,9 +6,9 @@ use jiff::tz::TimeZone;
 use super::page::first_line;
 use super::paper::{Paper, Piece};
 use super::purse::cost_words;
-use super::report::{Landed, Report};
+use super::report::{Done, Landed, Report};
 use super::waiting::On;
-use super::words::{Stamp, amount, span};
+use super::words::{Stamp, amount, landings as landings_words, span};
 use crate::machine::purse::money;
 
 /// What shows the end of what failed.
@@ -34,6 +34,7 @@ pub fn write(report: &Report<'_>, mut paper: Box<dyn Paper>, zone: &TimeZone) ->
     ))]);
     out.paragraph(&[Piece::text(summary(report))]);
     landings(report, out, zone);
+    done_by_hand(report, out, zone);
     people(report, out, zone);
     waiting(report, out, zone);
     stages(report, out);
@@ -70,11 +71,14 @@ fn summary(report: &Report<'_>) -> String {
     let approvals = report.waiting.iter().filter(|entry| entry.reason.on == On::Approval).count();
     let persons = roots + approvals;
     let waits = report.waiting.len() - approvals + report.blocked.len() - roots;
-    let mut parts = vec![
-        format!("{} landed", report.landed.len()),
+    let mut parts = vec![format!("{} landed", report.landed.len())];
+    if !report.done_by_hand.is_empty() {
+        parts.push(format!("{} done by a person", report.done_by_hand.len()));
+    }
+    parts.extend([
         format!("{persons} {} a person", if persons == 1 { "needs" } else { "need" }),
         format!("{waits} {}", if waits == 1 { "waits" } else { "wait" }),
-    ];
+    ]);
     let in_work = report.totals.running;
     if in_work > 0 {
         parts.push(format!("{in_work} in work"));
@@ -104,14 +108,25 @@ fn landings(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
     let trouble = &report.landing;
     if trouble.behind > 0 {
         let (base, branch) = (trouble.base, trouble.branch);
-        let commits = if trouble.behind == 1 { "commit" } else { "commits" };
-        let behind = format!(" is {} {commits} behind ", trouble.behind);
+        let behind = format!(" is {} behind ", landings_words(trouble.behind));
         let pieces =
             [Piece::code(base), Piece::text(behind), Piece::code(branch), Piece::text(".")];
         out.paragraph(&pieces);
     }
     if let (Some(why), Some(next)) = (&trouble.why, &trouble.next) {
         out.paragraph(&[Piece::text(format!("{why}: ")), Piece::code(next)]);
+    }
+}
+
+fn done_by_hand(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
+    let row = |entry: &Done<'_>| {
+        let title = first_line(entry.title).into_owned();
+        vec![Piece::text(entry.id), Piece::text(title), Piece::text(moment(entry.at, zone))]
+    };
+    let rows: Vec<Vec<Piece>> = report.done_by_hand.iter().map(row).collect();
+    if !rows.is_empty() {
+        out.heading(2, "Done by a person");
+        out.table(&["task", "title", "done"], &rows);
     }
 }
 

@@ -70,6 +70,9 @@ pub struct StatusDocument<'a> {
     /// What the machine is short of, or how loaded; in the JSON each task that waits for it says so.
     #[serde(skip)]
     pub shortage: Option<&'a str>,
+    /// Tasks completed by a person's word without a commit: nothing of them landed.
+    #[serde(skip)]
+    pub done_by_hand: usize,
     /// What the last run landed; `None`: nothing, or without git.
     #[serde(skip)]
     pub landings: Option<Landings>,
@@ -123,7 +126,7 @@ pub struct Counts {
 pub struct LandingEntry<'a> {
     pub branch: &'a str,
     pub base: &'a str,
-    /// Commits of the landing branch that the base lacks.
+    /// Landings that the base lacks.
     pub behind: u64,
     /// What is in the way of landing, of starting work or of the base; `None`: nothing.
     pub why: Option<String>,
@@ -194,6 +197,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         now: at,
         has_git: state.settings.project.isolation == Isolation::Worktree,
         shortage: state.shortage.as_deref().or(state.overload.as_deref()),
+        done_by_hand: ranked.iter().filter(|task| words::is_done_without_landing(task)).count(),
         landings: landings(state, &ranked),
         outside: outside::newest(state),
         held: &state.held,
@@ -204,7 +208,8 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
 fn landings(state: &State, tasks: &[&Task]) -> Option<Landings> {
     let since = state.run.began_at?;
     let of_run = |task: &&Task| words::completed_at(task).is_some_and(|at| at >= since);
-    let mut landed: Vec<&Task> = tasks.iter().copied().filter(of_run).collect();
+    let has_landed = |task: &&Task| of_run(task) && !words::is_done_without_landing(task);
+    let mut landed: Vec<&Task> = tasks.iter().copied().filter(has_landed).collect();
     landed.sort_by_key(|task| (words::completed_at(task), task.entry));
     let range = words::landings_range(landed.iter().copied(), words::short_oid)?;
     Some(Landings { count: landed.len(), range })

@@ -12,7 +12,7 @@ use super::providers::{ProviderEntry, ProviderStatus};
 use super::purse::cost_words;
 use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
-use super::words::{amount, approval, span};
+use super::words::{amount, approval, landings, span};
 use crate::machine::plan::Outlook;
 
 /// Waiting tasks shown; the rest is counted.
@@ -78,8 +78,12 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let persons = roots + approvals;
     let waits = status.waiting.len() - approvals + held_up;
     let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
-    let landed = format!("{} of {} {done}{}", counts.completed, counts.total, range(status));
+    let landed = format!("{} of {} {done}{}", landed_count(status), counts.total, range(status));
     let mut parts = vec![page.paint(Ink::Good, &landed)];
+    let by_hand = counts.completed - landed_count(status);
+    if by_hand > 0 {
+        parts.push(page.paint(Ink::Good, &format!("{by_hand} done by a person")));
+    }
     if persons > 0 {
         let verb = if persons == 1 { "needs" } else { "need" };
         parts.push(page.paint(Ink::Bad, &format!("{persons} {verb} a person")));
@@ -129,10 +133,16 @@ fn folded(parts: &[String], columns_max: usize) -> String {
     out + "\n"
 }
 
+/// Returns how many tasks landed, or without git are completed.
+fn landed_count(status: &StatusDocument<'_>) -> usize {
+    let by_hand = if status.has_git { status.done_by_hand } else { 0 };
+    status.counts.completed - by_hand
+}
+
 /// Returns the commits of the last run, after a blank: all of what landed, or how many of them.
 fn range(status: &StatusDocument<'_>) -> String {
     match &status.landings {
-        Some(found) if found.count < status.counts.completed => {
+        Some(found) if found.count < landed_count(status) => {
             format!(" ({} in this run: {})", found.count, found.range)
         }
         Some(found) => format!(" ({})", found.range),
@@ -162,9 +172,8 @@ fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&with_command(page, 0, "", why, next));
     }
     if landing.behind > 0 {
-        let commits = if landing.behind == 1 { "commit" } else { "commits" };
         let (base, branch) = (landing.base, landing.branch);
-        out.push_str(&format!("{base} is {} {commits} behind {branch}\n", landing.behind));
+        out.push_str(&format!("{base} is {} behind {branch}\n", landings(landing.behind)));
     }
     out
 }
@@ -395,6 +404,18 @@ mod tests {
             format!("  hold  held by a person:\n{}pipeline task release B\n", " ".repeat(30));
         assert!(narrow.contains(&folded), "{narrow}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn what_a_person_says_is_done_is_not_told_as_landed() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[]), task("B", &[])]);
+        pipeline.send(Command::CompleteTask { id: TaskId::new("B"), commit: None });
+        let text = of(&pipeline, false, 80);
+        assert!(text.starts_with("0 of 2 landed, 1 done by a person, 1 in work\n"), "{text}");
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        let text = of(&pipeline, false, 80);
+        assert!(text.starts_with("1 of 2 landed (ccccccc~1..ccccccc), 1 done by"), "{text}");
     }
 
     #[test]

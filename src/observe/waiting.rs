@@ -139,20 +139,28 @@ impl<'a> Waits<'a> {
         if task.is_held {
             return held(task);
         }
-        let state = self.state;
-        let unmet = |id: &&TaskId| state.tasks.get(*id).is_none_or(|dep| !dep.is_met());
-        let mut open = task.spec.depends_on.iter().filter(unmet).peekable();
-        if open.peek().is_some() {
-            return Reason::new(On::Dependency, listed(open, NAMES_MAX));
-        }
-        self.gated(&task.id)
+        self.unmet(task)
+            .or_else(|| self.gated(&task.id))
             .or_else(|| self.shared.clone())
             .unwrap_or_else(|| Reason::new(On::Agent, "the monitor's next turn"))
+    }
+
+    /// Returns the tasks that it depends on and that are not done.
+    fn unmet(&self, task: &Task) -> Option<Reason> {
+        let tasks = &self.state.tasks;
+        let is_unmet = |id: &&TaskId| tasks.get(*id).is_none_or(|dep| !dep.is_met());
+        let mut open = task.spec.depends_on.iter().filter(is_unmet).peekable();
+        open.peek()?;
+        Some(Reason::new(On::Dependency, listed(open, NAMES_MAX)))
     }
 
     fn of_ready(&mut self, task: &'a Task, stage: &'a StageName) -> Reason {
         if task.is_held {
             return held(task);
+        }
+        // It may have been put at a stage by a person, or linked since.
+        if let Some(reason) = self.unmet(task) {
+            return reason;
         }
         if task.backoff_until.is_some() {
             let why = last_failure(task).map_or(Cow::Borrowed("a failure"), first_line);
@@ -416,8 +424,8 @@ fn of_probe<'a, I: Iterator<Item = &'a Agent>>(
 mod tests {
     use super::{On, Waits};
     use crate::machine::attempt::Marker;
-    use crate::machine::event::StopKind;
-    use crate::machine::id::TaskId;
+    use crate::machine::event::{GiveTo, StopKind};
+    use crate::machine::id::{StageName, TaskId};
     use crate::machine::mode::{Orchestration, Rollout};
     use crate::machine::settings::{Settings, Slice};
     use crate::machine::{Command, Observation};
@@ -512,6 +520,16 @@ mod tests {
         let pipeline = Pipeline::started(one_stage, tasks);
         check(&pipeline, "B", On::Conflict, "runs alone, and A is not done");
         check(&pipeline, "C", On::Conflict, "B comes first and runs alone");
+    }
+
+    #[test]
+    fn what_a_person_gave_to_a_stage_waits_for_its_dependencies_all_the_same() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[]), task("B", &["A"])]);
+        let (id, from) = (TaskId::new("B"), oid('a'));
+        pipeline.send(Command::TakeTask { id: id.clone(), dir: "/x".into(), from });
+        let to = GiveTo::Stage(StageName::new("implementation"));
+        pipeline.send(Command::GiveTask { id, to, commit: oid('b'), changed: None });
+        check(&pipeline, "B", On::Dependency, "A");
     }
 
     #[test]

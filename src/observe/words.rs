@@ -15,7 +15,7 @@ use crate::machine::id::{AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::MANUAL;
 use crate::machine::mode::{Orchestration, Rollout};
 use crate::machine::settings::{Settings, Stage};
-use crate::machine::task::{Priority, Task, TaskKind, TaskPhase};
+use crate::machine::task::{Landed, Priority, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
 
@@ -281,11 +281,23 @@ pub fn landed_as(task: &Task) -> Option<&Oid> {
     }
 }
 
-/// Returns true when the task landed by a merge of its own: what the landing branch held already
-/// needed none.
+/// Returns the merge commit by which the task landed; `None`: it did not, or needed none, since the
+/// landing branch held all of it already, or others landed it.
 #[must_use]
-pub fn has_own_merge(task: &Task) -> bool {
-    task.has_own_merge && landed_as(task).is_some()
+pub fn own_merge(task: &Task) -> Option<&Oid> {
+    landed_as(task).filter(|_| task.landed == Landed::Merged)
+}
+
+/// Returns true when a person said that the task is done, and named no commit: nothing landed.
+#[must_use]
+pub fn is_done_without_landing(task: &Task) -> bool {
+    task.is_by_hand && completed_at(task).is_some() && landed_as(task).is_none()
+}
+
+/// Returns a count of landings with its noun.
+#[must_use]
+pub fn landings(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "landing" } else { "landings" })
 }
 
 /// Returns the landings of tasks, given in order of landing, as a range for git whose commits are
@@ -297,7 +309,7 @@ pub fn landings_range<'a>(
     tasks: impl Iterator<Item = &'a Task>,
     name: impl Fn(&'a Oid) -> &'a str,
 ) -> Option<String> {
-    let mut own = tasks.filter(|task| has_own_merge(task)).filter_map(landed_as);
+    let mut own = tasks.filter_map(own_merge);
     let first = own.next()?;
     let last = own.last().unwrap_or(first);
     Some(format!("{}~1..{}", name(first), name(last)))

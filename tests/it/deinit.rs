@@ -80,7 +80,11 @@ fn after_a_run_the_repository_is_as_before_init_but_for_what_landed() {
     run(&project);
     let there = files(&project);
     let said = project.ok(&["deinit", "-n"]);
-    assert!(said.lines().all(|line| line.starts_with("would  ")), "{said}");
+    // What is too long for a line goes on below it.
+    let is_told = |line: &str| line.starts_with("would  ") || line.starts_with("         ");
+    assert!(said.lines().all(is_told), "{said}");
+    let is_whole = |line: &str| line.chars().count() <= 80 || line.split('`').count() == 3;
+    assert!(said.lines().all(is_whole), "only a name by itself may be longer: {said}");
     assert_same(&files(&project), &there);
     let done = project.ok(&["deinit"]);
     assert_eq!(done.replace("done   ", "would  "), said);

@@ -77,6 +77,9 @@ fn the_monitor_cleans_up_after_finished_tasks_and_leaves_unlanded_work() {
     project.ok(&["doctor"]);
     let shown = project.ok(&["task", "show", "GOOD"]);
     assert!(shown.contains("completed"), "{shown}");
+    let log = project.run(&["task", "log", "GOOD"]);
+    assert_eq!((log.code, log.out.as_str()), (Some(0), ""));
+    assert!(log.err.contains("its log is no longer kept"), "{}", log.err);
     // It can be taken up again, with all that it needs made anew.
     project.write("tools/agent.sh", "echo x >>fixed.$PIPELINE_TASK_ID\n");
     project.ok(&["task", "retry", "FAIL"]);

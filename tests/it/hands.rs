@@ -7,6 +7,8 @@ use pipeline::machine::id::{Oid, StageName};
 use pipeline::machine::task::TaskPhase;
 use pipeline::machine::{Answer, Command};
 
+use serde_json::Value;
+
 use crate::machine_support::{Machine, group, id, new_task, settings, stage};
 use crate::support::project::Project;
 
@@ -291,6 +293,38 @@ fn complete_takes_only_what_has_landed_and_reopen_begins_anew() {
     assert_eq!(project.task("A"), "completed");
     assert!(project.runs().contains(&"A.arch.1".into()), "{:?}", project.runs());
     assert!(has(&project, "main", "mine.txt"), "what has landed stays");
+}
+
+#[test]
+fn a_task_with_nothing_to_merge_is_not_told_by_the_landing_of_another() {
+    let project = Project::new(1);
+    project.import(&[("M", &[])]);
+    project.ok(&["task", "add", "a look", "--id", "N", "--stages", "supervisor"]);
+    project.ok(&["task", "add", "talk", "--id", "T"]);
+    project.ok(&["task", "hold", "N", "T"]);
+    run_on(&project);
+    project.ok(&["task", "release", "N"]);
+    run_on(&project);
+    project.ok(&["task", "complete", "T"]);
+    assert_eq!(project.count("completed"), 3);
+    let said = project.ok(&["status"]);
+    assert!(said.starts_with("2 of 3 landed, 1 done by a person\n"), "{said}");
+    let told: Value =
+        serde_json::from_str(&project.ok(&["report", "--since", "1h", "--format", "json"]))
+            .expect("the report is JSON");
+    let landed = told["landed"].as_array().expect("a list");
+    let of = |id: &str| landed.iter().find(|entry| entry["id"] == id).expect("it landed");
+    let lines = |id: &str| of(id)["verify"].as_array().expect("a list").len();
+    assert_eq!((lines("M"), lines("N")), (2, 1), "{told:#}");
+    assert_eq!(told["done_by_hand"][0]["id"], "T");
+    let seen = project.run(&["task", "diff", "N"]);
+    assert_eq!((seen.code, seen.out.as_str()), (Some(0), ""));
+    assert!(seen.err.contains("landed nothing of its own"), "{}", seen.err);
+    assert!(project.ok(&["task", "diff", "M"]).contains("implementation/M.txt"));
+    let said = project.run(&["task", "reopen", "N"]);
+    assert!(!said.err.contains("git revert"), "{}", said.err);
+    let said = project.run(&["task", "reopen", "M"]);
+    assert!(said.err.contains("git revert -m 1"), "{}", said.err);
 }
 
 #[test]

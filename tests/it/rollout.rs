@@ -143,6 +143,32 @@ fn promotion_is_refused_then_granted_and_the_pilot_lands() {
 }
 
 #[test]
+fn how_far_the_base_is_behind_is_one_measure_in_pilot_and_after_a_refusal() {
+    let project = Project::new(1);
+    project.ok(&["rollout", "set", "pilot"]);
+    project.import(&[("A", &[]), ("B", &["A"])]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let behind = || project.status()["landing"]["behind"].clone();
+    assert_eq!((project.count("completed"), behind()), (2, 2.into()));
+    assert!(project.ok(&["status"]).contains("main is 2 landings behind pipeline/landed\n"));
+    // In the way of the base.
+    project.write("architect/A.txt", "mine\n");
+    project.ok(&["rollout", "promote", "--force", "--land-pilot"]);
+    project.ok(&["monitor", "--once"]);
+    project.until("the refusal", || {
+        project.ok(&["monitor", "--once"]);
+        project.status()["landing"]["why"].as_str().is_some_and(|why| why.contains("cannot follow"))
+    });
+    assert_eq!(behind(), 2, "as counted by git");
+    let report = project.ok(&["report", "--since", "1h"]);
+    assert!(report.contains("`main` is 2 landings behind `pipeline/landed`."), "{report}");
+    std::fs::remove_file(project.path("architect/A.txt")).expect("it is there");
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(behind(), 0);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn a_dropped_pilot_goes_to_salvage_and_its_tasks_are_done_anew() {
     let (project, landed, before) = piloted("gate = { completed = 1 }\n");
     let tip = project.git(&["rev-parse", "pipeline/landed"]);

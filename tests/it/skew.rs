@@ -35,19 +35,27 @@ fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// Writes the journal as one of format `format`: each line with its checksum, all in their chain.
-fn reform(path: &Path, format: u64) {
+/// Writes the journal as another program might have: each line changed, with its checksum, all in
+/// their chain.
+fn rewrite(path: &Path, change: impl Fn(&str) -> String) {
     let text = fs::read_to_string(path).expect("the journal");
     let mut prev = 0;
     let mut out = String::new();
     for line in text.lines() {
-        let body = line.strip_prefix("{\"v\":1,").expect("format 1");
-        let at = body.rfind(",\"prev\":\"").expect("its chain");
-        let body = format!("{{\"v\":{format},{},\"prev\":\"{prev:016x}\"", &body[..at]);
+        let at = line.rfind(",\"prev\":\"").expect("its chain");
+        let body = format!("{},\"prev\":\"{prev:016x}\"", change(&line[..at]));
         prev = xxh3_64(body.as_bytes());
         out.push_str(&format!("{body},\"sum\":\"{prev:016x}\"}}\n"));
     }
     fs::write(path, out).expect("the journal");
+}
+
+/// Writes the journal as one of format `format`.
+fn reform(path: &Path, format: u64) {
+    rewrite(path, |body| {
+        let rest = body.strip_prefix("{\"v\":1,").expect("format 1");
+        format!("{{\"v\":{format},{rest}")
+    });
 }
 
 /// A project whose journal an older program wrote, with two tasks.
@@ -93,6 +101,28 @@ fn what_a_newer_program_wrote_is_refused_by_every_command_and_not_touched() {
             assert!(said.contains(part), "{args:?}: {said}");
         }
         assert!(said.contains("use the newer build"), "{args:?}: {said}");
+        assert_eq!(files(&project), before, "{args:?}");
+    }
+}
+
+#[test]
+fn a_record_of_a_kind_that_is_not_known_is_refused_as_another_versions_and_not_touched() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "a task", "--id", "ONE"]);
+    let kinds = ["\"kind\":\"task_added\"", "\"kind\":\"task_melted\""];
+    rewrite(&segment(&project), |body| body.replace(kinds[0], kinds[1]));
+    let before = files(&project);
+    for args in [
+        &["status"][..],
+        &["log"],
+        &["task", "add", "another"],
+        &["monitor", "--once"],
+        &["doctor"],
+        &["doctor", "--repair"],
+    ] {
+        let said = project.fails(4, args);
+        assert!(said.contains("another version of `pipeline` wrote it"), "{args:?}: {said}");
+        assert!(!said.contains("damaged"), "{args:?}: {said}");
         assert_eq!(files(&project), before, "{args:?}");
     }
 }

@@ -18,8 +18,10 @@ use super::exit_code::Kind;
 use super::gate::Gate;
 use super::monitor::{self as runs, Manner};
 use super::project::{Open, Project, has_remains};
+use super::views::page;
 use crate::config::layout::Layout;
 use crate::git::{GitError, Repo};
+use crate::observe::page::broken;
 use crate::store::lock::{FileLock, read_owner};
 use crate::sys::clock;
 use plan::{Plan, Step};
@@ -135,8 +137,11 @@ fn tell(console: &mut Console<'_>, mark: &str, plan: &Plan, steps: &[&Step]) -> 
             console.json(&json!({ "steps": steps, "kept": plan.kept, "bundle": bundle }))?;
         }
         Format::Text => {
+            let (indent, columns) = (mark.len(), page(console).columns());
             for step in steps {
-                console.line(&format!("{mark}{step}"))?;
+                let lines = broken(&step.to_string(), columns.saturating_sub(indent + 2));
+                let rest = format!("\n{:indent$}  ", "");
+                console.line(&format!("{mark}{}", lines.join(&rest)))?;
             }
             plan.kept.iter().for_each(|line| console.note(line));
             if let Some(path) = plan.bundle().filter(|_| !steps.is_empty()) {

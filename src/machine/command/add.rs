@@ -14,7 +14,7 @@ use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
 use crate::machine::task::{
-    BODY_BYTES_MAX, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase, Weight,
+    BODY_BYTES_MAX, Landed, Spec, TITLE_BYTES_MAX, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -90,7 +90,7 @@ fn make(id: &TaskId, new: &NewTask, entry: u64, at: Time) -> Task {
         forecast: Vec::new(),
         taken: None,
         is_by_hand: false,
-        has_own_merge: false,
+        landed: Landed::default(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use serde_json::error::Category;
+
 /// Why JSON could not be made or understood.
 #[derive(Debug)]
 pub enum FormatError {
@@ -20,6 +22,18 @@ pub enum FormatError {
         /// What was found, with its column in the text.
         source: serde_json::Error,
     },
+}
+
+impl FormatError {
+    /// Returns true when the text is JSON, and of another shape than this program writes. Where its
+    /// checksum is right, another version of the program wrote it: damage does not make such.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Decode { source, what: _ } => source.classify() == Category::Data,
+            Self::Encode { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for FormatError {

@@ -25,7 +25,7 @@ use crate::machine::settings::{
 };
 use crate::machine::state::Drain;
 use crate::machine::task::{
-    Block, Clash, Evidence, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Landed, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
@@ -302,7 +302,7 @@ pub(super) fn full_task() -> Task {
         spent: Spent { cost_usd_micros: 12_300, priced: 1, unpriced: 2, tokens: Some(1_200) },
         taken: Some(taken()),
         is_by_hand: true,
-        has_own_merge: true,
+        landed: Landed::Merged,
     }
 }
 

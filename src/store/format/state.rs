@@ -254,7 +254,7 @@ mod tests {
     use super::*;
     use crate::machine::change::ProjectChange;
     use crate::machine::settings::Slice;
-    use crate::machine::task::{Priority, Spec, Tally, TaskKind, TaskPhase, Weight};
+    use crate::machine::task::{Landed, Priority, Spec, Tally, TaskKind, TaskPhase, Weight};
     use crate::machine::{Change, apply};
 
     fn check_read_back(state: &State) {
@@ -383,7 +383,7 @@ mod tests {
             forecast: Vec::new(),
             taken: None,
             is_by_hand: false,
-            has_own_merge: false,
+            landed: Landed::default(),
             spent,
         };
         assert_eq!(tasks, BTreeMap::from([(TaskId::new("a"), task)]));

@@ -6,7 +6,7 @@ use crate::machine::attempt::{Attempt, Class};
 use crate::machine::id::{AgentName, AttemptId, Oid, StageName, TaskId};
 use crate::machine::purse::Spent;
 use crate::machine::task::{
-    Block, Clash, Evidence, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
+    Block, Clash, Evidence, Landed, Priority, Spec, Taken, Tally, Task, TaskKind, TaskPhase, Weight,
 };
 use crate::machine::time::Time;
 
@@ -103,6 +103,8 @@ mirror! {
         spent: Spent,
         taken: Option<Taken>,
         is_by_hand: bool,
-        has_own_merge: bool,
+        landed: Landed,
     }
 }
+
+mirror! { words Landed { Elsewhere, Within, Merged } }

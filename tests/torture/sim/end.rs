@@ -7,7 +7,7 @@ use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration, Rollout};
 use pipeline::machine::proposal::ProposalPhase;
 use pipeline::machine::settings::Stage;
-use pipeline::machine::task::{Task, TaskKind, TaskPhase};
+use pipeline::machine::task::{Landed, Task, TaskKind, TaskPhase};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Command, State, gate, proposal, turn};
 use pipeline::monitor::mend;
@@ -290,6 +290,8 @@ impl Run {
             let landings = self.world.landings(&task.id);
             let landings_max = self.world.repo.landings_max(&task.id);
             assert!(landings <= landings_max, "I5: `{}` is there {landings} times", task.id);
+            let is_merged = task.landed == Landed::Merged;
+            assert!(!is_merged || landings > 0, "I5: `{}` has no merge of its own", task.id);
             let is_landed = matches!(&task.phase, TaskPhase::Completed { commit: Some(_), .. });
             let is_withdrawn = task.is_by_hand || landings_max > 1;
             let may_be_there =
