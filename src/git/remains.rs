@@ -69,11 +69,16 @@ impl Repo {
     }
 
     /// Returns whether something in a slot that is in no commit there was put there, or changed, after
-    /// the moment given in milliseconds. What git ignores does not count.
+    /// the moment given in milliseconds. What git ignores does not count; of a slot whose folder is gone,
+    /// since its removal was cut off, there is nothing left.
     ///
     /// # Errors
     /// When git fails there.
     pub fn is_touched(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
+        if !slot.join(".git").exists() {
+            // Whose what else is there would be is not known.
+            return Ok(slot.exists());
+        }
         let args = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"];
         let reply = self.git.ok(Call::read("git.status", slot).args(args))?;
         let changed_ms = |name: &[u8]| {
