@@ -11,10 +11,6 @@ use serde_json::Value;
 use crate::support::project::Project;
 use crate::support::{processes_of, signal};
 
-fn state(project: &Project) -> PathBuf {
-    project.path(".git/pipeline")
-}
-
 /// The lines of `said` about `what`, with their remedies.
 fn about(said: &str, what: &str) -> String {
     let lines: Vec<&str> = said.lines().collect();
@@ -137,7 +133,7 @@ fn a_version_that_the_project_does_not_take_does_nothing_to_it() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
     let text = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
-    let journal = fs::read(state(&project).join("journal/00000000000000000000.ndjson"));
+    let journal = fs::read(project.state_dir().join("journal/00000000000000000000.ndjson"));
     for (required, wanted) in [(">=99.1", "a newer program"), ("<0.0.1", "an older program")] {
         // What else is wrong with the file is for that program to tell.
         let broken = format!("requires = \"{required}\"\nwhat = [\n{text}");
@@ -155,7 +151,7 @@ fn a_version_that_the_project_does_not_take_does_nothing_to_it() {
             let said = project.fails(4, args);
             has(&said, &[required, env!("CARGO_PKG_VERSION"), wanted, "`requires`"]);
         }
-        let after = fs::read(state(&project).join("journal/00000000000000000000.ndjson"));
+        let after = fs::read(project.state_dir().join("journal/00000000000000000000.ndjson"));
         assert_eq!(after.expect("it"), *journal.as_ref().expect("it"));
     }
     project.write("pipeline.toml", &format!("requires = \">=0.1\"\n{text}"));
@@ -224,11 +220,11 @@ fn keepers_are_told_alive_killed_and_of_another_program() {
     let found = finds(&project, 0, "keepers");
     has(&found, &["agent `architect`", "a program file that was replaced", "stop --drain"]);
     monitor.kill();
-    let info = fs::read(state(&project).join("keepers/architect/keeper.json")).expect("it");
+    let info = fs::read(project.state_dir().join("keepers/architect/keeper.json")).expect("it");
     let info: Value = serde_json::from_slice(&info).expect("JSON");
     let pid = i32::try_from(info["pid"].as_i64().expect("a number")).expect("a process");
     // Whoever cleans up with a broad hand.
-    let lock = state(&project).join("keepers/architect/lock");
+    let lock = project.state_dir().join("keepers/architect/lock");
     fs::rename(&lock, lock.with_file_name("aside")).expect("it is there");
     let found = finds(&project, 0, "keepers");
     has(&found, &[&format!("process {pid}, lost its lock file"), &format!("kill {pid}")]);
@@ -248,7 +244,7 @@ fn keepers_are_told_alive_killed_and_of_another_program() {
     fs::write(&other, "").expect("a file");
     let text = info.to_string().replace(info["socket"].as_str().expect("it"), "{}");
     let text = text.replace("{}", other.to_str().expect("UTF-8"));
-    fs::write(state(&project).join("keepers/architect/keeper.json"), text).expect("it");
+    fs::write(project.state_dir().join("keepers/architect/keeper.json"), text).expect("it");
     project.ok(&["doctor", "--repair"]);
     assert!(other.exists());
     project.release("hold");
@@ -258,7 +254,7 @@ fn keepers_are_told_alive_killed_and_of_another_program() {
 #[test]
 fn a_disk_that_is_full_or_read_only_and_limits_of_file_events_are_named() {
     let project = Project::new(1);
-    let state = state(&project).display().to_string();
+    let state = project.state_dir().display().to_string();
     let worktrees = project.path(".pipeline/worktrees").display().to_string();
     let doctor = "set +e; pipeline doctor; exit $?";
     let full = format!(
@@ -296,7 +292,7 @@ fn folders_of_attempts_that_nobody_knows_go_when_they_are_old() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
     project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
-    let attempts = state(&project).join("attempts");
+    let attempts = project.state_dir().join("attempts");
     let (young, old) = (attempts.join("GONE.impl.1"), attempts.join("GONE.impl.2"));
     for path in [&young, &old] {
         fs::create_dir(path).expect("a folder");

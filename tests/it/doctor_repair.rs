@@ -2,20 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 #[cfg(feature = "failpoints")]
 use crate::support::processes_of;
 use crate::support::project::Project;
-
-fn state(project: &Project) -> PathBuf {
-    project.path(".git/pipeline")
-}
-
-fn segment(project: &Project) -> PathBuf {
-    state(project).join("journal/00000000000000000000.ndjson")
-}
 
 /// A project with three tasks, one record each.
 fn three() -> Project {
@@ -28,20 +20,10 @@ fn three() -> Project {
 
 /// Damages the record of the second task; returns the bytes.
 fn damage_the_middle(project: &Project) -> Vec<u8> {
-    let path = segment(project);
+    let path = project.segment();
     let damaged = fs::read_to_string(&path).expect("the journal").replace("\"TWO\"", "\"TOO\"");
     fs::write(&path, &damaged).expect("the journal");
     damaged.into_bytes()
-}
-
-/// All below the state folder but locks.
-fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = walkdir::WalkDir::new(state(project)).into_iter().flatten();
-    let paths = entries.map(walkdir::DirEntry::into_path).filter(|path| path.is_file());
-    paths
-        .filter(|path| !path.to_string_lossy().ends_with("lock"))
-        .map(|path| (path.clone(), fs::read(path).expect("a file")))
-        .collect()
 }
 
 fn ids(project: &Project) -> Vec<String> {
@@ -63,22 +45,22 @@ fn leave(path: &Path) {
 fn a_damaged_middle_is_cut_on_request_only_and_the_original_kept() {
     let project = three();
     let damaged = damage_the_middle(&project);
-    let before = files(&project);
+    let before = project.state_files();
     for args in [&["doctor"][..], &["doctor", "--repair", "-n"]] {
         let said = project.fails(3, args);
         assert!(said.contains("begin a new segment at record 3"), "{said}");
         assert!(said.contains("2 later records cannot be read and are lost"), "{said}");
         assert!(said.contains("line 3 at byte "), "{said}");
-        assert_eq!(files(&project), before, "nothing is done unasked");
+        assert_eq!(project.state_files(), before, "nothing is done unasked");
     }
     let said = project.ok(&["doctor", "--repair"]);
-    let aside = state(&project).join("journal/damaged-00000000000000000000-1");
+    let aside = project.state_dir().join("journal/damaged-00000000000000000000-1");
     assert!(said.contains(aside.to_str().expect("UTF-8")), "{said}");
     assert_eq!(fs::read(aside).expect("the original"), damaged);
     assert_eq!(ids(&project), ["ONE"]);
-    let after = files(&project);
+    let after = project.state_files();
     assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
-    assert_eq!(files(&project), after);
+    assert_eq!(project.state_files(), after);
     project.ok(&["task", "add", "a task", "--id", "TWO"]);
     assert_eq!(ids(&project), ["ONE", "TWO"]);
     project.ok(&["doctor"]);
@@ -87,7 +69,7 @@ fn a_damaged_middle_is_cut_on_request_only_and_the_original_kept() {
 #[test]
 fn nothing_is_lost_where_all_records_are_whole() {
     let project = three();
-    let path = segment(&project);
+    let path = project.segment();
     let text = fs::read_to_string(&path).expect("the journal");
     fs::write(&path, text.replace('\n', "\r\n")).expect("the journal");
     project.fails(3, &["status"]);
@@ -99,29 +81,29 @@ fn nothing_is_lost_where_all_records_are_whole() {
 #[test]
 fn what_cannot_be_mended_is_refused_and_stays() {
     let project = three();
-    fs::write(segment(&project), "garbage\n").expect("the journal");
-    let before = files(&project);
+    fs::write(project.segment(), "garbage\n").expect("the journal");
+    let before = project.state_files();
     let said = project.fails(3, &["doctor", "--repair"]);
     assert!(said.contains("line 1 (byte 0)"), "{said}");
-    assert_eq!(files(&project), before);
+    assert_eq!(project.state_files(), before);
 }
 
 #[test]
 fn a_newer_format_is_refused_and_stays() {
     let project = three();
-    let text = fs::read_to_string(segment(&project)).expect("the journal");
-    fs::write(segment(&project), text.replacen("\n{\"v\":1", "\n{\"v\":2", 1)).expect("it");
-    let before = files(&project);
+    let text = fs::read_to_string(project.segment()).expect("the journal");
+    fs::write(project.segment(), text.replacen("\n{\"v\":1", "\n{\"v\":2", 1)).expect("it");
+    let before = project.state_files();
     for args in [&["doctor"][..], &["doctor", "--repair", "-n"], &["doctor", "--repair"]] {
         assert!(project.fails(4, args).contains("format 2"), "{args:?}");
-        assert_eq!(files(&project), before);
+        assert_eq!(project.state_files(), before);
     }
 }
 
 #[test]
 fn the_view_is_written_anew_and_a_garbled_one_kept() {
     let project = three();
-    let view = state(&project).join("state.json");
+    let view = project.state_dir().join("state.json");
     fs::remove_file(&view).expect("the view");
     assert!(project.ok(&["doctor"]).contains("state.json` anew"));
     assert!(project.ok(&["doctor", "--repair"]).contains("state.json` anew"));
@@ -153,8 +135,8 @@ fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
     let admin = git.join("worktrees");
     let slot = fs::read_dir(&admin).expect("slots").flatten().next().expect("a slot").path();
     let ours = [
-        state(&project).join("attempts/ONE.arch.1/.a.tmp"),
-        state(&project).join("keepers/architect/.b.tmp"),
+        project.state_dir().join("attempts/ONE.arch.1/.a.tmp"),
+        project.state_dir().join("keepers/architect/.b.tmp"),
         project.path(".pipeline/.c.tmp"),
         git.join("refs/heads/pipeline/task/X.lock"),
         slot.join("index.lock"),
@@ -180,7 +162,7 @@ fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
 #[test]
 fn a_monitor_sweeps_temporary_files_at_its_start() {
     let project = three();
-    let old = state(&project).join("attempts/ONE.arch.9/.x.tmp");
+    let old = project.state_dir().join("attempts/ONE.arch.9/.x.tmp");
     let mine = project.path(".x.tmp");
     leave(&old);
     leave(&mine);
@@ -194,20 +176,20 @@ fn a_monitor_sweeps_temporary_files_at_its_start() {
 fn a_repair_killed_at_any_point_is_done_by_the_next() {
     let project = three();
     let damaged = damage_the_middle(&project);
-    leave(&state(&project).join("attempts/.left/.x.tmp"));
+    leave(&project.state_dir().join("attempts/.left/.x.tmp"));
     leave(&project.path(".git/refs/heads/pipeline/task/X.lock"));
-    let whole = files(&project);
+    let whole = project.state_files();
     let put_back = || {
-        fs::remove_dir_all(state(&project).join("journal")).expect("it is ours");
-        fs::create_dir(state(&project).join("journal")).expect("a folder");
+        fs::remove_dir_all(project.state_dir().join("journal")).expect("it is ours");
+        fs::create_dir(project.state_dir().join("journal")).expect("a folder");
         // What was killed before has left some, which count once they are old.
-        let left = files(&project).into_keys().filter(|path| !whole.contains_key(path));
+        let left = project.state_files().into_keys().filter(|path| !whole.contains_key(path));
         left.for_each(|path| fs::remove_file(path).expect("it is ours"));
         whole.iter().for_each(|(path, bytes)| {
             leave(path);
             fs::write(path, bytes).expect("a file");
         });
-        leave(&state(&project).join("attempts/.left/.x.tmp"));
+        leave(&project.state_dir().join("attempts/.left/.x.tmp"));
         leave(&project.path(".git/refs/heads/pipeline/task/X.lock"));
     };
     let log = project.dir().join("points");
@@ -234,7 +216,7 @@ fn a_repair_killed_at_any_point_is_done_by_the_next() {
             run("PIPELINE_FAILPOINT", &format!("{name}:{pass}={action}"));
             project.ok(&["doctor", "--repair"]);
             assert_eq!(ids(&project), ["ONE"], "{name}:{pass}={action}");
-            let kept = files(&project).into_values().any(|bytes| bytes == damaged);
+            let kept = project.state_files().into_values().any(|bytes| bytes == damaged);
             assert!(kept, "{name}:{pass}={action}");
             let said = project.ok(&["doctor", "--repair"]);
             assert!(said.contains("nothing to repair"), "{name}:{pass}={action}: {said}");

@@ -184,10 +184,10 @@ fn the_mode_is_switched_in_the_middle() {
     project.until("the drain", || {
         project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
     });
+    project.hold("hold.implementation");
     project.release("hold.architect");
     assert_eq!(switch.end(&project), Some(0), "{}", switch.said());
     assert_eq!(project.status()["orchestration_mode"], "sequential");
-    project.hold("hold.implementation");
     project.until("an implementation", || project.runs().iter().any(|id| id.contains(".impl.")));
     project.fails(4, &["mode", "switch", "parallel"]);
     project.ok(&["mode", "switch", "parallel", "--force"]);

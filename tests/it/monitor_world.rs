@@ -359,7 +359,7 @@ fn time_is_up_at_the_time_out() {
     let project = Project::new(1);
     project.import(ONE);
     project.hold("hold");
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "1s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "4s"]);
     assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
     assert!(done.err.contains("time is up"), "{}", done.err);
     assert_eq!(project.runs(), ["A.arch.1"]);

@@ -1,11 +1,10 @@
 //! Programs of several versions on one project: what a newer one wrote, what an older one wrote, and
 //! keepers of an older one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pipeline::agent::job::{AttemptRef, EndedBy, StartedRecord};
 use pipeline::agent::rendezvous::{KeeperInfo, lock_path};
@@ -16,24 +15,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::support::project::Project;
 use crate::support::{processes_of, signal};
-
-fn state(project: &Project) -> PathBuf {
-    project.path(".git/pipeline")
-}
-
-fn segment(project: &Project) -> PathBuf {
-    state(project).join("journal/00000000000000000000.ndjson")
-}
-
-/// All below the state folder but locks.
-fn files(project: &Project) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = walkdir::WalkDir::new(state(project)).into_iter().flatten();
-    let paths = entries.map(walkdir::DirEntry::into_path).filter(|path| path.is_file());
-    paths
-        .filter(|path| !path.to_string_lossy().ends_with("lock"))
-        .map(|path| (path.clone(), fs::read(path).expect("a file")))
-        .collect()
-}
 
 /// Writes the journal as another program might have: each line changed, with its checksum, all in
 /// their chain.
@@ -64,7 +45,7 @@ fn of_an_older_program() -> Project {
     for id in ["ONE", "TWO"] {
         project.ok(&["task", "add", "a task", "--id", id]);
     }
-    reform(&segment(&project), 0);
+    reform(&project.segment(), 0);
     project
 }
 
@@ -78,8 +59,8 @@ fn ids(project: &Project) -> Vec<String> {
 fn what_a_newer_program_wrote_is_refused_by_every_command_and_not_touched() {
     let project = Project::new(1);
     project.ok(&["task", "add", "a task", "--id", "ONE"]);
-    reform(&segment(&project), 2);
-    let before = files(&project);
+    reform(&project.segment(), 2);
+    let before = project.state_files();
     for args in [
         &["status"][..],
         &["--json", "status"],
@@ -101,7 +82,7 @@ fn what_a_newer_program_wrote_is_refused_by_every_command_and_not_touched() {
             assert!(said.contains(part), "{args:?}: {said}");
         }
         assert!(said.contains("use the newer build"), "{args:?}: {said}");
-        assert_eq!(files(&project), before, "{args:?}");
+        assert_eq!(project.state_files(), before, "{args:?}");
     }
 }
 
@@ -110,8 +91,8 @@ fn a_record_of_a_kind_that_is_not_known_is_refused_as_another_versions_and_not_t
     let project = Project::new(1);
     project.ok(&["task", "add", "a task", "--id", "ONE"]);
     let kinds = ["\"kind\":\"task_added\"", "\"kind\":\"task_melted\""];
-    rewrite(&segment(&project), |body| body.replace(kinds[0], kinds[1]));
-    let before = files(&project);
+    rewrite(&project.segment(), |body| body.replace(kinds[0], kinds[1]));
+    let before = project.state_files();
     for args in [
         &["status"][..],
         &["log"],
@@ -123,14 +104,14 @@ fn a_record_of_a_kind_that_is_not_known_is_refused_as_another_versions_and_not_t
         let said = project.fails(4, args);
         assert!(said.contains("another version of `pipeline` wrote it"), "{args:?}: {said}");
         assert!(!said.contains("damaged"), "{args:?}: {said}");
-        assert_eq!(files(&project), before, "{args:?}");
+        assert_eq!(project.state_files(), before, "{args:?}");
     }
 }
 
 #[test]
 fn what_an_older_program_wrote_is_read_at_once_and_taken_over_by_the_monitor_alone() {
     let project = of_an_older_program();
-    let before = files(&project);
+    let before = project.state_files();
     for args in [
         &["status"][..],
         &["log"],
@@ -142,7 +123,7 @@ fn what_an_older_program_wrote_is_read_at_once_and_taken_over_by_the_monitor_alo
         &["stop"],
     ] {
         project.ok(args);
-        assert_eq!(files(&project), before, "{args:?}");
+        assert_eq!(project.state_files(), before, "{args:?}");
     }
     assert_eq!(ids(&project), ["ONE", "TWO"]);
     let said = project.ok(&["doctor"]);
@@ -151,16 +132,16 @@ fn what_an_older_program_wrote_is_read_at_once_and_taken_over_by_the_monitor_alo
         let said = project.fails(4, args);
         assert!(said.contains("of format 0, this program writes format 1"), "{said}");
         assert!(said.contains("`pipeline monitor` takes it over and keeps a backup"), "{said}");
-        assert_eq!(files(&project), before, "{args:?}");
+        assert_eq!(project.state_files(), before, "{args:?}");
     }
     let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
-    let backup = state(&project).join("journal.format-0-2");
+    let backup = project.state_dir().join("journal.format-0-2");
     let place = format!("as it was it is kept in `{}`", backup.display());
     assert!(done.err.contains(&place) || done.out.contains(&place), "{}{}", done.out, done.err);
     let kept = fs::read(backup.join("00000000000000000000.ndjson")).expect("the backup");
-    assert_eq!(kept, before[&segment(&project)]);
-    let newest = fs::read_dir(state(&project).join("journal")).expect("segments").flatten();
+    assert_eq!(kept, before[&project.segment()]);
+    let newest = fs::read_dir(project.state_dir().join("journal")).expect("segments").flatten();
     let newest = newest.map(|entry| entry.path()).max().expect("one");
     let text = fs::read_to_string(newest).expect("a segment");
     assert!(text.lines().all(|line| line.starts_with("{\"v\":1,")), "{text}");
@@ -180,21 +161,21 @@ fn what_an_older_program_wrote_is_read_at_once_and_taken_over_by_the_monitor_alo
 #[test]
 fn a_takeover_killed_at_any_point_is_done_by_the_next() {
     let project = of_an_older_program();
-    let old = fs::read(segment(&project)).expect("the journal");
+    let old = fs::read(project.segment()).expect("the journal");
     let points = ["migrate.folder", "migrate.copy", "migrate.sync", "migrate.rename"];
     for point in points.iter().chain(&["checkpoint.write", "checkpoint.rename"]) {
         for action in ["kill", "error"] {
-            fs::remove_dir_all(state(&project)).expect("it is ours");
-            fs::create_dir_all(state(&project).join("journal")).expect("a folder");
-            fs::write(segment(&project), &old).expect("the journal");
+            fs::remove_dir_all(project.state_dir()).expect("it is ours");
+            fs::create_dir_all(project.state_dir().join("journal")).expect("a folder");
+            fs::write(project.segment(), &old).expect("the journal");
             let mut command = project.command(&project.root, &["monitor", "--once"]);
             command.env("PIPELINE_FAILPOINT", format!("{point}:1={action}"));
             assert!(!command.output().expect("it starts").status.success(), "{point}={action}");
             assert_eq!(ids(&project), ["ONE", "TWO"], "{point}={action}");
             project.ok(&["monitor", "--once"]);
-            let kept = state(&project).join("journal.format-0-2/00000000000000000000.ndjson");
+            let kept = project.state_dir().join("journal.format-0-2/00000000000000000000.ndjson");
             assert_eq!(fs::read(kept).expect("the backup"), old, "{point}={action}");
-            assert!(!state(&project).join("journal.tmp").exists(), "{point}={action}");
+            assert!(!project.state_dir().join("journal.tmp").exists(), "{point}={action}");
             assert_eq!(ids(&project), ["ONE", "TWO"], "{point}={action}");
             project.ok(&["stop", "--now"]);
         }
@@ -236,7 +217,7 @@ fn a_keeper_of_an_older_program_is_adopted_and_spoken_to_in_its_version() {
     let mut monitor = project.monitor(&[]);
     project.until("an agent at work", || !project.runs().is_empty());
     monitor.kill();
-    let dir = state(&project).join("keepers/architect");
+    let dir = project.state_dir().join("keepers/architect");
     let info = KeeperInfo::read(&dir).expect("the keeper says where it listens");
     project.until("the end of all", || {
         processes_of(&project.dir()).iter().for_each(|(pid, _)| signal(*pid, Signal::KILL));
@@ -255,7 +236,7 @@ fn a_keeper_of_an_older_program_is_adopted_and_spoken_to_in_its_version() {
     let older =
         format!("agent `architect`, process {}, is of version unknown (protocol 0)", own.pid);
     assert!(said.contains(&older), "{said}");
-    let attempt_dir = state(&project).join("attempts/ONE.arch.1");
+    let attempt_dir = project.state_dir().join("attempts/ONE.arch.1");
     let started = fs::read_to_string(attempt_dir.join("started.json")).expect("it began");
     let started: Value = serde_json::from_str(&started).expect("JSON");
     let nonce = started["nonce"].as_str().expect("a nonce").to_owned();

@@ -1,5 +1,6 @@
 //! A project in a temporary folder, and the binary run on it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -101,6 +102,26 @@ impl Project {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Where the program keeps its journal, views and locks.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path(".git/pipeline")
+    }
+
+    /// The first segment of the journal, the only one of a short run.
+    pub(crate) fn segment(&self) -> PathBuf {
+        self.state_dir().join("journal/00000000000000000000.ndjson")
+    }
+
+    /// All files below the state folder but locks, with what they hold.
+    pub(crate) fn state_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = walkdir::WalkDir::new(self.state_dir()).into_iter().flatten();
+        let paths = entries.map(walkdir::DirEntry::into_path).filter(|path| path.is_file());
+        paths
+            .filter(|path| !path.to_string_lossy().ends_with("lock"))
+            .map(|path| (path.clone(), fs::read(path).expect("a file")))
+            .collect()
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
