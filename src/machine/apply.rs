@@ -216,6 +216,10 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
 
 fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
     super::phase::assert_task_move(&task.phase, to);
+    if !matches!(to, TaskPhase::Landing { .. }) {
+        // What was asked was of one landing: the next one may bring more along, and asks anew.
+        task.approval = None;
+    }
     task.phase = to.clone();
     task.updated_at = at;
     task.backoff_until = None;

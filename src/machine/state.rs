@@ -259,6 +259,8 @@ impl State {
         let is_pinned = |hash: &String| self.attempts.values().any(|a| a.settings == *hash);
         assert!(self.pinned.iter().all(|settings| is_pinned(&settings.hash)));
         for task in self.tasks.values() {
+            let is_in_lane = matches!(task.phase, TaskPhase::Landing { .. });
+            assert!(task.approval.is_none() || is_in_lane, "only a landing waits for approval");
             if let TaskPhase::Working { attempt, .. } = &task.phase {
                 let live = self.attempts.get(attempt).and_then(|live| live.task.as_ref());
                 assert_eq!(live, Some(&task.id), "a task is worked on by a live attempt");
