@@ -202,6 +202,30 @@ fn few_landings_are_no_reason_to_fall_back() {
     assert!(m.state.base.follow.is_none());
 }
 
+#[test]
+fn a_step_of_the_base_whose_pause_is_over_at_the_fallback_does_not_come_back() {
+    let mut m = machine(checked);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    green(&mut m);
+    land_or_break(&mut m, "A", true);
+    let to = m.state.base.follow.clone().expect("the base follows").to;
+    let why = "edits overlap".to_owned();
+    m.see(Observation::FollowRefused { to, why, behind: 1, is_passing: false });
+    land_or_break(&mut m, "B", false);
+    m.complete_stages("B");
+    m.merge();
+    m.turns();
+    let landing = m.state.attempts.keys().find(|id| id.as_str().contains(".land.")).cloned();
+    let check = landing.expect("the merge is checked");
+    m.start_attempt(&check);
+    let follow = m.state.base.follow.clone().expect("it waits");
+    m.now = follow.tries.until.expect("for a while");
+    m.exit(&check, End::Fail);
+    assert_eq!(m.state.rollout, Rollout::Pilot);
+    assert_eq!((m.state.base.follow.clone(), m.state.base.behind), (None, 1));
+    m.state.check();
+}
+
 fn by_hand(m: &mut Machine, tip: &str, tasks: &[&str]) -> Answer {
     let from = m.state.base.tip.clone().expect("the base was seen");
     let tasks = tasks.iter().map(|name| (id(name), Oid::new(format!("{tip}-{name}")))).collect();
