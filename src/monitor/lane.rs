@@ -207,8 +207,8 @@ pub fn drop_pilot(
     if let Some(seen) = base_beside(branches, to, repo)? {
         return Ok(seen);
     }
-    let held = landed.map(|landed| repo.commits_since(&target, &landed)).transpose()?;
-    let held: BTreeSet<Oid> = held.iter().flatten().map(|commit| known(&commit.oid)).collect();
+    let held = landed.map(|landed| repo.all_since(&target, &landed)).transpose()?;
+    let held: BTreeSet<Oid> = held.iter().flatten().map(known).collect();
     let lost = done.iter().filter(|(_, commit)| held.contains(*commit));
     let lost = lost.map(|(id, _)| id.clone()).collect();
     Ok(Observation::PilotDropped { to: to.clone(), lost })
@@ -331,6 +331,22 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(scratch.rev("pipeline/landed"), piloted);
+    }
+
+    #[test]
+    fn a_pilot_of_very_many_commits_is_dropped_with_all_of_its_tasks() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let piloted = scratch.commit_on(&old, "piloted", "piloted");
+        let many = scratch.line_on(&piloted, 10_001);
+        scratch.git(["branch", "pipeline/landed", many.as_str()]);
+        let task = "A".parse::<TaskId>().expect("an id");
+        let done = BTreeMap::from([(task.clone(), known(&piloted))]);
+        let (to, landed) = (known(&old), known(&many));
+        match drop_pilot(&branches(), &to, Some(&landed), &done, &scratch.repo) {
+            Ok(Observation::PilotDropped { lost, .. }) => assert_eq!(lost, [task]),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
