@@ -424,3 +424,24 @@ fn back_in_the_pilot_nothing_beyond_the_slice_lands() {
     m.land("B");
     m.state.check();
 }
+
+#[test]
+fn what_only_a_monitor_can_end_is_refused_with_how_to_end_it() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.complete_stages("A");
+    let attempt = m.start("B");
+    m.merge();
+    m.turns();
+    m.must(Command::CancelTasks { ids: vec![id("B")], dependents: Dependents::Refuse });
+    let moving = "task `A` is being landed right now".to_owned();
+    let stopping = format!("attempt `{attempt}` is still being ended");
+    let complete = Command::CompleteTask { id: id("A"), commit: None };
+    let reopen = Command::ReopenTask { id: id("B"), is_fresh: false };
+    let asked = [(complete, &moving), (Command::Demote, &moving), (reopen, &stopping)];
+    for (asked, expected) in asked {
+        let Answer::Refuse(refusal) = m.ask(asked) else { panic!("{expected}: not refused") };
+        assert_eq!(&refusal.reason, expected);
+        assert!(refusal.hint.contains("`pipeline monitor --once` ends it"), "{}", refusal.hint);
+    }
+}

@@ -1,5 +1,6 @@
 //! `rollout set`, `promote` and `demote`.
 
+use super::wait;
 use crate::machine::change::{Change, LaneChange};
 use crate::machine::event::PilotEnd;
 use crate::machine::lane::{Dropping, LandingPhase};
@@ -130,8 +131,7 @@ fn changes(state: &State, to: Rollout, why: String, at: Time) -> Result<Vec<Chan
     });
     if let Some(landing) = moving {
         // Whether the branch was moved is not known yet, and in shadow nothing finds that out.
-        let reason = format!("task `{}` is being landed right now", landing.task);
-        return Err(Refusal::busy(reason).with_hint("try again"));
+        return Err(wait(format!("task `{}` is being landed right now", landing.task)));
     }
     if to != Rollout::Production {
         check_not_dropping(state)?;
