@@ -426,6 +426,23 @@ fn back_in_the_pilot_nothing_beyond_the_slice_lands() {
 }
 
 #[test]
+fn a_pilot_is_not_dropped_while_the_base_is_being_taken_in() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[])]);
+    complete(&mut m, "A");
+    let landed = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed });
+    m.turns();
+    let reason = "cannot drop the pilot: `pipeline/landed` is taking `main` in";
+    assert_eq!(m.refused(promote(true, Some(PilotEnd::Drop))), reason);
+    let (base, landed) = (Oid::new("base-2"), Oid::new("taken-2"));
+    m.see(Observation::BaseTaken { base: base.clone(), landed, has_all: false });
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    assert_eq!(drop_of(&m), Some(Effect::Drop { to: base, failed: 0 }));
+    m.state.check();
+}
+
+#[test]
 fn what_only_a_monitor_can_end_is_refused_with_how_to_end_it() {
     let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
     m.add(&[new_task("A", &[]), new_task("B", &[])]);
