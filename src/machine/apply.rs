@@ -504,13 +504,9 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
                 None => base.taken = None,
             }
             base.seen_at = *at;
+            base.note_caught_up();
         }
-        LaneChange::BaseTaken { base: taken, landed } => {
-            base.taken = Some(taken.clone());
-            base.landed = Some(landed.clone());
-            base.take_tries = Tries::default();
-            base.conflict = None;
-        }
+        LaneChange::BaseTaken { base: taken, landed } => base.take(taken, landed),
         LaneChange::BaseConflicted { paths } => base.conflict = Some(paths.clone()),
         LaneChange::TakeStalled { tries } => base.take_tries = tries.clone(),
         LaneChange::BaseCheckBegun { id } => {

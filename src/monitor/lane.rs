@@ -51,27 +51,32 @@ pub fn take_base(
     repo: &Repo,
 ) -> Result<Observation, Fault> {
     let tip = oid(base)?;
-    let taken = |at: &git::Oid| Observation::BaseTaken { base: Oid::new(base), landed: known(at) };
+    let taken = |at: &git::Oid, has_all| Observation::BaseTaken {
+        base: Oid::new(base),
+        landed: known(at),
+        has_all,
+    };
     let Some(landed) = landed else {
         return match repo.cas_ref(&branches.landed, Some(&tip), None)? {
-            Cas::Done => Ok(taken(&tip)),
+            Cas::Done => Ok(taken(&tip, true)),
             // The look says where, which the record does not know yet.
             Cas::Moved(Some(_)) => look(branches, repo),
             Cas::Moved(None) => Err(moved_by_others(branches)),
         };
     };
     let landed = standing(branches, &oid(landed)?, repo)?;
+    let has_all = repo.is_ancestor(&landed, &tip)?;
     let name = short(&branches.base);
     let message = format!("Take in {name}\n");
     let next = match repo.take_base(&landed, &tip, &message, date_s)? {
-        TakeBase::UpToDate => return Ok(taken(&landed)),
+        TakeBase::UpToDate => return Ok(taken(&landed, has_all)),
         TakeBase::Conflict(paths) => {
             return Ok(Observation::BaseConflicts { base: Oid::new(base), paths });
         }
         TakeBase::FastForward(next) | TakeBase::Merged(next) => next,
     };
     match repo.cas_ref(&branches.landed, Some(&next), Some(&landed))? {
-        Cas::Done => Ok(taken(&next)),
+        Cas::Done => Ok(taken(&next, has_all)),
         Cas::Moved(_) => Err(moved_by_others(branches)),
     }
 }
@@ -331,6 +336,31 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(scratch.rev("pipeline/landed"), piloted);
+    }
+
+    #[test]
+    fn a_base_that_a_person_merged_the_landings_into_is_told_to_have_all() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let ours = scratch.commit_on(&old, "ours", "ours");
+        let theirs = scratch.commit_on(&old, "theirs", "theirs");
+        scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
+        scratch.git(["branch", "pipeline/landed", ours.as_str()]);
+        let take = |tip: &git::Oid, from: &git::Oid| {
+            let taken = take_base(&branches(), tip.as_str(), Some(from.as_str()), 1, &scratch.repo);
+            match taken.expect("an answer") {
+                Observation::BaseTaken { landed, has_all, .. } => (oid(landed.as_str()), has_all),
+                other => panic!("{other:?}"),
+            }
+        };
+        scratch.git(["merge", "-q", "--no-edit", "pipeline/landed"]);
+        let merged = scratch.rev("main");
+        let (landed, has_all) = take(&merged, &ours);
+        let landed = landed.expect("a commit");
+        assert!(has_all && landed != merged, "its own line stays the first parent");
+        let later = scratch.commit_on(&merged, "later", "later");
+        let (_, has_all) = take(&later, &landed);
+        assert!(!has_all, "the base does not hold what the landing branch made");
     }
 
     #[test]

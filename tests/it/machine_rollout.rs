@@ -443,6 +443,34 @@ fn a_pilot_is_not_dropped_while_the_base_is_being_taken_in() {
 }
 
 #[test]
+fn what_a_person_merged_of_the_pilot_is_not_counted_as_missing() {
+    let piloted = || {
+        let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+        m.add(&[new_task("A", &[])]);
+        complete(&mut m, "A");
+        assert_eq!(m.state.base.behind, 1);
+        m
+    };
+    // Beside a commit of their own: the landing branch takes that merge in.
+    for (has_all, behind) in [(false, 1), (true, 0)] {
+        let mut m = piloted();
+        let landed = m.state.base.landed.clone();
+        let base = Oid::new("by-hand");
+        m.see(Observation::BaseSeen { tip: base.clone(), landed });
+        m.see(Observation::BaseTaken { base, landed: Oid::new("taken"), has_all });
+        m.turns();
+        assert_eq!(m.state.base.behind, behind);
+        m.state.check();
+    }
+    // In shadow, where nothing is taken in.
+    let mut m = piloted();
+    m.must(Command::Demote);
+    let landed = m.state.base.landed.clone().expect("it is there");
+    by_hand(&mut m, landed.as_str(), &[]);
+    assert_eq!((m.state.base.tip.as_ref(), m.state.base.behind), (Some(&landed), 0));
+}
+
+#[test]
 fn what_only_a_monitor_can_end_is_refused_with_how_to_end_it() {
     let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
     m.add(&[new_task("A", &[]), new_task("B", &[])]);
