@@ -471,6 +471,25 @@ fn what_a_person_merged_of_the_pilot_is_not_counted_as_missing() {
 }
 
 #[test]
+fn what_still_ran_without_git_when_the_rollout_went_to_shadow_is_not_done_by_others() {
+    let mut m = machine(|s| {
+        s.project.rollout = Rollout::Pilot;
+        s.project.isolation = Isolation::None;
+        s.agents[0].count = 2;
+    });
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    let own = m.start("A");
+    m.start("B");
+    m.must(Command::Demote);
+    m.exit(&own, End::Done);
+    assert_eq!(m.stand("A"), "completed");
+    assert_eq!((m.state.trial.agreed, m.state.trial.differed), (0, 0));
+    m.must(Command::CompleteTask { id: id("B"), commit: None });
+    assert_eq!((m.state.trial.agreed, m.state.trial.differed), (1, 0), "a person did that");
+    m.state.check();
+}
+
+#[test]
 fn what_only_a_monitor_can_end_is_refused_with_how_to_end_it() {
     let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
     m.add(&[new_task("A", &[]), new_task("B", &[])]);
