@@ -539,6 +539,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.follow.clone_from(follow);
             base.why.clone_from(why);
             base.behind = *behind;
+            base.note_caught_up();
         }
         LaneChange::BaseFollowed { to } => {
             base.tip = Some(to.clone());

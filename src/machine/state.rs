@@ -273,6 +273,10 @@ impl State {
         );
         let is_dropping = self.base.dropping.is_some();
         assert!(!is_dropping || self.landing.is_none(), "nothing lands on what is dropped");
+        let is_following = self.base.follow.is_some();
+        assert!(!is_following || self.rollout == Rollout::Production, "the base stays in pilot");
+        let is_caught_up = self.base.landed == self.base.tip;
+        assert!(!is_caught_up || self.base.behind == 0, "a base that stands there lacks nothing");
         if let Some(landing) = &self.landing {
             let phase = &self.tasks[&landing.task].phase;
             assert!(matches!(phase, TaskPhase::Landing { .. }), "what lands is in the lane");
