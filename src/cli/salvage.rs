@@ -340,25 +340,37 @@ fn drop_all(
         need_unused(state, kept)?;
     }
     let mut dropped = Vec::new();
-    for Kept { name, commit, .. } in found {
-        match repo.cas_ref(&name, None, Some(&commit)).map_err(git)? {
-            Cas::Done | Cas::Moved(None) => {}
-            Cas::Moved(Some(now)) => {
-                return Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))
-                    .because_of(format!("it was {commit} and is {now}"))
-                    .hint("look at it again: `pipeline salvage list`"));
-            }
-        }
+    let done = found.into_iter().try_for_each(|kept| {
+        drop_one(repo, &kept)?;
+        let Kept { name, commit, .. } = kept;
         if console.format == Format::Text {
             console.line(&format!("{name} {commit}"))?;
         }
         dropped.push(Dropped { name, commit: commit.to_string() });
+        Ok(())
+    });
+    // Also where a later one could not be let go: without its commit id none can be taken back.
+    if !dropped.is_empty() {
+        match console.format {
+            Format::Json => console.json(&serde_json::json!({ "dropped": dropped }))?,
+            Format::Text => {
+                console.note("until git collects it, `git update-ref REF COMMIT` takes one back");
+            }
+        }
     }
-    if console.format == Format::Json {
-        return console.json(&serde_json::json!({ "dropped": dropped }));
+    done
+}
+
+fn drop_one(repo: &Repo, kept: &Kept) -> Result<(), Error> {
+    let Kept { name, commit, .. } = kept;
+    match repo.cas_ref(name, None, Some(commit)).map_err(git)? {
+        Cas::Done | Cas::Moved(None) => Ok(()),
+        Cas::Moved(Some(now)) => {
+            Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))
+                .because_of(format!("it was {commit} and is {now}"))
+                .hint("look at it again: `pipeline salvage list`"))
+        }
     }
-    console.note("until git collects it, `git update-ref REF COMMIT` takes one back");
-    Ok(())
 }
 
 /// Refuses to drop what the pipeline itself goes on from.
