@@ -40,3 +40,18 @@ fn commands_that_wait_do_without_file_events() {
     assert!(!project.state_dir().exists(), "{said}");
     project.until("their end", || processes_of(&project.dir()).is_empty());
 }
+
+#[test]
+fn an_idle_monitor_that_polls_hears_of_orders_at_once() {
+    let project = Project::new(1);
+    let mut monitor = project.monitor(&["--poll-only"]);
+    // Longer than it may take to end is a failure of `stop`, and shorter than the idle poll.
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    let mut monitor = project.monitor(&["--poll-only"]);
+    project.ok(&["task", "add", "one", "--id", "ONE"]);
+    project.until("the task to land", || project.count("completed") == 1);
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0));
+    project.assert_nothing_left();
+}
