@@ -389,7 +389,14 @@ fn help_fits_a_terminal_and_lists_what_is_built() {
     while let Some(path) = todo.pop() {
         let help = text(&scratch.run(&format!("{path} -h")).stdout);
         assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-        assert!(!help.contains("__keeper") && !help.contains("tmux"), "{help}");
+        assert!(!help.contains("__keeper") && !help.contains("ot built"), "{help}");
+        for (command, words) in [
+            (" init", "[possible values: process, tmux]"),
+            (" mode", "sequential, parallel and hybrid"),
+            (" mode switch", "sequential, parallel or hybrid"),
+        ] {
+            assert!(path != command || help.contains(words), "{help}");
+        }
         let (_, commands) = help.split_once("Commands:\n").unwrap_or_default();
         let names = commands.lines().take_while(|line| !line.is_empty());
         // Further lines of a description are indented deeper.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::finding::{Finding, Level, exit_of, level_of, tell};
+use self::finding::{Finding, Level, exit_of, level_of, tell, tell_steps};
 use super::args::DoctorArgs;
 use super::console::{Console, Format};
 use super::error::Error;
@@ -127,9 +127,7 @@ fn report(
         }
         Format::Text => {
             let mark = if args.dry_run { "would  " } else { "done   " };
-            for step in steps {
-                console.line(&format!("{mark}  {step}"))?;
-            }
+            tell_steps(steps, mark, console)?;
             if args.repair && steps.is_empty() {
                 console.line("there is nothing to repair")?;
             }

@@ -121,7 +121,7 @@ fn keeper(dir: &Path, is_alive: bool) -> Option<Finding> {
         ),
         (Some(_), false) if left_socket(dir).is_some() => warn(
             format!("that of agent `{agent}` was killed"),
-            "`pipeline monitor` starts another one; its socket: pipeline doctor --repair".into(),
+            "`pipeline monitor` starts another one; its socket: `pipeline doctor --repair`".into(),
         ),
         (None, _) | (Some(_), false) if is_alive => warn(
             format!("that of agent `{agent}` has its lock and does not say where it listens"),
@@ -226,7 +226,7 @@ pub fn refs(project: &Project, state: &State) -> Vec<Finding> {
         Err(error) => return vec![of_git("refs", &error)],
     };
     let remedy = "`pipeline doctor --repair` puts that right, and so does `pipeline monitor`; \
-                  what was found is kept: pipeline salvage list";
+                  what was found is kept: `pipeline salvage list`";
     let tell = |mend: &Mend| Finding::warning("refs", mend.to_string(), remedy);
     let findings: Vec<Finding> = mends.iter().map(tell).collect();
     if findings.is_empty() {
