@@ -12,6 +12,7 @@ use super::oid::Oid;
 use super::refs::Cas;
 use super::repo::Repo;
 use super::slot::remove_file;
+use crate::machine::shell::shell_word;
 use crate::sys::fail;
 use crate::sys::file::{Durability, read_bounded, write_atomic};
 
@@ -384,9 +385,8 @@ fn set_aside_command(dir: &Path, files: &[String], to: &Oid) -> String {
     format!("{command} && git merge --ff-only --no-overwrite-ignore {to}")
 }
 
-/// Quotes a path for a POSIX shell.
 fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+    shell_word(&path.to_string_lossy()).into_owned()
 }
 
 #[cfg(test)]
