@@ -13,6 +13,7 @@ mod faults;
 mod file_events;
 mod finished;
 mod hands;
+mod hands_gone;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;
