@@ -17,6 +17,7 @@ use crate::machine::time::Time;
 use crate::observe::page::{Ink, Page, clean, columns, cut, first_line};
 use crate::observe::salvage::Origin;
 use crate::observe::words::{Stamp, attempt_words, span};
+use crate::sys::file::shell_path;
 
 /// Where salvage is.
 const SALVAGE: &str = "refs/pipeline/salvage/";
@@ -290,7 +291,10 @@ fn restore(
                 "cannot restore `{short}`: its branch `{branch}` is checked out at `{path}`"
             ))
             .at(&there.path)
-            .hint(format!("work there, or give it up first: git worktree remove '{path}'")));
+            .hint(format!(
+                "work there, or give it up first: git worktree remove {}",
+                shell_path(&there.path)
+            )));
         }
         (None, place) => {
             let dot = open.project.layout.dot();

@@ -15,10 +15,9 @@ use crate::cli::init::EXCLUDE;
 use crate::cli::init_record::Exclude;
 use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
-use crate::machine::shell::shell_word;
 use crate::store::lock::FileLock;
 use crate::sys::fail;
-use crate::sys::file::{Durability, sync_dir, write_atomic};
+use crate::sys::file::{Durability, shell_path, sync_dir, write_atomic};
 
 /// Does a step of taking the pipeline out of the project.
 ///
@@ -74,8 +73,7 @@ fn remove_ref(repo: &Repo, name: &str, oid: &Oid) -> Result<(), Error> {
     let failed = |error: GitError| {
         let told = Error::failed(format!("cannot remove `{name}`")).because(&error);
         // It may be a person's git that holds it.
-        let word = shell_word(&lock.to_string_lossy()).into_owned();
-        let hint = format!("when no git runs here, type: rm -f {word}");
+        let hint = format!("when no git runs here, type: rm -f {}", shell_path(&lock));
         if lock.exists() { told.at(&lock).hint(hint) } else { told }
     };
     match repo.cas_ref(name, None, Some(oid)).map_err(failed)? {

@@ -8,8 +8,8 @@ use super::finding::Finding;
 use crate::agent::terminal::tmux;
 use crate::cli::project::Project;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
-use crate::machine::shell::shell_word;
 use crate::monitor::preset;
+use crate::sys::file::shell_path;
 
 /// The oldest git that has `merge-tree --write-tree`.
 const GIT_MIN: (u32, u32) = (2, 38);
@@ -124,8 +124,8 @@ pub fn left_by_git(project: &Project) -> Option<Finding> {
     (age >= GIT_LOCK_AGE_MIN).then(|| {
         let (name, age_s) = (path.display(), age.as_secs());
         let found = format!("`{name}` has been there for {age_s} s: no ref can be deleted");
-        let word = shell_word(&path.to_string_lossy()).into_owned();
-        Finding::warning("git", found, format!("when no git runs here, type: rm -f {word}"))
+        let path = shell_path(&path);
+        Finding::warning("git", found, format!("when no git runs here, type: rm -f {path}"))
     })
 }
 
