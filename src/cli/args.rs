@@ -88,7 +88,7 @@ pub enum Command {
     Resume,
     /// End the monitor; agents keep running unless said otherwise.
     Stop(StopArgs),
-    /// Show or switch between sequential and parallel.
+    /// Show or switch between sequential, parallel and hybrid.
     #[command(subcommand)]
     Mode(ModeCommand),
     /// Show or set how far the pipeline acts: shadow, pilot, production.
@@ -186,8 +186,6 @@ pub struct InitArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LauncherArg {
     Process,
-    /// Not built yet.
-    #[value(hide = true)]
     Tmux,
 }
 
@@ -271,7 +269,7 @@ pub enum ModeCommand {
 
 #[derive(Debug, clap::Args)]
 pub struct SwitchArgs {
-    /// Name the mode: sequential or parallel.
+    /// Name the mode: sequential, parallel or hybrid.
     pub mode: String,
     /// Start nothing new and switch when the last agent is done, if that takes no longer.
     #[arg(long, value_name = "DURATION", conflicts_with = "force", value_parser = when::duration)]

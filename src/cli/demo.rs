@@ -18,6 +18,7 @@ use crate::machine::id::TaskId;
 use crate::machine::task::Spec;
 use crate::monitor::progress::{LogFormat, Progress};
 use crate::monitor::{End, Options, Until, run as run_monitor};
+use crate::sys::file::shell_path;
 
 const FILES: [(&str, &str); 6] = [
     ("pipeline.toml", include_str!("../../demo/pipeline.toml")),
@@ -122,7 +123,7 @@ fn task((id, title, deps): (&str, &str, &[&str])) -> NewTask {
 fn report(dir: &Path, end: &End, console: &mut Console<'_>) -> Result<(), Error> {
     if *end != End::Done {
         return Err(Error::failed("the four tasks did not all land")
-            .hint(format!("look with: pipeline -C {} status", dir.display())));
+            .hint(format!("look with: pipeline -C {} status", shell_path(dir))));
     }
     let git = |error: crate::git::GitError| Error::failed("cannot read history").because(&error);
     let repo = Repo::discover(dir).map_err(git)?;
@@ -133,7 +134,7 @@ fn report(dir: &Path, end: &End, console: &mut Console<'_>) -> Result<(), Error>
         console.line(&format!("  {line}"))?;
     }
     console.line("")?;
-    let dir = dir.display();
+    let dir = shell_path(dir);
     console.line("the review of `count` sent it back once; `shout` waited for `greet`. Look:")?;
     console.line(&format!("  pipeline -C {dir} status"))?;
     console.line(&format!("  pipeline -C {dir} task show count"))?;

@@ -26,6 +26,7 @@ use crate::machine::task::{Taken, Task};
 use crate::machine::{Answer, Command, Event, EventBody, State, step};
 use crate::observe::words::own_merge;
 use crate::sys::fail;
+use crate::sys::file::shell_path;
 
 /// Files named in a refusal; the rest is counted.
 const NAMES_MAX: usize = 5;
@@ -212,15 +213,15 @@ fn tell_left(repo: &Repo, taken: &Taken, id: &TaskId, console: &mut Console<'_>)
         Ok(None) => {}
         Ok(Some((place, hand))) => {
             leave(repo, &place, &hand, id);
-            let dir = place.display();
+            let (dir, word) = (place.display(), shell_path(&place));
             console.note(&format!("the worktree of `{id}` stays, off the task's branch: {dir}"));
             if hand.head.as_str() != taken.from.as_str() {
                 console.note(&format!(
                     "it holds commits that were not given; to keep them: \
-                     git -C {dir} switch -c NAME"
+                     git -C {word} switch -c NAME"
                 ));
             }
-            console.note(&format!("to remove it: git worktree remove {dir}"));
+            console.note(&format!("to remove it: git worktree remove {word}"));
         }
         Err(error) => {
             console.warn(&format!("the worktree `{}` stays: {}", taken.dir, error.message));
@@ -436,7 +437,7 @@ fn check_nobody_on(repo: &Repo, branch: &str, place: Option<&Path>) -> Result<()
         Some(checkout) => {
             let (branch, dir) = (short_of(branch), checkout.path.display());
             Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
-                .hint(format!("git -C {dir} switch --detach"))
+                .hint(format!("git -C {} switch --detach", shell_path(&checkout.path)))
                 .at(&checkout.path))
         }
     }
@@ -567,9 +568,10 @@ fn check_saved(id: &TaskId, place: &Path, hand: &Hand) -> Result<(), Error> {
     let names = hand.unsaved.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
     let more = hand.unsaved.len().saturating_sub(NAMES_MAX);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let word = shell_path(place);
     Err(Error::busy(format!("not everything in `{dir}` is committed: {names}{more}"))
-        .hint(format!("to keep it: git -C {dir} add -A && git -C {dir} commit"))
-        .hint(format!("to put it away: git -C {dir} stash -u"))
+        .hint(format!("to keep it: git -C {word} add -A && git -C {word} commit"))
+        .hint(format!("to put it away: git -C {word} stash -u"))
         .at(place))
 }
 
@@ -588,6 +590,7 @@ fn check_on_branch(repo: &Repo, id: &TaskId, place: &Path, hand: &Hand) -> Resul
         None => format!("detached at {}", hand.head.short()),
     };
     let reason = format!("`{dir}` is {found}, which does not hold what is on `{branch}`");
+    let dir = shell_path(place);
     Err(Error::busy(reason)
         .hint(format!("to give the branch: git -C {dir} switch {branch}; then give it again"))
         .hint(format!("to give what stands there, take the branch in: git -C {dir} merge {branch}"))
@@ -630,9 +633,9 @@ fn retire(
             Err(error) => {
                 let is_there = std::fs::symlink_metadata(place).is_ok();
                 if let Some(CutOff { rest, .. }) = CutOff::of(place).filter(|_| !is_there) {
-                    let rest = rest.display();
+                    let rest = shell_path(&rest);
                     return Some(format!(
-                        "files of the worktree stay: {error}; to remove them: rm -rf '{rest}'"
+                        "files of the worktree stay: {error}; to remove them: rm -rf {rest}"
                     ));
                 }
                 error.to_string()
@@ -640,7 +643,7 @@ fn retire(
         },
     };
     leave(repo, place, hand, id);
-    let dir = place.display();
+    let dir = shell_path(place);
     Some(format!("the worktree stays: {why}; to remove it: git worktree remove --force {dir}"))
 }
 

@@ -52,9 +52,13 @@ pub fn run(mut open: Open, console: &mut Console<'_>, args: &LogArgs) -> Result<
         if !args.follow || console.is_closed() {
             return Ok(Exit::Done);
         }
-        let before = open.state()?.1;
-        while open.state()?.1 == before {
+        // What came since the records were read is told too, before anything else happens.
+        let known = seen.unwrap_or(start.seq);
+        loop {
             open.wait_change(LOOK)?;
+            if open.state()?.1 > known {
+                break;
+            }
         }
     }
 }

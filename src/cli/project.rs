@@ -22,6 +22,7 @@ use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
 use crate::store::lock::is_held;
 use crate::sys::clock::{Clock, SystemClock};
+use crate::sys::fail;
 use crate::sys::file::read_bounded;
 
 /// Largest `pipeline.toml` read, in bytes.
@@ -157,7 +158,8 @@ pub struct Open {
     pub warnings: Vec<String>,
     lock_wait: Duration,
     clock: SystemClock,
-    events: Option<(notify::RecommendedWatcher, Receiver<()>)>,
+    /// `None` until somebody waits, and where there are no file events.
+    events: Option<Events>,
 }
 
 impl Open {
@@ -210,6 +212,9 @@ impl Open {
     }
 }
 
+/// Where file events cannot be had, the state is looked at this often.
+const POLL: Duration = Duration::from_millis(200);
+
 /// Imports of more tasks than this renew a large `state.json` too.
 const IMPORT_TASKS: usize = 2;
 
@@ -257,32 +262,38 @@ impl Gate for Open {
     }
 
     fn wait_change(&mut self, wait_max: Duration) -> Result<(), Error> {
-        if self.events.is_none() {
-            let (sender, receiver) = channel();
-            let watcher =
-                notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                    // Our own look opens the folder, and would be followed by another one for ever.
-                    if event.is_ok_and(|event| event.kind.is_access()) {
-                        return;
-                    }
-                    // The command has ended.
-                    let _ = sender.send(());
-                });
-            let journal = self.project.layout.state.join("journal");
-            let watcher = watcher.and_then(|mut watcher| {
-                watcher.watch(&journal, RecursiveMode::NonRecursive).map(|()| watcher)
-            });
-            let watcher = watcher
-                .map_err(|error| Error::failed("cannot watch the journal").because(&error))?;
-            self.events = Some((watcher, receiver));
-        }
-        if let Some((_, receiver)) = &self.events {
-            // A time-out is an answer too: the caller looks at the state either way.
-            let _ = receiver.recv_timeout(wait_max);
-            while receiver.try_recv().is_ok() {}
-        }
+        let Some((_, receiver)) = &self.events else {
+            // The kernel may have no watch left for this user: looking now and then does as well.
+            match watch(&self.project.layout.state.join("journal")) {
+                // What changed since the caller's look is in no event: it looks again at once.
+                Ok(events) => self.events = Some(events),
+                Err(_) => std::thread::sleep(wait_max.min(POLL)),
+            }
+            return Ok(());
+        };
+        // A time-out is an answer too: the caller looks at the state either way.
+        let _ = receiver.recv_timeout(wait_max);
+        while receiver.try_recv().is_ok() {}
         Ok(())
     }
+}
+
+/// Tells of changes in a folder; ends when dropped.
+type Events = (notify::RecommendedWatcher, Receiver<()>);
+
+fn watch(dir: &Path) -> notify::Result<Events> {
+    fail::point("project.watch").map_err(notify::Error::io)?;
+    let (sender, receiver) = channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Our own look opens the folder, and would be followed by another one for ever.
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            return;
+        }
+        // The command has ended.
+        let _ = sender.send(());
+    })?;
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok((watcher, receiver))
 }
 
 impl From<LedgerError> for Error {

@@ -63,16 +63,16 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
     Ok(steps)
 }
 
-/// Mends; returns what was done, as [`plan`] told it.
+/// Mends; adds what was done to `done`, as [`plan`] told it.
 ///
 /// # Errors
 /// A monitor or a keeper runs; damage that cannot be mended; git's and the file system's own. A
-/// repetition goes on where an error stopped it.
-pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
+/// repetition goes on where an error stopped it; what was done before it is in `done` all the same.
+pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<(), Error> {
     let (layout, dir) = (&project.layout, &project.layout.state);
     let _alone = alone(layout)?;
     let mends = repair::repair(dir, wait)?;
-    let mut done: Vec<String> = mends.iter().map(ToString::to_string).collect();
+    done.extend(mends.iter().map(ToString::to_string));
     let (state, seq, time) = load(dir)?;
     if !mends.is_empty() || read_seq(dir).is_none() {
         let document = state_document(&state, seq, time);
@@ -99,7 +99,7 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
         })?;
         done.push(remains.to_string());
     }
-    let Some(repo) = &project.repo else { return Ok(done) };
+    let Some(repo) = &project.repo else { return Ok(()) };
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));
     for slot in lost_slots(project, repo, Some(&state))? {
@@ -110,13 +110,13 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
         repo.clear_hand(&place).map_err(git)?;
         done.push(removal(&rest));
     }
-    put_back(repo, &state, &mut done)?;
+    put_back(repo, &state, done)?;
     for (name, oid) in stale_pending(repo, &state)? {
         let short = name.trim_start_matches(PENDING);
         repo.move_to_salvage(&name, &format!("{short}.pending-{}", oid.short())).map_err(git)?;
         done.push(pending_step(&name));
     }
-    Ok(done)
+    Ok(())
 }
 
 /// Takes the monitor's place, once it is sure that no keeper lives.

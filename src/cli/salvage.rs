@@ -17,6 +17,7 @@ use crate::machine::time::Time;
 use crate::observe::page::{Ink, Page, clean, columns, cut, first_line};
 use crate::observe::salvage::Origin;
 use crate::observe::words::{Stamp, attempt_words, span};
+use crate::sys::file::shell_path;
 
 /// Where salvage is.
 const SALVAGE: &str = "refs/pipeline/salvage/";
@@ -290,7 +291,10 @@ fn restore(
                 "cannot restore `{short}`: its branch `{branch}` is checked out at `{path}`"
             ))
             .at(&there.path)
-            .hint(format!("work there, or give it up first: git worktree remove '{path}'")));
+            .hint(format!(
+                "work there, or give it up first: git worktree remove {}",
+                shell_path(&there.path)
+            )));
         }
         (None, place) => {
             let dot = open.project.layout.dot();
@@ -347,25 +351,37 @@ fn drop_all(
         need_unused(state, kept)?;
     }
     let mut dropped = Vec::new();
-    for Kept { name, commit, .. } in found {
-        match repo.cas_ref(&name, None, Some(&commit)).map_err(git)? {
-            Cas::Done | Cas::Moved(None) => {}
-            Cas::Moved(Some(now)) => {
-                return Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))
-                    .because_of(format!("it was {commit} and is {now}"))
-                    .hint("look at it again: `pipeline salvage list`"));
-            }
-        }
+    let done = found.into_iter().try_for_each(|kept| {
+        drop_one(repo, &kept)?;
+        let Kept { name, commit, .. } = kept;
         if console.format == Format::Text {
             console.line(&format!("{name} {commit}"))?;
         }
         dropped.push(Dropped { name, commit: commit.to_string() });
+        Ok(())
+    });
+    // Also where a later one could not be let go: without its commit id none can be taken back.
+    if !dropped.is_empty() {
+        match console.format {
+            Format::Json => console.json(&serde_json::json!({ "dropped": dropped }))?,
+            Format::Text => {
+                console.note("until git collects it, `git update-ref REF COMMIT` takes one back");
+            }
+        }
     }
-    if console.format == Format::Json {
-        return console.json(&serde_json::json!({ "dropped": dropped }));
+    done
+}
+
+fn drop_one(repo: &Repo, kept: &Kept) -> Result<(), Error> {
+    let Kept { name, commit, .. } = kept;
+    match repo.cas_ref(name, None, Some(commit)).map_err(git)? {
+        Cas::Done | Cas::Moved(None) => Ok(()),
+        Cas::Moved(Some(now)) => {
+            Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))
+                .because_of(format!("it was {commit} and is {now}"))
+                .hint("look at it again: `pipeline salvage list`"))
+        }
     }
-    console.note("until git collects it, `git update-ref REF COMMIT` takes one back");
-    Ok(())
 }
 
 /// Refuses to drop what the pipeline itself goes on from.

@@ -20,13 +20,17 @@ use crate::observe::page::{Page, WIDTH_DEFAULT};
 
 /// Returns the page of the console: the terminal's width, or 80 columns.
 pub fn page(console: &Console<'_>) -> Page {
+    terminal(console).unwrap_or(Page { has_color: console.is_colored, width: WIDTH_DEFAULT })
+}
+
+/// Returns the page of the terminal that the console writes on; `None`: it is no terminal.
+pub fn terminal(console: &Console<'_>) -> Option<Page> {
     let stdout = std::io::stdout();
-    let width = if stdout.is_terminal() {
-        rustix::termios::tcgetwinsize(&stdout).map_or(WIDTH_DEFAULT, |size| size.ws_col.into())
-    } else {
-        WIDTH_DEFAULT
-    };
-    Page { has_color: console.is_colored, width }
+    stdout.is_terminal().then(|| {
+        let size = rustix::termios::tcgetwinsize(&stdout);
+        let width = size.map_or(WIDTH_DEFAULT, |size| size.ws_col.into());
+        Page { has_color: console.is_colored, width }
+    })
 }
 
 /// `pipeline plan`: nothing is written, a monitor that runs is not disturbed.

@@ -13,7 +13,7 @@ use super::refs::Cas;
 use super::repo::Repo;
 use super::slot::remove_file;
 use crate::sys::fail;
-use crate::sys::file::{Durability, read_bounded, write_atomic};
+use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
 
 /// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
 const NOTE: &str = "base-follow";
@@ -196,7 +196,7 @@ impl Repo {
             if admin.join(file).exists() {
                 let path = dir.display();
                 let why = format!("a {what} is under way in `{path}`");
-                let command = command.replacen("git", &format!("git -C {}", quoted(dir)), 1);
+                let command = command.replacen("git", &format!("git -C {}", shell_path(dir)), 1);
                 return Ok(Follow::refused(why, Some(command)));
             }
         }
@@ -233,7 +233,7 @@ impl Repo {
                     why: format!("git cannot fast-forward `{}`", dir.display()),
                     // In the project itself the usual one does, which stays true when more lands.
                     command: (dir != self.root)
-                        .then(|| format!("git -C {} merge --ff-only {to}", quoted(dir))),
+                        .then(|| format!("git -C {} merge --ff-only {to}", shell_path(dir))),
                     stderr,
                 })
             }
@@ -303,7 +303,7 @@ impl Repo {
             if lock.exists() {
                 let path = lock.display();
                 let why = format!("a git that moved it was killed half-way and left `{path}`");
-                let command = format!("rm -f {}", quoted(&lock));
+                let command = format!("rm -f {}", shell_path(&lock));
                 return Ok(Left::Locked(Follow::refused(why, Some(command))));
             }
         } else if let Some((to, dir)) = text.split_once('\n') {
@@ -358,8 +358,8 @@ impl Repo {
 /// be half done: it restores only those that the fast-forward changes, and git had begun only because
 /// the person had no edits in those. Checked at every kill point of `git merge --ff-only` (2.47).
 fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
-    let names: Vec<String> = locks.iter().map(|lock| quoted(lock)).collect();
-    let start = format!("rm -f {} && cd {}", names.join(" "), quoted(dir));
+    let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
+    let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
     if !locks.iter().any(|lock| lock.ends_with("index.lock")) {
         return format!("{start} && git merge -q --ff-only {to}");
     }
@@ -372,21 +372,16 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
 /// Returns the command that moves untracked files out of the way and then fast-forwards. Ignored ones
 /// that it does not move, git would overwrite unless told.
 fn set_aside_command(dir: &Path, files: &[String], to: &Oid) -> String {
-    let mut command = format!("cd {}", quoted(dir));
+    let mut command = format!("cd {}", shell_path(dir));
     for file in files {
         let is_free = |aside: &String| fs::symlink_metadata(dir.join(aside)).is_err();
         let mut asides = (1..=u32::MAX).map(|number| format!("{file}.aside-{number}"));
         if let Some(aside) = asides.find(is_free) {
-            let (file, aside) = (quoted(file.as_ref()), quoted(aside.as_ref()));
+            let (file, aside) = (shell_path(file.as_ref()), shell_path(aside.as_ref()));
             command += &format!(" && mv -n -- {file} {aside}");
         }
     }
     format!("{command} && git merge --ff-only --no-overwrite-ignore {to}")
-}
-
-/// Quotes a path for a POSIX shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

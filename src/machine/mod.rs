@@ -47,6 +47,7 @@ pub mod retry;
 pub mod rollout;
 pub mod scale;
 pub mod schedule;
+pub mod shell;
 pub mod stage;
 pub mod unserved;
 pub mod weigh;

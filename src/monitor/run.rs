@@ -147,7 +147,7 @@ struct Monitor {
     outage: Outage,
     /// Held until the end.
     lock: Option<FileLock>,
-    _watcher: Option<notify::RecommendedWatcher>,
+    watcher: Option<notify::RecommendedWatcher>,
     _signals: signal_hook::iterator::Handle,
 }
 
@@ -216,7 +216,7 @@ impl Monitor {
             guard,
             outage: Outage::default(),
             lock: Some(lock),
-            _watcher: watcher.flatten(),
+            watcher: watcher.flatten(),
             _signals: signals,
         };
         monitor.take_over(options.stop)?;
@@ -410,7 +410,9 @@ impl Monitor {
         let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room];
         let view = self.view.due_at();
         let tick = self.cycle.world.progress.due_at();
-        let until = moments.into_iter().chain([view, tick]).flatten().min();
+        // Without file events only a look tells of orders.
+        let orders = self.watcher.is_none().then(|| self.cycle.clock.now().plus_ms(LOOK_AGAIN_MS));
+        let until = moments.into_iter().chain([view, tick, orders]).flatten().min();
         let until = until.unwrap_or(self.next_poll);
         let wait = until.ms_since(self.cycle.clock.now());
         let is_once = self.until == Until::Once;
@@ -793,7 +795,7 @@ fn open_watcher(
     };
     watch_files(&watched, sender)
         .map_err(|error| {
-            progress.warn(&format!("no file events ({error}): looking every few seconds instead"));
+            progress.warn(&format!("no file events ({error}): looking now and then instead"));
         })
         .ok()
 }

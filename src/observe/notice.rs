@@ -7,7 +7,7 @@ use super::blocked::blocked;
 use super::page::first_line;
 use super::purse;
 use super::status::{Counts, counts};
-use super::words::{Stamp, attempt_words, rollout};
+use super::words::{Stamp, attempt_words};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, Class, Outcome};
 use crate::machine::change::{AttemptChange, Change, ProjectChange, TaskChange};
@@ -136,8 +136,7 @@ pub fn notices(changes: &[Change], state: &State, moment: Moment<'_>) -> Vec<Not
             failed(changes, state, id, outcome, moment)
         }
         Change::Project(ProjectChange::RolloutReasoned { why, is_fallback: true, .. }) => {
-            let message = format!("fell back to {}: {why}", rollout(state.rollout));
-            let document = Document::new(state, moment, Event::FellBack, message);
+            let document = Document::new(state, moment, Event::FellBack, why.clone());
             Some(Document { reason: Some(why), ..document }.notice(Event::FellBack))
         }
         Change::Project(ProjectChange::BudgetTold { bound, level, task, used, limit }) => {
@@ -313,13 +312,13 @@ mod tests {
     fn a_fallback_and_a_bound_are_told_and_what_a_person_set_is_not() {
         let state = state();
         let reasoned = |is_fallback| {
-            let why = "5 of the last 10 failed\nsee the log".to_owned();
+            let why = "fell back from production: 5 of the last 10\nsee the log".to_owned();
             let at = Time::from_ms(1);
             Change::Project(ProjectChange::RolloutReasoned { why, is_fallback, at })
         };
         let value = told(&state, reasoned(true)).expect("it is told");
-        assert_eq!(value["message"], "fell back to production: 5 of the last 10 failed");
-        assert_eq!(value["reason"], "5 of the last 10 failed\nsee the log");
+        assert_eq!(value["message"], "fell back from production: 5 of the last 10");
+        assert_eq!(value["reason"], "fell back from production: 5 of the last 10\nsee the log");
         assert_eq!(told(&state, reasoned(false)), None);
         let bound = ProjectChange::BudgetTold {
             bound: Bound::TaskCost,

@@ -49,17 +49,6 @@ pub fn branch(name: &str) -> &str {
     name.strip_prefix("refs/heads/").unwrap_or(name)
 }
 
-/// Returns a path as a shell reads it.
-#[must_use]
-pub fn quoted(path: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
-    if path.chars().all(is_plain) {
-        path.into()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
-    }
-}
-
 /// Says which branches of ours stand elsewhere and stay there.
 #[must_use]
 pub fn held(held: &BTreeMap<String, String>) -> String {

@@ -14,12 +14,13 @@ use super::status::{Counts, LandingEntry, VERSION, counts, landing, ranked};
 use super::waiting::{Waiting, Waits};
 use super::words::{
     self, Stamp, StatusWords, completed_at, is_done_without_landing, landed_as, landings_range,
-    own_merge, shell_word,
+    own_merge,
 };
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, AttemptKind, Class};
 use crate::machine::id::Oid;
 use crate::machine::purse::{self, Spent};
+use crate::machine::shell::shell_word;
 use crate::machine::task::{Landed as Landing, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 

@@ -16,6 +16,8 @@ pub enum Kind {
     Earlier,
     /// What stood where a branch of ours belongs.
     Found,
+    /// What the task's branch held before a person gave another line.
+    Replaced,
     /// A landing that never ended.
     Landing,
     /// A branch of an earlier pipeline.
@@ -82,6 +84,9 @@ impl<'a> Origin<'a> {
             (Kind::Beside, _) => "its agent's own commits, made beside the task's branch".into(),
             (Kind::Earlier, _) => "an earlier state of the same".into(),
             (Kind::Found, _) => "found where a branch of ours belongs, which was put back".into(),
+            (Kind::Replaced, _) => {
+                "what its branch held before a person's commits took its place".into()
+            }
             (Kind::Landing, _) => "its landing was never ended".into(),
             (Kind::Before, _) => "a branch of an earlier pipeline, moved by `init --force`".into(),
         }
@@ -91,6 +96,8 @@ impl<'a> Origin<'a> {
 fn kind_of(rest: &str) -> Option<Kind> {
     if rest.starts_with(".found-") {
         Some(Kind::Found)
+    } else if rest.starts_with(".before-") {
+        Some(Kind::Replaced)
     } else if rest.starts_with(".pending-") {
         Some(Kind::Landing)
     } else {
@@ -126,6 +133,7 @@ mod tests {
             ("A.found-0123456789ab", Kind::Found, Some("A"), false),
             ("task-A.found-0123456789ab", Kind::Found, Some("A"), false),
             ("landed.found-0123456789ab", Kind::Found, None, false),
+            ("A.before-0123456789ab", Kind::Replaced, Some("A"), false),
             ("A.pending-0123456789ab", Kind::Landing, Some("A"), false),
             ("init-task-A", Kind::Before, Some("A"), false),
             ("init-landed", Kind::Before, None, false),

@@ -20,6 +20,7 @@ use crate::machine::attempt::Attempt;
 use crate::machine::lane::TYPE;
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::plan::Outlook;
+use crate::machine::shell::shell_word;
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
@@ -318,7 +319,7 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
     }
     if let Some(paths) = &base.conflict {
         let why = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
-        return Some((why, format!("git merge {}", words::shell_word(branch))));
+        return Some((why, format!("git merge {}", shell_word(branch))));
     }
     if let Some((commit, tail)) = base.red.as_ref().filter(|_| !state.monitor.allows_red_base) {
         let name = words::branch_at(state, commit);
@@ -331,7 +332,7 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
             .map_or((why.as_str(), None), |(why, command)| (why, Some(command.to_owned())));
         let why = format!("`{name}` cannot follow: {}", first_line(why));
         let command =
-            command.unwrap_or_else(|| format!("git merge --ff-only {}", words::shell_word(branch)));
+            command.unwrap_or_else(|| format!("git merge --ff-only {}", shell_word(branch)));
         return Some((why, command));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {

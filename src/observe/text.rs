@@ -14,6 +14,7 @@ use super::status::StatusDocument;
 use super::waiting::{On, Waiting};
 use super::words::{amount, approval, landings, span};
 use crate::machine::plan::Outlook;
+use crate::machine::shell::shell_word;
 
 /// Waiting tasks shown; the rest is counted.
 pub const WAITING_SHOWN_MAX: usize = 20;
@@ -183,7 +184,7 @@ fn outside_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let mut out = String::new();
     for (name, dir) in status.held {
         let name = format!("{} ", clean(outside::branch(name)));
-        let command = format!("git -C {} switch --detach", outside::quoted(&clean(dir)));
+        let command = format!("git -C {} switch --detach", shell_word(&clean(dir)));
         out.push_str(&with_command(page, 0, &name, "is checked out, left as it is", &command));
     }
     if status.is_put_back {

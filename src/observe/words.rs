@@ -1,6 +1,5 @@
 //! The words in which JSON and text name what the machine holds as types.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -315,17 +314,6 @@ pub fn landings_range<'a>(
     Some(format!("{}~1..{}", name(first), name(last)))
 }
 
-/// Returns the text as one word of a shell's command line.
-#[must_use]
-pub fn shell_word(text: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/@%+=:,-".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
-    }
-}
-
 /// Returns the first characters of a commit id.
 #[must_use]
 pub fn short_oid(oid: &Oid) -> &str {
@@ -452,17 +440,5 @@ mod tests {
         assert_eq!(read("T.land.3"), (task("T"), "landing".into(), true));
         assert_eq!(read("base.check.3"), (None, "base".into(), true));
         assert_eq!(read("T.gone.1"), (task("T"), "gone".into(), false));
-    }
-
-    #[test]
-    fn a_name_is_one_word_for_a_shell() {
-        for (text, word) in [
-            ("pipeline/landed", "pipeline/landed"),
-            ("a&b;$(c)", "'a&b;$(c)'"),
-            ("it's", r"'it'\''s'"),
-            ("", "''"),
-        ] {
-            assert_eq!(super::shell_word(text), word);
-        }
     }
 }

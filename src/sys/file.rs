@@ -9,6 +9,7 @@ use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
 use super::fail;
+use crate::machine::shell::shell_word;
 
 /// How far a write is pushed before it counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,4 +111,10 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> 
         return Err(io::Error::other(format!("more than {bytes_max} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// Returns a path as one word of a command line that a person is to type.
+#[must_use]
+pub fn shell_path(path: &Path) -> String {
+    shell_word(&path.to_string_lossy()).into_owned()
 }

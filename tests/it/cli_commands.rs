@@ -389,7 +389,15 @@ fn help_fits_a_terminal_and_lists_what_is_built() {
     while let Some(path) = todo.pop() {
         let help = text(&scratch.run(&format!("{path} -h")).stdout);
         assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
-        assert!(!help.contains("__keeper") && !help.contains("tmux"), "{help}");
+        assert!(!help.contains("__keeper") && !help.contains("ot built"), "{help}");
+        for (command, words) in [
+            (" init", "[possible values: process, tmux]"),
+            (" mode", "sequential, parallel and hybrid"),
+            (" mode switch", "sequential, parallel or hybrid"),
+        ] {
+            let told = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(path != command || told.contains(words), "{help}");
+        }
         let (_, commands) = help.split_once("Commands:\n").unwrap_or_default();
         let names = commands.lines().take_while(|line| !line.is_empty());
         // Further lines of a description are indented deeper.
@@ -583,7 +591,7 @@ fn a_lock_that_a_killed_git_left_on_all_refs_is_told() {
     let lock = fs::File::create(scratch.work().join(".git/packed-refs.lock")).expect("a file");
     let made = lock.metadata().and_then(|meta| meta.modified()).expect("it has a time");
     let is_told =
-        || text(&scratch.run("doctor").stdout).contains("when no git runs here, type: rm -f '");
+        || text(&scratch.run("doctor").stdout).contains("when no git runs here, type: rm -f /");
     assert!(!is_told(), "a git may be at work");
     lock.set_modified(made - std::time::Duration::from_secs(60)).expect("a file of ours");
     assert!(is_told());

@@ -1,7 +1,7 @@
 //! `pipeline doctor`: every finding, provoked for real, with its remedy and the exit code.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn has(text: &str, parts: &[&str]) {
 
 /// Types a line in namespaces of its own, where it may mount and set limits; `None`, which is said,
 /// where the machine lends none.
-fn apart(project: &Project, line: &str) -> Option<(Option<i32>, String)> {
+pub(crate) fn apart(project: &Project, line: &str) -> Option<(Option<i32>, String)> {
     let lends = project.shell("unshare -rm true").code == Some(0);
     if !lends {
         eprintln!("NOT RUN: this machine lends no namespaces");
@@ -96,17 +96,10 @@ fn a_project_in_order_is_all_good_and_nothing_is_changed() {
 #[test]
 fn an_old_git_is_named_with_the_version_that_is_needed() {
     let project = Project::new(1);
-    let programs = project.dir().join("programs");
-    let real = project.shell("command -v git").out;
-    fs::create_dir(&programs).expect("a folder");
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo 'git version 2.30.1'; exit; }}\n\
-         for arg; do [ \"$arg\" = version ] && {{ echo 'git version 2.30.1'; exit; }}; done\n\
-         exec {} \"$@\"\n",
-        real.trim()
+    project.before_git(
+        "[ \"$1\" = --version ] && { echo 'git version 2.30.1'; exit; }\n\
+         for arg; do [ \"$arg\" = version ] && { echo 'git version 2.30.1'; exit; }; done",
     );
-    fs::write(programs.join("git"), script).expect("a program");
-    fs::set_permissions(programs.join("git"), PermissionsExt::from_mode(0o755)).expect("a mode");
     has(&finds(&project, 1, "git"), &["bad      git: 2.30.1", "install git 2.38 or newer"]);
 }
 
@@ -176,7 +169,7 @@ fn worktrees_without_folder_and_folders_without_worktree_are_told_apart() {
     let (slot, mine) = (slot.display(), project.path(".pipeline/worktrees/architect/77"));
     has(&found, &[&format!("`{slot}` is gone, and git still has an entry"), "`TWO` was taken"]);
     has(&found, &[&format!("git knows nothing of the folder `{}`", mine.display())]);
-    has(&found, &[&format!("rm -r '{}'", mine.display()), "pipeline task give TWO"]);
+    has(&found, &[&format!("rm -r {}", mine.display()), "pipeline task give TWO"]);
     let plan = project.ok(&["doctor", "--repair", "-n"]);
     has(&plan, &[&format!("would    remove git's entry for the worktree `{slot}`")]);
     has(&finds(&project, 0, "worktrees"), &["is gone, and git still has an entry"]);
@@ -308,7 +301,7 @@ fn folders_of_attempts_that_nobody_knows_go_when_they_are_old() {
     let count = || fs::read_dir(&attempts).expect("folders").count();
     let before = count();
     let found = finds(&project, 0, "attempts");
-    has(&found, &[&format!("`{}` belongs to no attempt", young.display()), "rm -r '"]);
+    has(&found, &[&format!("`{}` belongs to no attempt", young.display()), "rm -r /"]);
     assert!(!found.contains("GONE.impl.2"), "{found}");
     has(&finds(&project, 0, "leftovers"), &["GONE.impl.2`, of an attempt that the journal"]);
     assert_eq!(count(), before);
@@ -350,6 +343,50 @@ fn base_checks_run_on_the_base_alone_and_leave_nothing() {
     project.write("pipeline.toml", &text.replace("[\"sh tools/check.sh\"]", "[]"));
     let done = project.ok(&["doctor", "--checks"]);
     has(&about(&done, what), &["passes on `main`"]);
+}
+
+#[test]
+fn base_checks_without_a_file_are_those_that_were_adopted() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "one", "--id", "ONE"]);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
+    fs::remove_file(project.path("pipeline.toml")).expect("it is there");
+    let what = "base checks";
+    let said = project.ok(&["doctor", "--checks"]);
+    has(&about(&said, what), &["ok       base checks: `sh tools/check.sh` passes on `main`"]);
+    project.write("broken", "");
+    project.commit("Break it");
+    for broken in [None, Some("[landing]\nchekcs = []\n")] {
+        broken.iter().for_each(|text| project.write("pipeline.toml", text));
+        let said = project.fails(1, &["doctor", "--checks"]);
+        has(&about(&said, what), &["bad      base checks: `sh tools/check.sh` fails on `main`"]);
+    }
+    // Another version's project is left alone.
+    project.write("pipeline.toml", &format!("requires = \">=99.1\"\n{text}"));
+    let said = project.fails(4, &["doctor", "--checks"]);
+    has(&about(&said, what), &["bad      base checks: not run: the settings cannot be had"]);
+}
+
+#[test]
+fn a_second_run_of_base_checks_leaves_the_first_alone() {
+    let project = Project::new(1);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
+    project.write("pipeline.toml", &text.replace("sh tools/check.sh", "touch begun; sleep 600"));
+    let mut running = project.start(&["doctor", "--checks"]);
+    let begun = project.path(".pipeline/worktrees/.doctor/1/begun");
+    project.until("the check", || begun.exists());
+    let said = project.fails(4, &["doctor", "--checks"]);
+    let owner = format!("another process runs them: process {} (doctor --checks)", running.pid());
+    has(&about(&said, "base checks"), &["refused  base checks: not run", &owner, "wait until"]);
+    has(&said, &["journal: whole up to record"]);
+    assert!(begun.exists() && running.has_ended().is_none(), "{}", running.said());
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(&project), Some(0));
+    has(&about(&running.said(), "base checks"), &["warning  base checks: ended by SIGTERM"]);
+    assert_eq!(processes_of(&project.dir()), []);
+    assert!(!begun.exists());
+    project.write("pipeline.toml", &text);
+    project.ok(&["doctor", "--checks"]);
 }
 
 #[cfg(feature = "failpoints")]

@@ -101,6 +101,31 @@ fn a_newer_format_is_refused_and_stays() {
 }
 
 #[test]
+fn what_was_done_is_told_where_a_later_step_fails() {
+    for is_json in [false, true] {
+        let project = three();
+        damage_the_middle(&project);
+        project.before_git(
+            "case \"$*\" in *refs/pipeline/pending*) echo 'fatal: no' >&2; exit 128 ;; esac",
+        );
+        let args = ["doctor", "--repair", "--json"];
+        let done = project.run(&args[..if is_json { 3 } else { 2 }]);
+        assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
+        assert!(done.err.contains("cannot look for what git left"), "{}", done.err);
+        let told = if is_json {
+            let document: serde_json::Value = serde_json::from_str(&done.out).expect("JSON");
+            document["repairs"][0].as_str().expect("a step").to_owned()
+        } else {
+            done.out.lines().next().expect("a step").to_owned()
+        };
+        assert!(told.contains("begin a new segment at record 3"), "{told}");
+        assert_eq!(told.starts_with("done     "), !is_json);
+        assert!(!done.out.contains("nothing to repair"), "{}", done.out);
+        assert_eq!(ids(&project), ["ONE"]);
+    }
+}
+
+#[test]
 fn the_view_is_written_anew_and_a_garbled_one_kept() {
     let project = three();
     let view = project.state_dir().join("state.json");

@@ -435,3 +435,33 @@ fn with_the_manual_strategy_nothing_lands_without_a_person() {
     run_on(&project);
     assert_eq!(project.task("A"), "completed");
 }
+
+#[test]
+fn commands_to_type_work_where_a_path_has_blanks_and_quotes() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "one", "--id", "ONE"]);
+    let place = project.dir().join("it's my place");
+    let dir = place.to_str().expect("UTF-8");
+    let typed = |said: &str, before: &str, after: &str| {
+        let lines = said.lines().find_map(|line| line.split_once(before)).expect(before);
+        let command = lines.1.strip_suffix(after).expect(after);
+        let done = project.shell(command);
+        assert_eq!(done.code, Some(0), "{command}: {}{}", done.out, done.err);
+    };
+    project.ok(&["task", "take", "ONE", dir]);
+    std::fs::write(place.join("mine.txt"), "mine\n").expect("a file");
+    typed(&project.fails(4, &["task", "give", "ONE"]), "to put it away: ", "");
+    assert!(!place.join("mine.txt").exists());
+    project.git(&["-C", dir, "commit", "-q", "--allow-empty", "-m", "Mine"]);
+    project.git(&["-C", dir, "switch", "-q", "--detach", "HEAD~1"]);
+    typed(&project.fails(4, &["task", "give", "ONE"]), "give the branch: ", "; then give it again");
+    let other = project.dir().join("another");
+    let said = project.fails(4, &["task", "take", "ONE", other.to_str().expect("UTF-8")]);
+    assert!(said.contains(dir), "{said}");
+    project.ok(&["task", "give", "ONE"]);
+    let branch = "pipeline/task/ONE";
+    project.git(&["worktree", "add", "-q", dir, branch]);
+    let said = project.fails(4, &["task", "take", "ONE", other.to_str().expect("UTF-8")]);
+    typed(&said, "hint: ", "");
+    project.ok(&["task", "take", "ONE", other.to_str().expect("UTF-8")]);
+}

@@ -10,6 +10,7 @@ mod disk_full;
 mod doctor;
 mod doctor_repair;
 mod faults;
+mod file_events;
 mod finished;
 mod hands;
 mod hands_gone;

@@ -171,6 +171,25 @@ fn what_is_dropped_is_named_so_that_it_can_be_taken_back() {
 }
 
 #[test]
+fn what_was_dropped_is_named_where_a_later_one_has_changed() {
+    let project = failed();
+    let first = list(&project)[0].clone();
+    let name = "refs/pipeline/salvage/FAIL.impl.2";
+    // Somebody moves it just before.
+    project.before_git(&format!(
+        "case \"$*\" in *update-ref*-d*{name}*) $git update-ref {name} HEAD </dev/null ;; esac"
+    ));
+    let done = project.run(&["salvage", "drop", "FAIL.impl.1", "FAIL.impl.2", "--json"]);
+    assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
+    assert!(done.err.contains("it has just changed"), "{}", done.err);
+    let document: Value = serde_json::from_str(&done.out).expect("JSON");
+    let [dropped] = document["dropped"].as_array().expect("a list").as_slice() else {
+        panic!("{}", done.out)
+    };
+    assert_eq!((&dropped["ref"], &dropped["commit"]), (&first["ref"], &first["commit"]));
+}
+
+#[test]
 fn what_the_next_attempt_goes_on_from_is_not_dropped() {
     let project = Project::new(1);
     project.hold("hold");

@@ -24,6 +24,7 @@ use crate::git::{GitError, Repo};
 use crate::observe::page::broken;
 use crate::store::lock::{FileLock, read_owner};
 use crate::sys::clock;
+use crate::sys::file::shell_path;
 use plan::{Plan, Step};
 
 /// How long keepers may take to leave once nothing is to be done.
@@ -146,9 +147,9 @@ fn tell(console: &mut Console<'_>, mark: &str, plan: &Plan, steps: &[&Step]) -> 
             }
             plan.kept.iter().for_each(|line| console.note(line));
             if let Some(path) = plan.bundle().filter(|_| !steps.is_empty()) {
-                let path = path.display();
+                let path = shell_path(path);
                 console.note(&format!(
-                    "to take the work back: git fetch '{path}' 'refs/*:refs/heads/unlanded/*'"
+                    "to take the work back: git fetch {path} 'refs/*:refs/heads/unlanded/*'"
                 ));
             }
         }

@@ -17,7 +17,7 @@ use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
 use crate::store::lock::FileLock;
 use crate::sys::fail;
-use crate::sys::file::{Durability, sync_dir, write_atomic};
+use crate::sys::file::{Durability, shell_path, sync_dir, write_atomic};
 
 /// Does a step of taking the pipeline out of the project.
 ///
@@ -73,7 +73,7 @@ fn remove_ref(repo: &Repo, name: &str, oid: &Oid) -> Result<(), Error> {
     let failed = |error: GitError| {
         let told = Error::failed(format!("cannot remove `{name}`")).because(&error);
         // It may be a person's git that holds it.
-        let hint = format!("when no git runs here, type: rm -f '{}'", lock.display());
+        let hint = format!("when no git runs here, type: rm -f {}", shell_path(&lock));
         if lock.exists() { told.at(&lock).hint(hint) } else { told }
     };
     match repo.cas_ref(name, None, Some(oid)).map_err(failed)? {

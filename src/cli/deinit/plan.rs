@@ -19,7 +19,7 @@ use crate::git::{Checkout, CutOff, Oid, Repo};
 use crate::machine::State;
 use crate::machine::task::TaskPhase;
 use crate::store::lock::is_held;
-use crate::sys::file::read_bounded;
+use crate::sys::file::{read_bounded, shell_path};
 
 /// Where our branches are.
 const BRANCHES: &str = "refs/heads/pipeline/";
@@ -231,7 +231,7 @@ impl Plan {
             if slots.contains(&checkout.path) {
                 continue;
             }
-            let path = checkout.path.display();
+            let (path, word) = (checkout.path.display(), shell_path(&checkout.path));
             let branch = checkout.branch.as_deref().unwrap_or_default();
             let is_removed = checkout.path.starts_with(layout.dot());
             let is_free = checkout.is_gone || args.keep_branches || is_removed;
@@ -239,12 +239,12 @@ impl Plan {
                 let branch = branch.trim_start_matches("refs/heads/");
                 self.in_way.push((
                     format!("`{branch}` is checked out at `{path}`"),
-                    format!("go to another branch there: git -C '{path}' switch BRANCH"),
+                    format!("go to another branch there: git -C {word} switch BRANCH"),
                 ));
             } else if is_removed && let Some(what) = unsaved(repo, &checkout, keep)? {
                 self.in_way.push((
                     format!("the worktree `{path}` holds {what}"),
-                    format!("keep it elsewhere, or take all away: git worktree move '{path}' DIR"),
+                    format!("keep it elsewhere, or take all away: git worktree move {word} DIR"),
                 ));
             } else if is_removed && let Some(head) = loose(repo, &checkout, args)? {
                 self.in_way.push((
@@ -252,7 +252,7 @@ impl Plan {
                     if checkout.is_gone {
                         format!("it is gone; give them one: git branch NAME {head}")
                     } else {
-                        format!("give them one: git -C '{path}' switch -c NAME")
+                        format!("give them one: git -C {word} switch -c NAME")
                     },
                 ));
             } else if is_removed && checkout.is_gone && CutOff::of(&checkout.path).is_none() {

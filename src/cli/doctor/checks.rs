@@ -6,12 +6,13 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::finding::Finding;
+use super::finding::{Finding, Level};
 use crate::agent::environment::agent_env;
 use crate::cli::console::Console;
 use crate::cli::error::Error;
@@ -20,17 +21,20 @@ use crate::cli::project::Project;
 use crate::git::{GitError, Oid, Repo, SlotRequest};
 use crate::machine::settings::Settings;
 use crate::monitor::prepare;
+use crate::store::lock::{FileLock, read_owner};
 use crate::sys::child::{self, Heard, Stop};
 use crate::sys::{clock, fail};
 
-const WHAT: &str = "base checks";
+pub const WHAT: &str = "base checks";
+/// Held while they run, beside the journal.
+const LOCK: &str = "doctor.lock";
 /// Of what a check said, this much is shown.
 const LINES_MAX: usize = 20;
 
 /// Runs them one after another, up to the first that fails.
 ///
 /// # Errors
-/// Ctrl-C; the worktree cannot be made.
+/// Ctrl-C; the lock or the worktree cannot be had.
 pub fn run(
     project: &Project,
     settings: &Settings,
@@ -44,8 +48,14 @@ pub fn run(
         let remedy = "write `checks = [\"…\"]` into `[landing]` of pipeline.toml";
         return Ok(vec![Finding::warning(WHAT, "there are none: whatever is done lands", remedy)]);
     }
-    let stop = Arc::new(Stop::new().map_err(|error| cannot("watch for Ctrl-C", &error))?);
-    raise_on_signal(&stop).map_err(|error| cannot("watch for Ctrl-C", &error))?;
+    // There is one worktree for them: it is not taken from under another's check.
+    let path = project.layout.state.join(LOCK);
+    let lock = FileLock::try_exclusive(&path, "doctor --checks").map_err(|error| {
+        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
+    })?;
+    let Some(_alone) = lock else { return Ok(vec![taken(&path)]) };
+    let stop = Arc::new(Stop::new().map_err(|error| cannot("watch for signals", &error))?);
+    let told = raise_on_signal(&stop).map_err(|error| cannot("watch for signals", &error))?;
     let repo = repo.until(Arc::clone(&stop));
     let Some(at) = repo.read_ref(&format!("refs/heads/{base}")).map_err(of_git)? else {
         let found = format!("there is no branch `{base}`");
@@ -59,11 +69,28 @@ pub fn run(
     let removed = project.repo.as_ref().map(|repo| repo.remove_slot(&slot));
     let _ = std::fs::remove_dir(slot.parent().unwrap_or(&slot));
     if stop.is_raised() {
-        return Err(Error::new(Kind::Interrupted, "the checks were interrupted"));
+        return match told.load(Ordering::Relaxed) {
+            SIGTERM => Ok(vec![Finding::warning(
+                WHAT,
+                "ended by SIGTERM before they were done: nothing is known of the base",
+                "run them again: `pipeline doctor --checks`",
+            )]),
+            _ => Err(Error::new(Kind::Interrupted, "the checks were interrupted")),
+        };
     }
     let findings = done?;
     removed.transpose().map_err(of_git)?;
     Ok(findings)
+}
+
+fn taken(path: &Path) -> Finding {
+    let owner = read_owner(path).map_or(String::new(), |owner| format!(": {owner}"));
+    Finding {
+        level: Level::Refused,
+        what: WHAT,
+        found: format!("not run: another process runs them{owner}"),
+        remedy: "wait until it is done, then look again".into(),
+    }
 }
 
 /// Where checks are run.
@@ -148,18 +175,21 @@ fn tail(output: &Output) -> String {
     last.map(|line| format!("\n         | {line}")).collect()
 }
 
-/// Has what runs ended by Ctrl-C, which does not reach a process group of its own.
-fn raise_on_signal(stop: &Arc<Stop>) -> io::Result<()> {
+/// Has what runs ended by Ctrl-C, which does not reach a process group of its own; returns where the
+/// signal will stand, 0 until then.
+fn raise_on_signal(stop: &Arc<Stop>) -> io::Result<Arc<AtomicI32>> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let stop = Arc::clone(stop);
+    let (stop, told) = (Arc::clone(stop), Arc::new(AtomicI32::new(0)));
+    let heard = Arc::clone(&told);
     fail::point("doctor.signals")?;
     // Lives as long as the command.
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            heard.store(signal, Ordering::Relaxed);
             stop.raise();
         }
     })?;
-    Ok(())
+    Ok(told)
 }
 
 fn cannot(what: &str, error: &io::Error) -> Error {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::finding::{Finding, Level, exit_of, level_of, tell};
+use self::finding::{Finding, Level, exit_of, level_of, tell, tell_steps};
 use super::args::DoctorArgs;
 use super::console::{Console, Format};
 use super::error::Error;
@@ -40,6 +40,9 @@ fn remedy_of_damage(project: &Project) -> String {
 }
 
 /// Looks and tells, after a repair where one is asked for; exit 0, 1, 3 or 4.
+///
+/// # Errors
+/// There is no project; a repair cannot be made, or went wrong: what it did until then is told.
 pub fn run(
     dir: &Path,
     wait: Duration,
@@ -47,17 +50,69 @@ pub fn run(
     args: &DoctorArgs,
 ) -> Result<Exit, Error> {
     let project = Project::find(dir)?;
-    let steps = match (args.repair, args.dry_run) {
-        (true, true) => repair::plan(&project)?,
-        (true, false) => repair::run(&project, wait)?,
-        (false, _) => Vec::new(),
-    };
-    let mut findings = examine(&project, wait);
-    if args.checks
-        && let Some(settings) = settings(&project).1
-    {
-        findings.extend(checks::run(&project, &settings, console)?);
+    let mut steps = Vec::new();
+    match act(&project, wait, console, args, &mut steps) {
+        Ok(findings) => {
+            report(args, &steps, &findings, console)?;
+            Ok(exit_of(&findings))
+        }
+        Err(error) => {
+            if !steps.is_empty() {
+                report(args, &steps, &[], console)?;
+            }
+            Err(error)
+        }
     }
+}
+
+/// Repairs, looks and checks as asked for; `steps` holds what was done, or with `-n` would be, also
+/// where it fails.
+fn act(
+    project: &Project,
+    wait: Duration,
+    console: &mut Console<'_>,
+    args: &DoctorArgs,
+    steps: &mut Vec<String>,
+) -> Result<Vec<Finding>, Error> {
+    match (args.repair, args.dry_run) {
+        (true, true) => *steps = repair::plan(project)?,
+        (true, false) => repair::run(project, wait, steps)?,
+        (false, _) => {}
+    }
+    let mut findings = examine(project, wait);
+    if args.checks {
+        findings.extend(base_checks(project, wait, console)?);
+    }
+    Ok(findings)
+}
+
+/// Runs the checks of the base by `pipeline.toml`; where it is gone or broken, by the adopted
+/// settings, as a monitor would.
+fn base_checks(
+    project: &Project,
+    wait: Duration,
+    console: &mut Console<'_>,
+) -> Result<Vec<Finding>, Error> {
+    let adopted = || {
+        let again = Project { layout: project.layout.clone(), repo: None };
+        again.open(wait).ok().map(|open| open.now().0.settings.as_ref().clone())
+    };
+    match settings(project).1.or_else(adopted) {
+        Some(settings) => checks::run(project, &settings, console),
+        None => {
+            let found = "not run: the settings cannot be had, neither from pipeline.toml nor from \
+                         the journal";
+            Ok(vec![Finding::bad(checks::WHAT, found, "mend what is named above, then look again")])
+        }
+    }
+}
+
+fn report(
+    args: &DoctorArgs,
+    steps: &[String],
+    findings: &[Finding],
+    console: &mut Console<'_>,
+) -> Result<(), Error> {
     match console.format {
         Format::Json => {
             #[derive(Serialize)]
@@ -67,22 +122,18 @@ pub fn run(
                 repairs: Option<&'a [String]>,
                 findings: &'a [Finding],
             }
-            let repairs = args.repair.then_some(steps.as_slice());
-            let document = Document { repairs, findings: &findings };
-            console.write(show::document(&document).as_bytes())?;
+            let document = Document { repairs: args.repair.then_some(steps), findings };
+            console.write(show::document(&document).as_bytes())
         }
         Format::Text => {
             let mark = if args.dry_run { "would  " } else { "done   " };
-            for step in &steps {
-                console.line(&format!("{mark}  {step}"))?;
-            }
+            tell_steps(steps, mark, console)?;
             if args.repair && steps.is_empty() {
                 console.line("there is nothing to repair")?;
             }
-            tell(&findings, console)?;
+            tell(findings, console)
         }
     }
-    Ok(exit_of(&findings))
 }
 
 /// Returns true when `doctor` would not exit with 0.

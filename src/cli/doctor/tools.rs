@@ -9,6 +9,7 @@ use crate::agent::terminal::tmux;
 use crate::cli::project::Project;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 use crate::monitor::preset;
+use crate::sys::file::shell_path;
 
 /// The oldest git that has `merge-tree --write-tree`.
 const GIT_MIN: (u32, u32) = (2, 38);
@@ -121,9 +122,10 @@ pub fn left_by_git(project: &Project) -> Option<Finding> {
     let path = project.repo.as_ref()?.common_dir().join("packed-refs.lock");
     let age = fs::symlink_metadata(&path).ok()?.modified().ok()?.elapsed().ok()?;
     (age >= GIT_LOCK_AGE_MIN).then(|| {
-        let (path, age_s) = (path.display(), age.as_secs());
-        let found = format!("`{path}` has been there for {age_s} s: no ref can be deleted");
-        Finding::warning("git", found, format!("when no git runs here, type: rm -f '{path}'"))
+        let (name, age_s) = (path.display(), age.as_secs());
+        let found = format!("`{name}` has been there for {age_s} s: no ref can be deleted");
+        let path = shell_path(&path);
+        Finding::warning("git", found, format!("when no git runs here, type: rm -f {path}"))
     })
 }
 

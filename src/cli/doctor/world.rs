@@ -15,8 +15,10 @@ use crate::cli::repair;
 use crate::git::{CutOff, GitError};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
+use crate::machine::shell::shell_word;
 use crate::monitor::mend::Mend;
 use crate::store::lock::is_held;
+use crate::sys::file::shell_path;
 
 /// Worktrees that no agent of ours has, below `worktree.dir`: of an agent, its slots.
 const SLOT_DEPTH: usize = 2;
@@ -32,11 +34,11 @@ pub fn attempts_of_nobody(project: &Project, state: &State) -> Vec<Finding> {
     let young = found.filter(|orphan| matches!(orphan, Orphan::Attempt { is_due: false, .. }));
     young
         .map(|orphan| {
-            let path = orphan.path().display();
+            let path = orphan.path();
             Finding::warning(
                 "attempts",
-                format!("`{path}` belongs to no attempt that the journal knows"),
-                format!("look at what is in it, then type: rm -r '{path}'"),
+                format!("`{}` belongs to no attempt that the journal knows", path.display()),
+                format!("look at what is in it, then type: rm -r {}", shell_path(path)),
             )
         })
         .collect()
@@ -121,7 +123,7 @@ fn keeper(dir: &Path, is_alive: bool) -> Option<Finding> {
         ),
         (Some(_), false) if left_socket(dir).is_some() => warn(
             format!("that of agent `{agent}` was killed"),
-            "`pipeline monitor` starts another one; its socket: pipeline doctor --repair".into(),
+            "`pipeline monitor` starts another one; its socket: `pipeline doctor --repair`".into(),
         ),
         (None, _) | (Some(_), false) if is_alive => warn(
             format!("that of agent `{agent}` has its lock and does not say where it listens"),
@@ -172,11 +174,10 @@ pub fn worktrees(project: &Project, state: &State) -> Vec<Finding> {
     let known: BTreeSet<&Path> =
         own.iter().chain(all.iter().map(|it| &it.path)).map(PathBuf::as_path).collect();
     for path in unknown(&dir, &known) {
-        let path = path.display();
         findings.push(Finding::warning(
             "worktrees",
-            format!("git knows nothing of the folder `{path}`"),
-            format!("look at what is in it, then type: rm -r '{path}'"),
+            format!("git knows nothing of the folder `{}`", path.display()),
+            format!("look at what is in it, then type: rm -r {}", shell_path(&path)),
         ));
     }
     findings.extend(hands(state));
@@ -210,8 +211,8 @@ fn hands(state: &State) -> Vec<Finding> {
             "worktrees",
             format!("task `{id}` was taken, and its worktree `{}` is gone", taken.dir),
             format!(
-                "where you moved it, type: git worktree repair; else: pipeline task give {id}: what \
-                 was committed on its branch counts"
+                "where you moved it: `git worktree repair`; else: `pipeline task give {id}`: what was \
+                 committed on its branch counts"
             ),
         )
     })
@@ -240,7 +241,7 @@ pub fn refs(project: &Project, state: &State) -> Vec<Finding> {
         Err(error) => return vec![of_git("refs", &error)],
     };
     let remedy = "`pipeline doctor --repair` puts that right, and so does `pipeline monitor`; \
-                  what was found is kept: pipeline salvage list";
+                  what was found is kept: `pipeline salvage list`";
     let tell = |mend: &Mend| Finding::warning("refs", mend.to_string(), remedy);
     let findings: Vec<Finding> = mends.iter().map(tell).collect();
     if findings.is_empty() {
@@ -268,7 +269,7 @@ pub fn base(state: &State) -> Vec<Finding> {
         findings.push(Finding::bad(
             "base",
             format!("`{name}` conflicts with what has landed in {paths}"),
-            format!("git merge {}", state.settings.landing.branch),
+            format!("git merge {}", shell_word(&state.settings.landing.branch)),
         ));
     }
     if let Some(why) = &state.base.why {

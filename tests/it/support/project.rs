@@ -182,6 +182,17 @@ impl Project {
         run(self.cleaned("git", &self.root).args(args))
     }
 
+    /// From now on has `script`, for sh, run before every git; `$git` is the real one.
+    pub(crate) fn before_git(&self, script: &str) {
+        let programs = self.dir().join("programs");
+        let real = self.shell("command -v git").out;
+        fs::create_dir(&programs).expect("a folder");
+        let text = format!("#!/bin/sh\ngit={}\n{script}\nexec $git \"$@\"\n", real.trim());
+        fs::write(programs.join("git"), text).expect("a program");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(programs.join("git"), mode).expect("a mode");
+    }
+
     pub(crate) fn commit(&self, message: &str) {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "-m", message]);
