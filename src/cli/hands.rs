@@ -431,19 +431,19 @@ fn check_place(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<()
     check_nobody_on(repo, branch, Some(place))
 }
 
-/// Refuses a branch that is checked out elsewhere than at `place`.
+/// Refuses a branch that a person has checked out elsewhere than at `place`.
 fn check_nobody_on(repo: &Repo, branch: &str, place: Option<&Path>) -> Result<(), Error> {
-    let elsewhere = repo.checkouts_of(branch).map_err(git)?;
     let is_other = |path: &Path| place.is_none_or(|place| path != place);
-    match elsewhere.iter().find(|checkout| !checkout.is_gone && is_other(&checkout.path)) {
-        None => Ok(()),
-        Some(checkout) => {
+    for checkout in repo.checkouts_of(branch).map_err(git)? {
+        let is_elsewhere = !checkout.is_gone && is_other(&checkout.path);
+        if is_elsewhere && !repo.is_slot(&checkout.path).map_err(git)? {
             let (branch, dir) = (short_of(branch), checkout.path.display());
-            Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
+            return Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
                 .hint(format!("git -C {dir} switch --detach"))
-                .at(&checkout.path))
+                .at(&checkout.path));
         }
     }
+    Ok(())
 }
 
 /// Returns where the person begins: at the task's branch, or, where that has nothing of its own, at
@@ -487,6 +487,7 @@ fn notes(state: &State, task: &Task) -> Vec<String> {
 /// theirs wherever it stands above `from`.
 fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) -> Result<(), Error> {
     fail::point("hands.take").map_err(|error| Error::failed("cannot take").because(&error))?;
+    repo.free_of_slots(branch).map_err(git)?;
     let found = repo.read_ref(branch).map_err(git)?;
     let is_theirs = match &found {
         Some(found) => found == from || was_taken && repo.is_ancestor(from, found).map_err(git)?,
