@@ -18,7 +18,7 @@ use super::task_args::{CancelArgs, CompleteArgs, GiveArgs, TakeArgs};
 use super::value;
 use super::views::find;
 use crate::config::layout::Layout;
-use crate::git::{Cas, GitError, Hand, Oid, Repo};
+use crate::git::{Cas, CutOff, GitError, Hand, Oid, Repo};
 use crate::machine::event::GiveTo;
 use crate::machine::id::{self, TaskId};
 use crate::machine::settings::Settings;
@@ -31,9 +31,6 @@ use crate::sys::fail;
 const NAMES_MAX: usize = 5;
 /// What `--stage` says for the lane.
 const LANDING: &str = "landing";
-
-/// Where a person's worktree is made unless they say.
-const FOLDER: &str = "taken";
 
 /// Holds a task and makes a worktree for the person; its path is all that is printed.
 ///
@@ -53,7 +50,7 @@ pub fn take(
     let before = task.taken.clone();
     let place = match (&args.place, &before) {
         (None, Some(taken)) => PathBuf::from(&taken.dir),
-        (None, None) => layout.dot().join(FOLDER).join(id.as_str()),
+        (None, None) => layout.taken().join(id.as_str()),
         (Some(given), _) => dir.join(given),
     };
     let Some(repo) = repo else {
@@ -137,15 +134,12 @@ pub fn give(mut open: Open, console: &mut Console<'_>, args: &GiveArgs) -> Resul
     let command =
         Command::GiveTask { id: id.clone(), to, commit: id::Oid::new(commit.as_str()), changed };
     check(state, &command)?;
-    let keep = state.settings.worktree.keep.clone();
+    let (keep, folder) = (state.settings.worktree.keep.clone(), open.project.layout.taken());
     pin(&repo, &branch, &commit, &oid(&taken.from)?)?;
     fail::point("hands.give").map_err(|error| Error::failed("cannot give").because(&error))?;
     let left = match (&place, &hand) {
-        (Some(place), Some(hand)) => retire(&repo, place, hand, &keep),
-        (Some(_) | None, Some(_) | None) => {
-            let cleared = repo.clear_hand(Path::new(&taken.dir)).map_err(git);
-            cleared.err().map(|error| format!("something of the worktree stays: {error}"))
-        }
+        (Some(place), Some(hand)) => retire(&repo, id, (place, hand), (&keep, &folder)),
+        (Some(_) | None, Some(_) | None) => clear(&repo, &taken),
     };
     let sent = gate::send(&mut open, console, command);
     sent.map_err(|error| {
@@ -184,7 +178,8 @@ pub fn complete(
     let named = commit.as_ref().map(|commit| id::Oid::new(commit.as_str()));
     gate::send(&mut open, console, Command::CompleteTask { id: id.clone(), commit: named })?;
     if let (Some(taken), Some(repo)) = (taken, repo) {
-        put_away(&repo, &settings, &taken, id, console);
+        let folder = open.project.layout.taken();
+        put_away(&repo, &settings, (&taken, &folder), id, console);
     }
     tell_where(&mut open, console, id)
 }
@@ -366,8 +361,9 @@ fn check_not_ours(
     settings: &Settings,
 ) -> Result<(), Error> {
     let (place, dot) = (true_path(place), true_path(&layout.dot()));
+    let taken = true_path(&layout.taken());
     let is_below = |dir: PathBuf| place.starts_with(dir);
-    if place.strip_prefix(dot.join(FOLDER)).is_ok_and(|rest| rest != Path::new("")) {
+    if place.strip_prefix(taken).is_ok_and(|rest| rest != Path::new("")) {
         return Ok(());
     }
     let slots = true_path(&layout.root.join(&settings.worktree.dir));
@@ -484,14 +480,19 @@ fn notes(state: &State, task: &Task) -> Vec<String> {
 }
 
 /// Makes branch and worktree, as far as they are not there. A branch that a person had before is
-/// theirs wherever it stands above `from`.
+/// theirs wherever it stands above `from`, or is checked out.
 fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) -> Result<(), Error> {
     fail::point("hands.take").map_err(|error| Error::failed("cannot take").because(&error))?;
     repo.free_of_slots(branch).map_err(git)?;
     let found = repo.read_ref(branch).map_err(git)?;
     let is_theirs = match &found {
-        Some(found) => found == from || was_taken && repo.is_ancestor(from, found).map_err(git)?,
-        None => false,
+        Some(found) if found == from => true,
+        Some(found) if was_taken => {
+            // One that they rewrote is not moved under them either.
+            let stand = repo.checkouts_of(branch).map_err(git)?;
+            stand.iter().any(|it| !it.is_gone) || repo.is_ancestor(from, found).map_err(git)?
+        }
+        Some(_) | None => false,
     };
     if !is_theirs {
         move_branch(repo, branch, from, found.as_ref())?;
@@ -594,24 +595,61 @@ fn check_on_branch(repo: &Repo, id: &TaskId, place: &Path, hand: &Hand) -> Resul
         .at(place))
 }
 
-/// Removes the person's worktree where nothing in it is lost by that; else takes it off the branch,
-/// which goes on without it, and returns what is to be told.
-fn retire(repo: &Repo, place: &Path, hand: &Hand, keep: &[String]) -> Option<String> {
+/// Clears up where the person's worktree was; returns what is to be told.
+fn clear(repo: &Repo, taken: &Taken) -> Option<String> {
+    match repo.clear_hand(Path::new(&taken.dir)) {
+        Ok(false) => None,
+        Ok(true) => Some(format!(
+            "the worktree `{}` is gone: what was not committed on its branch is not given; where you \
+             moved it, type: git worktree repair",
+            taken.dir
+        )),
+        Err(error) => Some(format!("something of the worktree stays: {error}")),
+    }
+}
+
+/// Removes the person's worktree where nothing in it is lost by that; else takes it off the task's
+/// branch, which goes on without it, and returns what is to be told. `keep`: what a setup leaves there;
+/// `folder`: ours, from which folders that are empty go.
+fn retire(
+    repo: &Repo,
+    id: &TaskId,
+    (place, hand): (&Path, &Hand),
+    (keep, folder): (&[String], &Path),
+) -> Option<String> {
     let theirs = hand.ignored_but(keep);
+    let now = repo.hand_at(place).ok().flatten();
     let why = match theirs.first() {
+        // What came since it was looked at was told of to nobody, and is not given.
+        _ if now.as_ref() != Some(hand) => {
+            leave(repo, place, now.as_ref().unwrap_or(hand), id);
+            let dir = place.display();
+            return Some(format!(
+                "the worktree stays: it changed meanwhile; to remove it: git worktree remove {dir}"
+            ));
+        }
         Some(first) if theirs.len() == 1 => format!("git ignores `{first}` there"),
         Some(first) => format!("git ignores `{first}` and {} more there", theirs.len() - 1),
         None => match repo.remove_hand(place) {
             Ok(()) => {
+                let above = place.parent().filter(|it| it.starts_with(true_path(folder)));
                 // Only an empty one goes.
-                let _ = place.parent().map(std::fs::remove_dir);
+                let _ = above.map(std::fs::remove_dir);
                 return None;
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                let is_there = std::fs::symlink_metadata(place).is_ok();
+                if let Some(CutOff { rest, .. }) = CutOff::of(place).filter(|_| !is_there) {
+                    let rest = rest.display();
+                    return Some(format!(
+                        "files of the worktree stay: {error}; to remove them: rm -rf '{rest}'"
+                    ));
+                }
+                error.to_string()
+            }
         },
     };
-    // Where even that fails it is looked at with the rest: nothing in it is touched.
-    let _ = repo.detach_hand(place, &hand.head);
+    leave(repo, place, hand, id);
     let dir = place.display();
     Some(format!("the worktree stays: {why}; to remove it: git worktree remove --force {dir}"))
 }
@@ -656,7 +694,7 @@ fn has_landed(repo: &Repo, settings: &Settings, commit: &Oid) -> Result<bool, Er
 fn put_away(
     repo: &Repo,
     settings: &Settings,
-    taken: &Taken,
+    (taken, folder): (&Taken, &Path),
     id: &TaskId,
     console: &mut Console<'_>,
 ) {
@@ -665,7 +703,7 @@ fn put_away(
         let Some(hand) = repo.hand_at(&place).map_err(git)? else { return Ok(None) };
         let is_saved = hand.unsaved.is_empty() && hand.under_way.is_none();
         if is_saved && has_landed(repo, settings, &hand.head)? {
-            return Ok(retire(repo, &place, &hand, &settings.worktree.keep));
+            return Ok(retire(repo, id, (&place, &hand), (&settings.worktree.keep, folder)));
         }
         leave(repo, &place, &hand, id);
         let dir = place.display();
@@ -677,5 +715,37 @@ fn put_away(
         Err(error) => {
             console.warn(&format!("the worktree `{}` stays: {}", taken.dir, error.message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{TaskId, branch_of, retire, short_of};
+    use crate::git::scratch::Scratch;
+
+    #[test]
+    fn a_worktree_that_changed_since_it_was_looked_at_stays() {
+        let scratch = Scratch::new();
+        let (repo, id) = (&scratch.repo, "A".parse::<TaskId>().expect("an id"));
+        let branch = branch_of(&id);
+        let tip = scratch.rev("HEAD");
+        scratch.git(["update-ref", &branch, tip.as_str()]);
+        let folder = scratch.root.join(".pipeline/taken");
+        fs::create_dir_all(&folder).expect("its folder");
+        let place = folder.join("A");
+        repo.add_hand(&place, short_of(&branch)).expect("a worktree");
+        let retired = |hand| retire(repo, &id, (&place, hand), (&[], &folder));
+        let seen = repo.hand_at(&place).expect("git works").expect("it is there");
+        fs::write(place.join("late.txt"), "late").expect("a file");
+        let told = retired(&seen).expect("it stays");
+        assert!(told.contains("it changed meanwhile"), "{told}");
+        assert_eq!(fs::read_to_string(place.join("late.txt")).expect("it is there"), "late");
+        assert!(repo.checkouts_of(&branch).expect("git works").is_empty(), "off the branch");
+        fs::remove_file(place.join("late.txt")).expect("it was there");
+        let seen = repo.hand_at(&place).expect("git works").expect("it is there");
+        assert_eq!(retired(&seen), None);
+        assert!(!place.exists());
     }
 }

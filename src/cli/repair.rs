@@ -13,7 +13,7 @@ use super::orphans::{self, Orphan};
 use super::project::Project;
 use crate::agent::rendezvous;
 use crate::config::layout::Layout;
-use crate::git::{GitError, Oid, Repo};
+use crate::git::{CutOff, GitError, Oid, Repo};
 use crate::machine::State;
 use crate::machine::time::Time;
 use crate::monitor::finished::{Due, Remains};
@@ -55,6 +55,7 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
     let slots = lost_slots(project, repo, state.as_ref())?;
     steps.extend(slots.iter().map(|slot| slot_step(slot)));
+    steps.extend(CutOff::all(&project.layout.taken()).iter().map(|it| removal(&it.rest)));
     if let Some(state) = &state {
         steps.extend(moved(repo, state).map_err(git)?.iter().map(ToString::to_string));
         steps.extend(stale_pending(repo, state)?.iter().map(|(name, _)| pending_step(name)));
@@ -110,6 +111,10 @@ pub fn run(project: &Project, wait: Duration) -> Result<Vec<String>, Error> {
     for slot in lost_slots(project, repo, Some(&state))? {
         repo.remove_slot(&slot).map_err(git)?;
         done.push(slot_step(&slot));
+    }
+    for CutOff { place, rest } in CutOff::all(&layout.taken()) {
+        repo.clear_hand(&place).map_err(git)?;
+        done.push(removal(&rest));
     }
     put_back(repo, &state, &mut done)?;
     for (name, oid) in stale_pending(repo, &state)? {

@@ -46,6 +46,9 @@ struct Entry {
     /// The commit that its size is counted from.
     #[serde(skip)]
     from: Oid,
+    /// That is a commit, and not what there was before the first one.
+    #[serde(skip)]
+    is_rooted: bool,
     #[serde(skip)]
     to: Oid,
 }
@@ -106,7 +109,9 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
         let origin = Origin::of(state, kept.name.trim_start_matches(SALVAGE));
         let tip = origin.task.and_then(|task| task.tip.as_ref());
         let tip = tip.and_then(|tip| tip.as_str().parse::<Oid>().ok());
-        let from = start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?;
+        let shared = start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?;
+        let is_rooted = shared.is_some();
+        let from = shared.map_or_else(|| repo.empty_tree().map_err(git), Ok)?;
         let attempt = origin.attempt;
         let class = attempt.and_then(|it| it.outcome.as_ref()).map(|it| it.class.word());
         entries.push(Entry {
@@ -123,20 +128,24 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
             why: origin.why(),
             name: kept.name,
             from,
+            is_rooted,
             to: kept.commit,
         });
     }
-    let pairs: Vec<(Oid, Oid)> =
-        entries.iter().map(|it| (it.from.clone(), it.to.clone())).collect();
-    for (entry, size) in entries.iter_mut().zip(repo.sizes(&pairs).map_err(git)?) {
+    let rooted = entries.iter().filter(|it| it.is_rooted);
+    let pairs: Vec<(Oid, Oid)> = rooted.map(|it| (it.from.clone(), it.to.clone())).collect();
+    let mut sizes = repo.sizes(&pairs).map_err(git)?.into_iter();
+    for entry in &mut entries {
+        let known = if entry.is_rooted { sizes.next() } else { None };
+        let size = known.map_or_else(|| repo.size(&entry.from, &entry.to).map_err(git), Ok)?;
         Size { files: entry.files, added: entry.added, removed: entry.removed } = size;
     }
     Ok(entries)
 }
 
 /// Returns where the work begins: the newest commit that it shares with the task's branch or with
-/// what has landed; itself where one of them holds all of it.
-fn start(repo: &Repo, commit: &Oid, known: [Option<&Oid>; 2]) -> Result<Oid, Error> {
+/// what has landed; itself where one of them holds all of it; `None`: it shares nothing with them.
+fn start(repo: &Repo, commit: &Oid, known: [Option<&Oid>; 2]) -> Result<Option<Oid>, Error> {
     let mut nearest: Option<Oid> = None;
     for known in known.into_iter().flatten() {
         // A branch that is gone with its commits tells nothing.
@@ -146,10 +155,7 @@ fn start(repo: &Repo, commit: &Oid, known: [Option<&Oid>; 2]) -> Result<Oid, Err
             Some(_) | None => Some(shared),
         };
     }
-    match nearest {
-        Some(nearest) => Ok(nearest),
-        None => repo.empty_tree().map_err(git),
-    }
+    Ok(nearest)
 }
 
 /// How wide the columns of a list are.
@@ -274,6 +280,7 @@ fn restore(
     let there = repo.checkouts_of(&full).map_err(git)?.into_iter().find(|it| !it.is_gone);
     let path = match (there, place) {
         (Some(there), place) if place.as_ref().is_none_or(|place| is_same(place, &there.path)) => {
+            repo.finish_hand(&there.path).map_err(git)?;
             console.note(&format!("`{branch}` was restored before"));
             there.path
         }
@@ -294,7 +301,7 @@ fn restore(
                 Error::failed(what).because(&error).at(&place)
             })?;
             console.note(&format!("on branch `{branch}`; the salvage stays until it is dropped"));
-            made.path
+            made
         }
     };
     let path = path.to_string_lossy();
@@ -404,6 +411,7 @@ mod tests {
             removed: 67,
             why: "x".repeat(100),
             from: oid(),
+            is_rooted: true,
             to: oid(),
             commit,
         }

@@ -39,6 +39,12 @@ impl Layout {
         self.root.join(".pipeline")
     }
 
+    /// Returns the folder of worktrees of people who name no place for theirs.
+    #[must_use]
+    pub fn taken(&self) -> PathBuf {
+        self.dot().join("taken")
+    }
+
     /// Makes `.pipeline/state`, the way to the state for people and scripts, if it is not there.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! A person's worktree: on a branch of ours, made and removed by us, theirs in between.
 //!
 //! **Invariants.** Nothing in it is lost by us: it is filled once, before it is theirs, and removed
-//! only when all of it is committed. What is there already and is not an empty folder stays.
+//! only when all of it is committed. What is there already and is not an empty folder stays. Git's
+//! entry for one that somebody else moved or removed stays: where it was moved to, it is needed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::call::Call;
 use super::error::GitError;
+use super::gate::Gate;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::{Repo, canonical};
@@ -25,6 +27,9 @@ const UNDER_WAY: [(&str, &str); 6] = [
     ("BISECT_LOG", "bisect"),
 ];
 
+/// How the name of what is being removed ends.
+const GONE: &str = ".pipeline-gone";
+
 /// How a person's worktree stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hand {
@@ -37,6 +42,40 @@ pub struct Hand {
     pub ignored: Vec<String>,
     /// The git command that is half done there, e.g. `rebase`.
     pub under_way: Option<&'static str>,
+}
+
+/// A removal that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutOff {
+    /// Where the worktree was.
+    pub place: PathBuf,
+    /// What is left of its files.
+    pub rest: PathBuf,
+}
+
+impl CutOff {
+    /// Returns the removals that were cut off in a folder, sorted by place.
+    #[must_use]
+    pub fn all(dir: &Path) -> Vec<Self> {
+        let place = |name: &OsStr| {
+            let name = name.to_str()?.strip_prefix('.')?.strip_suffix(GONE)?;
+            (!name.is_empty()).then(|| dir.join(name))
+        };
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let folders = entries.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut found: Vec<Self> = folders
+            .filter_map(|it| Some(Self { place: place(&it.file_name())?, rest: it.path() }))
+            .collect();
+        found.sort_by(|a, b| a.place.cmp(&b.place));
+        found
+    }
+
+    /// Returns what would be left of a worktree at `place`, where something is.
+    #[must_use]
+    pub fn of(place: &Path) -> Option<Self> {
+        let rest = gone(place);
+        is_there(&rest).then(|| Self { place: place.into(), rest })
+    }
 }
 
 impl Hand {
@@ -93,10 +132,15 @@ impl Repo {
             Found::Absent | Found::Broken | Found::Foreign(_) => {
                 self.check_hand_place(path)?;
                 let registry = self.registry_gate()?;
+                if !is_there(path) && !is_there(&gone(path)) {
+                    self.set_aside(path)?;
+                }
                 self.clear_slot(&gate, path)?;
+                remove_tree("git.hand_gone", &gone(path))?;
                 let call = Call::write("git.hand_add", &self.root)
-                    .args(["worktree", "add", "--no-checkout", "-q", "--"])
-                    .args([path.as_os_str(), OsStr::new(branch)]);
+                    .args(["worktree", "add", "--no-checkout", "-q"])
+                    .args(self.is_left(branch)?.then_some("--force"))
+                    .args(["--".as_ref(), path.as_os_str(), OsStr::new(branch)]);
                 self.git.ok(call.gate(&registry))?;
                 let admin = self.admin_of(path)?;
                 admin.ok_or_else(|| {
@@ -104,6 +148,22 @@ impl Repo {
                 })?
             }
         };
+        self.fill(&gate, path, &admin)
+    }
+
+    /// Fills a person's worktree where making it was interrupted before that.
+    ///
+    /// # Errors
+    /// Git's failures. To be repeated then.
+    pub fn finish_hand(&self, path: &Path) -> Result<(), GitError> {
+        let gate = self.slot_gate(path)?;
+        match self.find_slot(path)? {
+            Found::Ready(admin) => self.fill(&gate, path, &admin),
+            Found::Absent | Found::Broken | Found::Foreign(_) => Ok(()),
+        }
+    }
+
+    fn fill(&self, gate: &Gate<'_>, path: &Path, admin: &Path) -> Result<(), GitError> {
         if admin.join("index").exists() {
             // It was filled, and is the person's since.
             return Ok(());
@@ -113,7 +173,29 @@ impl Repo {
             remove_file(&admin.join(name))?;
         }
         let args = ["read-tree", "--reset", "-u", "HEAD"];
-        self.git.ok(Call::write("git.hand_fill", path).args(args).gate(&gate)).map(|_| ())
+        self.git.ok(Call::write("git.hand_fill", path).args(args).gate(gate)).map(|_| ())
+    }
+
+    /// Returns whether only worktrees whose folders are gone are on a branch (short name).
+    fn is_left(&self, branch: &str) -> Result<bool, GitError> {
+        let found = self.checkouts_of(&format!("refs/heads/{branch}"))?;
+        Ok(!found.is_empty() && found.iter().all(|checkout| checkout.is_gone))
+    }
+
+    /// Lets git's entries for a worktree that is not at `path` any more name another place, at which
+    /// nothing is, so that one can be made there. In a worktree that was moved git works as before, and
+    /// `git worktree repair` there mends its entry; else git prunes it in time.
+    fn set_aside(&self, path: &Path) -> Result<(), GitError> {
+        for admin in self.admins_of(path)? {
+            let mut text = beside(path, ".pipeline-moved").join(".git").into_os_string();
+            text.push("\n");
+            let (file, new) = (admin.join("gitdir"), admin.join("gitdir.new"));
+            let written = fail::point("git.hand_aside")
+                .and_then(|()| fs::write(&new, text.as_encoded_bytes()))
+                .and_then(|()| fs::rename(&new, &file));
+            written.map_err(|source| GitError::File { doing: "write", path: file, source })?;
+        }
+        Ok(())
     }
 
     /// Returns how the person's worktree at `path` stands; `None` when no whole one is there.
@@ -196,27 +278,36 @@ impl Repo {
         }
         let gone = gone(path);
         remove_tree("git.hand_gone", &gone)?;
-        let renamed = fail::point("git.hand_rename").and_then(|()| fs::rename(path, &gone));
-        renamed.map_err(|source| GitError::File { doing: "rename", path: path.into(), source })?;
-        let _registry = self.registry_gate()?;
-        remove_tree("git.hand_gone", &gone)?;
-        self.clear_slot(&gate, path)
+        {
+            let _registry = self.registry_gate()?;
+            let renamed = fail::point("git.hand_rename").and_then(|()| fs::rename(path, &gone));
+            let failed = |source| GitError::File { doing: "rename", path: path.into(), source };
+            renamed.map_err(failed)?;
+            self.clear_slot(&gate, path)?;
+        }
+        // Last: as long as it is there, what else is left is known as ours.
+        remove_tree("git.hand_gone", &gone)
     }
 
-    /// Removes what is left of a worktree whose removal was interrupted, or whose folder is gone.
+    /// Removes what is left of a worktree whose making or removal was interrupted; returns whether
+    /// git still has an entry for one that somebody else moved or removed, which stays.
     ///
     /// # Errors
     /// Files that cannot be removed.
-    pub fn clear_hand(&self, path: &Path) -> Result<(), GitError> {
+    pub fn clear_hand(&self, path: &Path) -> Result<bool, GitError> {
         let gate = self.slot_gate(path)?;
-        remove_tree("git.hand_gone", &gone(path))?;
-        match self.find_slot(path)? {
-            Found::Broken if !has_files(path) => {
-                let _registry = self.registry_gate()?;
-                self.clear_slot(&gate, path)
-            }
-            Found::Broken | Found::Absent | Found::Ready(_) | Found::Foreign(_) => Ok(()),
+        let gone = gone(path);
+        let is_ours = is_there(&gone) || is_there(path);
+        let is_broken = match self.find_slot(path)? {
+            Found::Broken => !has_files(path),
+            Found::Absent | Found::Ready(_) | Found::Foreign(_) => false,
+        };
+        if is_broken && is_ours {
+            let _registry = self.registry_gate()?;
+            self.clear_slot(&gate, path)?;
         }
+        remove_tree("git.hand_gone", &gone)?;
+        Ok(is_broken && !is_ours)
     }
 
     /// Returns the commit that a person names, from where they stand; `None`: there is none.
@@ -233,10 +324,18 @@ impl Repo {
 
 /// Returns where a worktree goes that is being removed.
 fn gone(path: &Path) -> PathBuf {
+    beside(path, GONE)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(".pipeline-gone");
+    name.push(ending);
     path.with_file_name(name)
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
 }
 
 /// Returns true when a folder holds more than the link to its repository.

@@ -1,11 +1,11 @@
 //! What is kept in salvage, how much it is, and where a person gets at it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::call::Call;
 use super::error::GitError;
 use super::oid::Oid;
-use super::refs::{Checkout, named_refs, one_oid};
+use super::refs::{named_refs, one_oid};
 use super::repo::Repo;
 
 /// How much a commit changes.
@@ -73,6 +73,22 @@ impl Repo {
         one_oid(&self.git.ok(call.args(["--stdin"]).bytes(b""))?)
     }
 
+    /// Returns how much lies between a commit or tree and a commit.
+    ///
+    /// # Errors
+    /// When one of them does not exist.
+    pub fn size(&self, from: &Oid, to: &Oid) -> Result<Size, GitError> {
+        let call = Call::read("git.size", &self.root).args([
+            "diff",
+            "--no-ext-diff",
+            "--shortstat",
+            from.as_str(),
+            to.as_str(),
+            "--",
+        ]);
+        Ok(size_of(&self.git.ok(call)?.line()))
+    }
+
     /// Returns how much lies between the commits of each pair `(from, to)`, in their order.
     ///
     /// # Errors
@@ -112,23 +128,18 @@ impl Repo {
     }
 
     /// Makes a worktree for a person at `dir`, on the branch `branch` (short name), which is made at
-    /// `at` when it is not there.
+    /// `at` when it is not there; returns its true path.
     ///
     /// # Errors
     /// When the place or the branch is taken; git's failures.
-    pub fn add_worktree(&self, dir: &Path, branch: &str, at: &Oid) -> Result<Checkout, GitError> {
-        let full = format!("refs/heads/{branch}");
-        let is_there = self.read_ref(&full)?.is_some();
-        let registry = self.registry_gate()?;
-        let call = Call::write("git.worktree_add", &self.root).args(["worktree", "add", "-q"]);
-        let call = if is_there {
-            call.args(["--"]).args([dir.as_os_str(), branch.as_ref()])
-        } else {
-            call.args(["-b", branch, "--"]).args([dir.as_os_str(), at.as_str().as_ref()])
-        };
-        self.git.ok(call.gate(&registry))?;
-        let made = self.checkouts_of(&full)?.into_iter().next();
-        made.ok_or_else(|| GitError::answer("git worktree add", dir.as_os_str().as_encoded_bytes()))
+    pub fn add_worktree(&self, dir: &Path, branch: &str, at: &Oid) -> Result<PathBuf, GitError> {
+        if self.read_ref(&format!("refs/heads/{branch}"))?.is_none() {
+            let args = ["branch", "-q", "--no-track", "--", branch, at.as_str()];
+            self.git.ok(Call::write("git.restored_branch", &self.root).args(args))?;
+        }
+        let path = self.hand_path(dir)?;
+        self.add_hand(&path, branch)?;
+        Ok(path)
     }
 }
 
@@ -163,6 +174,9 @@ mod tests {
         let sizes = scratch.repo.sizes(&pairs).unwrap();
         let size = |files, added, removed| Size { files, added, removed };
         assert_eq!(sizes, [size(1, 2, 0), size(0, 0, 0), size(1, 0, 2)]);
+        let nothing = scratch.repo.empty_tree().unwrap();
+        let all = scratch.repo.size(&nothing, &pairs[0].1).unwrap();
+        assert_eq!(all.files, 2, "from nothing: {all:?}");
         let said = " 12 files changed, 1 insertion(+), 34 deletions(-)";
         assert_eq!(size_of(said), size(12, 1, 34));
     }
@@ -174,11 +188,12 @@ mod tests {
         let two = scratch.commit_on(&one, "b", "b\n");
         let dir = scratch.dir.path().join("mine");
         let made = scratch.repo.add_worktree(&dir, "salvage/T-1.impl.1", &two).unwrap();
-        assert_eq!(made.branch.as_deref(), Some("refs/heads/salvage/T-1.impl.1"));
-        assert!(made.path.join("b").is_file());
+        let branch = scratch.git_in(&made, ["symbolic-ref", "HEAD"]);
+        assert_eq!(branch, "refs/heads/salvage/T-1.impl.1");
+        assert!(made.join("b").is_file());
         scratch.git(["worktree", "remove", dir.to_str().unwrap()]);
         let other = scratch.dir.path().join("other");
         let again = scratch.repo.add_worktree(&other, "salvage/T-1.impl.1", &one).unwrap();
-        assert!(again.path.join("b").is_file(), "the branch as it stands");
+        assert!(again.join("b").is_file(), "the branch as it stands");
     }
 }

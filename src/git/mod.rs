@@ -34,7 +34,7 @@ mod worktree;
 
 pub use base::{BaseGate, Follow};
 pub use error::{GitError, Stderr};
-pub use hand::Hand;
+pub use hand::{CutOff, Hand};
 pub use history::HandCommit;
 pub use kept::{Kept, Size};
 pub use landing::{MergeRequest, Merged, TakeBase};

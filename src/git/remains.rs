@@ -27,14 +27,11 @@ const FOLDERS: [&str; 5] = [
     "logs/refs/pipeline",
     "worktrees",
 ];
+/// Our branches, as refs that hold nothing.
+const BUT_BRANCHES: &str = "--exclude=refs/heads/pipeline/*";
 /// Which refs are not ours.
-const OTHERS: [&str; 5] = [
-    "--single-worktree",
-    "--not",
-    "--exclude=refs/heads/pipeline/*",
-    "--exclude=refs/pipeline/*",
-    "--all",
-];
+const OTHERS: [&str; 5] =
+    ["--single-worktree", "--not", BUT_BRANCHES, "--exclude=refs/pipeline/*", "--all"];
 
 impl Repo {
     /// Returns every slot of ours, wherever it lies, and those below `dir` that were never filled;
@@ -111,18 +108,23 @@ impl Repo {
         Ok(!self.git.ok(call)?.line().is_empty())
     }
 
-    /// Returns those of `names` that hold commits which no ref but ours does.
+    /// Returns those of `names` that hold commits which no ref but ours does; where our branches stay
+    /// (`keeps_branches`), what they hold is held.
     ///
     /// # Errors
     /// When git fails.
-    pub fn unlanded(&self, names: &[(String, Oid)]) -> Result<Vec<(String, Oid)>, GitError> {
+    pub fn unlanded(
+        &self,
+        names: &[(String, Oid)],
+        keeps_branches: bool,
+    ) -> Result<Vec<(String, Oid)>, GitError> {
         if names.is_empty() {
             return Ok(Vec::new());
         }
         let input: String = names.iter().map(|(_, oid)| format!("{oid}\n")).collect();
         let call = Call::read("git.unlanded", &self.root)
             .args(["rev-list", "--stdin"])
-            .args(OTHERS)
+            .args(OTHERS.into_iter().filter(|arg| !keeps_branches || *arg != BUT_BRANCHES))
             .bytes(input.as_bytes());
         let reply = self.git.ok(call)?;
         let text = reply.line();
@@ -245,7 +247,11 @@ mod tests {
         let path = slot.to_str().unwrap();
         scratch.git(["worktree", "add", "-q", "--detach", path, two.as_str()]);
         let all: Vec<_> = names.iter().map(|it| (*it).to_owned()).zip([two, three, one]).collect();
-        assert_eq!(repo.unlanded(&all).unwrap(), all[..2]);
+        assert_eq!(repo.unlanded(&all, false).unwrap(), all[..2]);
+        assert_eq!(repo.unlanded(&all[1..], true).unwrap(), all[1..2]);
+        scratch.git(["update-ref", "refs/heads/pipeline/task/B", all[1].1.as_str()]);
+        assert!(repo.unlanded(&all[1..], true).unwrap().is_empty(), "a branch that stays holds it");
+        scratch.git(["update-ref", "-d", "refs/heads/pipeline/task/B"]);
         let file = scratch.dir.path().join("x.bundle");
         for _ in 0..2 {
             repo.bundle(&file, &all[..2]).unwrap();
@@ -254,6 +260,6 @@ mod tests {
         scratch.git(["update-ref", "-d", names[1]]);
         scratch.git(["fetch", "-q", file.to_str().unwrap(), "refs/*:refs/heads/back/*"]);
         assert_eq!(scratch.rev("refs/heads/back/pipeline/salvage/B"), all[1].1);
-        assert!(repo.unlanded(&all).unwrap().is_empty(), "the person's branches hold it");
+        assert!(repo.unlanded(&all, false).unwrap().is_empty(), "the person's branches hold it");
     }
 }

@@ -87,7 +87,7 @@ impl Repo {
         Ok(admins)
     }
 
-    fn admins_of(&self, slot: &Path) -> Result<Vec<PathBuf>, GitError> {
+    pub(super) fn admins_of(&self, slot: &Path) -> Result<Vec<PathBuf>, GitError> {
         let mut admins = self.admins()?;
         admins.retain(|admin| registered(admin).as_deref() == Some(slot));
         Ok(admins)

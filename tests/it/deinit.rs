@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+#[cfg(feature = "failpoints")]
+use rustix::process::Signal;
 use serde_json::Value;
 use walkdir::WalkDir;
 
@@ -176,6 +178,8 @@ fn branches_are_kept_where_that_is_asked_for() {
     project.ok(&["salvage", "drop", "FAIL.impl.1"]);
     let branches = || project.git(&["for-each-ref", "refs/heads/pipeline"]);
     let before = branches();
+    // What such a branch holds is not lost with salvage.
+    project.git(&["update-ref", "refs/pipeline/salvage/HELD", "pipeline/task/FAIL"]);
     project.ok(&["deinit", "--keep-branches"]);
     assert_eq!(branches(), before);
     assert!(!project.path(".git/pipeline").exists() && !project.path(".pipeline").exists());
@@ -212,6 +216,76 @@ fn what_runs_is_refused_and_forced_to_end() {
     project.git(&["fetch", "-q", bundle, "refs/*:refs/heads/unlanded/*"]);
     let half = project.git(&["show", "unlanded/pipeline/salvage/RUNS.arch.1:half"]);
     assert_eq!(half, "half");
+}
+
+/// A task whose agent was left alone by its monitor, with work that is not saved.
+#[cfg(feature = "failpoints")]
+fn left_alone() -> Project {
+    let project = Project::new(1);
+    project.hold("hold");
+    project.ok(&["task", "add", "a task", "--id", "RUNS"]);
+    let mut monitor = project.monitor(&[]);
+    project.until("the agent", || project.runs().len() == 1);
+    monitor.kill();
+    fs::write(project.path(".pipeline/worktrees/architect/0/half"), "half").expect("writes");
+    project
+}
+
+/// Nothing was removed; said again, it saves the work and takes all out.
+#[cfg(feature = "failpoints")]
+fn is_saved_when_said_again(project: &Project) {
+    let half = project.path(".pipeline/worktrees/architect/0/half");
+    assert_eq!(fs::read_to_string(half).expect("it is there"), "half");
+    let said = project.ok(&["deinit", "--force"]);
+    let bundle = said.split('`').nth(1).expect("the file");
+    project.git(&["fetch", "-q", bundle, "refs/*:refs/heads/unlanded/*"]);
+    let half = project.git(&["show", "unlanded/pipeline/salvage/RUNS.arch.1:half"]);
+    assert_eq!(half, "half");
+    assert_eq!(processes_of(&project.dir()), []);
+}
+
+/// `PIPELINE_FAILPOINT` that acts while a file beside the project is there.
+#[cfg(feature = "failpoints")]
+fn at_save(project: &Project, action: &str) -> [(&'static str, String); 2] {
+    project.hold("unsaved");
+    let file = project.dir().join("unsaved");
+    [
+        ("PIPELINE_FAILPOINT", format!("git.copy_index={action}")),
+        ("PIPELINE_FAILPOINT_WHILE", file.to_str().expect("UTF-8").to_owned()),
+    ]
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn nothing_is_taken_out_when_the_ending_of_agents_is_interrupted() {
+    let project = left_alone();
+    let env = at_save(&project, "error");
+    let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut deinit = project.start_with(&["deinit", "--force"], &env);
+    let is_at_work = |line: &str| line.contains("agent.sh");
+    project.until("the agent's end", || {
+        !processes_of(&project.dir()).iter().any(|(_, line)| is_at_work(line))
+    });
+    deinit.signal(Signal::INT);
+    assert_eq!(deinit.end(&project), Some(130), "{}", deinit.said());
+    assert!(deinit.said().contains("interrupted before all agents had ended"), "{}", deinit.said());
+    project.release("unsaved");
+    is_saved_when_said_again(&project);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn nothing_is_taken_out_when_the_monitor_dies_before_it_saved() {
+    let project = left_alone();
+    let env = at_save(&project, "kill");
+    let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut monitor = project.start_with(&["monitor"], &env);
+    monitor.until_said("open task");
+    let said = project.fails(4, &["deinit", "--force"]);
+    assert!(said.contains("work is not saved yet") && said.contains("RUNS.arch.1"), "{said}");
+    assert!(monitor.end(&project).is_none(), "it was killed");
+    project.release("unsaved");
+    is_saved_when_said_again(&project);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod doctor_repair;
 mod faults;
 mod finished;
 mod hands;
+mod hands_gone;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;

@@ -95,6 +95,57 @@ fn salvage_is_restored_to_a_worktree_on_a_branch_of_its_own() {
 }
 
 #[test]
+fn a_restored_worktree_that_was_deleted_is_made_again() {
+    let project = failed();
+    let restore = |args: &[&str]| {
+        let path = project.ok(&[&["salvage", "restore", "FAIL.impl.1"], args].concat());
+        let path = std::path::PathBuf::from(path.trim_end());
+        assert!(path.join("FAIL.txt").is_file(), "{}", path.display());
+        path
+    };
+    let path = restore(&[]);
+    std::fs::remove_dir_all(&path).expect("it was there");
+    let other = project.dir().join("other");
+    assert_eq!(restore(&[other.to_str().expect("UTF-8")]), other);
+    std::fs::remove_dir_all(&other).expect("it was there");
+    assert_eq!(restore(&[]), path);
+    std::fs::remove_dir_all(&path).expect("it was there");
+    assert_eq!(restore(&[]), path);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_restoring_that_was_cut_off_is_finished() {
+    let project = failed();
+    let args = ["salvage", "restore", "FAIL.impl.1"];
+    for point in ["git.restored_branch", "git.hand_add", "git.hand_fill"] {
+        let mut command = project.command(&project.root, &args);
+        let ended = command.env("PIPELINE_FAILPOINT", point).output().expect("it starts");
+        assert!(!ended.status.success(), "killed at {point}");
+        let path = project.ok(&args);
+        let path = std::path::PathBuf::from(path.trim_end());
+        assert!(path.join("FAIL.txt").is_file(), "after {point}");
+        assert_eq!(project.git(&["-C", path.to_str().expect("UTF-8"), "status", "--short"]), "");
+        project.git(&["worktree", "remove", path.to_str().expect("UTF-8")]);
+        project.git(&["branch", "-q", "-D", "salvage/FAIL.impl.1"]);
+    }
+}
+
+#[test]
+fn what_shares_nothing_with_a_lost_journal_is_listed_all_the_same() {
+    let project = failed();
+    std::fs::remove_dir_all(project.state_dir()).expect("it was there");
+    project.ok(&["init", "--force"]);
+    let found = list(&project);
+    let attempt = found.iter().find(|entry| entry["ref"] == "refs/pipeline/salvage/FAIL.impl.1");
+    let attempt = attempt.expect("it is listed");
+    assert!(attempt["files"].as_u64().is_some_and(|files| files > 3), "{attempt}");
+    assert!(attempt["added"].as_u64().is_some_and(|lines| lines > 3), "{attempt}");
+    let shown = project.ok(&["salvage", "show", "FAIL.impl.1"]);
+    assert!(shown.contains("\n+FAIL.impl.1\n"), "{shown}");
+}
+
+#[test]
 fn what_is_dropped_is_named_so_that_it_can_be_taken_back() {
     let project = failed();
     let before = list(&project);

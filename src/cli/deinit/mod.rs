@@ -14,7 +14,7 @@ use serde_json::json;
 use super::args::{DeinitArgs, StopArgs};
 use super::console::{Console, Format};
 use super::error::Error;
-use super::exit_code::Kind;
+use super::exit_code::{Exit, Kind};
 use super::gate::Gate;
 use super::monitor::{self as runs, Manner};
 use super::project::{Open, Project, has_remains};
@@ -73,6 +73,7 @@ pub fn run(
     let _alone = alone(&layout)?;
     // A command may have been at work until now.
     open.state()?;
+    check_saved(&open)?;
     let plan = Plan::of(&open.project, Some(open.now().0), args)?;
     plan.refusal()?;
     carry_out(&plan, &layout, open.project.repo.as_ref(), manner.lock_wait, console)
@@ -186,8 +187,26 @@ fn busy(open: &Open) -> Option<Error> {
 fn end_all(open: Open, manner: Manner, console: &mut Console<'_>) -> Result<Open, Error> {
     let project = Project::find(&open.project.layout.root)?;
     let stop = StopArgs { drain: false, now: true };
-    runs::stop(&stop, open, manner, console)?;
+    if runs::stop(&stop, open, manner, console)? != Exit::Done {
+        let what = "cannot take the pipeline out: interrupted before all agents had ended";
+        return Err(Error::new(Kind::Interrupted, what)
+            .hint("nothing is removed; `pipeline deinit --force` goes on"));
+    }
     project.open(manner.lock_wait)
+}
+
+/// Refuses while there are attempts: an agent may have ended, and nobody has saved its work.
+fn check_saved(open: &Open) -> Result<(), Error> {
+    let attempts = &open.now().0.attempts;
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    let told = Error::busy("cannot take the pipeline out: agents' work is not saved yet");
+    let named = attempts.values().take(NAMED_MAX);
+    let told =
+        named.fold(told, |told, it| told.because_of(format!("`{}` by `{}`", it.id, it.agent)));
+    Err(told
+        .hint("`pipeline deinit --force` saves it, as `pipeline stop --now` does; say it again"))
 }
 
 /// Takes the monitor's place once the keepers have left, which they do when they have nothing to do.

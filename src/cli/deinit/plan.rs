@@ -15,7 +15,7 @@ use crate::cli::init::{EXCLUDE, exclude_file};
 use crate::cli::init_record::{Exclude, InitRecord};
 use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config::layout::Layout;
-use crate::git::{Checkout, Oid, Repo};
+use crate::git::{Checkout, CutOff, Oid, Repo};
 use crate::machine::State;
 use crate::machine::task::TaskPhase;
 use crate::store::lock::is_held;
@@ -186,23 +186,7 @@ impl Plan {
         } else {
             names.extend(branches.iter().cloned());
         }
-        let mut unlanded = repo.unlanded(&names).map_err(git)?;
-        if args.keep_branches {
-            let is_held = |(_, oid): &(String, Oid)| -> Result<bool, Error> {
-                let mut held = false;
-                for (_, branch) in &branches {
-                    held = held || repo.is_ancestor(oid, branch).map_err(git)?;
-                }
-                Ok(held)
-            };
-            let mut alone = Vec::new();
-            for name in unlanded {
-                if !is_held(&name)? {
-                    alone.push(name);
-                }
-            }
-            unlanded = alone;
-        }
+        let unlanded = repo.unlanded(&names, args.keep_branches).map_err(git)?;
         let slots_dir = state.map_or(layout.dot().join("worktrees"), |state| {
             layout.root.join(&state.settings.worktree.dir)
         });
@@ -250,7 +234,8 @@ impl Plan {
             let path = checkout.path.display();
             let branch = checkout.branch.as_deref().unwrap_or_default();
             let is_removed = checkout.path.starts_with(layout.dot());
-            if branch.starts_with(BRANCHES) && !args.keep_branches && !is_removed {
+            let is_free = checkout.is_gone || args.keep_branches || is_removed;
+            if branch.starts_with(BRANCHES) && !is_free {
                 let branch = branch.trim_start_matches("refs/heads/");
                 self.in_way.push((
                     format!("`{branch}` is checked out at `{path}`"),
@@ -261,10 +246,14 @@ impl Plan {
                     format!("the worktree `{path}` holds {what}"),
                     format!("keep it elsewhere, or take all away: git worktree move '{path}' DIR"),
                 ));
-            } else if is_removed && is_loose(repo, &checkout)? {
+            } else if is_removed && let Some(head) = loose(repo, &checkout, args)? {
                 self.in_way.push((
                     format!("the worktree `{path}` holds commits that no branch of yours has"),
-                    format!("give them one: git -C '{path}' switch -c NAME"),
+                    if checkout.is_gone {
+                        format!("it is gone; give them one: git branch NAME {head}")
+                    } else {
+                        format!("give them one: git -C '{path}' switch -c NAME")
+                    },
                 ));
             } else if is_removed {
                 self.steps.push(Step::RemoveCheckout(checkout.path));
@@ -329,6 +318,8 @@ impl Plan {
                 self.steps.push(Step::RemoveFile(current));
             }
         }
+        let cut_off = CutOff::all(&layout.taken()).into_iter();
+        self.steps.extend(cut_off.map(|it| Step::RemoveTree(it.rest)));
         let dot = layout.dot();
         for entry in fs::read_dir(&dot).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -374,12 +365,13 @@ fn unsaved(repo: &Repo, checkout: &Checkout, keep: &[String]) -> Result<Option<S
     })
 }
 
-/// Returns whether a detached worktree stands at a commit that no ref holds.
-fn is_loose(repo: &Repo, checkout: &Checkout) -> Result<bool, Error> {
+/// Returns the commit at which a detached worktree stands, where no ref that stays holds it.
+fn loose(repo: &Repo, checkout: &Checkout, args: &DeinitArgs) -> Result<Option<Oid>, Error> {
     let head = checkout.head.as_ref().filter(|_| checkout.branch.is_none());
-    let Some(head) = head else { return Ok(false) };
-    let loose = repo.unlanded(&[(String::new(), head.clone())]).map_err(git)?;
-    Ok(!loose.is_empty())
+    let Some(head) = head else { return Ok(None) };
+    let head = [(String::new(), head.clone())];
+    let loose = repo.unlanded(&head, args.keep_branches).map_err(git)?;
+    Ok(loose.into_iter().next().map(|(_, head)| head))
 }
 
 /// Returns a count with its noun.

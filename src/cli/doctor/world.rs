@@ -12,7 +12,7 @@ use crate::agent::rendezvous::{self, KeeperInfo};
 use crate::cli::orphans::{self, Orphan, left_socket};
 use crate::cli::project::{Open, Project};
 use crate::cli::repair;
-use crate::git::GitError;
+use crate::git::{CutOff, GitError};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::monitor::mend::Mend;
@@ -180,6 +180,7 @@ pub fn worktrees(project: &Project, state: &State) -> Vec<Finding> {
         ));
     }
     findings.extend(hands(state));
+    findings.extend(CutOff::all(&project.layout.taken()).iter().map(cut_off));
     if findings.is_empty() {
         let noun = if own.len() == 1 { "worktree" } else { "worktrees" };
         findings.push(Finding::good("worktrees", format!("{} {noun} of agents", own.len())));
@@ -208,10 +209,23 @@ fn hands(state: &State) -> Vec<Finding> {
         Finding::warning(
             "worktrees",
             format!("task `{id}` was taken, and its worktree `{}` is gone", taken.dir),
-            format!("pipeline task give {id}: what was committed there counts"),
+            format!(
+                "where you moved it, type: git worktree repair; else: pipeline task give {id}: what \
+                 was committed on its branch counts"
+            ),
         )
     })
     .collect()
+}
+
+/// Tells of a removal that was cut off.
+fn cut_off(it: &CutOff) -> Finding {
+    let (rest, place) = (it.rest.display(), it.place.display());
+    Finding::warning(
+        "worktrees",
+        format!("`{rest}` is left of the worktree `{place}`, whose removal was cut off"),
+        "`pipeline doctor --repair` removes it",
+    )
 }
 
 /// Finds branches of ours that do not stand where the journal has them. A monitor sees to them by

@@ -94,6 +94,7 @@ impl Case {
             assert!(!said.contains("panicked"), "{said}");
             assert!(matches!(outcome.code, Some(0..=4)), "{:?}: {said}", outcome.code);
             self.release();
+            self.remove_what_stays(&said);
             if outcome.code != Some(0) {
                 (self.scenario.again)(project);
             }
@@ -113,6 +114,18 @@ impl Case {
                 let at = seen.map_or("not struck".into(), |point| format!("in {}", point.call));
                 Ending::Failed(format!("{at}: {text}"))
             }
+        }
+    }
+
+    /// A person's worktree whose removal failed stays, and that is told: a person types what they are
+    /// told to.
+    fn remove_what_stays(&self, said: &str) {
+        for line in said.lines().filter(|line| line.contains("the worktree stay")) {
+            let (_, command) = line.rsplit_once(": ").expect("what to type");
+            let mut shell = pipeline::sys::child::command("sh", &self.project.root);
+            let done = shell.args(["-c", command]).output().expect("a shell");
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success(), "`{command}`: {said}");
         }
     }
 
