@@ -617,17 +617,17 @@ fn retire(
     (place, hand): (&Path, &Hand),
     (keep, folder): (&[String], &Path),
 ) -> Option<String> {
-    let theirs = hand.ignored_but(keep);
     let now = repo.hand_at(place).ok().flatten();
+    if now.as_ref() != Some(hand) {
+        // What came since it was looked at is not given, and nobody was told of it.
+        leave(repo, place, now.as_ref().unwrap_or(hand), id);
+        let dir = place.display();
+        return Some(format!(
+            "the worktree stays: it changed meanwhile; to remove it: git worktree remove {dir}"
+        ));
+    }
+    let theirs = hand.ignored_but(keep);
     let why = match theirs.first() {
-        // What came since it was looked at was told of to nobody, and is not given.
-        _ if now.as_ref() != Some(hand) => {
-            leave(repo, place, now.as_ref().unwrap_or(hand), id);
-            let dir = place.display();
-            return Some(format!(
-                "the worktree stays: it changed meanwhile; to remove it: git worktree remove {dir}"
-            ));
-        }
         Some(first) if theirs.len() == 1 => format!("git ignores `{first}` there"),
         Some(first) => format!("git ignores `{first}` and {} more there", theirs.len() - 1),
         None => match repo.remove_hand(place) {
