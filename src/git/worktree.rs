@@ -410,7 +410,7 @@ mod tests {
         let next = case.scratch.commit_on(&case.tip, "b b.txt", "b");
         case.prepare(&next);
         let dir = case.scratch.root.join(".pipeline");
-        assert_eq!(repo.own_slots(&dir).unwrap(), [case.slot.clone()]);
+        assert_eq!(repo.own_slots(&dir).unwrap(), std::slice::from_ref(&case.slot));
         for _ in 0..2 {
             repo.remove_slot(&case.slot).unwrap();
         }
