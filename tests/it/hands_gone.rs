@@ -135,8 +135,29 @@ fn a_worktree_that_was_deleted_is_in_the_way_of_nothing() {
     let hint = format!("git branch NAME {head}");
     assert!(said.contains(&hint) && !said.contains("switch"), "{said}");
     project.git(&["branch", "kept", &head]);
-    project.ok(&["deinit", "--force"]);
+    let done = project.run(&["deinit", "--force"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(
+        done.err.contains("which is gone, stays") && done.err.contains("prune"),
+        "{}",
+        done.err
+    );
     assert!(!project.path(".pipeline").exists());
+    project.git(&["worktree", "prune"]);
+    assert_eq!(project.git(&["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_worktree_that_was_moved_is_not_cut_off_by_deinit() {
+    let project = project();
+    let dir = taken(&project, &["A"]);
+    git(&project, &dir, &["switch", "-q", "-c", "own"]);
+    let place = moved(&project, &dir);
+    fs::write(place.join("draft"), "x").expect("a file");
+    git(&project, &place, &["add", "draft"]);
+    project.ok(&["deinit"]);
+    assert!(!project.path(".pipeline").exists());
+    assert_eq!(git(&project, &place, &["status", "--short"]), "A  draft");
 }
 
 #[test]

@@ -255,6 +255,12 @@ impl Plan {
                         format!("give them one: git -C '{path}' switch -c NAME")
                     },
                 ));
+            } else if is_removed && checkout.is_gone && CutOff::of(&checkout.path).is_none() {
+                // Where somebody moved it, it is needed.
+                self.kept.push(format!(
+                    "git's entry for the worktree `{path}`, which is gone, stays: where you moved it, \
+                     type: git worktree repair; else: git worktree prune"
+                ));
             } else if is_removed {
                 self.steps.push(Step::RemoveCheckout(checkout.path));
             }
