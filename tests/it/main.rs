@@ -16,6 +16,7 @@ mod hands_gone;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;
+mod machine_approval;
 mod machine_cases;
 mod machine_changed;
 mod machine_doubt;
