@@ -34,6 +34,14 @@ pub fn is_exact(text: &str) -> bool {
     text.parse::<f64>().is_ok() || text.parse::<Timestamp>().is_ok() || span_ms(text).is_some()
 }
 
+/// Returns true when the text names a moment by itself, whenever it is said.
+#[must_use]
+pub fn is_stamp(text: &str) -> bool {
+    let text = plain(text);
+    let is_epoch = text.parse::<f64>().is_ok_and(|number| number >= EPOCH_S_MIN);
+    is_epoch || text.parse::<Timestamp>().is_ok()
+}
+
 fn plain(text: &str) -> &str {
     text.trim().trim_end_matches('.')
 }
@@ -203,7 +211,7 @@ fn time_of_day(clock: &str) -> Option<civil::Time> {
 mod tests {
     use jiff::tz::TimeZone;
 
-    use super::{is_exact, until};
+    use super::{is_exact, is_stamp, until};
     use crate::machine::time::Time;
 
     /// 2026-11-21T12:00:00Z.
@@ -265,6 +273,11 @@ mod tests {
     fn what_needs_no_calendar_is_exact() {
         for text in ["1795266000", "34.", "2026-11-21T12:00:30Z", "1h2m3s", "5 minutes"] {
             assert!(is_exact(text), "{text}");
+        }
+        for (text, expected) in
+            [("1795266000", true), ("2026-11-21T12:00:30Z.", true), ("34", false), ("1.3s", false)]
+        {
+            assert_eq!(is_stamp(text), expected, "{text}");
         }
         for text in ["3pm", "3:45 PM", "Nov 25th, 2026 3:45 PM", "soon", ""] {
             assert!(!is_exact(text), "{text}");

@@ -176,9 +176,11 @@ impl Found {
             None if is_progress => (self.fault, self.until) = (None, None),
             None => {}
         }
-        self.until = match until {
-            Some(text) => Some(later(self.until.take(), text)),
-            None => self.until.take(),
+        self.until = match (self.until.take(), until) {
+            // A span is over when the program goes on: what it says then is another end.
+            (Some(old), Some(new)) if moment::is_stamp(&old) => Some(later(Some(old), new)),
+            (_, Some(new)) => Some(new),
+            (old, None) => old,
         };
     }
 

@@ -428,19 +428,19 @@ fn check_place(repo: &Repo, place: &Path, branch: &str, from: &Oid) -> Result<()
     check_nobody_on(repo, branch, Some(place))
 }
 
-/// Refuses a branch that is checked out elsewhere than at `place`.
+/// Refuses a branch that a person has checked out elsewhere than at `place`.
 fn check_nobody_on(repo: &Repo, branch: &str, place: Option<&Path>) -> Result<(), Error> {
-    let elsewhere = repo.checkouts_of(branch).map_err(git)?;
     let is_other = |path: &Path| place.is_none_or(|place| path != place);
-    match elsewhere.iter().find(|checkout| !checkout.is_gone && is_other(&checkout.path)) {
-        None => Ok(()),
-        Some(checkout) => {
+    for checkout in repo.checkouts_of(branch).map_err(git)? {
+        let is_elsewhere = !checkout.is_gone && is_other(&checkout.path);
+        if is_elsewhere && !repo.is_slot(&checkout.path).map_err(git)? {
             let (branch, dir) = (short_of(branch), checkout.path.display());
-            Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
+            return Err(Error::busy(format!("the branch `{branch}` is checked out in `{dir}`"))
                 .hint(format!("git -C {} switch --detach", shell_path(&checkout.path)))
-                .at(&checkout.path))
+                .at(&checkout.path));
         }
     }
+    Ok(())
 }
 
 /// Returns where the person begins: at the task's branch, or, where that has nothing of its own, at
@@ -484,6 +484,7 @@ fn notes(state: &State, task: &Task) -> Vec<String> {
 /// theirs wherever it stands above `from`, or is checked out.
 fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) -> Result<(), Error> {
     fail::point("hands.take").map_err(|error| Error::failed("cannot take").because(&error))?;
+    repo.free_of_slots(branch).map_err(git)?;
     let found = repo.read_ref(branch).map_err(git)?;
     let is_theirs = match &found {
         Some(found) if found == from => true,
@@ -619,6 +620,15 @@ fn retire(
     (place, hand): (&Path, &Hand),
     (keep, folder): (&[String], &Path),
 ) -> Option<String> {
+    let now = repo.hand_at(place).ok().flatten();
+    if now.as_ref() != Some(hand) {
+        // What came since it was looked at is not given, and nobody was told of it.
+        leave(repo, place, now.as_ref().unwrap_or(hand), id);
+        let dir = place.display();
+        return Some(format!(
+            "the worktree stays: it changed meanwhile; to remove it: git worktree remove {dir}"
+        ));
+    }
     let theirs = hand.ignored_but(keep);
     let why = match theirs.first() {
         Some(first) if theirs.len() == 1 => format!("git ignores `{first}` there"),
@@ -708,5 +718,37 @@ fn put_away(
         Err(error) => {
             console.warn(&format!("the worktree `{}` stays: {}", taken.dir, error.message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{TaskId, branch_of, retire, short_of};
+    use crate::git::scratch::Scratch;
+
+    #[test]
+    fn a_worktree_that_changed_since_it_was_looked_at_stays() {
+        let scratch = Scratch::new();
+        let (repo, id) = (&scratch.repo, "A".parse::<TaskId>().expect("an id"));
+        let branch = branch_of(&id);
+        let tip = scratch.rev("HEAD");
+        scratch.git(["update-ref", &branch, tip.as_str()]);
+        let folder = scratch.root.join(".pipeline/taken");
+        fs::create_dir_all(&folder).expect("its folder");
+        let place = folder.join("A");
+        repo.add_hand(&place, short_of(&branch)).expect("a worktree");
+        let retired = |hand| retire(repo, &id, (&place, hand), (&[], &folder));
+        let seen = repo.hand_at(&place).expect("git works").expect("it is there");
+        fs::write(place.join("late.txt"), "late").expect("a file");
+        let told = retired(&seen).expect("it stays");
+        assert!(told.contains("it changed meanwhile"), "{told}");
+        assert_eq!(fs::read_to_string(place.join("late.txt")).expect("it is there"), "late");
+        assert!(repo.checkouts_of(&branch).expect("git works").is_empty(), "off the branch");
+        fs::remove_file(place.join("late.txt")).expect("it was there");
+        let seen = repo.hand_at(&place).expect("git works").expect("it is there");
+        assert_eq!(retired(&seen), None);
+        assert!(!place.exists());
     }
 }

@@ -93,13 +93,19 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         })?;
         done.push(orphan_step(&orphan));
     }
+    let mut failed = Ok(());
     for remains in finished(project, &state)? {
-        remains.remove(project.repo.as_ref()).map_err(|fault| {
-            Error::failed(format!("cannot {remains}")).because_of(fault.to_string())
-        })?;
-        done.push(remains.to_string());
+        match remains.remove(project.repo.as_ref()) {
+            Ok(()) => done.push(remains.to_string()),
+            // The rest is mended all the same.
+            Err(fault) if failed.is_ok() => {
+                let error = Error::failed(format!("cannot {remains}"));
+                failed = Err(error.because_of(fault.to_string()));
+            }
+            Err(_) => {}
+        }
     }
-    let Some(repo) = &project.repo else { return Ok(()) };
+    let Some(repo) = &project.repo else { return failed };
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));
     for slot in lost_slots(project, repo, Some(&state))? {
@@ -116,7 +122,7 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         repo.move_to_salvage(&name, &format!("{short}.pending-{}", oid.short())).map_err(git)?;
         done.push(pending_step(&name));
     }
-    Ok(())
+    failed
 }
 
 /// Takes the monitor's place, once it is sure that no keeper lives.
@@ -152,9 +158,10 @@ fn load(dir: &Path) -> Result<(State, u64, Time), Error> {
 /// Returns what tasks left that finished longer than `worktree.keep_finished` ago.
 fn finished(project: &Project, state: &State) -> Result<Vec<Remains>, Error> {
     let due = Due::of(state, &project.layout, SystemClock::start().now(), &BTreeSet::new());
-    due.look(&project.layout, project.repo.as_ref()).map_err(|fault| {
+    let found = due.look(&project.layout, project.repo.as_ref()).map_err(|fault| {
         Error::failed("cannot look for what finished tasks left").because_of(fault.to_string())
-    })
+    })?;
+    Ok(found.remains.into_iter().map(|(_, remains)| remains).collect())
 }
 
 /// Returns branches of ours that do not stand where the journal has them, but for those that an

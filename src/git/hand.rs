@@ -228,6 +228,22 @@ impl Repo {
         Ok(Some(Hand { head, branch, unsaved, ignored, under_way }))
     }
 
+    /// Takes slots of ours in which an agent went to `branch` (full name) off it, where they stand; no
+    /// file changes.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn free_of_slots(&self, branch: &str) -> Result<(), GitError> {
+        for checkout in self.checkouts_of(branch)?.iter().filter(|it| !it.is_gone) {
+            if let Some(head) = &checkout.head
+                && self.is_slot(&checkout.path)?
+            {
+                self.detach_hand(&checkout.path, head)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a person's worktree on `branch` (short name) again.
     ///
     /// # Errors

@@ -193,6 +193,9 @@ impl Repo {
                 .args(["--untracked-files=normal", "--no-ahead-behind"])
                 .limited(LIMIT)
         };
+        // Git drops the index for what it runs in submodules, but not the leave to lock: there it would
+        // lock the person's.
+        let own = own.filter(|_| !self.has_submodules());
         let Some(own) = own else { return self.git.ok(call()) };
         let replied = own.renew(&self.common.join("index")).map(|path| {
             let call = call().env("GIT_INDEX_FILE", path).env("GIT_OPTIONAL_LOCKS", "1");
@@ -206,6 +209,13 @@ impl Repo {
                 self.git.ok(call())
             }
         }
+    }
+
+    /// Returns whether there may be submodules in the main checkout.
+    fn has_submodules(&self) -> bool {
+        [self.root.join(".gitmodules"), self.common.join("modules")]
+            .iter()
+            .any(|path| fs::symlink_metadata(path).is_ok())
     }
 
     /// Reads one ref by its full name: the commit, and where it stands as in a look; `None` when it
@@ -381,6 +391,29 @@ mod tests {
         let is_path = |found: &Difference| matches!(found, Difference::Path { .. });
         assert!(!before.differences(&after).iter().any(is_path));
         assert!(!after.differences(&before).iter().any(is_path));
+    }
+
+    #[test]
+    fn a_look_leaves_the_index_of_a_submodule_alone() {
+        let scratch = Scratch::new();
+        let sub = scratch.root.join("sub");
+        fs::create_dir(&sub).unwrap();
+        fs::write(sub.join("b.txt"), "b\n").unwrap();
+        for args in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "sub"]] {
+            scratch.git_in(&sub, args.iter().copied());
+        }
+        let module = "[submodule \"sub\"]\n\tpath = sub\n\turl = ./sub\n";
+        fs::write(scratch.root.join(".gitmodules"), module).unwrap();
+        scratch.git(["add", "-A"]);
+        scratch.git(["commit", "-q", "-m", "with a submodule"]);
+        let before = fs::read(sub.join(".git/index")).unwrap();
+        let file = fs::File::options().write(true).open(sub.join("b.txt")).unwrap();
+        let earlier = file.metadata().unwrap().modified().unwrap() - Duration::from_secs(3_600);
+        file.set_modified(earlier).unwrap();
+        let mut own = OwnIndex::new(scratch.dir.path().join("own"));
+        let look = scratch.repo.look_outside(true, &[], Some(&mut own)).unwrap();
+        assert!(look.paths.is_empty(), "{look:?}");
+        assert_eq!(fs::read(sub.join(".git/index")).unwrap(), before);
     }
 
     #[test]

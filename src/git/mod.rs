@@ -44,6 +44,5 @@ pub use own_index::OwnIndex;
 pub use refs::{Cas, Checkout};
 pub use repo::{Identity, Repo};
 pub use shape::Shape;
-pub use slot::Slot;
 pub use snapshot::{Snapshot, SnapshotRequest};
 pub use worktree::{Changed, SlotReady, SlotRequest};

@@ -14,6 +14,7 @@ use walkdir::WalkDir;
 use super::call::Call;
 use super::error::GitError;
 use super::oid::Oid;
+use super::refs::one_oid;
 use super::repo::Repo;
 use super::slot::{MARK, registered};
 use crate::sys::{fail, file};
@@ -43,10 +44,8 @@ impl Repo {
         let mut slots: Vec<PathBuf> = Vec::new();
         for admin in self.admins()? {
             let is_marked = admin.join(MARK).exists();
-            // One in the making is detached, and filled after it was marked.
-            let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
-            let is_bare = !head.starts_with("ref:") && !admin.join("index").exists();
-            let is_ours = |path: &PathBuf| is_marked || (is_bare && path.starts_with(&dir));
+            let is_unfilled = is_unfilled(&admin);
+            let is_ours = |path: &PathBuf| is_marked || (is_unfilled && path.starts_with(&dir));
             slots.extend(registered(&admin).filter(is_ours));
         }
         slots.sort();
@@ -65,25 +64,48 @@ impl Repo {
         Ok(modified.and_then(|at| at.elapsed().ok()))
     }
 
-    /// Returns whether something in a slot that is in no commit there was put there, or changed, after
-    /// the moment given in milliseconds. What git ignores does not count; of a slot whose folder is gone,
-    /// since its removal was cut off, there is nothing left.
+    /// Returns whether something in a slot was made after the moment given in milliseconds: a commit
+    /// that no ref holds, or a file, new or changed, that is in no commit there. What git ignores does
+    /// not count; of a slot whose folder is gone, since its removal was cut off, no file is left.
     ///
     /// # Errors
     /// When git fails there.
     pub fn is_touched(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
+        if self.has_own_commit(slot, since_ms)? {
+            return Ok(true);
+        }
         if !slot.join(".git").exists() {
             // Whose what else is there would be is not known.
             return Ok(slot.exists());
         }
         let args = ["status", "--porcelain", "-z", "--no-renames", "--untracked-files=all"];
         let reply = self.git.ok(Call::read("git.status", slot).args(args))?;
-        let changed_ms = |name: &[u8]| {
-            let meta = fs::symlink_metadata(slot.join(OsStr::from_bytes(name))).ok()?;
-            u64::try_from(meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000).ok()
-        };
         let mut names = reply.fields().filter_map(|field| field.get(3..));
+        let changed_ms = |name| changed_ms(&slot.join(OsStr::from_bytes(name)));
         Ok(names.any(|name| changed_ms(name).is_some_and(|at| at > since_ms)))
+    }
+
+    /// Returns whether a slot's HEAD came after the moment to a commit that no ref holds: with the slot
+    /// it would be gone.
+    fn has_own_commit(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
+        let Some(admin) = self.admin_of(slot)? else { return Ok(false) };
+        let places = ["HEAD", "reftable"].map(|name| changed_ms(&admin.join(name)));
+        if places.into_iter().flatten().all(|at| at <= since_ms) || is_unfilled(&admin) {
+            return Ok(false);
+        }
+        let call = Call::read("git.slot_commit", &self.root);
+        let call =
+            self.in_slot(call, slot, &admin).args(["rev-parse", "--verify", "HEAD^{commit}"]);
+        let head = one_oid(&self.git.ok(call)?)?;
+        let call = Call::read("git.own_commit", &self.root).args([
+            "rev-list",
+            "-n1",
+            "--single-worktree",
+            head.as_str(),
+            "--not",
+            "--all",
+        ]);
+        Ok(!self.git.ok(call)?.line().is_empty())
     }
 
     /// Returns those of `names` that hold commits which no ref but ours does; where our branches stay
@@ -176,9 +198,39 @@ impl Repo {
     }
 }
 
+/// Returns whether a worktree is still in the making: detached, and filled after it was marked.
+fn is_unfilled(admin: &Path) -> bool {
+    let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+    !head.starts_with("ref:") && !admin.join("index").exists()
+}
+
+/// Returns when a file was last changed in any way, in milliseconds since 1970.
+fn changed_ms(path: &Path) -> Option<u64> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    u64::try_from(meta.ctime() * 1000 + meta.ctime_nsec() / 1_000_000).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::git::SlotRequest;
     use crate::git::scratch::Scratch;
+
+    #[test]
+    fn a_commit_in_a_slot_that_no_ref_holds_is_lost_with_it() {
+        let scratch = Scratch::new();
+        let (repo, slot) = (&scratch.repo, scratch.root.join(".pipeline/worktrees/a/0"));
+        let at = scratch.commit_on(&scratch.rev("HEAD"), "b", "b");
+        let request = SlotRequest { path: &slot, at: &at, keep: &[], merge: None, is_ready: false };
+        repo.prepare_slot(&request).unwrap();
+        assert!(!repo.is_touched(&slot, u64::MAX).unwrap(), "it came before");
+        assert!(repo.is_touched(&slot, 0).unwrap());
+        scratch.git(["update-ref", "refs/pipeline/x", at.as_str()]);
+        assert!(!repo.is_touched(&slot, 0).unwrap());
+        scratch.git_in(&slot, ["commit", "-q", "--allow-empty", "-m", "Mine"]);
+        assert!(repo.is_touched(&slot, 0).unwrap());
+        std::fs::remove_dir_all(&slot).unwrap();
+        assert!(repo.is_touched(&slot, 0).unwrap(), "git's entry holds it");
+    }
 
     #[test]
     fn work_is_unlanded_until_another_ref_holds_it_and_a_bundle_brings_it_back() {

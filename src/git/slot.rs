@@ -26,15 +26,6 @@ pub(super) const MARK: &str = "pipeline-slot";
 /// A worktree of somebody else being made at this very moment is younger than this.
 pub(super) const HALF_MADE_AGE_MIN: Duration = Duration::from_secs(10);
 
-/// A slot that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// Its folder.
-    pub path: PathBuf,
-    /// Whether the folder is there.
-    pub is_present: bool,
-}
-
 /// What there is at a slot's place.
 pub(super) enum Found {
     /// Nothing, and git knows of nothing.
@@ -65,24 +56,6 @@ impl Repo {
         }
     }
 
-    /// Returns the slots below `dir`, sorted by path.
-    ///
-    /// # Errors
-    /// When the list of worktrees cannot be read.
-    pub fn list_slots(&self, dir: &Path) -> Result<Vec<Slot>, GitError> {
-        let dir = if dir.exists() { canonical(dir)? } else { dir.to_owned() };
-        let mut slots = Vec::new();
-        for admin in self.admins()? {
-            let Some(path) = registered(&admin).filter(|path| path.starts_with(&dir)) else {
-                continue;
-            };
-            let is_present = path.is_dir();
-            slots.push(Slot { path, is_present });
-        }
-        slots.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(slots)
-    }
-
     pub(super) fn slot_gate(&self, slot: &Path) -> Result<Gate<'_>, GitError> {
         let name = format!("slot-{:016x}.lock", xxh3_64(slot.as_os_str().as_bytes()));
         Gate::close(&self.gates_dir(), &name, None, WAIT_MAX)
@@ -94,7 +67,10 @@ impl Repo {
     }
 
     /// Returns whether the worktree at `path` is a slot of ours.
-    pub(super) fn is_slot(&self, path: &Path) -> Result<bool, GitError> {
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn is_slot(&self, path: &Path) -> Result<bool, GitError> {
         Ok(self.admin_of(path)?.is_some_and(|admin| admin.join(MARK).exists()))
     }
 

@@ -350,7 +350,7 @@ mod tests {
 
     use super::*;
     use crate::git::scratch::Scratch;
-    use crate::git::slot::{HALF_MADE_AGE_MIN, Slot};
+    use crate::git::slot::HALF_MADE_AGE_MIN;
     use crate::sys::{child, clock};
 
     struct Case {
@@ -410,12 +410,11 @@ mod tests {
         let next = case.scratch.commit_on(&case.tip, "b b.txt", "b");
         case.prepare(&next);
         let dir = case.scratch.root.join(".pipeline");
-        let slot = Slot { path: case.slot.clone(), is_present: true };
-        assert_eq!(repo.list_slots(&dir).unwrap(), [slot]);
+        assert_eq!(repo.own_slots(&dir).unwrap(), std::slice::from_ref(&case.slot));
         for _ in 0..2 {
             repo.remove_slot(&case.slot).unwrap();
         }
-        assert!(!case.slot.exists() && repo.list_slots(&dir).unwrap().is_empty());
+        assert!(!case.slot.exists() && repo.own_slots(&dir).unwrap().is_empty());
         assert_eq!(repo.checkouts().unwrap().len(), 1);
     }
 
@@ -690,7 +689,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(case.scratch.repo.list_slots(&case.scratch.root).unwrap().len(), 4);
+        assert_eq!(case.scratch.repo.own_slots(&case.scratch.root).unwrap().len(), 4);
     }
 
     #[test]

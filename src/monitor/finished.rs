@@ -11,14 +11,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::job::setup_id;
 use super::work::{Fault, oid, refs};
 use crate::config::layout::Layout;
 use crate::git::{Cas, Oid, Repo};
 use crate::machine::State;
+use crate::machine::agent::BASE_AGENT;
+use crate::machine::attempt::Attempt;
 use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::mode::Rollout;
 use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
 use crate::sys::fail;
@@ -39,9 +42,9 @@ pub struct Due {
     tasks: Vec<(TaskId, Time, Vec<AttemptId>)>,
     /// There are more of them.
     has_more: bool,
-    /// Slots that live attempts or unfinished tasks have.
+    /// Slots that live attempts or unfinished tasks have, as the settings spell them.
     held: BTreeSet<PathBuf>,
-    /// When the last attempt in a slot was over.
+    /// When the last attempt in a slot was over; spelled likewise.
     left: BTreeMap<PathBuf, Time>,
     live: BTreeSet<String>,
     slots_dir: PathBuf,
@@ -61,13 +64,16 @@ impl Due {
             keep: Duration::from_millis(worktree.keep_finished_ms),
             ..Self::default()
         };
-        let slot = |agent: &str, slot| layout.slot(&worktree.dir, agent, slot);
-        due.held.extend(state.attempts.values().map(|it| slot(it.agent.as_str(), it.slot)));
+        let slot = |it: &Attempt| {
+            let dir = &state.rules_of(it).worktree.dir;
+            layout.slot(dir, it.agent.as_str(), it.slot)
+        };
+        due.held.extend(state.attempts.values().map(slot));
         let busy: BTreeSet<&TaskId> =
             state.attempts.values().filter_map(|it| it.task.as_ref()).collect();
         for old in state.tasks.values().flat_map(|task| &task.history) {
             if let Some(end) = &old.outcome {
-                let left = due.left.entry(slot(old.agent.as_str(), old.slot)).or_default();
+                let left = due.left.entry(slot(old)).or_default();
                 *left = end.at.max(*left);
             }
         }
@@ -82,45 +88,53 @@ impl Due {
                     }
                 }
                 Some(at) if is_due(&at) => {}
-                Some(_) | None => {
-                    due.held.extend(task.history.iter().map(|it| slot(it.agent.as_str(), it.slot)))
-                }
+                Some(_) | None => due.held.extend(task.history.iter().map(slot)),
             }
         }
         due
     }
 
-    /// Returns what there is to remove.
+    /// Returns what there is to remove. A slot that git cannot read stays.
     ///
     /// # Errors
     /// When git fails.
-    pub fn look(&self, layout: &Layout, repo: Option<&Repo>) -> Result<Vec<Remains>, Fault> {
-        let mut found = Vec::new();
-        for id in self.tasks.iter().flat_map(|(_, _, attempts)| attempts) {
-            for id in [id.as_str().to_owned(), setup_id(id)] {
-                found.extend(present(layout.attempt(&id)).map(Remains::Attempt));
-                found.extend(present(layout.log(&id)).map(Remains::Log));
+    pub fn look(&self, layout: &Layout, repo: Option<&Repo>) -> Result<Found, Fault> {
+        let mut found = Found::default();
+        for (task, _, attempts) in &self.tasks {
+            for id in attempts.iter().flat_map(|id| [id.as_str().to_owned(), setup_id(id)]) {
+                let folder = present(layout.attempt(&id)).map(Remains::Attempt);
+                let log = present(layout.log(&id)).map(Remains::Log);
+                found
+                    .remains
+                    .extend(folder.into_iter().chain(log).map(|it| (Some(task.clone()), it)));
             }
         }
-        found.extend(self.base_checks(layout));
+        let (checks, checked_at) = self.base_checks(layout);
+        found.remains.extend(checks.into_iter().map(|it| (None, it)));
         let Some(repo) = repo else { return Ok(found) };
         self.look_at_refs(repo, &mut found)?;
+        let held: BTreeSet<PathBuf> = self.held.iter().map(|slot| real(slot)).collect();
+        let left: BTreeMap<PathBuf, u64> =
+            self.left.iter().map(|(slot, at)| (real(slot), at.as_ms())).collect();
         for slot in repo.own_slots(&self.slots_dir)? {
-            let idle = repo.slot_idle(&slot)?;
-            if self.held.contains(&slot) || idle.is_none_or(|idle| idle < self.keep) {
-                continue;
-            }
-            // What came later than its last attempt is a person's.
-            let left = self.left.get(&slot).map(|at| at.as_ms());
-            if !left.map_or(Ok(false), |left| repo.is_touched(&slot, left))? {
-                found.push(Remains::Slot(slot));
+            let is_of_base = || slot.parent().is_some_and(|dir| dir.ends_with(BASE_AGENT));
+            let known = left.get(&slot).copied().or(checked_at.filter(|_| is_of_base()));
+            // What came later than its last attempt is a person's; where none is known, all of it.
+            let is_touched = || repo.is_touched(&slot, known.unwrap_or(0)).unwrap_or(true);
+            if !held.contains(&slot) && self.is_idle(&slot, repo) && !is_touched() {
+                found.remains.push((None, Remains::Slot(slot)));
             }
         }
         Ok(found)
     }
 
+    /// Returns whether nothing was made ready or looked at in a slot for long enough.
+    fn is_idle(&self, slot: &Path, repo: &Repo) -> bool {
+        repo.slot_idle(slot).ok().flatten().is_some_and(|idle| idle >= self.keep)
+    }
+
     /// Branches and salvage of these tasks of which everything has landed.
-    fn look_at_refs(&self, repo: &Repo, found: &mut Vec<Remains>) -> Result<(), Fault> {
+    fn look_at_refs(&self, repo: &Repo, found: &mut Found) -> Result<(), Fault> {
         let Some(landed) = self.landed.as_deref().map(oid).transpose()? else { return Ok(()) };
         if self.tasks.is_empty() {
             return Ok(());
@@ -131,40 +145,65 @@ impl Due {
             repo.checkouts()?.into_iter().filter_map(|checkout| checkout.branch).collect();
         for (id, ..) in &self.tasks {
             let (branch, pins) = (refs::task(id), refs::salvage(&format!("{id}.")));
-            let of_task = |(name, _): &&(String, Oid)| {
-                (*name == branch && !used.contains(name)) || name.starts_with(&pins)
-            };
+            let of_task = |(name, _): &&(String, Oid)| *name == branch || name.starts_with(&pins);
             for (name, at) in branches.iter().chain(&salvage).filter(of_task) {
                 // What is not there any more cannot be told to have landed.
-                if repo.is_ancestor(at, &landed).unwrap_or(false) {
-                    found.push(Remains::Ref(name.clone(), at.clone()));
+                if !repo.is_ancestor(at, &landed).unwrap_or(false) {
+                    continue;
+                }
+                if used.contains(name) {
+                    found.in_use.insert(id.clone());
+                } else {
+                    found.remains.push((Some(id.clone()), Remains::Ref(name.clone(), at.clone())));
                 }
             }
         }
         Ok(())
     }
 
-    fn base_checks(&self, layout: &Layout) -> Vec<Remains> {
-        let is_old = |path: &Path| {
-            let modified = fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok();
-            modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= self.keep)
-        };
+    /// Returns what old checks of the base left, and when the last one of all wrote something.
+    fn base_checks(&self, layout: &Layout) -> (Vec<Remains>, Option<u64>) {
         let is_live = |name: &str| {
             let name = name.strip_suffix(".log").unwrap_or(name);
             self.live.contains(name.strip_suffix(".setup").unwrap_or(name))
         };
-        let mut found = Vec::new();
+        let (mut found, mut last_ms) = (Vec::new(), None);
         for (dir, make) in [("attempts", Remains::Attempt as fn(_) -> _), ("logs", Remains::Log)] {
             for entry in fs::read_dir(layout.state.join(dir)).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name.starts_with(BASE_CHECKS) && !is_live(&name) && is_old(&entry.path()) {
+                if !name.starts_with(BASE_CHECKS) {
+                    continue;
+                }
+                let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
+                let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+                last_ms = last_ms.max(since.and_then(|it| u64::try_from(it.as_millis()).ok()));
+                let age = modified.and_then(|at| at.elapsed().ok());
+                if !is_live(&name) && age.is_some_and(|age| age >= self.keep) {
                     found.push(make(entry.path()));
                 }
             }
         }
         found.sort();
-        found
+        (found, last_ms)
     }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What there is to remove, with the task that left it.
+    pub remains: Vec<(Option<TaskId>, Remains)>,
+    /// Tasks whose branch somebody has checked out: it goes when he does.
+    in_use: BTreeSet<TaskId>,
+}
+
+/// Returns a slot's path as git has it, with no link above it; what is not there stays as it is.
+fn real(slot: &Path) -> PathBuf {
+    let there = slot
+        .ancestors()
+        .skip(1)
+        .find_map(|above| Some(fs::canonicalize(above).ok()?.join(slot.strip_prefix(above).ok()?)));
+    there.unwrap_or_else(|| slot.to_owned())
 }
 
 fn finished_at(task: &Task) -> Option<Time> {
@@ -247,14 +286,18 @@ struct Inner {
     is_at_work: bool,
     /// Tasks that were cleaned up after, with when they finished.
     done: BTreeSet<(TaskId, Time)>,
+    /// Those of them of which something stays, until all others were cleaned up after.
+    kept: Vec<(TaskId, Time)>,
     /// Slots that attempts got since the pass began.
     reserved: BTreeSet<PathBuf>,
-    /// The slot that is being removed.
-    removing: Option<PathBuf>,
+    /// What is being removed.
+    removing: Option<Remains>,
+    is_closed: bool,
 }
 
 impl Cleaning {
-    /// Begins a pass where one is due. `share` is held until it is over.
+    /// Begins a pass where one is due, but in shadow, where git is only read. `share` is held until it
+    /// is over.
     pub fn heed(
         &self,
         state: &State,
@@ -263,6 +306,9 @@ impl Cleaning {
         now: Time,
         share: Arc<()>,
     ) {
+        if state.rollout == Rollout::Shadow {
+            return;
+        }
         let mut inner = self.inner();
         if inner.is_at_work || inner.next.is_some_and(|next| now < next) {
             return;
@@ -284,43 +330,69 @@ impl Cleaning {
 
     /// Keeps a slot from being removed: an attempt gets it.
     pub fn reserve(&self, place: &Path) {
-        self.inner().reserved.insert(place.to_owned());
+        self.inner().reserved.insert(real(place));
     }
 
     /// Waits until a slot that was reserved is not being removed any more.
     pub fn wait_for(&self, place: &Path) {
+        let slot = Remains::Slot(real(place));
+        self.wait_while(|inner| inner.removing.as_ref() == Some(&slot));
+    }
+
+    /// Removes nothing more, and waits for what is being removed: the next monitor may want it.
+    pub fn close(&self) {
+        self.inner().is_closed = true;
+        self.wait_while(|inner| inner.removing.is_some());
+    }
+
+    fn wait_while(&self, is_so: impl Fn(&Inner) -> bool) {
         let mut inner = self.inner();
-        while inner.removing.as_deref() == Some(place) {
+        while is_so(&inner) {
             let waited = self.0.changed.wait(inner);
             inner = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// What cannot be looked at or removed now is found again by the next pass.
+    /// What cannot be looked at or removed now is found again by a later pass.
     fn pass(&self, due: &Due, layout: &Layout, repo: Option<&Repo>) {
         let found = due.look(layout, repo);
-        let mut is_done = found.is_ok();
-        for remains in found.unwrap_or_default() {
-            is_done &= match &remains {
-                Remains::Slot(place) if !self.begin_removing(place) => true,
-                Remains::Slot(_) | Remains::Attempt(_) | Remains::Log(_) | Remains::Ref(..) => {
-                    remains.remove(repo).is_ok()
-                }
-            };
-            self.inner().removing = None;
-            self.0.changed.notify_all();
+        let is_known = found.is_ok();
+        let Found { remains, in_use: mut kept } = found.unwrap_or_default();
+        for (task, remains) in remains {
+            if !self.remove(&remains, due, repo) {
+                kept.extend(task);
+            }
         }
         let mut inner = self.inner();
         inner.is_at_work = false;
-        if is_done {
-            inner.done.extend(due.tasks.iter().map(|(id, at, _)| (id.clone(), *at)));
+        if is_known {
+            inner.settle(due, &kept);
         }
     }
 
-    fn begin_removing(&self, place: &Path) -> bool {
+    /// Removes one thing; returns whether it is gone.
+    fn remove(&self, remains: &Remains, due: &Due, repo: Option<&Repo>) -> bool {
+        if !self.begin(remains) {
+            return false;
+        }
+        let is_free = match (remains, repo) {
+            // It may have come into use since it was looked at.
+            (Remains::Slot(slot), Some(repo)) => due.is_idle(slot, repo),
+            (Remains::Slot(_), None)
+            | (Remains::Attempt(_) | Remains::Log(_) | Remains::Ref(..), _) => true,
+        };
+        let is_gone = is_free && remains.remove(repo).is_ok();
+        self.inner().removing = None;
+        self.0.changed.notify_all();
+        is_gone
+    }
+
+    /// Returns whether it may be removed now; then nobody gets it until that is done.
+    fn begin(&self, remains: &Remains) -> bool {
         let mut inner = self.inner();
-        let is_free = !inner.reserved.contains(place);
-        inner.removing = is_free.then(|| place.to_owned());
+        let is_reserved = inner.reserved.iter().any(|it| *remains == Remains::Slot(it.clone()));
+        let is_free = !inner.is_closed && !is_reserved;
+        inner.removing = is_free.then(|| remains.clone());
         is_free
     }
 
@@ -329,28 +401,101 @@ impl Cleaning {
     }
 }
 
+impl Inner {
+    /// Is told that a pass is over. The tasks in `kept` are due again once all others were.
+    fn settle(&mut self, due: &Due, kept: &BTreeSet<TaskId>) {
+        for (id, at, _) in &due.tasks {
+            let task = (id.clone(), *at);
+            self.kept.extend(kept.contains(id).then(|| task.clone()));
+            self.done.insert(task);
+        }
+        if !due.has_more {
+            for task in std::mem::take(&mut self.kept) {
+                self.done.remove(&task);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
 
-    use super::Cleaning;
+    use super::{Cleaning, Due, Inner, Remains, Time};
+    use crate::machine::id::TaskId;
+
+    fn slot(path: &str) -> Remains {
+        Remains::Slot(PathBuf::from(path))
+    }
+
+    /// Says that what is being removed is gone.
+    fn is_gone(cleaning: &Cleaning) {
+        cleaning.inner().removing = None;
+        cleaning.0.changed.notify_all();
+    }
 
     #[test]
     fn a_slot_that_an_attempt_gets_is_not_removed_or_waited_for() {
         let cleaning = Cleaning::default();
         let (one, other) = (Path::new("/w/a/0"), Path::new("/w/a/1"));
         cleaning.reserve(one);
-        assert!(!cleaning.begin_removing(one));
+        assert!(!cleaning.begin(&slot("/w/a/0")));
         cleaning.wait_for(one);
-        assert!(cleaning.begin_removing(other));
+        assert!(cleaning.begin(&slot("/w/a/1")));
         cleaning.reserve(other);
         let waits = {
             let cleaning = cleaning.clone();
             std::thread::spawn(move || cleaning.wait_for(other))
         };
         assert!(!waits.is_finished(), "it is being removed");
-        cleaning.inner().removing = None;
-        cleaning.0.changed.notify_all();
+        is_gone(&cleaning);
         waits.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_slot_is_the_same_however_its_path_is_spelled() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = std::fs::canonicalize(dir.path()).expect("its true path");
+        std::fs::create_dir(dir.join("far")).expect("a folder");
+        std::os::unix::fs::symlink("far", dir.join("near")).expect("a link");
+        // The agent's own folder is not there yet.
+        let cleaning = Cleaning::default();
+        cleaning.reserve(&dir.join("near/a/0"));
+        assert!(!cleaning.begin(&Remains::Slot(dir.join("far/a/0"))));
+    }
+
+    #[test]
+    fn one_that_ends_waits_for_what_is_being_removed_and_begins_no_more() {
+        let cleaning = Cleaning::default();
+        assert!(cleaning.begin(&slot("/w/a/0")));
+        let closes = {
+            let cleaning = cleaning.clone();
+            std::thread::spawn(move || cleaning.close())
+        };
+        while !cleaning.inner().is_closed {
+            std::thread::yield_now();
+        }
+        assert!(!closes.is_finished(), "it is being removed");
+        is_gone(&cleaning);
+        closes.join().expect("it ends");
+        assert!(!cleaning.begin(&slot("/w/a/1")));
+    }
+
+    #[test]
+    fn a_task_of_which_something_stays_holds_up_no_other() {
+        let id = |name: &str| name.parse::<TaskId>().expect("an id");
+        let due = |name: &str, has_more| {
+            let tasks = vec![(id(name), Time::default(), Vec::new())];
+            Due { tasks, has_more, ..Due::default() }
+        };
+        let mut inner = Inner::default();
+        let done = |inner: &Inner| -> Vec<String> {
+            inner.done.iter().map(|(id, _)| id.to_string()).collect()
+        };
+        inner.settle(&due("A", true), &BTreeSet::from([id("A")]));
+        assert_eq!(done(&inner), ["A"], "the next come first");
+        inner.settle(&due("B", false), &BTreeSet::new());
+        assert_eq!(done(&inner), ["B"], "then it is looked at again");
     }
 }

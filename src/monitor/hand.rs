@@ -44,9 +44,13 @@ pub fn look(
     if *tip == wanted.from {
         return Ok(seen);
     }
-    // Where the base was is gone with a history that was rewritten: what came since is not known.
-    let Ok(commits) = repo.commits_since(&oid(wanted.from.as_str())?, &oid(tip.as_str())?) else {
-        return Ok(seen);
+    let from = oid(wanted.from.as_str())?;
+    let commits = match repo.commits_since(&from, &oid(tip.as_str())?) {
+        Ok(commits) => commits,
+        // Where the base was is gone with a history that was rewritten: what came since is not known.
+        Err(_) if !repo.missing_commits(&[from])?.is_empty() => return Ok(seen),
+        // Looked at again: a base that counts as seen is not read once more.
+        Err(error) => return Err(error.into()),
     };
     let tasks = commits.iter().flat_map(|commit| {
         let named = names(commit).into_iter().filter_map(|name| name.parse::<TaskId>().ok());
@@ -75,9 +79,31 @@ fn names(commit: &HandCommit) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::{Branches, Observation, Oid, Wanted, look, names};
     use crate::git::HandCommit;
     use crate::git::scratch::Scratch;
+
+    #[test]
+    fn commits_that_cannot_be_read_now_are_not_passed_over() {
+        let scratch = Scratch::new();
+        let from = scratch.rev("main");
+        let between = scratch.commit_on(&from, "b", "b");
+        let tip = scratch.commit_on(&between, "c", "c");
+        scratch.git(["update-ref", "refs/heads/main", tip.as_str()]);
+        let branches =
+            Branches { base: "refs/heads/main".into(), landed: "refs/heads/landed".into() };
+        let wanted = |from: &str| Wanted { from: Oid::new(from), open: BTreeSet::new() };
+        let seen = |from: &str| look(&branches, Some(&wanted(from)), &scratch.repo);
+        assert!(matches!(seen(from.as_str()), Ok(Observation::HandLanded { .. })));
+        let (dir, name) = between.as_str().split_at(2);
+        fs::remove_file(scratch.root.join(".git/objects").join(dir).join(name)).unwrap();
+        assert!(seen(from.as_str()).is_err(), "it is looked at again");
+        let rewritten = seen(&"1".repeat(40));
+        assert!(matches!(rewritten, Ok(Observation::BaseSeen { .. })), "{rewritten:?}");
+    }
 
     #[test]
     fn commits_name_their_task_by_trailer_subject_or_merged_branch() {

@@ -34,6 +34,8 @@ pub struct Mend {
     /// Of a task's branch: where the landing branch stands. What lies between `to` and that is where
     /// preparing moves a branch that has nothing of its own, before the record knows of it.
     pub landed: Option<String>,
+    /// An attempt of its task is at work, or what it left is being dealt with.
+    pub is_at_work: bool,
     /// An attempt of its task is being prepared.
     pub is_preparing: bool,
     /// An effect that moves it is owed, and puts it back as well.
@@ -123,6 +125,7 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
             found,
             to,
             landed: None,
+            is_at_work: false,
             is_preparing: false,
             is_moving: false,
         }
@@ -159,6 +162,13 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
     let saved = advancing.next().and_then(|attempt| attempt.saved.as_ref());
     (!is_one_of(&[Some(tip), saved])).then(|| Mend {
         landed: state.base.landed.as_ref().map(|landed| landed.as_str().to_owned()),
+        is_at_work: of_task().any(|it| match it.phase {
+            AttemptPhase::Starting
+            | AttemptPhase::Running
+            | AttemptPhase::Saving
+            | AttemptPhase::Checking => true,
+            AttemptPhase::Preparing | AttemptPhase::Advancing => false,
+        }),
         is_preparing: of_task().any(|it| it.phase == AttemptPhase::Preparing),
         is_moving: of_task()
             .any(|it| matches!(it.phase, AttemptPhase::Preparing | AttemptPhase::Advancing)),
@@ -189,10 +199,25 @@ pub fn run(mends: &[Mend], landed: &str, repo: &Repo) -> Mended {
     done
 }
 
-/// Returns the folder in which somebody has a branch checked out; our own slots are on none.
+/// Returns the folder in which a person has a branch checked out. Our own slots are made ready off any
+/// branch; one in which an agent has gone to a branch is still ours.
 pub fn held_in(repo: &Repo, name: &str) -> Result<Option<String>, Fault> {
-    let held = repo.checkouts_of(name)?.into_iter().find(|checkout| !checkout.is_gone);
-    Ok(held.map(|checkout| checkout.path.display().to_string()))
+    for checkout in repo.checkouts_of(name)?.into_iter().filter(|checkout| !checkout.is_gone) {
+        if !repo.is_slot(&checkout.path)? {
+            return Ok(Some(checkout.path.display().to_string()));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether one of our own slots is on a branch.
+fn is_in_slot(repo: &Repo, name: &str) -> Result<bool, Fault> {
+    for checkout in repo.checkouts_of(name)? {
+        if repo.is_slot(&checkout.path)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Puts one back.
@@ -212,6 +237,9 @@ fn one(mend: &Mend, landed: &str, repo: &Repo) -> Result<Done, Fault> {
         }
     } else if let Some(dir) = held_in(repo, name)? {
         return Ok(Done::Held(dir));
+    } else if mend.is_at_work && is_in_slot(repo, name)? {
+        // Its agent commits there: that is saved when it is done, and the branch is moved then.
+        return Ok(Done::Nothing);
     }
     let Some(to) = &mend.to else {
         if found.is_none() {
@@ -293,6 +321,7 @@ mod tests {
             found: Some(found.to_string()),
             to: Some(to.to_string()),
             landed: Some(landed.to_string()),
+            is_at_work: false,
             is_preparing,
             is_moving: is_preparing,
         }

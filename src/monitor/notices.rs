@@ -177,13 +177,16 @@ fn tell_all(queue: &Receiver<Order>, stop: &Stop, tell: impl Fn(String)) {
             continue;
         }
         let fault = order.run(stop);
+        lost += u64::from(fault.is_some() && stop.is_raised());
         if let Some(fault) = fault.as_ref().filter(|fault| last.as_ref() != Some(*fault)) {
             tell(fault.clone());
         }
         last = fault;
     }
     if lost > 0 {
-        tell(format!("the monitor ended: {lost} events were not told to `notify.command`"));
+        let events =
+            if lost == 1 { "1 event was".to_owned() } else { format!("{lost} events were") };
+        tell(format!("the monitor ended: {events} not told to `notify.command`"));
     }
 }
 
@@ -196,17 +199,18 @@ impl Order {
         let left = end_carriers(&self.nonce, GRACE).err();
         let goes_on = "the run goes on; see `[notify] command`";
         match heard {
+            Ok(Heard::Ended(output)) if output.status.success() => {
+                left.map(|error| format!("cannot look for what `{shown}` left: {error}"))
+            }
+            Ok(_) | Err(_) if stop.is_raised() => {
+                Some(format!("the monitor ended before `{shown}` did: it was ended"))
+            }
             Err(error) => Some(format!("cannot run `{shown}`: {error}; {goes_on}")),
             Ok(Heard::Late(_)) => {
                 let limit = LIMIT.as_secs();
                 Some(format!("`{shown}` took longer than {limit} s and was ended; {goes_on}"))
             }
-            Ok(Heard::Ended(output)) if !output.status.success() => {
-                Some(format!("`{shown}` {}; {goes_on}", ended(&output)))
-            }
-            Ok(Heard::Ended(_)) => {
-                left.map(|error| format!("cannot look for what `{shown}` left: {error}"))
-            }
+            Ok(Heard::Ended(output)) => Some(format!("`{shown}` {}; {goes_on}", ended(&output))),
         }
     }
 }

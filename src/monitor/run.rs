@@ -686,6 +686,7 @@ impl Monitor {
     /// Says goodbye: to the journal, to keepers, to `state.json`.
     fn finish(&mut self, end: &Result<End, RunError>) {
         self.cycle.world.prefetch.close();
+        self.cycle.world.cleaning.close();
         if matches!(end, Err(RunError::Fenced { .. })) {
             // Journal and view may be another monitor's by now.
             self.cycle.world.keepers.leave();

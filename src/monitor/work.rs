@@ -144,7 +144,13 @@ pub fn advance(advance: &Advance, repo: &Repo) -> Result<Observation, Fault> {
     // Under the feet of who has it checked out it is not moved: the pins keep the work until it is.
     if mend::held_in(repo, &name)?.is_none() {
         if let Cas::Moved(found) = repo.cas_ref(&name, Some(&to), Some(&from))? {
-            put_back(repo, &name, &to, found.as_ref(), Some(&from))?;
+            // What its agent committed on the branch itself is part of what was saved.
+            let is_between = |it: &&Oid| {
+                let is_ancestor = |a, b| repo.is_ancestor(a, b).unwrap_or(false);
+                is_ancestor(&from, it) && is_ancestor(it, &to)
+            };
+            let own = found.as_ref().filter(is_between).unwrap_or(&from);
+            put_back(repo, &name, &to, found.as_ref(), Some(own))?;
         }
         // The branch keeps it now; a pin that stays behind is listed as salvage, no more.
         let _ = repo.cas_ref(&refs::salvage(advance.attempt.as_str()), None, Some(&to));

@@ -1,6 +1,7 @@
 //! What finished tasks leave goes after `keep_finished`; work that has not landed stays.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::salvage::FAILING;
 use crate::support::project::{Project, TWELVE};
@@ -45,6 +46,45 @@ fn mixed(settings: &str) -> Project {
 }
 
 const NOW: &str = "[worktree]\nkeep_finished = \"0s\"\n";
+const OFTEN: &str = "[monitor]\npoll = { busy = \"10ms\", normal = \"10ms\", idle = \"10ms\" }\n";
+
+/// Has what finished tasks leave go at once from now on.
+fn clean_now(project: &Project) {
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+    project.write("pipeline.toml", &format!("{NOW}{text}"));
+}
+
+/// Waits until the monitor is done with all that it could find by now.
+fn passes(project: &Project) {
+    for name in ["base.check.a.log", "base.check.b.log"] {
+        let path = project.state_dir().join("logs").join(name);
+        fs::write(&path, "").expect("a log that may go");
+        project.until("it to be removed", || !path.exists());
+    }
+}
+
+/// The worktrees of an agent, below a folder of the project.
+fn slots_in(project: &Project, dir: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(project.path(dir)).into_iter().flatten();
+    entries.map(|entry| entry.expect("readable").path()).collect()
+}
+
+/// Holds a task at its implementation while `meddle` is done and the monitor cleans up.
+fn cleaned_under_an_attempt(project: &Project, meddle: impl FnOnce()) {
+    project.hold("hold.implementation");
+    project.ok(&["task", "add", "a task", "--id", "A"]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the implementation", || project.runs().iter().any(|id| id == "A.impl.1"));
+    let [slot] = &slots_in(project, ".pipeline/worktrees/implementation")[..] else {
+        panic!("one worktree: {}", project.git(&["worktree", "list"]));
+    };
+    meddle();
+    passes(project);
+    assert!(slot.join(".git").exists(), "it is at work there");
+    project.release("hold.implementation");
+    assert_eq!(monitor.end(project), Some(0), "{}", project.story());
+    assert_eq!(project.runs().len(), 4, "{:?}", project.runs());
+}
 
 /// What may go has gone, and nothing else.
 fn assert_cleaned(project: &Project) {
@@ -125,19 +165,110 @@ fn a_branch_that_a_person_has_checked_out_stays() {
 }
 
 #[test]
+fn a_branch_goes_once_nobody_has_it_checked_out_any_more() {
+    let project = mixed("");
+    let place = project.dir().join("mine");
+    let place = place.to_str().expect("UTF-8");
+    project.git(&["worktree", "add", "-q", place, "pipeline/task/GOOD"]);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+    project.write("pipeline.toml", &format!("{NOW}{OFTEN}{text}"));
+    let monitor = project.monitor(&[]);
+    passes(&project);
+    let is_there = || refs(&project).contains(&"refs/heads/pipeline/task/GOOD".to_owned());
+    assert!(is_there());
+    project.git(&["worktree", "remove", place]);
+    project.until("its branch to go", || !is_there());
+    monitor.signal(rustix::process::Signal::TERM);
+}
+
+#[test]
+fn in_shadow_nothing_goes() {
+    let project = mixed("");
+    project.ok(&["rollout", "set", "shadow"]);
+    clean_now(&project);
+    let all = || (refs(&project), names(&project, "attempts"), slots(&project));
+    let before = all();
+    project.ok(&["monitor", "--once"]);
+    assert_eq!(all(), before);
+}
+
+#[test]
+fn worktrees_behind_a_link_stay_under_their_attempts() {
+    let project = Project::with(1, &format!("{NOW}{OFTEN}"));
+    let near = project.path(".pipeline/worktrees");
+    let far = project.dir().join("far");
+    fs::create_dir(&far).expect("a folder");
+    if near.exists() {
+        fs::remove_dir(&near).expect("it is empty");
+    }
+    fs::create_dir_all(project.path(".pipeline")).expect("its folder");
+    std::os::unix::fs::symlink(&far, &near).expect("a link");
+    cleaned_under_an_attempt(&project, || {});
+    assert_eq!(project.count("completed"), 1);
+}
+
+#[test]
+fn worktrees_stay_under_their_attempts_when_new_ones_go_elsewhere() {
+    let project = Project::with(1, &format!("{NOW}{OFTEN}"));
+    cleaned_under_an_attempt(&project, || {
+        let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
+        let moved = text.replace("[worktree]\n", "[worktree]\ndir = \".pipeline/others\"\n");
+        let adopted = || project.ok(&["log", "--json"]).matches("settings_adopted").count();
+        let before = adopted();
+        project.write("pipeline.toml", &moved);
+        project.until("it to be adopted", || adopted() > before);
+    });
+}
+
+#[test]
+fn a_worktree_with_a_commit_of_a_person_stays_and_one_that_cannot_be_read() {
+    let project = mixed("");
+    let slot = |agent: &str| slots_in(&project, &format!(".pipeline/worktrees/{agent}"))[0].clone();
+    let (mine, broken) = (slot("supervisor"), slot("landing"));
+    let git = |dir: &PathBuf, args: &[&str]| {
+        project.git(&[&["-C", dir.to_str().expect("UTF-8")], args].concat())
+    };
+    git(&mine, &["commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let commit = git(&mine, &["rev-parse", "HEAD"]);
+    fs::write(git(&broken, &["rev-parse", "--git-path", "index"]), "none").expect("its index");
+    clean_now(&project);
+    project.ok(&["monitor", "--once"]);
+    project.ok(&["doctor", "--repair"]);
+    assert_eq!(git(&mine, &["rev-parse", "HEAD"]), commit);
+    assert!(broken.join(".git").exists());
+    assert_eq!(slots_in(&project, ".pipeline/worktrees/base").len(), 0, "others go");
+    project.git(&["branch", "mine", &commit]);
+    project.ok(&["monitor", "--once"]);
+    assert!(!mine.exists(), "the branch holds it");
+}
+
+#[test]
+fn what_cannot_be_removed_keeps_a_repair_from_nothing_else() {
+    let project = mixed(NOW);
+    let stuck = project.state_dir().join("attempts/GOOD.arch.1");
+    fs::remove_dir_all(&stuck).expect("it was there");
+    fs::write(&stuck, "no folder").expect("a file in its place");
+    project.git(&["update-ref", "refs/pipeline/pending/GOOD", "main"]);
+    let said = project.fails(1, &["doctor", "--repair"]);
+    assert!(said.contains("cannot remove `") && said.contains("attempts/GOOD.arch.1`"), "{said}");
+    assert!(
+        !refs(&project)
+            .iter()
+            .any(|name| name.starts_with("refs/pipeline/pending/") || name.ends_with("/GOOD"))
+    );
+    fs::remove_file(&stuck).expect("it was there");
+    project.ok(&["doctor", "--repair"]);
+}
+
+#[test]
 fn a_worktree_with_a_file_of_a_person_stays() {
     let project = mixed("");
-    let dir = project.path(".pipeline/worktrees/supervisor");
-    let slots = || -> Vec<std::path::PathBuf> {
-        let entries = fs::read_dir(&dir).into_iter().flatten();
-        entries.map(|entry| entry.expect("readable").path()).collect()
-    };
+    let slots = || slots_in(&project, ".pipeline/worktrees/supervisor");
     assert!(!slots().is_empty(), "none is cleaned away yet");
     let mine = slots()[0].join("notes/mine.txt");
     fs::create_dir(mine.parent().expect("a folder")).expect("a folder of a person's");
     fs::write(&mine, "mine").expect("writes");
-    let text = fs::read_to_string(project.path("pipeline.toml")).expect("its settings");
-    project.write("pipeline.toml", &format!("{NOW}{text}"));
+    clean_now(&project);
     for _ in 0..2 {
         project.ok(&["monitor", "--once"]);
     }
@@ -150,9 +281,7 @@ fn a_worktree_with_a_file_of_a_person_stays() {
 
 #[test]
 fn cleaning_all_the_time_disturbs_no_attempt() {
-    let settings = "[worktree]\nkeep_finished = \"0s\"\n\
-                    [monitor]\npoll = { busy = \"10ms\", normal = \"10ms\", idle = \"10ms\" }\n";
-    let project = Project::with(2, settings);
+    let project = Project::with(2, &format!("{NOW}{OFTEN}"));
     project.import(TWELVE);
     project.ok(&["monitor", "--until-idle"]);
     assert_eq!(project.count("completed"), 12);

@@ -87,6 +87,8 @@ fn a_program_that_hangs_holds_nothing_up_and_leaves_no_process() {
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     assert_eq!(project.count("completed"), 2);
     assert!(done.err.contains("were not told to `notify.command`"), "{}", done.err);
+    assert!(done.err.contains("the monitor ended before `sh "), "{}", done.err);
+    assert!(!done.err.contains("signal 15"), "{}", done.err);
     assert!(began.elapsed().as_secs() < 40, "{:?}", began.elapsed());
     assert!(project.dir().join("hanging").exists(), "it was told");
     project.assert_nothing_left();

@@ -408,6 +408,50 @@ fn a_task_branch_that_somebody_has_checked_out_is_left_until_he_goes() {
 }
 
 #[test]
+fn an_agent_on_its_tasks_branch_commits_there_and_nobody_is_sent_into_its_worktree() {
+    let poll = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n";
+    let own = "git switch -q pipeline/task/A\ngit commit -q --allow-empty -m Own\n\
+               while [ -e \"$E2E_DIR/hold.own\" ]; do sleep 0.02; done\n";
+    let project = project(poll, own);
+    project.hold("hold.own");
+    let mut monitor = held(&project, ONE);
+    project.release("hold.implementation");
+    let branch = "pipeline/task/A";
+    let subject = || project.git(&["log", "-1", "--format=%s", branch]);
+    project.until("its commit", || subject() == "Own");
+    // A look that began after it tells of what a person has checked out.
+    let dir = project.dir().join("mine");
+    let name = dir.to_str().expect("it is UTF-8");
+    project.git(&["worktree", "add", "-q", "-b", "pipeline/mine", name]);
+    project.until("that to be told", || project.ok(&["status"]).contains("pipeline/mine is"));
+    assert!(!project.ok(&["status"]).contains("task/A is checked out"), "{}", project.story());
+    assert_eq!(subject(), "Own", "it is not moved under its agent");
+    project.git(&["worktree", "remove", "--force", name]);
+    project.git(&["branch", "-q", "-D", "pipeline/mine"]);
+    project.release("hold.own");
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    assert!(project.git(&["log", "--format=%s", "main"]).contains("Own"));
+    let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/"]);
+    assert!(!kept.contains("A.found-"), "{kept}");
+}
+
+#[test]
+fn a_task_is_taken_from_an_agent_that_left_its_worktree_on_the_branch() {
+    let own = "git switch -q pipeline/task/A\ngit commit -q --allow-empty -m Own\nexit 3\n";
+    let project = project("[limits]\nattempts_per_stage = 1\n", own);
+    project.import(ONE);
+    project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    let dir = project.ok(&["task", "take", "A"]);
+    let on = |dir: &str| project.git(&["-C", dir, "branch", "--show-current"]);
+    assert_eq!(on(dir.trim_end()), "pipeline/task/A");
+    let slots = fs::read_dir(project.path(".pipeline/worktrees/implementation")).expect("slots");
+    for slot in slots.flatten() {
+        assert_eq!(on(slot.path().to_str().expect("it is UTF-8")), "");
+    }
+}
+
+#[test]
 fn what_is_put_back_while_nobody_runs_is_in_the_journal_once() {
     let poll = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n";
     let project = Project::with(1, poll);

@@ -316,6 +316,11 @@ fn a_limit_that_the_program_got_over_is_none() {
     assert_eq!(fault("claude", &format!("{retry}\n{answer}\n")), None);
     let again = fault("claude", &format!("{retry}\n{answer}\n{retry}\n")).expect("the last word");
     assert_eq!((again.kind, again.until), (RateLimited, None));
+    // A span that was waited for is over: a later word counts, in whatever form.
+    let soon = r#"{"type":"error","message":"Rate limit reached: please try again in 1.3s."}"#;
+    let later = r#"{"type":"error","message":"You've hit your usage limit. Upgrade to Pro or try again at Nov 25th, 2026 3:45 PM."}"#;
+    let found = fault("codex", &format!("{soon}\n{later}\n")).expect("a limit");
+    assert_eq!(found.until.as_deref(), Some("Nov 25th, 2026 3:45 PM"));
     // What another kind of fault named says nothing of the last one.
     let rejected = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1778565600,"rateLimitType":"x"}}"#;
     let refused = r#"{"type":"result","is_error":true,"result":"Invalid API key"}"#;
