@@ -67,7 +67,7 @@ impl Case {
             seen.clone_from(&outcome.struck);
             for plan in &plans[1..] {
                 self.release();
-                outcome = self.traced(MONITOR, plan);
+                outcome = self.traced(self.scenario.args, plan);
             }
             self.recover(&outcome);
         });

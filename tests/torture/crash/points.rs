@@ -38,7 +38,7 @@ impl Strike {
         let mut words =
             format!("crash --scenario {scenario} --role '{role}' --ordinal {ordinal} ({call})");
         if let Some(Point { role, ordinal, call }) = &self.second {
-            words.push_str(&format!(", then in the next monitor {role} {ordinal} ({call})"));
+            words.push_str(&format!(", then in the next run {role} {ordinal} ({call})"));
         }
         words
     }
