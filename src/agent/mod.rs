@@ -25,6 +25,7 @@ pub mod spawn;
 pub mod status_line;
 pub mod task_file;
 pub mod terminal;
+pub mod transcript;
 pub mod tree;
 pub mod usage;
 

@@ -2,6 +2,8 @@
 //!
 //! Bytes in, facts out. What cannot be found is unknown; nothing here fails.
 
+use std::collections::HashMap;
+
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
@@ -67,20 +69,18 @@ pub fn read(output: Output<'_>, preset: &Preset) -> Reading {
     if let Some(event) = output.document.and_then(event) {
         found.event(&rules, &event);
     }
-    let is_known = |fact: Fact| {
-        let is_sum = |rule: &OutputRule| rule.fact == fact && rule.take == Take::All;
-        output.is_whole || !preset.output.iter().any(is_sum)
-    };
-    let count = |fact, number: Option<f64>| {
-        number.filter(|number| is_known(fact) && *number < NUMBER_MAX).map(|number| number as u64)
+    let count = |count: &Count, factor: f64| {
+        let is_known = output.is_whole || !count.is_sum;
+        let number = count.number.map(|number| number * factor).filter(|_| is_known);
+        number.filter(|number| *number < NUMBER_MAX).map(|number| number.round() as u64)
     };
     Reading {
         usage: Usage {
             session: found.session,
-            input_tokens: count(Fact::InputTokens, found.input),
-            output_tokens: count(Fact::OutputTokens, found.output),
-            cached_tokens: count(Fact::CachedTokens, found.cached),
-            cost_usd_micros: count(Fact::CostUsd, found.cost.map(|usd| (usd * 1e6).round())),
+            input_tokens: count(&found.input, 1.0),
+            output_tokens: count(&found.output, 1.0),
+            cached_tokens: count(&found.cached, 1.0),
+            cost_usd_micros: count(&found.cost, 1e6),
             is_session_total: preset.is_session_total,
         },
         text: found.text,
@@ -98,19 +98,40 @@ fn event(line: &[u8]) -> Option<Value> {
 #[derive(Debug, Default)]
 struct Found {
     session: Option<String>,
-    input: Option<f64>,
-    output: Option<f64>,
-    cached: Option<f64>,
-    cost: Option<f64>,
+    input: Count,
+    output: Count,
+    cached: Count,
+    cost: Count,
     text: Option<String>,
     error: Option<String>,
     fault: Option<(FaultKind, String)>,
     until: Option<String>,
 }
 
+/// A number that several findings make.
+#[derive(Debug, Default)]
+struct Count {
+    number: Option<f64>,
+    is_sum: bool,
+    /// What was added last, by what stood at the rule's `each`.
+    each: HashMap<String, f64>,
+}
+
+impl Count {
+    fn add(&mut self, take: Take, number: f64, each: Option<String>) {
+        let before = each.and_then(|each| self.each.insert(each, number)).unwrap_or(0.0);
+        self.is_sum = take == Take::All;
+        self.number = Some(match take {
+            Take::Last => number,
+            Take::All => self.number.unwrap_or(0.0) - before + number,
+        });
+    }
+}
+
 /// What a rule found in a line.
 enum Finding {
-    Number(f64),
+    /// With what stood at the rule's `each`.
+    Number(f64, Option<String>),
     Text(String),
 }
 
@@ -131,7 +152,11 @@ impl Found {
         for (rule, finding) in findings {
             is_progress |= rule.fact == Fact::Progress;
             match finding {
-                Finding::Number(number) => self.add_number(rule, number),
+                Finding::Number(number, each) => {
+                    if let Some(count) = self.number(rule.fact) {
+                        count.add(rule.take, number, each);
+                    }
+                }
                 Finding::Text(text) if rule.fact == Fact::Until => until = Some(later(until, text)),
                 Finding::Text(text) => match rule.fact.fault() {
                     Some(kind) if fault.is_none() => fault = Some((kind, text)),
@@ -157,7 +182,7 @@ impl Found {
         };
     }
 
-    fn number(&mut self, fact: Fact) -> Option<&mut Option<f64>> {
+    fn number(&mut self, fact: Fact) -> Option<&mut Count> {
         match fact {
             Fact::InputTokens => Some(&mut self.input),
             Fact::OutputTokens => Some(&mut self.output),
@@ -189,14 +214,6 @@ impl Found {
             | Fact::Until
             | Fact::Progress => None,
         }
-    }
-
-    fn add_number(&mut self, rule: &OutputRule, number: f64) {
-        let Some(place) = self.number(rule.fact) else { return };
-        *place = Some(match rule.take {
-            Take::Last => number,
-            Take::All => place.unwrap_or(0.0) + number,
-        });
     }
 
     fn add_text(&mut self, rule: &OutputRule, text: &str) {
@@ -253,7 +270,8 @@ impl<'a> Rule<'a> {
                     other => number(self.part(&plain(other)?)?),
                 })
                 .collect();
-            return (!numbers.is_empty()).then(|| Finding::Number(numbers.iter().sum()));
+            let each = self.rule.each.as_ref().and_then(|each| plain(event.pointer(each)?));
+            return (!numbers.is_empty()).then(|| Finding::Number(numbers.iter().sum(), each));
         }
         let text = values.filter_map(plain).find(|text| !text.is_empty())?;
         Some(Finding::Text(self.part(&text)?.to_owned()))
@@ -265,7 +283,7 @@ impl<'a> Rule<'a> {
         }
         let part = self.part(line)?;
         if is_number(self.rule.fact) {
-            return number(part).map(Finding::Number);
+            return number(part).map(|number| Finding::Number(number, None));
         }
         Some(Finding::Text(part.to_owned()))
     }

@@ -283,7 +283,13 @@ fn interactive(mut at: Section<'_>) -> Interactive {
         ready: pattern(&mut at, "ready").unwrap_or_default(),
         busy: pattern(&mut at, "busy").unwrap_or_default(),
         submit: at.strings("submit").unwrap_or_else(|| vec!["Enter".to_owned()]),
+        transcript: at.strings("transcript").unwrap_or_default(),
+        still_ms: at.duration_ms("still", "60s", 1000),
     };
+    for path in interactive.transcript.iter().filter(|path| !has_home(path)) {
+        let expected = "paths that begin with `~/` or a variable, such as `$CODEX_HOME/`";
+        at.wrong_value("transcript", path, expected);
+    }
     if interactive.line.is_empty() {
         at.missing("line", "the command line in a terminal");
     }
@@ -292,6 +298,15 @@ fn interactive(mut at: Section<'_>) -> Interactive {
     }
     at.finish();
     interactive
+}
+
+/// Returns true for a path below the home folder, or below one that a variable names.
+fn has_home(path: &str) -> bool {
+    let is_plain = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    let Some((first, rest)) = path.split_once('/') else { return false };
+    let is_variable = |name: &str| !name.is_empty() && name.chars().all(is_plain);
+    let is_below = !rest.split('/').any(|part| matches!(part, "" | "." | ".."));
+    (first == "~" || first.strip_prefix('$').is_some_and(is_variable)) && is_below
 }
 
 /// Reads a regular expression.
@@ -329,14 +344,25 @@ fn output(mut at: Section<'_>) -> OutputRule {
         at: at.strings("at").unwrap_or_default(),
         pattern: pattern(&mut at, "pattern"),
         take: at.word("take", Take::Last, &[("last", Some(Take::Last)), ("all", Some(Take::All))]),
+        each: at.string("each"),
     };
+    if let Some(each) = rule.each.as_ref().filter(|_| rule.take == Take::Last || rule.at.is_empty())
+    {
+        at.wrong_value("each", each, "left out, where `take` is not \"all\" or there is no `at`");
+    }
     if rule.at.is_empty() && rule.pattern.is_none() {
         at.missing("at", "JSON pointers, or a `pattern` for lines of text");
     }
     if rule.at.is_empty() && !rule.when.is_empty() {
         at.wrong_value("when", "…", "left out, where there is no `at`");
     }
-    for pointer in rule.at.iter().chain(rule.when.keys()).filter(|text| !text.starts_with('/')) {
+    for pointer in rule
+        .at
+        .iter()
+        .chain(rule.when.keys())
+        .chain(&rule.each)
+        .filter(|text| !text.starts_with('/'))
+    {
         at.wrong_value("at", pointer, "JSON pointers, such as `/usage/input_tokens`");
     }
     at.finish();
@@ -445,7 +471,12 @@ mod tests {
             ("env = { PIPELINE_X = \"\" }", "none of them `PIPELINE_"),
             ("[interactive]\nline = [\"x\"]\n", "`interactive.ready` is missing"),
             ("[interactive]\nline = [\"x\"]\nready = \"(\"", "a regular expression ("),
+            (
+                "[interactive]\nline = [\"x\"]\nready = \"x\"\ntranscript = [\"/x\"]",
+                "begin with `~/`",
+            ),
             ("exit = { 0 = \"limit\" }", "exit statuses from 1 to 255"),
+            ("[[output]]\nfact = \"text\"\nat = [\"/x\"]\neach = \"/y\"", "`take` is not \"all\""),
             ("exit = { 7 = \"limt\" }", "did you mean `limit`?"),
             ("[[output]]\nat = [\"/x\"]", "`output.fact` is missing"),
             ("[[output]]\nfact = \"txt\"\nat = [\"/x\"]", "did you mean `text`?"),

@@ -1,5 +1,7 @@
 //! Questions about history.
 
+use std::collections::BTreeSet;
+
 use super::call::Call;
 use super::error::GitError;
 use super::oid::Oid;
@@ -48,6 +50,16 @@ impl Repo {
             }
         }
         Ok(commits)
+    }
+
+    /// Returns every commit that `to` has and `from` lacks.
+    ///
+    /// # Errors
+    /// When git fails or a commit does not exist.
+    pub fn all_since(&self, from: &Oid, to: &Oid) -> Result<BTreeSet<Oid>, GitError> {
+        let range = format!("{from}..{to}");
+        let call = Call::read("git.rev_list", &self.root).args(["rev-list", &range, "--"]);
+        Ok(self.git.ok(call)?.line().lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Returns how many landings `to` has that `from` lacks.

@@ -82,6 +82,21 @@ impl Scratch {
         run(&["commit-tree", &tree, "-p", parent.as_str(), "-m", &message], "").parse().unwrap()
     }
 
+    /// Makes `count` commits that change nothing, one on top of the other; returns the last one.
+    pub(crate) fn line_on(&self, parent: &Oid, count: usize) -> Oid {
+        let one = |n: usize| {
+            let from = if n == 0 { format!("from {parent}\n") } else { String::new() };
+            format!("commit refs/line\ncommitter Ann <ann@example.org> {n} +0000\ndata 0\n{from}")
+        };
+        let text: String = (0..count).map(one).collect();
+        let args = ["fast-import", "--quiet"];
+        let call = Call::write("git.x", &self.root).args(args).bytes(text.as_bytes());
+        self.repo.git.ok(call).unwrap();
+        let last = self.rev("refs/line");
+        self.git(["update-ref", "-d", "refs/line"]);
+        last
+    }
+
     /// Returns the text of `path` in `commit`; `None` when it is not there.
     pub(crate) fn text_at(&self, commit: &Oid, path: &str) -> Option<String> {
         let name = format!("{commit}:{path}");

@@ -216,6 +216,10 @@ fn alter_task(task: &mut Task, change: &TaskChange) {
 
 fn move_task(task: &mut Task, to: &TaskPhase, at: Time) {
     super::phase::assert_task_move(&task.phase, to);
+    if !matches!(to, TaskPhase::Landing { .. }) {
+        // What was asked was of one landing: the next one may bring more along, and asks anew.
+        task.approval = None;
+    }
     task.phase = to.clone();
     task.updated_at = at;
     task.backoff_until = None;
@@ -500,13 +504,9 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
                 None => base.taken = None,
             }
             base.seen_at = *at;
+            base.note_caught_up();
         }
-        LaneChange::BaseTaken { base: taken, landed } => {
-            base.taken = Some(taken.clone());
-            base.landed = Some(landed.clone());
-            base.take_tries = Tries::default();
-            base.conflict = None;
-        }
+        LaneChange::BaseTaken { base: taken, landed } => base.take(taken, landed),
         LaneChange::BaseConflicted { paths } => base.conflict = Some(paths.clone()),
         LaneChange::TakeStalled { tries } => base.take_tries = tries.clone(),
         LaneChange::BaseCheckBegun { id } => {
@@ -539,6 +539,7 @@ fn apply_to_lane(state: &mut State, change: &LaneChange) {
             base.follow.clone_from(follow);
             base.why.clone_from(why);
             base.behind = *behind;
+            base.note_caught_up();
         }
         LaneChange::BaseFollowed { to } => {
             base.tip = Some(to.clone());

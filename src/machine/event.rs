@@ -338,10 +338,12 @@ pub enum Observation {
         tip: Oid,
         landed: Option<Oid>,
     },
-    /// The landing branch holds the base's `base` and stands at `landed`.
+    /// The landing branch holds the base's `base` and stands at `landed`; `has_all`: `base` held all
+    /// that had landed, as where a person merged it.
     BaseTaken {
         base: Oid,
         landed: Oid,
+        has_all: bool,
     },
     BaseConflicts {
         base: Oid,

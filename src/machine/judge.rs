@@ -27,7 +27,11 @@ fn class_of(exit: &Exit, completion: Completion, is_stopping: bool) -> (Class, S
             let silent = (Class::Silent, "wrote nothing for too long".into());
             return of_fault(exit).unwrap_or(silent);
         }
-        EndedBy::Stop => return (Class::Stopped, "ended on request".into()),
+        EndedBy::Stop => {
+            // Nobody asked: it stood still in its terminal since its provider refused it.
+            let fault = if is_stopping { None } else { of_fault(exit) };
+            return fault.unwrap_or((Class::Stopped, "ended on request".into()));
+        }
         EndedBy::Exit if is_stopping && !is_clean => {
             return (Class::Stopped, "ended on request".into());
         }
@@ -117,7 +121,8 @@ fn first_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, Completion, EndedBy, Exit, Marker, of_check, of_work};
+    use super::{Class, Completion, EndedBy, Exit, FaultKind, Marker, of_check, of_work};
+    use crate::machine::attempt::Fault;
     use crate::machine::time::Time;
 
     fn exit(code: Option<i32>, ended_by: EndedBy, marker: Option<Marker>) -> Exit {
@@ -177,5 +182,14 @@ mod tests {
         for (exit, completion, class) in cases {
             assert_eq!(of_work(&exit, completion, false).class, class, "{exit:?} {completion:?}");
         }
+    }
+
+    #[test]
+    fn one_that_stood_still_is_judged_by_what_its_provider_said() {
+        let fault = Fault { kind: FaultKind::RateLimited, text: "429".into(), until: None };
+        let exit = Exit { fault: Some(fault), ..exit(None, EndedBy::Stop, None) };
+        let class = |is_stopping| of_work(&exit, Completion::Marker, is_stopping).class;
+        assert_eq!(class(false), Class::RateLimited);
+        assert_eq!(class(true), Class::Stopped, "somebody asked for its end");
     }
 }

@@ -26,13 +26,8 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::BaseTaken { .. } if state.base.is_taken() => {
             Step::note("the landing branch holds the base already")
         }
-        Observation::BaseTaken { base, landed } => {
-            // Nor does the answer to an effect that is owed no longer; the new one finds out.
-            if state.base.tip.as_ref() != Some(base) {
-                return Step::note("the base moved on meanwhile");
-            }
-            let (base, landed) = (base.clone(), landed.clone());
-            Step::accept(vec![lane(LaneChange::BaseTaken { base, landed })])
+        Observation::BaseTaken { base, landed, has_all } => {
+            base_taken(state, base, landed, *has_all)
         }
         Observation::BaseConflicts { base, paths } => base_conflicts(state, base, paths),
         Observation::LaneFaulted { why } => Step::accept(faulted(state, event, why)),
@@ -87,6 +82,20 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::NotProposed { .. }
         | Observation::OverloadSeen { .. } => Step::note("not of the lane"),
     }
+}
+
+fn base_taken(state: &State, base: &Oid, landed: &Oid, has_all: bool) -> Step {
+    // Nor does the answer to an effect that is owed no longer; the new one finds out.
+    if state.base.tip.as_ref() != Some(base) {
+        return Step::note("the base moved on meanwhile");
+    }
+    let (base, landed) = (base.clone(), landed.clone());
+    let mut changes = vec![lane(LaneChange::BaseTaken { base, landed })];
+    if has_all && state.base.behind > 0 {
+        let (follow, why) = (state.base.follow.clone(), state.base.why.clone());
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind: 0 }));
+    }
+    Step::accept(changes)
 }
 
 fn base_conflicts(state: &State, base: &Oid, paths: &[String]) -> Step {

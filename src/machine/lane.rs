@@ -92,6 +92,22 @@ impl Base {
         self.behind = 0;
     }
 
+    /// The landing branch, now at `landed`, has taken the base in at `taken`.
+    pub(super) fn take(&mut self, taken: &Oid, landed: &Oid) {
+        self.taken = Some(taken.clone());
+        self.landed = Some(landed.clone());
+        self.take_tries = Tries::default();
+        self.conflict = None;
+        self.note_caught_up();
+    }
+
+    /// Where both stand at one commit the base lacks nothing; what git said on the way there stays.
+    pub(super) fn note_caught_up(&mut self) {
+        if self.landed == self.tip {
+            self.behind = 0;
+        }
+    }
+
     /// What has landed is off the landing branch.
     pub(super) fn reset_to(&mut self, to: &Oid) {
         self.landed = Some(to.clone());

@@ -77,6 +77,11 @@ pub struct Interactive {
     pub busy: String,
     /// Keys that send what was typed, by their names in tmux.
     pub submit: Vec<String>,
+    /// Files in which it keeps the events of its sessions: paths that begin with `~` or a variable of
+    /// its environment, `*` for any characters of one name. They are read like output.
+    pub transcript: Vec<String>,
+    /// A program that its provider refused, and to whose transcript nothing comes for so long, is ended.
+    pub still_ms: u64,
 }
 
 /// Where one fact stands in the output.
@@ -93,6 +98,8 @@ pub struct OutputRule {
     pub pattern: Option<String>,
     /// What several findings make.
     pub take: Take,
+    /// A JSON pointer: of findings with the same text there the last counts, and those are added.
+    pub each: Option<String>,
 }
 
 /// What can be read from output.

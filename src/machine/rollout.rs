@@ -297,6 +297,14 @@ pub(super) fn apply(state: &mut State, to: Rollout) {
     index::rebuild(state);
 }
 
+/// Returns true when it is an attempt of the pipeline that completes the task now: without git nothing
+/// lands, and the last stage does it, also where the rollout was set back meanwhile.
+fn is_own(state: &State, task: &Task) -> bool {
+    state.settings.project.isolation == Isolation::None
+        && matches!(task.phase, TaskPhase::Working { .. })
+        && !task.is_by_hand
+}
+
 /// Compares what others did with what the pipeline would have: in shadow, for each task that these
 /// changes complete.
 pub(super) fn compare(state: &State, decided: &[Change]) -> Vec<Change> {
@@ -310,7 +318,9 @@ pub(super) fn compare(state: &State, decided: &[Change]) -> Vec<Change> {
         else {
             continue;
         };
-        if let Some(task) = state.tasks.get(id) {
+        let is_by_hand = |change: &Change| matches!(change, Change::Task(of, TaskChange::DoneByHand { .. }) if of == id);
+        let is_others = |task: &&Task| !is_own(state, task) || decided.iter().any(is_by_hand);
+        if let Some(task) = state.tasks.get(id).filter(is_others) {
             let (id, difference) = (id.clone(), difference(state, task, &done));
             compared.push(step::project(ProjectChange::Compared { id, difference }));
         }
@@ -360,16 +370,12 @@ pub(super) fn count(state: &mut State, change: &Change) {
         {
             trial.failed += 1;
         }
-        // Without git nothing lands: the last stage completes it.
         Change::Task(
             id,
             TaskChange::Moved { to: TaskPhase::Completed { commit: None, .. }, .. },
         ) => {
-            let is_bare = state.settings.project.isolation == Isolation::None;
-            let is_its =
-                |task: &&Task| !task.is_by_hand && matches!(task.phase, TaskPhase::Working { .. });
-            let is_counted = is_bare && state.tasks.get(id).filter(is_its).is_some();
-            trial.completed += u64::from(is_counted);
+            let is_counted = state.tasks.get(id).is_some_and(|task| is_own(state, task));
+            state.trial.completed += u64::from(is_counted);
         }
         Change::Lane(LaneChange::Landed { .. }) => {
             trial.completed += 1;

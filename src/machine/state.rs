@@ -259,6 +259,8 @@ impl State {
         let is_pinned = |hash: &String| self.attempts.values().any(|a| a.settings == *hash);
         assert!(self.pinned.iter().all(|settings| is_pinned(&settings.hash)));
         for task in self.tasks.values() {
+            let is_in_lane = matches!(task.phase, TaskPhase::Landing { .. });
+            assert!(task.approval.is_none() || is_in_lane, "only a landing waits for approval");
             if let TaskPhase::Working { attempt, .. } = &task.phase {
                 let live = self.attempts.get(attempt).and_then(|live| live.task.as_ref());
                 assert_eq!(live, Some(&task.id), "a task is worked on by a live attempt");
@@ -271,6 +273,10 @@ impl State {
         );
         let is_dropping = self.base.dropping.is_some();
         assert!(!is_dropping || self.landing.is_none(), "nothing lands on what is dropped");
+        let is_following = self.base.follow.is_some();
+        assert!(!is_following || self.rollout == Rollout::Production, "the base stays in pilot");
+        let is_caught_up = self.base.landed == self.base.tip;
+        assert!(!is_caught_up || self.base.behind == 0, "a base that stands there lacks nothing");
         if let Some(landing) = &self.landing {
             let phase = &self.tasks[&landing.task].phase;
             assert!(matches!(phase, TaskPhase::Landing { .. }), "what lands is in the lane");

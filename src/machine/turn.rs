@@ -43,9 +43,13 @@ pub const TURN_ITEMS_MAX: usize = 1024;
 
 /// Decides what comes next; `nonces` bounds the attempts added.
 pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
+    let fallen = rollout::fall_back(state, at);
+    if !fallen.is_empty() {
+        // It ends a step of the base and a landing, which a pause that is over would bring back.
+        return fallen;
+    }
     let mut changes = Vec::new();
     drain(state, at, &mut changes);
-    changes.extend(rollout::fall_back(state, at));
     wake(state, at, &mut changes);
     sort_waiting(state, at, &mut changes);
     changes.extend(overdrawn(state, at));

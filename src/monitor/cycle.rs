@@ -245,7 +245,7 @@ mod tests {
             |seen: &[Observation]| seen.iter().cloned().map(EventBody::Observation).collect();
         let there = Observation::BaseSeen { tip: tip.clone(), landed: branch };
         let gone = Observation::BaseSeen { tip: tip.clone(), landed: None };
-        let taken = Observation::BaseTaken { base: tip.clone(), landed: tip };
+        let taken = Observation::BaseTaken { base: tip.clone(), landed: tip, has_all: true };
         cycle.run(seen(&[there])).expect("it is written");
         assert_eq!(cycle.world.begun, 1);
         // Somebody removed the landing branch while its making was being told.
@@ -264,7 +264,8 @@ mod tests {
             let (tip, landed) = (Oid::new("a"), Oid::new("b"));
             let seen = |seen| vec![EventBody::Observation(seen)];
             let there = Observation::BaseSeen { tip: tip.clone(), landed: Some(tip.clone()) };
-            let taken = Observation::BaseTaken { base: tip, landed: landed.clone() };
+            let taken =
+                Observation::BaseTaken { base: tip, landed: landed.clone(), has_all: false };
             let followed = || seen(Observation::Followed { to: landed.clone() });
             cycle.run(seen(there)).expect("it is written");
             cycle.run(seen(taken)).expect("it is written");

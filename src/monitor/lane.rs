@@ -51,27 +51,32 @@ pub fn take_base(
     repo: &Repo,
 ) -> Result<Observation, Fault> {
     let tip = oid(base)?;
-    let taken = |at: &git::Oid| Observation::BaseTaken { base: Oid::new(base), landed: known(at) };
+    let taken = |at: &git::Oid, has_all| Observation::BaseTaken {
+        base: Oid::new(base),
+        landed: known(at),
+        has_all,
+    };
     let Some(landed) = landed else {
         return match repo.cas_ref(&branches.landed, Some(&tip), None)? {
-            Cas::Done => Ok(taken(&tip)),
+            Cas::Done => Ok(taken(&tip, true)),
             // The look says where, which the record does not know yet.
             Cas::Moved(Some(_)) => look(branches, repo),
             Cas::Moved(None) => Err(moved_by_others(branches)),
         };
     };
     let landed = standing(branches, &oid(landed)?, repo)?;
+    let has_all = repo.is_ancestor(&landed, &tip)?;
     let name = short(&branches.base);
     let message = format!("Take in {name}\n");
     let next = match repo.take_base(&landed, &tip, &message, date_s)? {
-        TakeBase::UpToDate => return Ok(taken(&landed)),
+        TakeBase::UpToDate => return Ok(taken(&landed, has_all)),
         TakeBase::Conflict(paths) => {
             return Ok(Observation::BaseConflicts { base: Oid::new(base), paths });
         }
         TakeBase::FastForward(next) | TakeBase::Merged(next) => next,
     };
     match repo.cas_ref(&branches.landed, Some(&next), Some(&landed))? {
-        Cas::Done => Ok(taken(&next)),
+        Cas::Done => Ok(taken(&next, has_all)),
         Cas::Moved(_) => Err(moved_by_others(branches)),
     }
 }
@@ -207,8 +212,8 @@ pub fn drop_pilot(
     if let Some(seen) = base_beside(branches, to, repo)? {
         return Ok(seen);
     }
-    let held = landed.map(|landed| repo.commits_since(&target, &landed)).transpose()?;
-    let held: BTreeSet<Oid> = held.iter().flatten().map(|commit| known(&commit.oid)).collect();
+    let held = landed.map(|landed| repo.all_since(&target, &landed)).transpose()?;
+    let held: BTreeSet<Oid> = held.iter().flatten().map(known).collect();
     let lost = done.iter().filter(|(_, commit)| held.contains(*commit));
     let lost = lost.map(|(id, _)| id.clone()).collect();
     Ok(Observation::PilotDropped { to: to.clone(), lost })
@@ -331,6 +336,47 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(scratch.rev("pipeline/landed"), piloted);
+    }
+
+    #[test]
+    fn a_base_that_a_person_merged_the_landings_into_is_told_to_have_all() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let ours = scratch.commit_on(&old, "ours", "ours");
+        let theirs = scratch.commit_on(&old, "theirs", "theirs");
+        scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
+        scratch.git(["branch", "pipeline/landed", ours.as_str()]);
+        let take = |tip: &git::Oid, from: &git::Oid| {
+            let taken = take_base(&branches(), tip.as_str(), Some(from.as_str()), 1, &scratch.repo);
+            match taken.expect("an answer") {
+                Observation::BaseTaken { landed, has_all, .. } => (oid(landed.as_str()), has_all),
+                other => panic!("{other:?}"),
+            }
+        };
+        scratch.git(["merge", "-q", "--no-edit", "pipeline/landed"]);
+        let merged = scratch.rev("main");
+        let (landed, has_all) = take(&merged, &ours);
+        let landed = landed.expect("a commit");
+        assert!(has_all && landed != merged, "its own line stays the first parent");
+        let later = scratch.commit_on(&merged, "later", "later");
+        let (_, has_all) = take(&later, &landed);
+        assert!(!has_all, "the base does not hold what the landing branch made");
+    }
+
+    #[test]
+    fn a_pilot_of_very_many_commits_is_dropped_with_all_of_its_tasks() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let piloted = scratch.commit_on(&old, "piloted", "piloted");
+        let many = scratch.line_on(&piloted, 10_001);
+        scratch.git(["branch", "pipeline/landed", many.as_str()]);
+        let task = "A".parse::<TaskId>().expect("an id");
+        let done = BTreeMap::from([(task.clone(), known(&piloted))]);
+        let (to, landed) = (known(&old), known(&many));
+        match drop_pilot(&branches(), &to, Some(&landed), &done, &scratch.repo) {
+            Ok(Observation::PilotDropped { lost, .. }) => assert_eq!(lost, [task]),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

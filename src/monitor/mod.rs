@@ -32,6 +32,7 @@ pub mod report;
 pub mod room;
 mod settings_file;
 mod sources;
+mod standstill;
 pub mod sweep;
 mod takeover;
 mod work;

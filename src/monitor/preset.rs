@@ -10,6 +10,7 @@ use super::job::Places;
 use crate::agent::environment::agent_env;
 use crate::agent::job::JobCommand;
 use crate::agent::spawn::find_program;
+use crate::agent::transcript::Transcripts;
 use crate::config::preset::{self, Loaded};
 use crate::machine::preset::{ENV_ALLOW, Fact, Interactive, Part, Preset, PromptBy};
 use crate::machine::resume::Session;
@@ -143,12 +144,42 @@ fn keys_given(
     given.filter(is_key).map(|(name, _)| name).collect()
 }
 
+/// Returns where the events of an attempt stand that runs in a terminal; `None`: it does not, or its
+/// program keeps none that is known of.
+pub fn transcripts(
+    root: &Path,
+    group: &AgentGroup,
+    preset: &Preset,
+    prompt_file: &Path,
+) -> Option<Transcripts> {
+    let interactive = preset.interactive.as_ref();
+    let is_kept = |it: &&Interactive| !it.transcript.is_empty();
+    let interactive =
+        interactive.filter(is_kept).filter(|_| group.launcher == LauncherKind::Tmux)?;
+    let (env, allow) = environment(group, preset);
+    let env: Vec<(String, String)> = env.into_iter().collect();
+    let env = agent_env(std::env::vars_os(), &allow, root, &env);
+    let value = |wanted: &str| {
+        let found = env.iter().find(|(name, value)| name == wanted && value.starts_with('/'));
+        found.map(|(_, value)| value.trim_end_matches('/'))
+    };
+    let absolute = |path: &String| {
+        let (first, rest) = path.split_once('/')?;
+        let home = first.strip_prefix('$').unwrap_or("HOME");
+        Some(format!("{}/{rest}", value(home)?))
+    };
+    let patterns = interactive.transcript.iter().filter_map(absolute).collect();
+    Some(Transcripts { patterns, prompt: prompt_file.to_owned() })
+}
+
 /// Returns true when the output of the group's program says what it cost; true for one that is no
 /// preset's.
 pub fn tells_cost(root: &Path, group: &AgentGroup) -> bool {
     let AgentCommand::Preset { name, .. } = &group.command else { return true };
-    preset::load(root, name)
-        .is_ok_and(|loaded| loaded.preset.output.iter().any(|rule| rule.fact == Fact::CostUsd))
+    let is_said = group.launcher == LauncherKind::Process;
+    is_said
+        && preset::load(root, name)
+            .is_ok_and(|loaded| loaded.preset.output.iter().any(|rule| rule.fact == Fact::CostUsd))
 }
 
 /// Returns the commands that an agent at the stage must be free to run: how it says that it is done,

@@ -17,6 +17,7 @@ use crate::agent::moment;
 use crate::agent::probe::Probe;
 use crate::agent::reply;
 use crate::agent::status_line::Status;
+use crate::agent::transcript::Transcripts;
 use crate::agent::usage::{self, Output, Reading, Trouble};
 use crate::machine::attempt::{EndedBy, Exit, Fault, Marker};
 use crate::machine::id::AttemptId;
@@ -53,6 +54,8 @@ pub struct OutputRules {
     pub preset: Preset,
     /// The preset's `usage_file`.
     pub document: Option<PathBuf>,
+    /// Where the events of an agent in a terminal stand, whose log is what people saw.
+    pub transcripts: Option<Transcripts>,
 }
 
 /// How a setup job ended, told to the thread that waits for it.
@@ -269,12 +272,16 @@ fn keep_head(text: &str, bytes_max: usize) -> &str {
 }
 
 fn read_output(record: &ExitRecord, watched: &Watched) -> Option<Reading> {
-    let OutputRules { preset, document } = &**watched.output.as_ref()?;
+    let OutputRules { preset, document, transcripts } = &**watched.output.as_ref()?;
     // Without a log nothing was said.
-    let log = std::fs::read(&watched.log).unwrap_or_default();
+    let log = match transcripts {
+        Some(transcripts) => transcripts.find(record.started_ms).map(|(_, text)| text),
+        None => std::fs::read(&watched.log).ok(),
+    };
+    let log = log.unwrap_or_default();
     let document =
         document.as_ref().and_then(|path| read_bounded(path, DOCUMENT_BYTES_MAX).ok()?);
-    let is_whole = record.log_dropped_bytes == 0;
+    let is_whole = record.log_dropped_bytes == 0 || transcripts.is_some();
     let output = Output { log: &log, document: document.as_deref(), is_whole };
     Some(usage::read(output, preset))
 }

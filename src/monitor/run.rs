@@ -13,7 +13,6 @@ use super::ahead::Prefetch;
 use super::current::CurrentFile;
 use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
-use super::finished::Cleaning;
 use super::forecast::Forecasts;
 use super::hand;
 use super::lookout::Files;
@@ -193,7 +192,8 @@ impl Monitor {
             current: CurrentFile::of(ledger.state()),
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
-            cleaning: Cleaning::default(),
+            cleaning: Default::default(),
+            standstill: Default::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };
@@ -401,9 +401,11 @@ impl Monitor {
     /// Waits for something to happen, or for the next moment at which something is due.
     fn wait(&mut self) -> Result<Vec<EventBody>, RunError> {
         let mut bodies = Vec::new();
-        if !self.cycle.world.unprobed.is_empty() {
-            self.next_poll = self.next_poll.min(self.cycle.clock.now().plus_ms(LOOK_AGAIN_MS));
-        }
+        // Agents that have begun since the last look are looked at as often as agents are.
+        let usual_ms = poll_interval_ms(self.cycle.ledger.state());
+        let is_usual = self.cycle.world.unprobed.is_empty();
+        let pause_ms = if is_usual { usual_ms } else { LOOK_AGAIN_MS };
+        self.next_poll = self.next_poll.min(self.cycle.clock.now().plus_ms(pause_ms));
         let room = self.guard.due_at(self.cycle.ledger.state());
         let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room];
         let view = self.view.due_at();

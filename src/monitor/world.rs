@@ -27,6 +27,7 @@ use super::progress::{OWN, Progress};
 use super::propose::Question;
 use super::report::Watch;
 use super::sources::Input;
+use super::standstill::Standstill;
 use super::work::{self, Fault};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
@@ -70,6 +71,7 @@ pub struct RealWorld {
     pub forecasts: Forecasts,
     pub prefetch: Prefetch,
     pub cleaning: Cleaning,
+    pub standstill: Standstill,
     pub outside: Outside,
     /// Each thread that will answer holds a share.
     pub threads: Arc<()>,
@@ -334,6 +336,7 @@ impl RealWorld {
         self.look_at_base(state);
         self.look_at_agents(state);
         self.look_at_providers(state);
+        self.look_at_panes(state, now);
         self.outside.poll(state);
         let (repo, share) = (self.repo.clone(), Arc::clone(&self.threads));
         self.cleaning.heed(state, &self.layout, repo, now, share);
@@ -614,6 +617,7 @@ mod tests {
             forecasts: Forecasts::default(),
             prefetch: Prefetch::default(),
             cleaning: Cleaning::default(),
+            standstill: Default::default(),
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };

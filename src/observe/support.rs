@@ -174,7 +174,7 @@ impl Pipeline {
         let mut pipeline = Self::new(settings);
         pipeline.see(Observation::MonitorStarted { pid: 4711, allows_red_base: false });
         pipeline.see(Observation::BaseSeen { tip: oid('a'), landed: None });
-        pipeline.see(Observation::BaseTaken { base: oid('a'), landed: oid('a') });
+        pipeline.see(Observation::BaseTaken { base: oid('a'), landed: oid('a'), has_all: true });
         pipeline.send(Command::AddTasks { tasks });
         pipeline.turn();
         pipeline

@@ -208,6 +208,9 @@ impl<'a> Waits<'a> {
         if let Some(reason) = self.gated(&task.id) {
             return Some(reason);
         }
+        if let Some(reason) = dropping(state) {
+            return Some(reason);
+        }
         let (name, branch) = (&state.settings.project.base, &state.settings.landing.branch);
         if let Some(paths) = &base.conflict {
             let what = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
@@ -287,6 +290,9 @@ fn shared(state: &State) -> Option<Reason> {
         let what = format!("the switch to {} mode", words::orchestration(drain.to));
         return Some(Reason::new(On::Agent, what).until(Some(drain.until)));
     }
+    if let Some(reason) = dropping(state) {
+        return Some(reason);
+    }
     if let Some(what) = state.shortage.as_deref().filter(|_| state.rollout != Rollout::Shadow) {
         return Some(Reason::new(On::Backoff, format!("goes on by itself: {}", first_line(what))));
     }
@@ -297,6 +303,17 @@ fn shared(state: &State) -> Option<Reason> {
         return Some(Reason::new(On::Checkout, base_trouble(state)));
     }
     purse::used_up(state)
+}
+
+/// Returns that the pilot is dropped first, while that is so.
+fn dropping(state: &State) -> Option<Reason> {
+    let tries = &state.base.dropping.as_ref()?.tries;
+    let branch = &state.settings.landing.branch;
+    let mut what = format!("`{branch}` is reset first, the pilot is dropped");
+    if tries.until.is_some() {
+        what = format!("{what}: {}", first_line(&tries.why));
+    }
+    Some(Reason::new(On::Checkout, what).until(tries.until))
 }
 
 /// Returns why the base lets nothing start, in words.
@@ -424,11 +441,11 @@ fn of_probe<'a, I: Iterator<Item = &'a Agent>>(
 mod tests {
     use super::{On, Waits};
     use crate::machine::attempt::Marker;
-    use crate::machine::event::{GiveTo, StopKind};
+    use crate::machine::event::{GiveTo, PilotEnd, StopKind};
     use crate::machine::id::{StageName, TaskId};
     use crate::machine::mode::{Orchestration, Rollout};
     use crate::machine::settings::{Settings, Slice};
-    use crate::machine::{Command, Observation};
+    use crate::machine::{Answer, Command, EventBody, Observation};
     use crate::observe::support::{End, Pipeline, oid, settings, task, with_second};
 
     fn check(pipeline: &Pipeline, id: &str, on: On, what: &str) {
@@ -462,6 +479,35 @@ mod tests {
         let shadow = with(|settings| settings.project.rollout = Rollout::Shadow);
         let pipeline = Pipeline::started(shadow, vec![task("A", &[])]);
         check(&pipeline, "A", On::Rollout, "shadow");
+    }
+
+    #[test]
+    fn tasks_wait_for_a_pilot_that_is_being_dropped() {
+        let pilot = with(|settings| settings.project.rollout = Rollout::Pilot);
+        let mut pipeline = Pipeline::started(pilot, vec![task("A", &[]), task("L", &[])]);
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        pipeline.run_stages("L");
+        pipeline.send(Command::HoldTasks { ids: vec![TaskId::new("L")] });
+        pipeline.send(Command::Pause);
+        pipeline.send(Command::AddTasks { tasks: vec![task("B", &[])] });
+        pipeline.turn();
+        pipeline.send(Command::ReleaseTasks { ids: vec![TaskId::new("L")] });
+        let drop = Command::Promote { is_forced: true, pilot: Some(PilotEnd::Drop) };
+        assert!(matches!(pipeline.feed(EventBody::Command(drop)), Answer::Note(_)));
+        pipeline.send(Command::Resume);
+        pipeline.turn();
+        let first = "`pipeline/landed` is reset first, the pilot is dropped";
+        check(&pipeline, "B", On::Checkout, first);
+        check(&pipeline, "L", On::Checkout, first);
+        pipeline.see(Observation::LaneFaulted { why: "disk full".into() });
+        pipeline.turn();
+        for id in ["B", "L"] {
+            check(&pipeline, id, On::Checkout, "the pilot is dropped: disk full");
+            let reason =
+                Waits::new(&pipeline.state).reason(&pipeline.state.tasks[&TaskId::new(id)]);
+            assert!(reason.is_some_and(|reason| reason.until.is_some()), "{id}");
+        }
     }
 
     #[test]

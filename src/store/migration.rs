@@ -55,7 +55,7 @@ mod tests {
     use crate::machine::{Command, Event, EventBody};
     use crate::store::journal::FileStore;
     use crate::store::ledger::{Ledger, LedgerError, Turns};
-    use crate::store::{Json, line};
+    use crate::store::{Json, line, repair};
 
     const WAIT: Duration = Duration::from_secs(30);
 
@@ -73,6 +73,32 @@ mod tests {
         fs::create_dir_all(dir.join("journal")).unwrap();
         fs::write(segment::path(&dir.join("journal"), 7), &line).unwrap();
         line
+    }
+
+    #[test]
+    fn a_damaged_line_after_a_takeover_at_a_checkpoint_costs_no_later_record() {
+        let dir = tempfile::tempdir().unwrap();
+        first_program(dir.path());
+        let open = || Ledger::open(FileStore::open(dir.path(), 0), "test").map(|(it, _)| it);
+        let mut ledger = open().unwrap();
+        ledger.migrate(WAIT).unwrap().unwrap();
+        assert!(resume(&mut ledger).unwrap());
+        let state = ledger.state().clone();
+        drop(ledger);
+        let path = segment::path(&dir.path().join("journal"), 8);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let refused = open().unwrap_err();
+        assert!(matches!(refused, LedgerError::Store(StoreError::Damaged { .. })), "{refused:?}");
+        let done = repair::repair(dir.path(), WAIT).unwrap();
+        let [repair::Mend::Restart { last, lost, .. }, repair::Mend::SetAside { .. }] =
+            done.as_slice()
+        else {
+            panic!("{done:?}")
+        };
+        assert_eq!((*last, *lost), (9, 0));
+        assert_eq!(*open().unwrap().state(), state);
     }
 
     fn resume(ledger: &mut Ledger<FileStore>) -> Result<bool, LedgerError> {

@@ -249,10 +249,14 @@ fn look(
         supported: line::FORMAT,
     })?;
     let flaw = match segment::scan(seq, bytes) {
-        Ok(whole) => whole.scan.flaw,
-        Err(flaw) => Some(flaw),
+        Ok(Whole { format, scan: Scan { flaw: None, records, .. }, .. }) => {
+            if format < line::FORMAT && records.is_empty() {
+                found.taken_over.insert(seq);
+            }
+            return Ok(None);
+        }
+        Ok(Whole { scan: Scan { flaw: Some(flaw), .. }, .. }) | Err(flaw) => flaw,
     };
-    let Some(flaw) = flaw else { return Ok(None) };
     let place = format!("line {} at byte {}", flaw.line, flaw.offset);
     match flaw.kind {
         FlawKind::Torn(why) => Ok(Some((format!("{place}: {why}"), Some(flaw.offset)))),
@@ -288,6 +292,9 @@ struct Link {
 struct Found {
     /// Numbers of the segments, by their names.
     segments: BTreeSet<u64>,
+    /// Whole segments of an older format without a record: taken over, the journal goes on in the
+    /// segment of the next number, which is no record's.
+    taken_over: BTreeSet<u64>,
     /// With their checksums, by number.
     checkpoints: BTreeMap<u64, (Checkpoint, u64)>,
     records: HashMap<u64, Vec<Link>>,
@@ -345,7 +352,11 @@ impl Found {
 
     /// Returns the record after the one numbered `seq` with checksum `sum`.
     fn next(&self, seq: u64, sum: u64) -> Option<&Link> {
-        let links = self.records.get(&seq.checked_add(1)?)?;
+        let number = seq.checked_add(1)?;
+        let Some(links) = self.records.get(&number) else {
+            let is_passed = self.taken_over.contains(&seq) && self.segments.contains(&number);
+            return if is_passed { self.next(number, 0) } else { None };
+        };
         let after = |sum: u64| links.iter().find(|link| link.prev == sum);
         let checkpoint = self.checkpoints.get(&seq).and_then(|(_, sum)| after(*sum));
         // A segment began here whose checkpoint is damaged: its checksum is not known.

@@ -730,7 +730,7 @@ fn a_base_that_is_there_though_its_git_was_killed_is_asked_again() {
     m.see(seen());
     m.turns();
     assert!(is_owed(&m), "the outcome of its git is waited for");
-    m.see(Observation::BaseTaken { base: Oid::new("m"), landed: Oid::new("m") });
+    m.see(Observation::BaseTaken { base: Oid::new("m"), landed: Oid::new("m"), has_all: true });
     m.see(refused());
     m.turns();
     assert_eq!(m.state.base.why.as_deref(), Some("killed half-way"));

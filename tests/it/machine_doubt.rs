@@ -16,9 +16,13 @@ fn a_late_answer_about_an_older_base_does_not_undo_what_has_landed() {
     let mut m = short_machine(|_| {});
     let (old, landed) = (m.state.base.tip.clone().unwrap(), m.state.base.landed.clone());
     m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed: landed.clone() });
-    m.see(Observation::BaseTaken { base: Oid::new("base-2"), landed: Oid::new("base-2") });
+    m.see(Observation::BaseTaken {
+        base: Oid::new("base-2"),
+        landed: Oid::new("base-2"),
+        has_all: true,
+    });
     m.see(Observation::BaseSeen { tip: Oid::new("base-3"), landed: m.state.base.landed.clone() });
-    m.see(Observation::BaseTaken { base: old.clone(), landed: old });
+    m.see(Observation::BaseTaken { base: old.clone(), landed: old, has_all: true });
     assert_eq!(m.state.base.landed, Some(Oid::new("base-2")), "{:?}", m.state.base);
 }
 

@@ -202,6 +202,30 @@ fn few_landings_are_no_reason_to_fall_back() {
     assert!(m.state.base.follow.is_none());
 }
 
+#[test]
+fn a_step_of_the_base_whose_pause_is_over_at_the_fallback_does_not_come_back() {
+    let mut m = machine(checked);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    green(&mut m);
+    land_or_break(&mut m, "A", true);
+    let to = m.state.base.follow.clone().expect("the base follows").to;
+    let why = "edits overlap".to_owned();
+    m.see(Observation::FollowRefused { to, why, behind: 1, is_passing: false });
+    land_or_break(&mut m, "B", false);
+    m.complete_stages("B");
+    m.merge();
+    m.turns();
+    let landing = m.state.attempts.keys().find(|id| id.as_str().contains(".land.")).cloned();
+    let check = landing.expect("the merge is checked");
+    m.start_attempt(&check);
+    let follow = m.state.base.follow.clone().expect("it waits");
+    m.now = follow.tries.until.expect("for a while");
+    m.exit(&check, End::Fail);
+    assert_eq!(m.state.rollout, Rollout::Pilot);
+    assert_eq!((m.state.base.follow.clone(), m.state.base.behind), (None, 1));
+    m.state.check();
+}
+
 fn by_hand(m: &mut Machine, tip: &str, tasks: &[&str]) -> Answer {
     let from = m.state.base.tip.clone().expect("the base was seen");
     let tasks = tasks.iter().map(|name| (id(name), Oid::new(format!("{tip}-{name}")))).collect();
@@ -399,4 +423,89 @@ fn back_in_the_pilot_nothing_beyond_the_slice_lands() {
     insist(&mut m);
     m.land("B");
     m.state.check();
+}
+
+#[test]
+fn a_pilot_is_not_dropped_while_the_base_is_being_taken_in() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[])]);
+    complete(&mut m, "A");
+    let landed = m.state.base.landed.clone();
+    m.see(Observation::BaseSeen { tip: Oid::new("base-2"), landed });
+    m.turns();
+    let reason = "cannot drop the pilot: `pipeline/landed` is taking `main` in";
+    assert_eq!(m.refused(promote(true, Some(PilotEnd::Drop))), reason);
+    let (base, landed) = (Oid::new("base-2"), Oid::new("taken-2"));
+    m.see(Observation::BaseTaken { base: base.clone(), landed, has_all: false });
+    m.ask(promote(true, Some(PilotEnd::Drop)));
+    assert_eq!(drop_of(&m), Some(Effect::Drop { to: base, failed: 0 }));
+    m.state.check();
+}
+
+#[test]
+fn what_a_person_merged_of_the_pilot_is_not_counted_as_missing() {
+    let piloted = || {
+        let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+        m.add(&[new_task("A", &[])]);
+        complete(&mut m, "A");
+        assert_eq!(m.state.base.behind, 1);
+        m
+    };
+    // Beside a commit of their own: the landing branch takes that merge in.
+    for (has_all, behind) in [(false, 1), (true, 0)] {
+        let mut m = piloted();
+        let landed = m.state.base.landed.clone();
+        let base = Oid::new("by-hand");
+        m.see(Observation::BaseSeen { tip: base.clone(), landed });
+        m.see(Observation::BaseTaken { base, landed: Oid::new("taken"), has_all });
+        m.turns();
+        assert_eq!(m.state.base.behind, behind);
+        m.state.check();
+    }
+    // In shadow, where nothing is taken in.
+    let mut m = piloted();
+    m.must(Command::Demote);
+    let landed = m.state.base.landed.clone().expect("it is there");
+    by_hand(&mut m, landed.as_str(), &[]);
+    assert_eq!((m.state.base.tip.as_ref(), m.state.base.behind), (Some(&landed), 0));
+}
+
+#[test]
+fn what_still_ran_without_git_when_the_rollout_went_to_shadow_is_not_done_by_others() {
+    let mut m = machine(|s| {
+        s.project.rollout = Rollout::Pilot;
+        s.project.isolation = Isolation::None;
+        s.agents[0].count = 2;
+    });
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    let own = m.start("A");
+    m.start("B");
+    m.must(Command::Demote);
+    m.exit(&own, End::Done);
+    assert_eq!(m.stand("A"), "completed");
+    assert_eq!((m.state.trial.agreed, m.state.trial.differed), (0, 0));
+    m.must(Command::CompleteTask { id: id("B"), commit: None });
+    assert_eq!((m.state.trial.agreed, m.state.trial.differed), (1, 0), "a person did that");
+    m.state.check();
+}
+
+#[test]
+fn what_only_a_monitor_can_end_is_refused_with_how_to_end_it() {
+    let mut m = machine(|s| s.project.rollout = Rollout::Pilot);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.complete_stages("A");
+    let attempt = m.start("B");
+    m.merge();
+    m.turns();
+    m.must(Command::CancelTasks { ids: vec![id("B")], dependents: Dependents::Refuse });
+    let moving = "task `A` is being landed right now".to_owned();
+    let stopping = format!("attempt `{attempt}` is still being ended");
+    let complete = Command::CompleteTask { id: id("A"), commit: None };
+    let reopen = Command::ReopenTask { id: id("B"), is_fresh: false };
+    let asked = [(complete, &moving), (Command::Demote, &moving), (reopen, &stopping)];
+    for (asked, expected) in asked {
+        let Answer::Refuse(refusal) = m.ask(asked) else { panic!("{expected}: not refused") };
+        assert_eq!(&refusal.reason, expected);
+        assert!(refusal.hint.contains("`pipeline monitor --once` ends it"), "{}", refusal.hint);
+    }
 }

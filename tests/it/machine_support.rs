@@ -365,7 +365,11 @@ impl Machine {
         self.see(Observation::BaseSeen { tip: Oid::new(to), landed });
         self.turns();
         // Nothing of ours has landed: the landing branch goes along.
-        self.see(Observation::BaseTaken { base: Oid::new(to), landed: Oid::new(to) });
+        self.see(Observation::BaseTaken {
+            base: Oid::new(to),
+            landed: Oid::new(to),
+            has_all: true,
+        });
         self.turns();
     }
 

@@ -15,6 +15,7 @@ mod hands;
 mod keeper;
 mod machine_agents;
 mod machine_ahead;
+mod machine_approval;
 mod machine_cases;
 mod machine_changed;
 mod machine_doubt;

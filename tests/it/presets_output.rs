@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pipeline::agent::usage::{Output, Reading, read};
 use pipeline::config::preset::load;
+use pipeline::machine::attempt::FaultKind;
 use pipeline::machine::usage::Usage;
 
 fn reading(preset: &str, log: &str) -> Reading {
@@ -46,6 +47,51 @@ fn claude_reports_its_run_in_the_last_event() {
     assert_eq!((used(&cut), session(&cut)), ([None; 4], Some("5a-1")));
     let failed = CLAUDE.replace("\"is_error\":false,\"result\":\"All done.\"", "\"is_error\":true");
     assert_eq!(reading("claude", &failed).error.as_deref(), Some("success"), "no better word");
+}
+
+#[test]
+fn claude_says_what_each_message_took_in_its_transcript() {
+    // Each part of a message is a line, with the numbers of all of it; helpers have their own.
+    let log = r#"{"type":"permission-mode","permissionMode":"acceptEdits","sessionId":"d6-1"}
+{"isSidechain":false,"type":"user","message":{"role":"user","content":"Read T.md"},"sessionId":"d6-1"}
+{"isSidechain":false,"type":"assistant","message":{"id":"msg_1","model":"m-1","content":[{"type":"text","text":"I look."}],"usage":{"input_tokens":3,"cache_creation_input_tokens":100,"cache_read_input_tokens":0,"output_tokens":5}},"sessionId":"d6-1"}
+{"isSidechain":false,"type":"assistant","message":{"id":"msg_1","model":"m-1","content":[{"type":"tool_use","name":"Read"}],"usage":{"input_tokens":3,"cache_creation_input_tokens":100,"cache_read_input_tokens":0,"output_tokens":20}},"sessionId":"d6-1"}
+{"isSidechain":true,"type":"assistant","message":{"id":"msg_9","model":"m-1","usage":{"input_tokens":999,"output_tokens":999}},"sessionId":"d6-1"}
+{"isSidechain":false,"type":"assistant","message":{"id":"msg_2","model":"m-1","content":[{"type":"text","text":"The stage is done."}],"usage":{"input_tokens":2,"cache_creation_input_tokens":0,"cache_read_input_tokens":103,"output_tokens":7}},"sessionId":"d6-1"}
+"#;
+    let found = reading("claude", log);
+    assert_eq!(used(&found), [Some(208), Some(27), Some(103), None]);
+    assert_eq!(
+        (session(&found), found.text.as_deref()),
+        (Some("d6-1"), Some("The stage is done."))
+    );
+    assert_eq!(found.fault, None);
+    let refused = r#"{"isSidechain":false,"type":"assistant","message":{"id":"c5","model":"<synthetic>","content":[{"type":"text","text":"Invalid API key · Fix external API key"}],"usage":{"input_tokens":0,"output_tokens":0}},"error":"authentication_failed","isApiErrorMessage":true,"apiErrorStatus":401,"sessionId":"d6-1"}"#;
+    let fault = reading("claude", &format!("{log}{refused}\n")).fault.expect("it was refused");
+    assert_eq!(
+        (fault.kind, fault.text.as_str()),
+        (FaultKind::Unauthorized, "Invalid API key · Fix external API key")
+    );
+}
+
+#[test]
+fn codex_sums_up_in_its_transcript() {
+    let log = r#"{"type":"session_meta","payload":{"id":"01a1-f","cwd":"/w"}}
+{"type":"response_item","payload":{"type":"function_call","name":"exec_command"}}
+{"type":"event_msg","payload":{"type":"token_count","info":{"total_token_usage":{"input_tokens":1000,"cached_input_tokens":10,"output_tokens":20},"last_token_usage":{"input_tokens":1000,"output_tokens":20}}}}
+{"type":"event_msg","payload":{"type":"token_count","info":{"total_token_usage":{"input_tokens":2001,"cached_input_tokens":30,"output_tokens":40},"last_token_usage":{"input_tokens":1001,"output_tokens":20}}}}
+{"type":"event_msg","payload":{"type":"task_complete","last_agent_message":"The stage is done."}}
+"#;
+    let found = reading("codex", log);
+    assert_eq!(used(&found), [Some(2_001), Some(40), Some(30), None]);
+    assert_eq!(
+        (session(&found), found.text.as_deref()),
+        (Some("01a1-f"), Some("The stage is done."))
+    );
+    assert_eq!(found.fault, None);
+    let end = r#"{"type":"event_msg","payload":{"type":"task_complete","last_agent_message":null,"error":{"message":"unexpected status 401 Unauthorized: Incorrect API key provided"}}}"#;
+    let fault = reading("codex", &format!("{log}{end}\n")).fault.expect("it was refused");
+    assert_eq!(fault.kind, FaultKind::Unauthorized);
 }
 
 #[test]

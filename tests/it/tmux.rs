@@ -175,6 +175,61 @@ fn person_is_told_and_never_typed_for() {
     assert_eq!(project.git(&["show", "main:made"]), "x");
 }
 
+/// Keeps a transcript, and waits for people while its provider refuses it.
+const REFUSED: &str = r#"echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
+printf '> '
+while read -r line; do
+  case "$line" in *"Read TASK-"*) ;; *) continue ;; esac
+  to="$E2E_DIR/sessions/$PIPELINE_ATTEMPT.jsonl"
+  echo "{\"session\":\"s-1\",\"typed\":\"$line\"}" >>"$to"
+  [ -e "$E2E_DIR/refuse" ] && echo '{"error":"no credit"}' >>"$to" && continue
+  echo '{"id":1,"tokens":10}' >>"$to"
+  echo '{"id":1,"tokens":12}' >>"$to"
+  echo '{"id":2,"tokens":30}' >>"$to"
+  mkdir -p out && echo x >"out/$PIPELINE_TASK_ID"
+  pipeline done
+done
+"#;
+
+#[test]
+fn transcript_tells_what_an_agent_in_a_window_took_and_that_it_was_refused() {
+    let project = listening(REFUSED);
+    let preset = "agents/presets/mine.toml";
+    let text = fs::read_to_string(project.path(preset)).expect("the preset");
+    project.write(
+        preset,
+        &format!(
+            "{text}transcript = [\"$E2E_DIR/sessions/*.jsonl\"]\nstill = \"1s\"\n\
+             [[output]]\nfact = \"session\"\nat = [\"/session\"]\n\
+             [[output]]\nfact = \"input_tokens\"\nat = [\"/tokens\"]\ntake = \"all\"\neach = \"/id\"\n\
+             [[output]]\nfact = \"unauthorized\"\nat = [\"/error\"]\n"
+        ),
+    );
+    let settings = fs::read_to_string(project.path("pipeline.toml")).expect("the settings");
+    project
+        .write("pipeline.toml", &format!("{settings}\n[monitor]\npoll = {{ normal = \"1s\" }}\n"));
+    project.commit("It keeps transcripts");
+    fs::create_dir(project.dir().join("sessions")).expect("a folder");
+    project.hold("refuse");
+    project.import(ONE);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    assert_eq!(done.code, Some(1), "it waits for a person: {}{}", done.out, done.err);
+    let attempts = || {
+        let shown = project.ok(&["task", "show", "A", "--json"]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        shown["attempts"].as_array().expect("a list").clone()
+    };
+    assert_eq!(attempts()[0]["class"], "unauthorized");
+    assert_eq!(attempts().len(), 1);
+    project.release("refuse");
+    project.ok(&["agent", "resume", "worker"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let second = &attempts()[1];
+    assert_eq!(second["class"], "completed", "{second:#}");
+    assert_eq!(second["usage"]["input_tokens"], 42, "{second:#}");
+    assert_done(&project, ONE);
+}
+
 #[test]
 fn without_tmux_its_agents_get_no_work_and_it_is_said_why() {
     let project = listener();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::add::{Above, check_spec, draw, refuse_cycles};
-use super::find;
+use super::{find, wait};
 use crate::machine::attempt::{AttemptPhase, Class};
 use crate::machine::change::{AttemptChange, Change, LaneChange, Steer, TaskChange};
 use crate::machine::event::{Dependents, Edit, RetryTarget};
@@ -307,8 +307,7 @@ pub(super) fn withdrawn(state: &State, id: &TaskId) -> Result<Vec<Change>, Refus
     let mut changes = Vec::new();
     if let Some(landing) = state.landing.as_ref().filter(|landing| &landing.task == id) {
         if matches!(landing.phase, LandingPhase::Moving { .. }) {
-            return Err(Refusal::busy(format!("task `{id}` is being landed right now"))
-                .with_hint("try again in a moment"));
+            return Err(wait(format!("task `{id}` is being landed right now")));
         }
         changes.push(step::lane(LaneChange::LandingSet { landing: None }));
     }

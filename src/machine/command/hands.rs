@@ -4,8 +4,8 @@
 //! it lands, its branch is the person's.
 
 use super::edit::{counted_anew, withdrawn};
-use super::find;
 use super::rollout::check_not_dropping;
+use super::{find, wait};
 use crate::machine::change::{Change, Steer, TaskChange};
 use crate::machine::changed::globs;
 use crate::machine::event::GiveTo;
@@ -64,8 +64,7 @@ fn check_unattended(state: &State, task: &Task) -> Result<(), Refusal> {
         return Ok(());
     };
     if busy.is_stopping {
-        let reason = format!("attempt `{}` is still being ended", busy.id);
-        return Err(Refusal::busy(reason).with_hint("try again in a moment"));
+        return Err(wait(format!("attempt `{}` is still being ended", busy.id)));
     }
     let reason = format!("agent `{}` is working on `{id}` (attempt `{}`)", busy.agent, busy.id);
     Err(Refusal::busy(reason).with_hint(format!(

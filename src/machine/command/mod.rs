@@ -56,6 +56,13 @@ pub(super) fn decide(state: &State, event: &Event, asked: &Command) -> Result<St
     }
 }
 
+/// Refuses what has to wait for something that the monitor is about to end: by itself where one runs.
+fn wait(reason: String) -> Refusal {
+    Refusal::busy(reason).with_hint(
+        "try again in a moment; where no monitor runs, `pipeline monitor --once` ends it first",
+    )
+}
+
 /// Finds a task, or says that there is none.
 pub(super) fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a Task, Refusal> {
     state.tasks.get(id).ok_or_else(|| {

@@ -1,6 +1,8 @@
 //! `rollout set`, `promote` and `demote`.
 
+use super::wait;
 use crate::machine::change::{Change, LaneChange};
+use crate::machine::effect::Effect;
 use crate::machine::event::PilotEnd;
 use crate::machine::lane::{Dropping, LandingPhase};
 use crate::machine::mode::{Isolation, Rollout};
@@ -108,10 +110,16 @@ fn drop_pilot(state: &State) -> Result<Option<Dropping>, Refusal> {
             .with_hint(format!("`pipeline task give {id}` first, then try again")));
     }
     let (base, landed) = (&state.base.tip, &state.base.landed);
-    Ok(base
-        .clone()
-        .filter(|to| landed.as_ref().is_some_and(|landed| landed != to))
-        .map(|to| Dropping { to, tries: Default::default() }))
+    let Some(to) = base.clone().filter(|to| landed.as_ref().is_some_and(|landed| landed != to))
+    else {
+        return Ok(None);
+    };
+    if state.index.lane_effects().iter().any(|owed| matches!(owed, Effect::TakeBase { .. })) {
+        // Carried out late, it would find the branch reset, and put it back to what was dropped.
+        let (branch, base) = (&state.settings.landing.branch, &state.settings.project.base);
+        return Err(wait(format!("cannot drop the pilot: `{branch}` is taking `{base}` in")));
+    }
+    Ok(Some(Dropping { to, tries: Default::default() }))
 }
 
 /// Refuses what must not stand on the landing branch of a pilot that is being dropped.
@@ -130,8 +138,7 @@ fn changes(state: &State, to: Rollout, why: String, at: Time) -> Result<Vec<Chan
     });
     if let Some(landing) = moving {
         // Whether the branch was moved is not known yet, and in shadow nothing finds that out.
-        let reason = format!("task `{}` is being landed right now", landing.task);
-        return Err(Refusal::busy(reason).with_hint("try again"));
+        return Err(wait(format!("task `{}` is being landed right now", landing.task)));
     }
     if to != Rollout::Production {
         check_not_dropping(state)?;

@@ -305,7 +305,7 @@ impl Ahead<'_> {
             }
             Effect::TakeBase { base, landed, .. } => {
                 let landed = landed.clone().unwrap_or_else(|| base.clone());
-                self.see(Observation::BaseTaken { base: base.clone(), landed })
+                self.see(Observation::BaseTaken { base: base.clone(), landed, has_all: false })
             }
             Effect::Merge { task, number, .. } | Effect::Land { task, number, .. } => {
                 self.land(task, *number)

@@ -1,12 +1,13 @@
 //! Attempts and their keepers: ordered, found again after a monitor's death, known as ended or lost.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::super::brief;
-use super::super::job::{self, NoOrder, places, reference};
+use super::super::job::{self, NoOrder, Places, places, reference};
+use super::super::preset;
 use super::super::report::{OutputRules, Watched, ended, lost_because};
 use super::super::sources::Input;
+use super::super::standstill::Pane;
 use super::super::work::Fault;
 use super::RealWorld;
 use crate::agent::Launcher;
@@ -16,6 +17,7 @@ use crate::config;
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::mode::Isolation;
 use crate::machine::settings::AgentCommand;
+use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation, State};
 
 /// How long the strays of a dead keeper get to leave.
@@ -100,21 +102,47 @@ impl RealWorld {
         let places = places(&self.layout, state.rules_of(attempt), attempt);
         Watched {
             nonce: attempt.nonce.clone(),
+            output: self.output_rules(state, attempt, &places).map(Box::new),
             slot: self.repo.is_some().then_some(places.dir),
             task_file: attempt.is_work().then_some(places.task_file),
             needs_marker: attempt.is_work() && job::needs_marker(state, attempt),
-            output: self.output_rules(state, attempt, &places.attempt_dir).map(Box::new),
             log: places.log,
         }
     }
 
     /// Returns how the attempt's output is read; `None` where it is of no preset, or that is gone.
-    fn output_rules(&self, state: &State, attempt: &Attempt, dir: &Path) -> Option<OutputRules> {
+    fn output_rules(
+        &self,
+        state: &State,
+        attempt: &Attempt,
+        places: &Places,
+    ) -> Option<OutputRules> {
         let group = state.rules_of(attempt).group_of(&attempt.agent)?;
         let AgentCommand::Preset { name, .. } = &group.command else { return None };
         let preset = config::preset::load(&self.layout.root, name).ok()?.preset;
-        let document = preset.usage_file.as_ref().map(|file| dir.join(file));
-        attempt.is_work().then_some(OutputRules { preset, document })
+        let document = preset.usage_file.as_ref().map(|file| places.attempt_dir.join(file));
+        let transcripts =
+            preset::transcripts(&self.layout.root, group, &preset, &places.prompt_file);
+        attempt.is_work().then_some(OutputRules { preset, document, transcripts })
+    }
+
+    /// Ends agents in terminals that stand still since their provider refused them.
+    pub fn look_at_panes(&mut self, state: &State, now: Time) {
+        if !self.standstill.is_due(now) {
+            return;
+        }
+        let pane = |attempt: &Attempt| {
+            let started = attempt.started_at.filter(|_| attempt.phase == AttemptPhase::Running)?;
+            let places = places(&self.layout, state.rules_of(attempt), attempt);
+            let rules = self.output_rules(state, attempt, &places)?;
+            rules.transcripts.as_ref()?;
+            let (agent, attempt) = (attempt.agent.to_string(), attempt.id.to_string());
+            Some(Pane { agent, attempt, started, rules })
+        };
+        let panes: Vec<Pane> = state.attempts.values().filter_map(pane).collect();
+        if !panes.is_empty() {
+            self.standstill.look(panes, &self.keepers, now);
+        }
     }
 
     /// Looks for an attempt that a monitor before this one ordered, or was about to.

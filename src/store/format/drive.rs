@@ -101,7 +101,7 @@ pub(super) fn worked_on() -> Drive {
     let mut drive = Drive::new();
     drive.see(Observation::MonitorStarted { pid: 4242, allows_red_base: false });
     drive.see(Observation::BaseSeen { tip: oid('a'), landed: None });
-    drive.see(Observation::BaseTaken { base: oid('a'), landed: oid('a') });
+    drive.see(Observation::BaseTaken { base: oid('a'), landed: oid('a'), has_all: true });
     let after = |ids: &[&str]| Spec {
         depends_on: ids.iter().map(TaskId::new).collect(),
         needs: strings(&["rust"]),

@@ -146,7 +146,7 @@ pub enum Answer {
     Lost { attempt: AttemptId },
     Saved { attempt: AttemptId, commit: Option<Oid> },
     Advanced { attempt: AttemptId },
-    Taken { base: Oid, landed: Oid },
+    Taken { base: Oid, landed: Oid, has_all: bool },
     Merged { task: TaskId, number: u32, commit: Oid, onto: Oid },
     AlreadyLanded { task: TaskId, number: u32, commit: Oid },
     Conflicts { task: TaskId, number: u32, onto: Oid },
@@ -369,22 +369,24 @@ impl World {
         recorded: Option<&Oid>,
         flaw: Flaw,
     ) -> Result<Answer, String> {
-        let next = match (recorded, self.landed.clone()) {
+        let (next, has_all) = match (recorded, self.landed.clone()) {
             (None, Some(_)) => return Ok(self.seen(flaw)),
-            (None, None) => base.clone(),
+            (None, None) => (base.clone(), true),
             (Some(recorded), found) => {
                 // Nobody else moves it in this scope: the real one would put it back.
                 let found = found.filter(|found| holds(found, recorded));
                 let found = found.ok_or_else(|| format!("the landing branch lacks {recorded}"))?;
-                match (holds(&found, base), holds(base, &found)) {
+                let has_all = holds(base, &found);
+                let next = match (holds(&found, base), has_all) {
                     (true, _) => found,
                     (false, true) => base.clone(),
                     (false, false) => Oid::new(format!("t({found},{base})")),
-                }
+                };
+                (next, has_all)
             }
         };
         self.landed = Some(next.clone());
-        Ok(Answer::Taken { base: base.clone(), landed: next })
+        Ok(Answer::Taken { base: base.clone(), landed: next, has_all })
     }
 
     fn land(&mut self, task: &TaskId, number: u32, onto: &Oid, commit: &Oid, flaw: Flaw) -> Answer {
@@ -565,7 +567,9 @@ impl Answer {
                 let file = attempt.as_str().split('.').next().unwrap_or_default().to_owned();
                 Observation::Advanced { attempt, changed: Some(vec![file]) }
             }
-            Self::Taken { base, landed } => Observation::BaseTaken { base, landed },
+            Self::Taken { base, landed, has_all } => {
+                Observation::BaseTaken { base, landed, has_all }
+            }
             Self::Merged { task, number, commit, onto } => {
                 Observation::Merged { task, number, commit, onto, protected: Vec::new() }
             }

@@ -285,6 +285,7 @@ impl Run {
             assert!(astray.is_empty(), "branches of ours are not put back: {astray:?}");
             let is_behind = state.base.landed != state.base.tip;
             assert!(!is_behind, "the base did not follow: {:?}", state.base);
+            assert_eq!(state.base.behind, 0, "nothing is missing there: {:?}", state.base);
         }
         for task in state.tasks.values() {
             let landings = self.world.landings(&task.id);

@@ -626,30 +626,32 @@ impl World {
         landed: Option<Commit>,
         dice: &mut Dice,
     ) -> Option<Observation> {
-        let taken = |at| Observation::BaseTaken { base: oid(base), landed: oid(at) };
+        let taken =
+            |at, has_all| Observation::BaseTaken { base: oid(base), landed: oid(at), has_all };
         let Some(landed) = landed else {
             let made = self.repo.swap(LANDED, Some(base), None);
-            return Some(made.map_or_else(|_| self.base_seen(), |()| taken(base)));
+            return Some(made.map_or_else(|_| self.base_seen(), |()| taken(base, true)));
         };
         if step == 0 {
             job.found = Some(self.standing(landed));
             return None;
         }
         let landed = job.found?;
+        let has_all = self.repo.holds(base, landed);
         if self.repo.holds(landed, base) {
-            return Some(taken(landed));
+            return Some(taken(landed, has_all));
         }
         let conflict = self.mix.conflict / 4;
         if self.fails(dice, conflict, "the base conflicts with what has landed") {
             return Some(Observation::BaseConflicts { base: oid(base), paths: vec!["x".into()] });
         }
-        let next = if self.repo.holds(base, landed) {
+        let next = if has_all {
             base
         } else {
             self.repo.make(&format!("take {base} {landed}"), &[landed, base])
         };
         Some(match self.repo.swap(LANDED, Some(next), Some(landed)) {
-            Ok(()) => taken(next),
+            Ok(()) => taken(next, has_all),
             Err(_) => lane_fault(),
         })
     }
