@@ -82,6 +82,7 @@ pub fn take(
     check(state, &command)?;
     if before.is_none() {
         check_place(&repo, &place, &branch, &from)?;
+        clear(&repo, &branch, &from)?;
     }
     let notes = notes(state, task);
     gate::send(&mut open, console, command)?;
@@ -504,6 +505,16 @@ fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) ->
         Some(hand) if hand.branch.is_none() && !was_taken => {
             repo.switch_hand(place, short_of(branch)).map_err(git)
         }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Takes a branch that stands elsewhere to where the person begins, before that is on record: from
+/// then on what stands above it is theirs, and what was given up, or dropped with a pilot, is not.
+fn clear(repo: &Repo, branch: &str, from: &Oid) -> Result<(), Error> {
+    fail::point("hands.clear").map_err(|error| Error::failed("cannot take").because(&error))?;
+    match repo.read_ref(branch).map_err(git)? {
+        Some(found) if found != *from => move_branch(repo, branch, from, Some(&found)),
         Some(_) | None => Ok(()),
     }
 }

@@ -119,6 +119,9 @@ fn fill(state: &mut State, settings: &Settings, place: usize, at: Time) {
         |name: &AgentName| !state.agents.contains_key(name) && !state.dismissed.contains_key(name);
     let names: Vec<AgentName> = (1..=count).map(|number| group.member(number)).collect();
     let slots = free_slots(state, names.iter().filter(|name| is_new(name)));
+    // What keeps one of them from starting keeps them all, and nobody looks at those who have left.
+    let known = names.iter().find_map(|name| state.agents.get(name));
+    let unusable = known.map(|agent| agent.unusable.clone());
     for name in names {
         let back = state.dismissed.remove(&name);
         if let Some(until) = back.as_ref().and_then(|agent| agent.breaker.until) {
@@ -127,7 +130,8 @@ fn fill(state: &mut State, settings: &Settings, place: usize, at: Time) {
         let slot = slots.get(&name).copied().unwrap_or(0);
         let agent = state.agents.entry(name.clone()).or_insert_with(|| {
             let back = back.map(|agent| Agent { idle_since: at, ..agent });
-            back.unwrap_or_else(|| Agent::new(name, slot, at))
+            let new = back.unwrap_or_else(|| Agent::new(name, slot, at));
+            Agent { unusable: unusable.clone().unwrap_or(new.unusable), ..new }
         });
         agent.group = place;
         agent.stages = group.stages.iter().map(StageName::new).collect();

@@ -82,6 +82,18 @@ pub fn may_bring(state: &State, stage: &StageName, needs: &[String], tier_min: u
     able(state, stage, needs).any(|group| group.tier >= tier_min)
 }
 
+/// Returns true when it may do so now: the limit of its provider is not reached.
+pub(super) fn may_bring_now(
+    state: &State,
+    stage: &StageName,
+    needs: &[String],
+    tier_min: u32,
+) -> bool {
+    let is_limited =
+        |group: &AgentGroup| state.pause_of_group(group).is_some_and(|pause| pause.until.is_some());
+    able(state, stage, needs).any(|group| group.tier >= tier_min && !is_limited(group))
+}
+
 /// Returns the highest tier of such groups; `None`: there are none.
 pub(super) fn highest_to_come(state: &State, stage: &StageName, needs: &[String]) -> Option<u32> {
     able(state, stage, needs).map(|group| group.tier).max()

@@ -248,6 +248,35 @@ fn what_a_person_rewrote_is_kept_and_a_worktree_gone_loses_no_commit() {
     assert!(has(&project, "main", "one.txt"));
 }
 
+/// Killed between record and worktree, it finds on the branch what was given up before.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_take_that_was_killed_brings_nothing_back_that_was_given_up() {
+    for point in ["hands.take", "hands.clear"] {
+        let project = Project::new(1);
+        project.import(&[("A", &[])]);
+        let dir = taken(&project, &["A"]);
+        commit_in(&project, &dir, "given-up.txt");
+        project.ok(&["task", "give", "A", "--stage", "arch"]);
+        project.ok(&["task", "retry", "A", "--fresh"]);
+        let mut command = project.command(&project.root, &["task", "take", "A"]);
+        let ended = command.env("PIPELINE_FAILPOINT", point).output().expect("it starts");
+        assert!(!ended.status.success(), "{point} was not passed");
+        if point == "hands.clear" {
+            assert_eq!(taken(&project, &["A"]), dir);
+            assert!(!dir.join("given-up.txt").exists(), "{point}: said again");
+            commit_in(&project, &dir, "mine.txt");
+        }
+        project.ok(&["task", "give", "A", "--stage", "landing"]);
+        run_on(&project);
+        assert_eq!(project.task("A"), "completed");
+        assert!(!has(&project, "main", "given-up.txt"), "{point}: it was given as theirs");
+        assert_eq!(has(&project, "main", "mine.txt"), point == "hands.clear");
+        let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage"]);
+        assert!(kept.lines().any(|name| has(&project, name, "given-up.txt")), "{kept}");
+    }
+}
+
 #[test]
 fn an_agent_at_work_is_not_interrupted_by_take() {
     let project = Project::new(1);

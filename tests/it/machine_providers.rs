@@ -416,6 +416,36 @@ fn a_group_that_grows_waits_for_who_tries_first() {
 }
 
 #[test]
+fn who_comes_when_a_limit_has_ended_keeps_nothing_until_then() {
+    let mut m = machine(&[("gpu", "one"), ("a", "two"), ("b", "two")], |settings| {
+        settings.agents[0].scale_min = Some(0);
+        settings.scheduler.resources.insert("db".into(), 2_000);
+    });
+    let asking = |name: &str, needs: &[&str], db: &str| {
+        let mut task = new_task(name, &[]);
+        task.spec.needs = needs.iter().map(|need| (*need).to_owned()).collect();
+        task.spec.resources.insert("db".into(), db.into());
+        task
+    };
+    m.add(&[asking("A", &["gpu"], "2")]);
+    m.turns();
+    limit_for(&mut m, "A", 600_000);
+    m.pass_ms(60_000);
+    assert!(!m.state.agents.contains_key(&AgentName::new("gpu")), "it had nothing to do");
+    m.add(&[asking("B", &[], "1")]);
+    m.turns();
+    m.add(&[asking("C", &[], "1")]);
+    m.turns();
+    let stands = ["A", "B", "C"].map(|task| m.stand(task));
+    assert_eq!(stands, ["ready impl", "working B.impl.1", "working C.impl.1"]);
+    m.run("B", End::Done);
+    m.run("C", End::Done);
+    m.pass_ms(600_000);
+    assert_eq!(agent_of(&m, "A"), "gpu");
+    m.state.check();
+}
+
+#[test]
 fn attempts_to_which_their_provider_gave_nothing_are_counted_nowhere() {
     let mut m = machine(&THREE[..1], |settings| settings.limits.attempts_per_run = 2);
     m.add(&[new_task("A", &[])]);

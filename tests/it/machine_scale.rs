@@ -8,7 +8,7 @@ use pipeline::machine::id::AgentName;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::plan::{self, Workers};
 use pipeline::machine::settings::{AgentGroup, Settings};
-use pipeline::machine::{Answer, Change, Command, next_deadline};
+use pipeline::machine::{Answer, Change, Command, Observation, next_deadline};
 
 use crate::machine_support::{End, Machine, group, id, new_task, settings};
 
@@ -198,6 +198,27 @@ fn a_busy_one_leaves_after_its_task_and_comes_back_as_it_went() {
     assert_eq!(there(&m), "w-1 w-2 w-3");
     assert_eq!((agent(&m, "w-3").failed, agent(&m, "w-3").breaker.failures), (1, 1));
     assert!(agent(&m, "w-3").attempt.is_some());
+}
+
+#[test]
+fn what_keeps_those_who_are_there_from_starting_keeps_those_who_come_and_nothing_else_does() {
+    let mut m = machine(vec![scaling("w", 1, 3)], |_| {});
+    let seen = |why: Option<&str>| {
+        let unusable = why.into_iter().map(|why| ("w".to_owned(), why.to_owned()));
+        Observation::AgentsSeen { unusable: unusable.collect() }
+    };
+    m.must(scale("w", 2));
+    m.see(seen(Some("`x` is not on the PATH")));
+    m.must(scale("w", 1));
+    assert_eq!(there(&m), "w-1");
+    m.see(seen(None));
+    m.must(scale("w", 2));
+    assert_eq!(agent(&m, "w-2").unusable, None, "it is as w-1 is, not as it went");
+    m.add(&tasks(&["A", "B"]));
+    assert_eq!(busy(&m), 2);
+    m.see(seen(Some("gone")));
+    m.must(scale("w", 3));
+    assert_eq!(agent(&m, "w-3").unusable.as_deref(), Some("gone"));
 }
 
 #[test]

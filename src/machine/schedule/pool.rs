@@ -232,7 +232,7 @@ pub fn has_worker(state: &State, stage: &StageName, demand: &Demand) -> bool {
     let there = state.agents.values().filter(|agent| state.may_work(agent));
     let mut there = there.filter(|agent| state.cools_until(agent).is_none());
     there.any(|agent| takers.has(agent))
-        || scale::may_bring(state, stage, &demand.needs, takers.tier_min)
+        || scale::may_bring_now(state, stage, &demand.needs, takers.tier_min)
 }
 
 /// Returns what an agent would have to have that none has, or why those that have it cannot start, in

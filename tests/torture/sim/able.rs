@@ -50,7 +50,7 @@ pub fn may_come(state: &State) -> Vec<Agent> {
 }
 
 /// Returns these but for those whose provider is kept from by such a pause.
-fn comers(state: &State, is_kept: fn(&Pause) -> bool) -> Vec<Agent> {
+pub fn comers(state: &State, is_kept: fn(&Pause) -> bool) -> Vec<Agent> {
     let mut found = Vec::new();
     for (place, group) in state.settings.agents.iter().enumerate() {
         let mut own = state.agents.values().filter(|agent| agent.group == place);

@@ -115,7 +115,7 @@ impl Run {
 
     /// Steps until nothing moves and nothing is timed.
     fn rest(&mut self, dice: &mut Dice) {
-        // Which monitor was found idle, and how often it had looked by itself then.
+        // Which monitor was found idle, how often it had looked by itself then, and the last record.
         let mut idle_since = None;
         for _ in 0..STEPS_MAX {
             self.steps += 1;
@@ -140,14 +140,14 @@ impl Run {
             let is_strained = state.overload.is_some();
             if !state.is_idle() || state.landing.is_some() || is_tried || is_strained {
                 idle_since = None;
-            } else if let Some((number, polls)) = idle_since
-                && number == monitor.number
+            } else if let Some((number, seq, polls)) = idle_since
+                && (number, seq) == (monitor.number, self.judge.seq)
             {
                 if monitor.polls > polls {
                     return self.judge.look(&self.world, true);
                 }
             } else {
-                idle_since = Some((monitor.number, monitor.polls));
+                idle_since = Some((monitor.number, self.judge.seq, monitor.polls));
             }
             let ms = monitor.wakes_at().ms_since(monitor.now()).max(1);
             self.mono.set(self.mono.get() + ms);

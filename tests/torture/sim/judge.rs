@@ -25,6 +25,8 @@ use super::resume;
 use super::together;
 use super::world::World;
 
+static NONE: BTreeSet<AttemptId> = BTreeSet::new();
+
 /// What the journal says so far, and what it must not say next.
 pub struct Judge {
     pub state: State,
@@ -34,6 +36,8 @@ pub struct Judge {
     done: BTreeMap<TaskId, BTreeSet<StageName>>,
     work: u64,
     pub purse: Purse,
+    /// Attempts that were at work when a provider's pause began, by its name.
+    beside: BTreeMap<String, BTreeSet<AttemptId>>,
     /// A retry's tally was seen last: for which task.
     retried: Option<TaskId>,
     pub classes: BTreeSet<&'static str>,
@@ -53,6 +57,7 @@ impl Judge {
             done: BTreeMap::new(),
             work: 0,
             purse: Purse::default(),
+            beside: BTreeMap::new(),
             retried: None,
             classes: BTreeSet::new(),
             completed: 0,
@@ -140,6 +145,13 @@ impl Judge {
             }
             Change::Project(ProjectChange::AgentsScaled { group, target, .. }) => {
                 self.before_scaling(group, *target);
+            }
+            Change::Project(ProjectChange::ProviderSet { name, pause: Some(pause) }) => {
+                let old = self.state.pauses.get(name);
+                if old.is_none_or(|old| (old.limits, old.since) != (pause.limits, pause.since)) {
+                    let live = self.state.attempts.keys().cloned().collect();
+                    self.beside.insert(name.clone(), live);
+                }
             }
             Change::Project(ProjectChange::BudgetTold { task, level, .. }) => {
                 self.classes.insert(match (task, level) {
@@ -250,7 +262,8 @@ impl Judge {
         let shut = pause.filter(|pause| is_shut(pause));
         assert!(shut.is_none(), "I15: `{id}` starts though {provider} gives nothing: {shut:?}");
         if let Some(pause) = pause.filter(|pause| pause.is_guessed) {
-            let first = provider::before(state, provider, pause);
+            let beside = self.beside.get(provider).unwrap_or(&NONE);
+            let first = provider::before(state, provider, pause, beside);
             assert_eq!(first, None, "I15: `{id}` starts before `{provider}` has been tried");
             self.classes.insert("one attempt tries a provider first");
         }

@@ -6,7 +6,8 @@ use pipeline::machine::event::{
 use pipeline::machine::id::{AgentName, TaskId};
 use pipeline::machine::mode::{Orchestration, Rollout};
 use pipeline::machine::task::{Priority, Spec, TaskKind};
-use pipeline::machine::{Command, State};
+use pipeline::machine::time::Time;
+use pipeline::machine::{Answer, Command, Event, EventBody, State, step};
 
 use super::dice::Dice;
 use super::draw;
@@ -199,7 +200,10 @@ pub fn hands(state: &State, world: &mut World, dice: &mut Dice) -> Option<Comman
                 let base = &state.base;
                 let from = task.tip.clone().or(base.landed.clone()).or(base.tip.clone())?;
                 world.marks.hit("a person takes a task");
-                Command::TakeTask { dir: format!("taken/{id}"), id, from }
+                let name = task_ref(&id);
+                let asked = Command::TakeTask { dir: format!("taken/{id}"), id, from };
+                clear(state, world, &name, &asked);
+                asked
             }
             3 => {
                 world.marks.hit("a person completes a task");
@@ -236,6 +240,21 @@ pub fn hands(state: &State, world: &mut World, dice: &mut Dice) -> Option<Comman
     };
     world.marks.hit("a person gives a task back");
     given(state, world, &id, to)
+}
+
+/// As `cli::hands` before the record: what stood on the branch is not the person's.
+fn clear(state: &State, world: &mut World, name: &str, asked: &Command) {
+    let Command::TakeTask { from, .. } = asked else { return };
+    let body = EventBody::Command(asked.clone());
+    let is_refused = matches!(
+        step(state, &Event { at: Time::default(), random: 0, body }).answer,
+        Answer::Refuse(_)
+    );
+    let (from, found) = (commit_of(from), world.repo.read(name));
+    if !is_refused && found.is_some_and(|found| found != from) {
+        world.marks.hit("a branch is cleared for the person who takes it");
+        world.repo.put_back(name, from, found);
+    }
 }
 
 /// Returns the command that gives a task back as its branch stands.

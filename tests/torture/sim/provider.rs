@@ -1,5 +1,7 @@
 //! What programs say last of their provider, and who is at work for it.
 
+use std::collections::BTreeSet;
+
 use pipeline::machine::State;
 use pipeline::machine::attempt::{Fault, FaultKind};
 use pipeline::machine::id::AttemptId;
@@ -33,12 +35,19 @@ pub fn fault_of(plan: Plan, attempt: &AttemptId, now_ms: u64) -> Option<Fault> {
     is_said.then(|| Fault { kind, text: "429".into(), until })
 }
 
-/// Returns an attempt at work that began after the provider's pause, and for its agents.
-pub fn before<'a>(state: &'a State, provider: &str, pause: &Pause) -> Option<&'a AttemptId> {
+/// Returns an attempt at work that began after the provider's pause, and for its agents. `beside`:
+/// those that were at work when it began; a moment may be the same.
+pub fn before<'a>(
+    state: &'a State,
+    provider: &str,
+    pause: &Pause,
+    beside: &BTreeSet<AttemptId>,
+) -> Option<&'a AttemptId> {
     let mut live = state.attempts.values().filter(|attempt| attempt.is_work());
     let found = live.find(|attempt| {
         let group = state.settings.group_of(&attempt.agent);
         attempt.assigned_at >= pause.since
+            && !beside.contains(&attempt.id)
             && group.is_some_and(|group| state.provider_of(group) == provider)
     });
     found.map(|attempt| &attempt.id)

@@ -11,9 +11,10 @@ use pipeline::machine::gate;
 use pipeline::machine::id::{StageName, TaskId};
 use pipeline::machine::mode::{Isolation, Orchestration};
 use pipeline::machine::overlap::any_overlap;
+use pipeline::machine::provider::Pause;
 use pipeline::machine::task::{Task, TaskPhase};
 
-use super::able::{may_come, may_take};
+use super::able::{comers, may_take};
 
 fn is_changing(state: &State, stage: &StageName) -> bool {
     let is_bare = state.settings.project.isolation == Isolation::None;
@@ -97,7 +98,9 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
 fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
     let is_going_on = match &task.phase {
         TaskPhase::Ready { stage } => {
-            let can_run = !is_beyond(state, task, stage) && has_agent(state, task, stage);
+            // A limit that is reached ends by itself.
+            let is_served = has_agent(state, task, stage, |pause| pause.is_refused);
+            let can_run = !is_beyond(state, task, stage) && is_served;
             state.index.is_unblocked(&task.id) && can_run
         }
         TaskPhase::Landing { .. } => {
@@ -119,7 +122,8 @@ fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
         && (changes(&task.changed) || changes(&task.spec.touches))
 }
 
-fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
+/// Returns true when somebody serves the task, or may come and is not kept from by such a pause.
+fn has_agent(state: &State, task: &Task, stage: &StageName, is_kept: fn(&Pause) -> bool) -> bool {
     // One whose program is missing, or whose key is refused, needs a person, as one that is paused does.
     let is_refused = |agent: &Agent| {
         let name = state.provider_of(&state.settings.agents[agent.group]);
@@ -129,7 +133,7 @@ fn has_agent(state: &State, task: &Task, stage: &StageName) -> bool {
     let serves = |agent: &&Agent| !agent.is_paused && !agent.is_retired && is_usable(agent);
     let mut there = state.agents.values().filter(serves);
     let takes = |agent: &Agent| may_take(state, agent, task, stage);
-    there.any(takes) || may_come(state).iter().any(takes)
+    there.any(takes) || comers(state, is_kept).iter().any(takes)
 }
 
 /// Asserts that an attempt may start beside what runs, and says what it takes.
@@ -159,7 +163,7 @@ pub fn kept(state: &State) -> BTreeSet<TaskId> {
         let may_come = !task.is_held
             && task.backoff_until.is_none()
             && gate::may_act(state, &task.id)
-            && has_agent(state, task, stage)
+            && has_agent(state, task, stage, Pause::is_on)
             && !is_beyond(state, task, stage);
         let asked = asked(state, task, stage);
         let is_collecting = state.collecting.as_ref() == Some(&task.id);
