@@ -82,7 +82,7 @@ pub fn take(
     check(state, &command)?;
     if before.is_none() {
         check_place(&repo, &place, &branch, &from)?;
-        clear(&repo, &branch, &from)?;
+        level(&repo, &branch, &from)?;
     }
     let notes = notes(state, task);
     gate::send(&mut open, console, command)?;
@@ -511,8 +511,9 @@ fn make(repo: &Repo, place: &Path, branch: &str, from: &Oid, was_taken: bool) ->
 
 /// Takes a branch that stands elsewhere to where the person begins, before that is on record: from
 /// then on what stands above it is theirs, and what was given up, or dropped with a pilot, is not.
-fn clear(repo: &Repo, branch: &str, from: &Oid) -> Result<(), Error> {
-    fail::point("hands.clear").map_err(|error| Error::failed("cannot take").because(&error))?;
+fn level(repo: &Repo, branch: &str, from: &Oid) -> Result<(), Error> {
+    fail::point("hands.level").map_err(|error| Error::failed("cannot take").because(&error))?;
+    repo.free_of_slots(branch).map_err(git)?;
     match repo.read_ref(branch).map_err(git)? {
         Some(found) if found != *from => move_branch(repo, branch, from, Some(&found)),
         Some(_) | None => Ok(()),

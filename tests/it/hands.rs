@@ -252,7 +252,7 @@ fn what_a_person_rewrote_is_kept_and_a_worktree_gone_loses_no_commit() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn a_take_that_was_killed_brings_nothing_back_that_was_given_up() {
-    for point in ["hands.take", "hands.clear"] {
+    for point in ["hands.take", "hands.level"] {
         let project = Project::new(1);
         project.import(&[("A", &[])]);
         let dir = taken(&project, &["A"]);
@@ -262,7 +262,7 @@ fn a_take_that_was_killed_brings_nothing_back_that_was_given_up() {
         let mut command = project.command(&project.root, &["task", "take", "A"]);
         let ended = command.env("PIPELINE_FAILPOINT", point).output().expect("it starts");
         assert!(!ended.status.success(), "{point} was not passed");
-        if point == "hands.clear" {
+        if point == "hands.level" {
             assert_eq!(taken(&project, &["A"]), dir);
             assert!(!dir.join("given-up.txt").exists(), "{point}: said again");
             commit_in(&project, &dir, "mine.txt");
@@ -271,7 +271,7 @@ fn a_take_that_was_killed_brings_nothing_back_that_was_given_up() {
         run_on(&project);
         assert_eq!(project.task("A"), "completed");
         assert!(!has(&project, "main", "given-up.txt"), "{point}: it was given as theirs");
-        assert_eq!(has(&project, "main", "mine.txt"), point == "hands.clear");
+        assert_eq!(has(&project, "main", "mine.txt"), point == "hands.level");
         let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage"]);
         assert!(kept.lines().any(|name| has(&project, name, "given-up.txt")), "{kept}");
     }
