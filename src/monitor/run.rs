@@ -413,8 +413,7 @@ impl Monitor {
         // Without file events only a look tells of orders.
         let orders = self.watcher.is_none().then(|| self.cycle.clock.now().plus_ms(LOOK_AGAIN_MS));
         let until = moments.into_iter().chain([view, tick, orders]).flatten().min();
-        let until = until.unwrap_or(self.next_poll);
-        let wait = until.ms_since(self.cycle.clock.now());
+        let wait = until.unwrap_or(self.next_poll).ms_since(self.cycle.clock.now());
         let is_once = self.until == Until::Once;
         let is_last = is_once && !self.cycle.is_performing() && self.cycle.world.is_quiet();
         let wait = match (is_once, is_last) {
