@@ -403,8 +403,7 @@ impl Monitor {
         let mut bodies = Vec::new();
         // Agents that have begun since the last look are looked at as often as agents are.
         let usual_ms = poll_interval_ms(self.cycle.ledger.state());
-        let is_usual = self.cycle.world.unprobed.is_empty();
-        let pause_ms = if is_usual { usual_ms } else { LOOK_AGAIN_MS };
+        let pause_ms = if self.cycle.world.unprobed.is_empty() { usual_ms } else { LOOK_AGAIN_MS };
         self.next_poll = self.next_poll.min(self.cycle.clock.now().plus_ms(pause_ms));
         let room = self.guard.due_at(self.cycle.ledger.state());
         let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room];
