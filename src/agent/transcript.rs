@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_newest_one_that_names_the_prompt_is_read() {
         let dir = tempfile::tempdir().expect("a folder");
-        let now = SystemTime::now();
+        let now = fs::metadata(dir.path()).and_then(|meta| meta.modified()).expect("its time");
         let write = |name: &str, text: &str, age_s: u64| {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().expect("a folder")).expect("its folder");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::report::OutputRules;
 use crate::agent::Launcher;
@@ -63,7 +63,7 @@ impl Pane {
         };
         let Some((changed, log)) = transcripts.find(self.started.as_ms()) else { return false };
         let limit = preset.interactive.as_ref().map_or(0, |interactive| interactive.still_ms);
-        let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+        let age = changed.elapsed().unwrap_or_default();
         let output = Output { log: &log, document: None, is_whole: true };
         age >= Duration::from_millis(limit) && usage::read(output, preset).fault.is_some()
     }
