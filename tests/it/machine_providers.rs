@@ -257,7 +257,8 @@ fn an_end_by_time_or_silence_is_the_limits_where_that_was_the_last_word() {
         (End::Silent, FaultKind::Unauthorized, Class::Unauthorized),
         (End::Fail, FaultKind::RateLimited, Class::Failed),
         (End::Blocked, FaultKind::RateLimited, Class::Blocked),
-        (End::Stopped, FaultKind::RateLimited, Class::Stopped),
+        // Nobody asked for its end: it stood still in its terminal.
+        (End::Stopped, FaultKind::RateLimited, Class::RateLimited),
         (End::Crash, FaultKind::RateLimited, Class::Crashed),
     ] {
         let mut m = machine(THREE, |_| {});
