@@ -192,7 +192,7 @@ mod tests {
     use crate::observe::support::settings;
     use crate::store::ledger::{Ledger, Turns};
     use crate::store::memory::{Fault, MemoryStore};
-    use crate::store::{Checkpoint, Json, format};
+    use crate::store::{Checkpoint, Json, Store as _, format};
     use crate::sys::clock::SystemClock;
 
     /// Notes what is begun and told.
@@ -258,8 +258,12 @@ mod tests {
 
     #[test]
     fn shadow_and_back_while_the_base_follows_begins_that_step_again() {
-        // Taken in by the transaction itself; shown before; by one that is refused and repeated.
-        for (is_shown, is_refused) in [(false, false), (true, false), (false, true)] {
+        // Taken in by the transaction itself; shown before; by one that is refused and repeated; not
+        // known one by one, since a checkpoint came behind.
+        let no = (false, false, false);
+        for (is_shown, is_refused, is_rotated) in
+            [no, (true, false, false), (false, true, false), (false, false, true)]
+        {
             let (mut cycle, store) = cycle(Isolation::Worktree);
             let (tip, landed) = (Oid::new("a"), Oid::new("b"));
             let seen = |seen| vec![EventBody::Observation(seen)];
@@ -277,6 +281,15 @@ mod tests {
                 let wait = Duration::from_secs(1);
                 other.transact(wait, Time::default(), &asked, Turns::None).expect("it is written");
             }
+            if is_rotated {
+                let state = Json::of(&format::state_value(other.state())).expect("it has a form");
+                let mut store = store.another();
+                store.lock(Duration::from_secs(1)).expect("it is free");
+                store.load().expect("it is read");
+                let checkpoint = Checkpoint { seq: other.seq(), time: Time::default(), state };
+                store.put_checkpoint(&checkpoint).expect("it is written");
+                store.unlock();
+            }
             if is_shown {
                 assert!(cycle.notice().expect("it is read"));
             }
@@ -287,7 +300,7 @@ mod tests {
             }
             // The answer finds nothing to follow, and then that is owed anew.
             cycle.run(told).expect("it is written");
-            assert_eq!(cycle.world.begun, 3, "{is_shown} {is_refused}");
+            assert_eq!(cycle.world.begun, 3, "{is_shown} {is_refused} {is_rotated}");
             cycle.run(Vec::new()).expect("it is written");
             assert_eq!(cycle.world.begun, 3, "once");
             cycle.run(followed()).expect("it is written");

@@ -95,6 +95,8 @@ pub struct Ledger<S> {
     warnings: Vec<String>,
     /// What others settled and no transaction has told yet, since it failed.
     settled: Vec<Effect>,
+    /// What the lane owed when the state was last told to whoever acts on it.
+    lane: Vec<Effect>,
 }
 
 /// What others had decided since this process last looked.
@@ -148,7 +150,9 @@ impl<S: Store> Ledger<S> {
         let (state, seq, time, warnings) = load(&mut store)?;
         let (actor, is_stale) = (actor.to_owned(), false);
         let (kept, settled) = (Vec::new(), Vec::new());
-        let ledger = Self { store, actor, state, seq, time, is_stale, warnings: kept, settled };
+        let lane = state.index.lane_effects().to_vec();
+        let ledger =
+            Self { store, actor, state, seq, time, is_stale, warnings: kept, settled, lane };
         Ok((ledger, warnings))
     }
 
@@ -202,6 +206,7 @@ impl<S: Store> Ledger<S> {
         self.is_stale |= result.is_err();
         if let Ok(done) = &mut result {
             done.settled.append(&mut self.settled);
+            self.lane = self.state.index.lane_effects().to_vec();
         }
         self.store.unlock();
         result
@@ -286,10 +291,11 @@ impl<S: Store> Ledger<S> {
         let (state, seq, time, warnings) = load(&mut self.store)?;
         self.warnings.extend(warnings);
         self.state = state;
-        // What was settled by records that are not known one by one is not known either. Others
-        // settle nothing but the lane's.
+        // What was settled by records that are not known one by one is not known either: all that
+        // was owed may have been, whether it is owed again or will be. Others settle nothing but the
+        // lane's.
         let is_ahead = seq > self.seq;
-        let owed = self.state.index.lane_effects().iter().filter(|_| is_ahead);
+        let owed = self.lane.iter().filter(|_| is_ahead);
         let settled = owed.cloned().collect();
         self.seq = seq;
         self.time = time;
