@@ -632,14 +632,16 @@ fn retire(
     (place, hand): (&Path, &Hand),
     (keep, folder): (&[String], &Path),
 ) -> Option<String> {
-    let now = repo.hand_at(place).ok().flatten();
-    if now.as_ref() != Some(hand) {
+    let dir = shell_path(place);
+    let changed = match repo.hand_at(place) {
+        Ok(Some(now)) if now == *hand => None,
+        Ok(now) => Some((now, "it changed meanwhile".to_owned())),
+        Err(error) => Some((None, format!("it cannot be looked at ({error})"))),
+    };
+    if let Some((now, why)) = changed {
         // What came since it was looked at is not given, and nobody was told of it.
         leave(repo, place, now.as_ref().unwrap_or(hand), id);
-        let dir = place.display();
-        return Some(format!(
-            "the worktree stays: it changed meanwhile; to remove it: git worktree remove {dir}"
-        ));
+        return Some(format!("the worktree stays: {why}; to remove it: git worktree remove {dir}"));
     }
     let theirs = hand.ignored_but(keep);
     let why = match theirs.first() {
@@ -665,7 +667,6 @@ fn retire(
         },
     };
     leave(repo, place, hand, id);
-    let dir = shell_path(place);
     Some(format!("the worktree stays: {why}; to remove it: git worktree remove --force {dir}"))
 }
 

@@ -147,6 +147,8 @@ impl Case {
             assert_eq!(outcome.code, Some(self.scenario.code), "the living monitor\n{said}");
         }
         self.release();
+        let said = fs::read_to_string(project.dir().join(OUTPUT)).unwrap_or_default();
+        self.remove_what_stays(&said);
         (self.scenario.again)(project);
         (self.scenario.next)(project);
         let done = project.run(MONITOR);
@@ -173,7 +175,7 @@ impl Case {
         let remedies = remedies.filter_map(|finding| finding["remedy"].as_str());
         let command = remedies.filter_map(|remedy| remedy.split_once("rm -f ")).next();
         let (_, path) = command.unwrap_or_else(|| panic!("the lock on refs is not told: {told}"));
-        assert_eq!(path, format!("'{}'", lock.display()));
+        assert_eq!(path, lock.to_str().expect("UTF-8"));
         fs::remove_file(lock).expect("it is there");
         true
     }
