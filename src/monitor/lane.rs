@@ -280,14 +280,21 @@ mod tests {
         Branches { base: "refs/heads/main".into(), landed: "refs/heads/pipeline/landed".into() }
     }
 
-    #[test]
-    fn no_answer_of_a_follow_says_what_is_on_record() {
+    /// A base and a landing branch with a commit each: the repository, their common beginning, what
+    /// landed, and the base.
+    fn parted() -> (Scratch, git::Oid, git::Oid, git::Oid) {
         let scratch = Scratch::new();
         let old = scratch.rev("main");
         let ours = scratch.commit_on(&old, "ours", "ours");
         let theirs = scratch.commit_on(&old, "theirs", "theirs");
         scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
         scratch.git(["branch", "pipeline/landed", ours.as_str()]);
+        (scratch, old, ours, theirs)
+    }
+
+    #[test]
+    fn no_answer_of_a_follow_says_what_is_on_record() {
+        let (scratch, old, ours, theirs) = parted();
         let ask = |from: &git::Oid| {
             follow(&branches(), ours.as_str(), from.as_str(), &scratch.repo).expect("an answer")
         };
@@ -340,12 +347,7 @@ mod tests {
 
     #[test]
     fn a_base_that_a_person_merged_the_landings_into_is_told_to_have_all() {
-        let scratch = Scratch::new();
-        let old = scratch.rev("main");
-        let ours = scratch.commit_on(&old, "ours", "ours");
-        let theirs = scratch.commit_on(&old, "theirs", "theirs");
-        scratch.git(["reset", "-q", "--hard", theirs.as_str()]);
-        scratch.git(["branch", "pipeline/landed", ours.as_str()]);
+        let (scratch, _, ours, _) = parted();
         let take = |tip: &git::Oid, from: &git::Oid| {
             let taken = take_base(&branches(), tip.as_str(), Some(from.as_str()), 1, &scratch.repo);
             match taken.expect("an answer") {
