@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Where a place is made ready again, since its commit has changed, the thread rests for so many
 /// times what that took: branches may move all the time.
 const REST: u32 = 9;
+/// And no longer: on a busy machine what it took says more of the others than of itself.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// A worktree as it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,8 @@ impl Prefetch {
 
     /// Says that some of the work that comes first has ended.
     pub fn nudge(&self) {
+        // Under the lock: whoever has looked and not yet begun to wait would miss it.
+        let _inner = self.inner();
         self.0.changed.notify_all();
     }
 
@@ -145,7 +149,7 @@ impl Prefetch {
             if made.is_ok_and(|is_made| is_made) && !stop.is_raised() {
                 inner.ready.insert(wanted.place.clone(), wanted);
             }
-            inner.rests_until = Some(clock::monotonic() + took * REST);
+            inner.rests_until = Some(clock::monotonic() + (took * REST).min(LONGEST_REST));
             self.0.changed.notify_all();
         }
     }
