@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pipeline::sys::child::command;
+use rustix::process::{Pid, getpgid};
 
 use crate::support::processes_of;
 use crate::support::project::{Backlog, Project, TWELVE};
@@ -82,8 +83,14 @@ fn fill(path: &Path) {
     }
 }
 
+/// Counts the agents at work: each leads its group. What their shell has just forked looks like it.
 fn agents(project: &Project) -> usize {
-    processes_of(&project.dir()).iter().filter(|(_, line)| line.contains("agent.sh")).count()
+    let leads = |pid: i32| {
+        let pid = Pid::from_raw(pid);
+        pid.is_some() && getpgid(pid).ok() == pid
+    };
+    let is_agent = |(pid, line): &&(i32, String)| line.contains("agent.sh") && leads(*pid);
+    processes_of(&project.dir()).iter().filter(is_agent).count()
 }
 
 fn assert_nobody_gave_up(project: &Project) {

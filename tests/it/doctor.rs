@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::project::Project;
-use crate::support::{processes_of, signal};
+use crate::support::{install_copy, processes_of, signal};
 
 /// The lines of `said` about `what`, with their remedies.
 fn about(said: &str, what: &str) -> String {
@@ -205,7 +205,7 @@ fn keepers_are_told_alive_killed_and_of_another_program() {
     project.hold("hold");
     // The program is replaced while it runs, as by an upgrade.
     let copy = project.dir().join("pipeline-copy");
-    fs::copy(env!("CARGO_BIN_EXE_pipeline"), &copy).expect("a copy");
+    install_copy(Path::new(env!("CARGO_BIN_EXE_pipeline")), &copy);
     let mut monitor = project.start_other(&copy, &["monitor"]);
     project.until("an agent at work", || !project.runs().is_empty());
     has(&finds(&project, 0, "keepers"), &["ok       keepers: ", " held"]);

@@ -2,8 +2,7 @@
 
 mod windows;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -19,6 +18,8 @@ use pipeline::agent::tree::end_orphans;
 use pipeline::sys::clock::monotonic;
 use pipeline::sys::proc;
 use tempfile::TempDir;
+
+use crate::support::install;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const AGENT: &str = "impl-1";
@@ -227,13 +228,9 @@ fn first_failing_command_ends_the_job() {
 #[test]
 fn line_that_needs_no_shell_does_as_it_would_in_one() {
     let world = World::new("plain");
-    let script = |name: &str, text: &str, mode: u32| {
-        fs::write(world.path(name), text).expect("writes");
-        fs::set_permissions(world.path(name), Permissions::from_mode(mode)).expect("its mode");
-    };
-    script("tool", "#!/bin/sh\necho $0 $* $PPID\n", 0o755);
-    script("bare", "echo by a shell $1\n", 0o755);
-    script("closed", "#!/bin/sh\n", 0o644);
+    install(&world.path("tool"), "#!/bin/sh\necho $0 $* $PPID\n");
+    install(&world.path("bare"), "echo by a shell $1\n");
+    fs::write(world.path("closed"), "#!/bin/sh\n").expect("writes");
     let lines = ["./tool 1,2  --x", "./bare 3", "./closed"];
     let record = world.run(world.job("a1", &lines));
     let log = world.log("a1");

@@ -1,13 +1,12 @@
 //! Worktrees that are made ready ahead: that it happens, once, and that nothing depends on it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::processes_of;
 use crate::support::project::{Project, Running};
+use crate::support::{install, processes_of};
 
 /// Notes where it begins and what it finds there, and waits while its task is held.
 const AGENT: &str = r#"set -eu
@@ -39,8 +38,7 @@ fn project(settings: &str, tasks: &[&str]) -> Project {
     project.commit("An agent that notes");
     fs::create_dir(project.dir().join("bin")).expect("a folder for it");
     let git = project.dir().join("bin/git");
-    fs::write(&git, GIT).expect("a file beside the project");
-    fs::set_permissions(&git, PermissionsExt::from_mode(0o755)).expect("it is ours");
+    install(&git, GIT);
     for id in tasks {
         project.ok(&["task", "add", "Change it", "--id", id, "--stages", "implementation"]);
     }

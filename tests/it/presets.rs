@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::support::install;
 use crate::support::project::{Done, Project};
 
 /// Does its stage as a coding assistant would: reads the prompt to its end, changes a file, says that
@@ -45,14 +46,7 @@ impl Project {
         let dir = self.dir().join("programs");
         fs::create_dir_all(&dir).expect("a folder for programs");
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
-        let text_file = dir.join(format!(".{name}.text"));
-        fs::write(&text_file, text).expect("its text");
-        // Written by another process: a fork of another test, with this one's descriptor still open
-        // for writing, would make the program busy.
-        let mut copy = pipeline::sys::child::command("cp", &dir);
-        assert!(copy.arg(&text_file).arg(&draft).status().expect("cp runs").success());
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&draft, mode).expect("runnable");
+        install(&draft, text);
         fs::rename(&draft, &path).expect("in its place");
     }
 
@@ -194,12 +188,8 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
     let said = project.fails(1, &["agent", "test", "coder", "--timeout", "200ms"]);
     assert!(said.contains("timed_out: ran longer than its time limit"), "{said}");
 
-    project.write(
-        "tools/own.sh",
-        "#!/bin/sh\n[ \"$1\" != \"$PIPELINE_PROJECT\" ] && echo hello >hello.txt\n",
-    );
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(project.path("tools/own.sh"), mode).expect("runnable");
+    let text = "#!/bin/sh\n[ \"$1\" != \"$PIPELINE_PROJECT\" ] && echo hello >hello.txt\n";
+    install(&project.path("tools/own.sh"), text);
     project.ok(&["agent", "test", "script-2"]);
     assert!(
         project.fails(2, &["agent", "test", "nobody"]).contains("pipeline.toml has coder, judge")

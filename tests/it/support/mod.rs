@@ -32,6 +32,21 @@ pub(crate) fn until<T>(
     }
 }
 
+/// Puts a program at `path`. Another process writes it: a program that is open for writing cannot be
+/// executed, and what another test starts just now has a copy of each descriptor of ours.
+pub(crate) fn install(path: &Path, text: &str) {
+    let script = r#"printf %s "$2" >"$1" && chmod 755 "$1""#;
+    let mut sh = pipeline::sys::child::command("sh", Path::new("/"));
+    sh.args(["-c", script, "sh"]).arg(path).arg(text);
+    assert!(sh.status().expect("sh starts").success(), "writes {}", path.display());
+}
+
+/// Puts a copy of a program at `path`, as [`install`] does.
+pub(crate) fn install_copy(from: &Path, path: &Path) {
+    let mut cp = pipeline::sys::child::command("cp", Path::new("/"));
+    assert!(cp.arg(from).arg(path).status().expect("cp starts").success());
+}
+
 /// Ids of living processes whose environment names `dir`, with their command lines; sorted.
 pub(crate) fn processes_of(dir: &Path) -> Vec<(i32, String)> {
     let needle = dir.as_os_str().as_encoded_bytes();

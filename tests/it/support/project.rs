@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{processes_of, signal, until};
+use super::{install, processes_of, signal, until};
 
 /// What every agent runs: waits while it is told to, leaves a file for its stage, notes that it ran.
 const AGENT: &str = r#"set -eu
@@ -188,9 +188,7 @@ impl Project {
         let real = self.shell("command -v git").out;
         fs::create_dir(&programs).expect("a folder");
         let text = format!("#!/bin/sh\ngit={}\n{script}\nexec $git \"$@\"\n", real.trim());
-        fs::write(programs.join("git"), text).expect("a program");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(programs.join("git"), mode).expect("a mode");
+        install(&programs.join("git"), &text);
     }
 
     pub(crate) fn commit(&self, message: &str) {
