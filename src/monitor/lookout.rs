@@ -129,7 +129,7 @@ impl Files {
 
     /// Keeps a look: first what was seen, then when, so that a kill in between makes what was seen
     /// older than it is, never younger.
-    fn write(&self, look: Option<&Look>, at: Time) -> std::io::Result<()> {
+    pub(super) fn write(&self, look: Option<&Look>, at: Time) -> std::io::Result<()> {
         fail::point("outside.keep")?;
         if let Some(look) = look {
             let bytes = serde_json::to_vec(&Stored::of(look)).map_err(std::io::Error::other)?;

@@ -32,6 +32,7 @@ pub mod report;
 pub mod room;
 mod settings_file;
 mod sources;
+pub mod spans;
 mod standstill;
 pub mod sweep;
 mod takeover;

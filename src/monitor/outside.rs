@@ -1,29 +1,25 @@
 //! What happens outside of the worktrees while attempts run: looks are asked for, what they tell is
 //! told with the attempts that ran, and our own branches are put back where others moved them.
-//!
-//! What stood at one look and no longer at the next changed between the begin of the first and the
-//! end of the second, so it is told with every attempt that ran meanwhile, and with no other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::lookout::{Answer, FAILURES_MAX, Files, Looked, Lookout, Order};
 use super::mend::{self, Mend, Mended};
 use super::sources::Input;
+use super::spans::Spans;
 use super::work::refs;
 use crate::git::{Difference, Repo};
-use crate::machine::attempt::{Attempt, AttemptPhase};
-use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::id::TaskId;
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::outside::{FOUND_MAX, Found, Ran};
 use crate::machine::{Effect, Observation, State};
 use crate::observe::page::{clean, cut};
-use crate::sys::clock::{SystemClock, monotonic};
+use crate::sys::clock::{Clock, SystemClock, monotonic};
 
 /// Steps of the base that are remembered as ours.
 const MOVES_MAX: usize = 64;
@@ -32,14 +28,6 @@ const TOLD_MAX: usize = 256;
 /// Most columns of one difference.
 const COLUMNS_MAX: usize = 160;
 
-/// From when to when an attempt ran.
-#[derive(Debug)]
-struct Span {
-    task: Option<TaskId>,
-    begun: Instant,
-    ended: Option<Instant>,
-}
-
 /// What is asked of the thread that looks, and what is known of attempts until it has answered.
 pub struct Outside {
     repo: Option<Arc<Repo>>,
@@ -47,10 +35,7 @@ pub struct Outside {
     asked: u64,
     answered: u64,
     failures: u32,
-    /// Attempts that ran, until a look that began after their end has told what changed.
-    ran: BTreeMap<AttemptId, Span>,
-    /// When the last whole look began; `None`: before this monitor.
-    since: Option<Instant>,
+    spans: Spans,
     /// Where the base was to follow to, newest last: these steps are ours.
     moves: VecDeque<String>,
     /// Names in salvage of which people know.
@@ -82,8 +67,7 @@ impl Outside {
             asked: 0,
             answered: 0,
             failures: 0,
-            ran: BTreeMap::new(),
-            since: None,
+            spans: Spans::default(),
             moves: VecDeque::new(),
             told: BTreeSet::new(),
             unkept: None,
@@ -112,26 +96,19 @@ impl Outside {
     ) -> Option<String> {
         let repo = repo.filter(|_| state.rollout != Rollout::Shadow)?;
         self.repo = Some(Arc::clone(&repo));
-        let kept = files.read();
-        let now = monotonic();
-        let over = state.tasks.values().flat_map(|task| &task.history);
-        for attempt in state.attempts.values().chain(over) {
-            let is_running = is_running(attempt);
-            let ended_at = attempt.exit.as_ref().map(|exit| exit.ended_at);
-            let ended_at = ended_at.or(attempt.verdict.as_ref().map(|verdict| verdict.at));
-            let is_since = kept.as_ref().is_some_and(|kept| ended_at > Some(kept.at));
-            if is_running || is_since {
-                let ended = (!is_running).then_some(now);
-                let span = Span { task: attempt.task.clone(), begun: now, ended };
-                self.ran.insert(attempt.id.clone(), span);
-            }
+        let mut kept = files.read();
+        if let Some(kept) = kept.as_mut().filter(|kept| kept.at > clock.now()) {
+            // The clock was set back: what ends from now on ended since.
+            kept.at = clock.now();
+            let _ = files.write(None, kept.at);
         }
+        self.spans.open(state, kept.as_ref().map(|kept| kept.at), monotonic());
         let base = &state.base;
         let goals = base.follow.as_ref().map(|follow| &follow.to).into_iter().chain(&base.landed);
         self.moves.extend(goals.map(|to| to.as_str().to_owned()));
-        let unknown = (kept.is_none() && !self.ran.is_empty()).then(|| {
-            let ids: Vec<&str> = self.ran.keys().map(AttemptId::as_str).collect();
-            format!("what changed outside while {} ran until now is not known", ids.join(", "))
+        let unknown = (kept.is_none() && !self.spans.is_empty()).then(|| {
+            let ran = self.spans.names();
+            format!("what changed outside while {ran} ran until now is not known")
         });
         let lookout = Lookout::new(repo, clock, files, self.input.clone(), kept);
         let (orders, receiver) = channel();
@@ -179,7 +156,7 @@ impl Outside {
     fn ask(&mut self, ignored: Option<Vec<String>>, state: &State) {
         let Some(orders) = &self.orders else { return };
         self.asked += 1;
-        let is_shared = self.ran.values().any(|span| span.ended.is_none());
+        let is_shared = self.spans.is_shared();
         let (number, landing) = (self.asked, mend::landing_branch(state));
         let order = Order::Look { number, ignored, landing, is_shared };
         if orders.send(order).is_err() {
@@ -193,8 +170,7 @@ impl Outside {
             Effect::Prepare { .. } => self.ask_whole(state),
             Effect::Start { attempt, .. } if self.orders.is_some() => {
                 let task = state.attempts.get(attempt).and_then(|it| it.task.clone());
-                let span = Span { task, begun: monotonic(), ended: None };
-                self.ran.entry(attempt.clone()).or_insert(span);
+                self.spans.begin(attempt, task, monotonic());
             }
             Effect::Follow { to, .. } => {
                 self.moves.push_back(to.as_str().to_owned());
@@ -215,15 +191,7 @@ impl Outside {
 
     /// Finds out which attempts have ended: what they did is to be looked at.
     pub fn heed(&mut self, state: &State) {
-        let now = monotonic();
-        let mut has_ended = false;
-        for (id, span) in self.ran.iter_mut().filter(|(_, span)| span.ended.is_none()) {
-            if !state.attempts.get(id).is_some_and(is_running) {
-                span.ended = Some(now);
-                has_ended = true;
-            }
-        }
-        if has_ended {
+        if self.spans.end(state, monotonic()) {
             self.ask_whole(state);
         }
     }
@@ -250,22 +218,11 @@ impl Outside {
         if looked.is_whole {
             self.failures = 0;
         }
-        let since = self.since;
-        let overlaps = |span: &Span| {
-            span.begun < looked.ended
-                && span.ended.is_none_or(|ended| since.is_none_or(|since| ended > since))
-        };
-        let ran: Vec<Ran> = self
-            .ran
-            .iter()
-            .filter(|(_, span)| overlaps(span))
-            .map(|(id, span)| (id.clone(), span.task.clone()))
-            .collect();
+        let ran = self.spans.meanwhile(looked.ended);
         let found = self.found(&looked, state);
         let unheld = self.mend(&looked, state, &ran);
         if looked.is_whole {
-            self.since = Some(looked.began);
-            self.ran.retain(|_, span| span.ended.is_none_or(|ended| ended > looked.began));
+            self.spans.looked(looked.began);
             self.unkept = Some(looked.number);
         }
         let mut observations: Vec<Observation> = unheld.into_iter().collect();
@@ -286,10 +243,8 @@ impl Outside {
             self.ask_whole(state);
             return News::default();
         }
-        let over = self.ran.iter().filter(|(_, span)| span.ended.is_some());
-        let ids: Vec<String> = over.map(|(id, _)| id.to_string()).collect();
-        self.ran.retain(|_, span| span.ended.is_none());
-        let ran = if ids.is_empty() { "attempts".to_owned() } else { ids.join(", ") };
+        let ended = self.spans.forget_ended();
+        let ran = if ended.is_empty() { "attempts" } else { &ended };
         let warning =
             Some(format!("it is not known what changed outside while {ran} ran: {}", why.trim()));
         News { observations: Vec::new(), warning }
@@ -388,11 +343,6 @@ impl Outside {
     }
 }
 
-fn is_running(attempt: &Attempt) -> bool {
-    matches!(attempt.phase, AttemptPhase::Starting | AttemptPhase::Running)
-        && attempt.outcome.is_none()
-}
-
 /// Returns whether somebody was told of what is kept under a name in salvage.
 fn is_known(state: &State, salvage: &str) -> bool {
     let over = state.tasks.values().flat_map(|task| &task.history);
@@ -410,93 +360,4 @@ fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
     history.any(|old| {
         [&old.saved, &old.base].into_iter().flatten().any(|commit| commit.as_str() == at)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::observe::support::{Pipeline, settings};
-
-    /// Numbers from a seed.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, end: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.0 >> 33) % end
-        }
-    }
-
-    fn look(number: u64, is_whole: bool, began: Instant, ended: Instant) -> Looked {
-        let found = Difference::Head { old: "main".into(), new: number.to_string() };
-        Looked {
-            number,
-            began,
-            ended,
-            is_whole,
-            is_first: number == 0,
-            differences: if is_whole { vec![found] } else { Vec::new() },
-            more: 0,
-            ours: Vec::new(),
-            are_all: false,
-            salvaged: Vec::new(),
-        }
-    }
-
-    /// Plays some attempts and looks; each look must tell all who ran since the one before began.
-    fn play(seed: u64, state: &State) -> usize {
-        let (mut dice, begin) = (Dice(seed), monotonic());
-        let at = |ms: u64| begin + Duration::from_millis(ms);
-        let spans: Vec<(AttemptId, u64, u64)> = (0..8)
-            .map(|n| {
-                let begun = dice.below(100);
-                (AttemptId::new(format!("A.impl.{n}")), begun, begun + 1 + dice.below(40))
-            })
-            .collect();
-        let mut outside = Outside::new(channel().0);
-        let (mut since, mut now, mut told) = (0, 0, 0);
-        for number in 0..12 {
-            let began = now + dice.below(12);
-            now = began + 1 + dice.below(8);
-            let is_whole = dice.below(4) > 0;
-            for (id, begun, end) in spans.iter().filter(|(_, begun, _)| *begun < now) {
-                let known = outside.ran.contains_key(id);
-                // One that was told of is forgotten; it does not come back.
-                if known || *end > since {
-                    let ended = (*end <= now).then(|| at(*end));
-                    let span = Span { task: None, begun: at(*begun), ended };
-                    outside.ran.insert(id.clone(), span);
-                }
-            }
-            let news = outside.looked(Ok(look(number, is_whole, at(began), at(now))), state);
-            if !is_whole {
-                assert!(news.observations.is_empty(), "seed {seed}");
-                continue;
-            }
-            let ran_then = spans.iter().filter(|(_, begun, end)| *begun < now && *end > since);
-            let expected: Vec<Ran> = ran_then.map(|(id, _, _)| (id.clone(), None)).collect();
-            let ran: Vec<Ran> = news
-                .observations
-                .into_iter()
-                .flat_map(|seen| match seen {
-                    Observation::OutsideSeen { ran, .. } => ran,
-                    other => panic!("{other:?}"),
-                })
-                .collect();
-            assert_eq!(ran, expected, "seed {seed}, look {number}");
-            told += ran.len();
-            since = began;
-        }
-        told
-    }
-
-    #[test]
-    fn each_change_is_told_with_all_who_ran_then_and_with_no_other() {
-        let pipeline = Pipeline::new(settings());
-        let told: usize = (0..2_000).map(|seed| play(seed, &pipeline.state)).sum();
-        assert!(told > 10_000, "{told}");
-    }
 }

@@ -119,7 +119,8 @@ impl Run {
         let mut idle_since = None;
         for _ in 0..STEPS_MAX {
             self.steps += 1;
-            let is_moving = self.world.job_step(dice) | self.world.keeper_step(dice);
+            let is_moving =
+                self.world.job_step(dice) | self.world.keeper_step(dice) | self.outside_step();
             let has_mail = !self.world.mail.is_empty();
             let has_news = self.has_news();
             if has_mail || has_news {
@@ -274,6 +275,7 @@ impl Run {
     }
 
     fn nothing_is_left(&self) {
+        self.outside_is_told();
         let state = &self.judge.state;
         assert!(state.landing.is_none() && state.attempts.is_empty(), "{}", self.stands());
         let running = self.world.keepers.values().filter(|keeper| keeper.process.is_some());

@@ -30,6 +30,7 @@
 //! | I24 figures | `Judge::fold` counts attempts |
 //! | I28 the purse | `Purse::may_begin`, `Purse::agrees` |
 //! | what people have is not moved; our branches come back | `mend.rs`, `Run::nothing_is_left` |
+//! | what changed outside is told with all who ran | `outside.rs` |
 //! | I29 what was cut short is gone on from by nobody else, I30 sessions | `resume.rs` |
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
@@ -42,6 +43,7 @@ mod judge;
 mod marks;
 mod mend;
 mod monitor;
+mod outside;
 mod people;
 mod propose;
 mod provider;

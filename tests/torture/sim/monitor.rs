@@ -48,6 +48,13 @@ impl SteadyClock {
     }
 }
 
+impl SteadyClock {
+    /// Returns a clock that is not before `time`, as `SystemClock::start_after`.
+    fn after(self, time: Time) -> Self {
+        Self { wall: self.wall.max(time.as_ms()), ..self }
+    }
+}
+
 impl Clock for SteadyClock {
     fn now(&self) -> Time {
         Time::from_ms(self.wall + self.mono.get() - self.start)
@@ -208,6 +215,7 @@ impl Monitor {
         let inherited = ledger.state().attempts.keys().cloned().collect();
         let (asked, told, dice) = (Vec::new(), Vec::new(), Dice(dice.draw()));
         let door = Door { asked, told, inherited, dice };
+        let clock = clock.after(ledger.time());
         let next_poll = clock.now().plus_ms(POLL_MS);
         Self {
             cycle: Cycle::new(ledger, door, clock, Duration::ZERO),
@@ -236,6 +244,11 @@ impl Monitor {
     /// Returns true once it has taken over.
     pub fn is_up(&self) -> bool {
         self.boot == Boot::Up
+    }
+
+    /// Returns true when its last transaction left something to decide.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Returns true when a step would do something now.

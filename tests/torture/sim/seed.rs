@@ -18,6 +18,7 @@ use super::end;
 use super::judge::Judge;
 use super::mend;
 use super::monitor::{Lived, Monitor, SteadyClock};
+use super::outside::Outside;
 use super::people;
 use super::world::World;
 
@@ -83,6 +84,8 @@ pub struct Run {
     pub monitor: Option<Monitor>,
     writers: Vec<Ledger<Disk>>,
     pub judge: Judge,
+    /// `None`: nothing changes outside, and nobody looks.
+    pub outside: Option<Outside>,
     rates: Rates,
     pub mono: Rc<Cell<u64>>,
     /// Wall time less the monotonic clock.
@@ -115,6 +118,7 @@ impl Run {
             monitor: None,
             writers,
             judge: Judge::new(state),
+            outside: Outside::of(setup),
             rates,
             mono,
             shift: BEGIN_MS,
@@ -128,7 +132,7 @@ impl Run {
         self.mono.get() + self.shift
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub fn note(&mut self, text: impl FnOnce() -> String) {
         if let Some(log) = &mut self.log {
             log.push(text().chars().take(LOG_CHARS_MAX).collect());
         }
@@ -178,6 +182,7 @@ impl Run {
         } else {
             self.work(&mut dice);
         }
+        self.outside_step();
         let is_full = self.steps.is_multiple_of(64);
         self.judge.look(&self.world, is_full);
     }

@@ -97,6 +97,8 @@ pub const MARKS: &[&str] = &[
     "the scheduler proposes something",
     "the clock is set back",
     "the landing branch is put back",
+    "something changes outside while an attempt runs",
+    "what changed outside is told with those who ran",
 ];
 
 /// Plays that shrinking may take.
