@@ -35,7 +35,7 @@ pub(crate) fn until<T>(
 /// Puts a program at `path`. Another process writes it: a program that is open for writing cannot be
 /// executed, and what another test starts just now has a copy of each descriptor of ours.
 pub(crate) fn install(path: &Path, text: &str) {
-    let script = r#"printf %s "$2" >"$1" && chmod 755 "$1""#;
+    let script = r#"mkdir -p "${1%/*}" && printf %s "$2" >"$1" && chmod 755 "$1""#;
     let mut sh = pipeline::sys::child::command("sh", Path::new("/"));
     sh.args(["-c", script, "sh"]).arg(path).arg(text);
     assert!(sh.status().expect("sh starts").success(), "writes {}", path.display());
