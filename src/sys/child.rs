@@ -1,12 +1,13 @@
 //! The one way to build a child process, and to hear it out within a time limit.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -223,23 +224,20 @@ impl Pipes {
 }
 
 /// Reads what is there; closes the pipe at its end.
-fn take(pipe: &mut Option<impl Read>, to: &mut Vec<u8>) -> io::Result<()> {
+fn take(pipe: &mut Option<impl AsFd>, to: &mut Vec<u8>) -> io::Result<()> {
     let Some(from) = pipe else { return Ok(()) };
-    let start = to.len();
-    to.resize(start + CHUNK_BYTES, 0);
-    let read = from.read(&mut to[start..]);
-    to.truncate(start + *read.as_ref().unwrap_or(&0));
-    match read {
+    to.reserve(CHUNK_BYTES);
+    match rustix::io::read(from, spare_capacity(to)) {
         Ok(0) => *pipe = None,
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-        Err(error) => return Err(error),
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::process::CommandExt;
 
     use super::*;
