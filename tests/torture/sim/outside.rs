@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use pipeline::machine::attempt::{Attempt, AttemptPhase};
+use pipeline::machine::id::AttemptId;
 use pipeline::machine::mode::{Isolation, Rollout};
 use pipeline::machine::outside::{FOUND_MAX, Found, Ran};
 use pipeline::machine::time::Time;
@@ -18,7 +19,7 @@ use pipeline::sys::clock::monotonic;
 use super::dice::Dice;
 use super::monitor::Monitor;
 use super::seed::Run;
-use super::world::Report;
+use super::world::{ProcessStage, Report, World};
 
 /// Fewer than are named of one attempt, so that none is only counted.
 const CHANGES_MAX: usize = FOUND_MAX - 2;
@@ -29,7 +30,7 @@ pub struct Outside {
     dice: Dice,
     /// A moment later with each step.
     now: Instant,
-    /// What changed, in order, and who ran then by the journal.
+    /// What changed, in order, and whose processes were there.
     changes: Vec<Vec<Ran>>,
     /// The look that was kept last: how many changes it saw, and when it began.
     kept: Option<(usize, Time)>,
@@ -77,26 +78,34 @@ impl Outside {
         is_looked_at.then_some(Self { dice, now: monotonic(), changes, kept, life })
     }
 
-    /// Something changes, by whomever.
-    fn change(&mut self, state: &State) -> bool {
-        let ran = state.attempts.values().filter(|it| is_running(it) && it.task.is_some());
+    /// Draws whether something changes, by whomever: more often while somebody is at work.
+    fn change(&mut self, state: &State, world: &mut World) -> bool {
+        let processes = world.keepers.values().filter_map(|keeper| keeper.process.as_ref());
+        let running = processes.filter(|process| process.stage == ProcessStage::Running);
+        let running: Vec<&AttemptId> = running.map(|process| &process.order.attempt).collect();
+        let is_at_work = |it: &Attempt| running.contains(&&it.id);
+        let ran = state.attempts.values().filter(|it| is_at_work(it) && it.task.is_some());
         let ran: Vec<Ran> = ran.map(|it| (it.id.clone(), it.task.clone())).collect();
-        let is_told = !ran.is_empty();
+        if !self.dice.permille(if ran.is_empty() { 3 } else { 80 }) {
+            return false;
+        }
+        if !ran.is_empty() {
+            world.marks.hit("something changes outside while an attempt runs");
+        }
         self.changes.push(ran);
-        is_told
+        true
     }
 
     /// One step of what a monitor does about it; returns what it is to be told.
-    fn go(&mut self, monitor: &Monitor, mail: &[(u32, Report)]) -> Option<Observation> {
+    ///
+    /// `wall`: the time by the clock of keepers, which is taken for that of monitors here.
+    fn go(&mut self, monitor: &Monitor, mail: &[(u32, Report)], wall: Time) -> Option<Observation> {
         let state = monitor.cycle.ledger.state();
         if self.life.as_ref().is_none_or(|life| life.monitor != monitor.number) {
             let has_git = state.settings.project.isolation == Isolation::Worktree;
             if !monitor.is_up() || !has_git || state.rollout == Rollout::Shadow {
                 self.life = None;
                 return None;
-            }
-            if let Some((_, at)) = &mut self.kept {
-                *at = monitor.now().min(*at);
             }
             self.life = Some(Life::open(monitor.number, self.kept, state, self.now));
         }
@@ -110,7 +119,7 @@ impl Outside {
         }
         if life.look.is_none() && life.is_owed {
             life.is_owed = false;
-            let (began, at, saw) = (self.now, monitor.now(), self.changes.len());
+            let (began, at, saw) = (self.now, wall, self.changes.len());
             life.look = Some(Look { began, at, saw });
             return None;
         }
@@ -202,14 +211,15 @@ impl Run {
     pub fn outside_step(&mut self) -> bool {
         let Some(outside) = &mut self.outside else { return false };
         outside.now += Duration::from_millis(1);
+        let wall = Time::from_ms(self.mono.get());
         let monitor = self.monitor.as_ref().filter(|monitor| !monitor.is_paused);
-        let told = monitor
-            .and_then(|monitor| Some((monitor.number, outside.go(monitor, &self.world.mail)?)));
-        let may_change = !self.world.is_kind && outside.changes.len() < CHANGES_MAX;
-        let has_changed = may_change && outside.dice.permille(8);
-        if has_changed && outside.change(&self.judge.state) {
-            self.world.marks.hit("something changes outside while an attempt runs");
-        }
+        let told = monitor.and_then(|monitor| {
+            Some((monitor.number, outside.go(monitor, &self.world.mail, wall)?))
+        });
+        let has_git = self.judge.state.settings.project.isolation == Isolation::Worktree;
+        let is_full = outside.changes.len() >= CHANGES_MAX;
+        let may_change = !self.world.is_kind && has_git && !is_full;
+        let has_changed = may_change && outside.change(&self.judge.state, &mut self.world);
         let is_owed = outside.is_owed() && self.monitor.is_some();
         if has_changed {
             self.note(|| "something changes outside".into());
