@@ -35,8 +35,8 @@ impl Span {
 }
 
 impl Spans {
-    /// Takes in who runs when a monitor begins, and who ran since a look that was kept at `kept`, by
-    /// the clock of the monitors: that of a keeper may have been set.
+    /// Takes in who runs when a monitor begins, and who ran since a look that was kept at `kept`. An
+    /// exit has the time of its keeper's clock: where that was set back meanwhile, one may be missed.
     pub fn open(&mut self, state: &State, kept: Option<Time>, now: Instant) {
         let over = state.tasks.values().flat_map(|task| &task.history);
         for attempt in state.attempts.values().chain(over) {
