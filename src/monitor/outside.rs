@@ -361,3 +361,48 @@ fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
         [&old.saved, &old.base].into_iter().flatten().any(|commit| commit.as_str() == at)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::machine::id::AttemptId;
+    use crate::observe::support::{Pipeline, settings};
+
+    #[test]
+    fn a_whole_look_tells_what_changed_with_who_ran_and_one_at_our_refs_tells_nothing() {
+        let (state, begin) = (Pipeline::new(settings()).state, monotonic());
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let look = |number: u64, is_whole: bool| {
+            let found = Difference::Head { old: "main".into(), new: number.to_string() };
+            Ok(Looked {
+                number,
+                began: at(number),
+                ended: at(number + 1),
+                is_whole,
+                is_first: false,
+                differences: if is_whole { vec![found] } else { Vec::new() },
+                more: 0,
+                ours: Vec::new(),
+                are_all: false,
+                salvaged: Vec::new(),
+            })
+        };
+        let mut outside = Outside::new(channel().0);
+        let id = AttemptId::new("A.impl.1");
+        outside.spans.begin(&id, None, at(0));
+        assert!(outside.looked(look(1, false), &state).observations.is_empty());
+        match &outside.looked(look(3, true), &state).observations[..] {
+            [Observation::OutsideSeen { ran, found, .. }] => {
+                assert_eq!((ran, found.len()), (&vec![(id, None)], 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        // It has ended, and is told of once more.
+        outside.spans.end(&state, at(4));
+        assert_eq!(outside.looked(look(5, true), &state).observations.len(), 1);
+        assert!(outside.looked(look(7, true), &state).observations.is_empty(), "nobody ran");
+    }
+}
