@@ -14,9 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::mend;
 use super::sources::Input;
+use super::spans::Since;
 use crate::git::{Difference, Entry, Look, OwnIndex, Repo};
+use crate::machine::id::AttemptId;
 use crate::machine::time::Time;
-use crate::sys::clock::{Clock, SystemClock, monotonic};
+use crate::sys::clock::monotonic;
 use crate::sys::fail;
 use crate::sys::file::{Durability, read_bounded, write_atomic};
 
@@ -45,6 +47,8 @@ pub enum Order {
         landing: String,
         /// Attempts run, which are not to be slowed down.
         is_shared: bool,
+        /// What is kept with it.
+        since: Since,
     },
     /// What this look told is on record: keep it.
     Keep { number: u64 },
@@ -77,11 +81,11 @@ pub struct Looked {
 /// The answer to an order.
 pub type Answer = Result<Looked, (u64, String)>;
 
-/// The last look that a monitor before this one kept, and when it began.
+/// The last look that a monitor before this one kept.
 #[derive(Debug)]
 pub struct Kept {
     pub look: Look,
-    pub at: Time,
+    pub since: Since,
     /// What had been found at branches of ours is in it.
     pub has_salvage: bool,
 }
@@ -91,7 +95,7 @@ pub struct Kept {
 pub struct Files {
     dir: PathBuf,
     look: PathBuf,
-    at: PathBuf,
+    since: PathBuf,
 }
 
 /// Begins the names of copies of the index.
@@ -102,7 +106,7 @@ impl Files {
     #[must_use]
     pub fn of(state_dir: &Path) -> Self {
         let dir = state_dir.to_owned();
-        Self { look: dir.join("outside.json"), at: dir.join("outside.at"), dir }
+        Self { look: dir.join("outside.json"), since: dir.join("outside.at"), dir }
     }
 
     /// Returns a copy of the index for this process alone, since a git of another one that was killed
@@ -122,20 +126,25 @@ impl Files {
     pub fn read(&self) -> Option<Kept> {
         let bytes = read_bounded(&self.look, KEPT_BYTES_MAX).ok()??;
         let stored: Stored = serde_json::from_slice(&bytes).ok()?;
-        let at = fs::read_to_string(&self.at).ok()?.trim().parse().ok()?;
+        let since = read_bounded(&self.since, KEPT_BYTES_MAX).ok()??;
+        let (at, live): (u64, Vec<String>) = serde_json::from_slice(&since).ok()?;
+        let live = live.iter().map(AttemptId::new).collect();
+        let since = Since { at: Time::from_ms(at), live };
         let has_salvage = stored.has_salvage;
-        Some(Kept { look: stored.look(), at: Time::from_ms(at), has_salvage })
+        Some(Kept { look: stored.look(), since, has_salvage })
     }
 
-    /// Keeps a look: first what was seen, then when, so that a kill in between makes what was seen
+    /// Keeps a look: first what was seen, then since when, so that a kill in between makes what was seen
     /// older than it is, never younger.
-    pub(super) fn write(&self, look: Option<&Look>, at: Time) -> std::io::Result<()> {
+    pub(super) fn write(&self, look: Option<&Look>, since: &Since) -> std::io::Result<()> {
         fail::point("outside.keep")?;
         if let Some(look) = look {
             let bytes = serde_json::to_vec(&Stored::of(look)).map_err(std::io::Error::other)?;
             write_atomic(&self.look, &bytes, Durability::Process)?;
         }
-        write_atomic(&self.at, at.as_ms().to_string().as_bytes(), Durability::Process)
+        let live: Vec<&str> = since.live.iter().map(AttemptId::as_str).collect();
+        let since = serde_json::to_vec(&(since.at.as_ms(), live)).map_err(std::io::Error::other)?;
+        write_atomic(&self.since, &since, Durability::Process)
     }
 }
 
@@ -178,7 +187,6 @@ impl Stored {
 /// The thread's own.
 pub struct Lookout {
     pub repo: Arc<Repo>,
-    pub clock: SystemClock,
     pub files: Files,
     pub answers: Sender<Input>,
     /// The last whole look; at first the one that was kept.
@@ -199,6 +207,7 @@ struct Whole {
     first: u64,
     last: u64,
     ignored: Vec<String>,
+    since: Since,
 }
 
 /// What waits to be done.
@@ -217,7 +226,8 @@ struct Waiting {
 struct Due {
     /// Every order up to this one is answered by it.
     number: u64,
-    ignored: Option<Vec<String>>,
+    /// What is looked at beside our own refs, and since when.
+    whole: Option<(Vec<String>, Since)>,
     landing: String,
 }
 
@@ -225,13 +235,13 @@ impl Waiting {
     fn add(&mut self, order: Order) {
         match order {
             Order::Keep { number } => self.keep = Some(number),
-            Order::Look { number, ignored, landing, is_shared } => {
+            Order::Look { number, ignored, landing, is_shared, since } => {
                 (self.landing, self.is_shared) = (landing, is_shared);
                 match ignored {
                     None => self.refs = Some(number),
                     Some(ignored) => {
                         let first = self.whole.as_ref().map_or(number, |whole| whole.first);
-                        self.whole = Some(Whole { first, last: number, ignored });
+                        self.whole = Some(Whole { first, last: number, ignored, since });
                     }
                 }
             }
@@ -243,60 +253,54 @@ impl Waiting {
         let landing = self.landing.clone();
         if may_look && let Some(whole) = self.whole.take() {
             let number = self.refs.take().map_or(whole.last, |refs| refs.max(whole.last));
-            return Some(Due { number, ignored: Some(whole.ignored), landing });
+            return Some(Due { number, whole: Some((whole.ignored, whole.since)), landing });
         }
         let number = self.refs.take()?;
         let Some(whole) = &mut self.whole else {
-            return Some(Due { number, ignored: None, landing });
+            return Some(Due { number, whole: None, landing });
         };
         // The checkout is still owed, and then all is answered.
         whole.last = whole.last.max(number);
-        Some(Due { number: number.min(whole.first - 1), ignored: None, landing })
+        Some(Due { number: number.min(whole.first - 1), whole: None, landing })
     }
 }
 
 impl Lookout {
     /// Makes one that compares with what was kept.
-    pub fn new(
-        repo: Arc<Repo>,
-        clock: SystemClock,
-        files: Files,
-        answers: Sender<Input>,
-        kept: Option<Kept>,
-    ) -> Self {
+    pub fn new(repo: Arc<Repo>, files: Files, answers: Sender<Input>, kept: Option<Kept>) -> Self {
         let has_salvage = kept.as_ref().is_some_and(|kept| kept.has_salvage);
         let (last, own_index) = (kept.map(|kept| kept.look), files.own_index());
         let (has_looked, failures) = (false, 0);
-        Self { repo, clock, files, answers, last, has_salvage, has_looked, own_index, failures }
+        Self { repo, files, answers, last, has_salvage, has_looked, own_index, failures }
     }
 
     /// Serves until nobody can order any more.
     pub fn serve(mut self, orders: &Receiver<Order>) {
         let mut waiting = Waiting::default();
         let mut rest_until = monotonic();
-        // The number of the last whole look, when it began, and whether its like is kept.
-        let mut newest: Option<(u64, Time)> = None;
+        // The number of the last whole look, what is kept with it, and whether its like is kept.
+        let mut newest: Option<(u64, Since)> = None;
         let mut is_kept = self.last.is_some();
         loop {
             if let Some(number) = waiting.keep.take()
-                && let Some((_, at)) = newest.filter(|(newest, _)| *newest == number)
+                && let Some((_, since)) = newest.as_ref().filter(|(newest, _)| *newest == number)
             {
                 let look = self.last.as_ref().filter(|_| !is_kept);
                 // Kept the next time; until then a kill leaves the one before.
-                is_kept = self.files.write(look, at).is_ok();
+                is_kept = self.files.write(look, since).is_ok();
             }
             let now = monotonic();
             let rest = rest_until.saturating_duration_since(now);
             let is_alone = !waiting.is_shared && self.failures < FAILURES_MAX;
             if let Some(due) = waiting.take(is_alone || rest.is_zero()) {
-                let (at, number, is_whole) = (self.clock.now(), due.number, due.ignored.is_some());
+                let (number, is_whole) = (due.number, due.whole.is_some());
                 let answer = self.look(&due);
                 if is_whole {
                     self.failures = if answer.is_ok() { 0 } else { self.failures + 1 };
                     rest_until = monotonic() + rest_after(now.elapsed(), self.failures);
                 }
-                if let (Ok(looked), true) = (&answer, is_whole) {
-                    newest = Some((number, at));
+                if let (Ok(looked), Some((_, since))) = (&answer, due.whole) {
+                    newest = Some((number, since));
                     is_kept &= looked.differences.is_empty() && looked.salvaged.is_empty();
                 }
                 let told =
@@ -324,8 +328,8 @@ impl Lookout {
 
     fn look(&mut self, asked: &Due) -> Result<Looked, String> {
         let began = monotonic();
-        let is_whole = asked.ignored.is_some();
-        let ignored = asked.ignored.as_deref().unwrap_or_default();
+        let is_whole = asked.whole.is_some();
+        let ignored = asked.whole.as_ref().map(|(ignored, _)| &ignored[..]).unwrap_or_default();
         let is_ours = |name: &str| is_ours(name) || name == asked.landing;
         let look = self.repo.look_outside(is_whole, ignored, Some(&mut self.own_index));
         let look = look.map_err(|error| super::work::Fault::from(error).0)?;
@@ -393,11 +397,14 @@ pub fn is_ours(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn order(number: u64, is_whole: bool) -> Order {
         let ignored = is_whole.then(Vec::new);
-        Order::Look { number, ignored, landing: String::new(), is_shared: true }
+        let since = Since { at: Time::default(), live: BTreeSet::new() };
+        Order::Look { number, ignored, landing: String::new(), is_shared: true, since }
     }
 
     #[test]
@@ -415,7 +422,7 @@ mod tests {
         waiting.add(order(1, true));
         waiting.add(order(2, false));
         let due = |waiting: &mut Waiting, may_look| {
-            waiting.take(may_look).map(|due| (due.number, due.ignored.is_some()))
+            waiting.take(may_look).map(|due| (due.number, due.whole.is_some()))
         };
         // The first order is still owed.
         assert_eq!(due(&mut waiting, false), Some((0, false)));

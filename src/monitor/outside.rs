@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::lookout::{Answer, FAILURES_MAX, Files, Looked, Lookout, Order};
 use super::mend::{self, Mend, Mended};
 use super::sources::Input;
-use super::spans::Spans;
+use super::spans::{Since, Spans};
 use super::work::refs;
 use crate::git::{Difference, Repo};
 use crate::machine::id::TaskId;
@@ -36,6 +36,7 @@ pub struct Outside {
     answered: u64,
     failures: u32,
     spans: Spans,
+    clock: SystemClock,
     /// Where the base was to follow to, newest last: these steps are ours.
     moves: VecDeque<String>,
     /// Names in salvage of which people know.
@@ -60,7 +61,7 @@ pub struct News {
 
 impl Outside {
     /// Makes it; nothing is looked at until it is opened.
-    pub fn new(input: Sender<Input>) -> Self {
+    pub fn new(input: Sender<Input>, clock: SystemClock) -> Self {
         Self {
             repo: None,
             orders: None,
@@ -68,6 +69,7 @@ impl Outside {
             answered: 0,
             failures: 0,
             spans: Spans::default(),
+            clock,
             moves: VecDeque::new(),
             told: BTreeSet::new(),
             unkept: None,
@@ -87,22 +89,18 @@ impl Outside {
 
     /// Begins: compares with what the monitor before this one kept, and names what ran since.
     /// Without `repo`, or in shadow, there is nothing to look at. Returns a warning.
-    pub fn open(
-        &mut self,
-        repo: Option<Arc<Repo>>,
-        state: &State,
-        files: Files,
-        clock: SystemClock,
-    ) -> Option<String> {
+    pub fn open(&mut self, repo: Option<Arc<Repo>>, state: &State, files: Files) -> Option<String> {
         let repo = repo.filter(|_| state.rollout != Rollout::Shadow)?;
         self.repo = Some(Arc::clone(&repo));
         let mut kept = files.read();
-        if let Some(kept) = kept.as_mut().filter(|kept| kept.at > clock.now()) {
-            // The clock was set back: what ends from now on ended since.
-            kept.at = clock.now();
-            let _ = files.write(None, kept.at);
+        if let Some(since) = kept.as_mut().map(|kept| &mut kept.since)
+            && since.at > self.clock.now()
+        {
+            // The clock was set back: what is assigned from now on is assigned since.
+            since.at = self.clock.now();
+            let _ = files.write(None, since);
         }
-        self.spans.open(state, kept.as_ref().map(|kept| kept.at), monotonic());
+        self.spans.open(state, kept.as_ref().map(|kept| &kept.since), monotonic());
         let base = &state.base;
         let goals = base.follow.as_ref().map(|follow| &follow.to).into_iter().chain(&base.landed);
         self.moves.extend(goals.map(|to| to.as_str().to_owned()));
@@ -110,7 +108,7 @@ impl Outside {
             let ran = self.spans.names();
             format!("what changed outside while {ran} ran until now is not known")
         });
-        let lookout = Lookout::new(repo, clock, files, self.input.clone(), kept);
+        let lookout = Lookout::new(repo, files, self.input.clone(), kept);
         let (orders, receiver) = channel();
         let spawned = crate::sys::fail::point("outside.spawn").and_then(|()| {
             let serve = move || lookout.serve(&receiver);
@@ -158,7 +156,8 @@ impl Outside {
         self.asked += 1;
         let is_shared = self.spans.is_shared();
         let (number, landing) = (self.asked, mend::landing_branch(state));
-        let order = Order::Look { number, ignored, landing, is_shared };
+        let since = Since::new(state, self.clock.now());
+        let order = Order::Look { number, ignored, landing, is_shared, since };
         if orders.send(order).is_err() {
             self.orders = None;
         }
@@ -390,7 +389,7 @@ mod tests {
                 salvaged: Vec::new(),
             })
         };
-        let mut outside = Outside::new(channel().0);
+        let mut outside = Outside::new(channel().0, SystemClock::start());
         let id = AttemptId::new("A.impl.1");
         outside.spans.begin(&id, None, at(0));
         assert!(outside.looked(look(1, false), &state).observations.is_empty());

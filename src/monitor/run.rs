@@ -179,7 +179,7 @@ impl Monitor {
         let guard = Guard::new(layout.state.clone(), worktrees);
         let world = RealWorld {
             layout,
-            outside: Outside::new(sender.clone()),
+            outside: Outside::new(sender.clone(), clock),
             repo: options.repo.map(Arc::new),
             keepers,
             watch,
@@ -264,10 +264,10 @@ impl Monitor {
 
     /// Begins to look at what is outside of the worktrees.
     fn look_outside(&mut self) {
-        let Cycle { ledger, world, clock, .. } = &mut self.cycle;
+        let Cycle { ledger, world, .. } = &mut self.cycle;
         let files = Files::of(&world.layout.state);
         let repo = world.repo.clone();
-        if let Some(warning) = world.outside.open(repo, ledger.state(), files, *clock) {
+        if let Some(warning) = world.outside.open(repo, ledger.state(), files) {
             world.progress.warn(&warning);
         }
     }

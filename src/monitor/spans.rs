@@ -3,7 +3,7 @@
 //! What stood at one look and no longer at the next changed between the begin of the first and the
 //! end of the second, so it is told with every attempt that ran meanwhile, and with no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::machine::State;
@@ -18,6 +18,30 @@ pub struct Spans {
     ran: BTreeMap<AttemptId, Span>,
     /// When the last whole look began; `None`: before this monitor.
     since: Option<Instant>,
+}
+
+/// Whom a look that is kept did not see to their end: those live when it was asked for, and those
+/// assigned later. No end is compared: its time is that of a keeper's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Since {
+    /// When it was asked for, by the monitor's clock.
+    pub at: Time,
+    pub live: BTreeSet<AttemptId>,
+}
+
+impl Since {
+    /// Returns what is to be kept with a look that is asked for now.
+    #[must_use]
+    pub fn new(state: &State, at: Time) -> Self {
+        let is_live =
+            |attempt: &&Attempt| attempt.phase == AttemptPhase::Preparing || is_running(attempt);
+        let live = state.attempts.values().filter(is_live).map(|attempt| attempt.id.clone());
+        Self { at, live: live.collect() }
+    }
+
+    fn has(&self, attempt: &Attempt) -> bool {
+        attempt.assigned_at >= self.at || self.live.contains(&attempt.id)
+    }
 }
 
 /// From when to when an attempt ran.
@@ -35,16 +59,12 @@ impl Span {
 }
 
 impl Spans {
-    /// Takes in who runs when a monitor begins, and who ran since a look that was kept at `kept`. An
-    /// exit has the time of its keeper's clock: where that was set back meanwhile, one may be missed.
-    pub fn open(&mut self, state: &State, kept: Option<Time>, now: Instant) {
+    /// Takes in who runs when a monitor begins, and who ran since the look that was kept.
+    pub fn open(&mut self, state: &State, kept: Option<&Since>, now: Instant) {
         let over = state.tasks.values().flat_map(|task| &task.history);
         for attempt in state.attempts.values().chain(over) {
-            // One that is live and runs no more ended not long ago.
-            let ended_at = attempt.outcome.as_ref().map(|outcome| outcome.at);
-            let is_since =
-                kept.is_some_and(|kept| ended_at.is_none_or(|ended_at| ended_at >= kept));
-            let has_run = attempt.phase != AttemptPhase::Preparing && is_since;
+            let has_run = attempt.phase != AttemptPhase::Preparing
+                && kept.is_some_and(|kept| kept.has(attempt));
             if is_running(attempt) || has_run {
                 let ended = (!is_running(attempt)).then_some(now);
                 let span = Span { task: attempt.task.clone(), begun: now, ended };

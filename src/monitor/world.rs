@@ -593,6 +593,7 @@ mod tests {
     use crate::machine::{EventBody, Observation, State};
     use crate::monitor::progress::LogFormat;
     use crate::observe::support::settings;
+    use crate::sys::clock::SystemClock;
 
     /// A world in a folder in which nothing runs, and what it tells the loop.
     fn world(dir: &std::path::Path) -> (RealWorld, Receiver<Input>) {
@@ -606,7 +607,7 @@ mod tests {
             repo: None,
             keepers: Arc::new(Keepers::new(dirs, |_| {}, |_| false)),
             watch: Arc::new(Watch::default()),
-            outside: Outside::new(input.clone()),
+            outside: Outside::new(input.clone(), SystemClock::start()),
             input,
             progress: Progress::new(LogFormat::Text, false, true, false),
             program_dir: dir.to_path_buf(),

@@ -13,7 +13,7 @@ use pipeline::machine::mode::{Isolation, Rollout};
 use pipeline::machine::outside::{FOUND_MAX, Found, Ran};
 use pipeline::machine::time::Time;
 use pipeline::machine::{Observation, State};
-use pipeline::monitor::spans::{Spans, is_running};
+use pipeline::monitor::spans::{Since, Spans, is_running};
 use pipeline::sys::clock::monotonic;
 
 use super::dice::Dice;
@@ -32,8 +32,8 @@ pub struct Outside {
     now: Instant,
     /// What changed, in order, and whose processes were there.
     changes: Vec<Vec<Ran>>,
-    /// The look that was kept last: how many changes it saw, and when it began.
-    kept: Option<(usize, Time)>,
+    /// The look that was kept last: how many changes it saw, and what is kept with it.
+    kept: Option<(usize, Since)>,
     life: Option<Life>,
 }
 
@@ -45,10 +45,11 @@ struct Life {
     /// How many changes its last look saw; before the first, the kept one.
     seen: Option<usize>,
     has_looked: bool,
-    is_owed: bool,
+    /// A look that was asked for.
+    owed: Option<Since>,
     look: Option<Look>,
     /// Told, and to be kept once it is on record.
-    unkept: Option<(usize, Time)>,
+    unkept: Option<(usize, Since)>,
     /// Attempts being prepared: each has it look.
     preparing: usize,
 }
@@ -57,7 +58,7 @@ struct Life {
 #[derive(Debug)]
 struct Look {
     began: Instant,
-    at: Time,
+    since: Since,
     saw: usize,
 }
 
@@ -97,30 +98,32 @@ impl Outside {
     }
 
     /// One step of what a monitor does about it; returns what it is to be told.
-    ///
-    /// `wall`: the time by the clock of keepers, which is taken for that of monitors here.
-    fn go(&mut self, monitor: &Monitor, mail: &[(u32, Report)], wall: Time) -> Option<Observation> {
-        let state = monitor.cycle.ledger.state();
+    fn go(&mut self, monitor: &Monitor, mail: &[(u32, Report)]) -> Option<Observation> {
+        let (state, at) = (monitor.cycle.ledger.state(), monitor.now());
         if self.life.as_ref().is_none_or(|life| life.monitor != monitor.number) {
             let has_git = state.settings.project.isolation == Isolation::Worktree;
             if !monitor.is_up() || !has_git || state.rollout == Rollout::Shadow {
                 self.life = None;
                 return None;
             }
-            self.life = Some(Life::open(monitor.number, self.kept, state, self.now));
+            if let Some((_, since)) = &mut self.kept {
+                since.at = since.at.min(at);
+            }
+            let owed = Since::new(state, at);
+            self.life = Some(Life::open(monitor.number, self.kept.as_ref(), state, self.now, owed));
         }
         let life = self.life.as_mut()?;
-        life.heed(state, self.now);
+        life.heed(state, self.now, at);
         let is_told =
             |report: &Report| matches!(report, Report::Seen(Observation::OutsideSeen { .. }));
         let mut told = mail.iter().map(|(_, report)| report).chain(&monitor.inbox);
         if !monitor.is_stale && !monitor.has_more() && !told.any(is_told) {
-            self.kept = life.unkept.take().or(self.kept);
+            self.kept = life.unkept.take().or(self.kept.take());
         }
-        if life.look.is_none() && life.is_owed {
-            life.is_owed = false;
-            let (began, at, saw) = (self.now, wall, self.changes.len());
-            life.look = Some(Look { began, at, saw });
+        if life.look.is_none()
+            && let Some(since) = life.owed.take()
+        {
+            life.look = Some(Look { began: self.now, since, saw: self.changes.len() });
             return None;
         }
         if !self.dice.permille(200) {
@@ -131,14 +134,14 @@ impl Outside {
         if self.dice.permille(500) {
             look.saw = self.changes.len();
         }
-        life.looked(&look, self.now, &mut self.changes)
+        life.looked(look, self.now, &mut self.changes)
     }
 
     /// Returns true while something is to be looked at.
     fn is_owed(&self) -> bool {
         self.life
             .as_ref()
-            .is_some_and(|life| life.is_owed || life.look.is_some() || life.unkept.is_some())
+            .is_some_and(|life| life.owed.is_some() || life.look.is_some() || life.unkept.is_some())
     }
 
     /// Everyone who ran when something changed was told of it.
@@ -156,53 +159,61 @@ impl Outside {
 
 impl Life {
     /// As `Outside::open`.
-    fn open(monitor: u32, kept: Option<(usize, Time)>, state: &State, now: Instant) -> Self {
+    fn open(
+        monitor: u32,
+        kept: Option<&(usize, Since)>,
+        state: &State,
+        now: Instant,
+        owed: Since,
+    ) -> Self {
         let mut spans = Spans::default();
-        spans.open(state, kept.map(|(_, at)| at), now);
-        let seen = kept.map(|(saw, _)| saw);
-        let (has_looked, is_owed, look, unkept, preparing) = (false, true, None, None, 0);
-        Self { monitor, spans, seen, has_looked, is_owed, look, unkept, preparing }
+        spans.open(state, kept.map(|(_, since)| since), now);
+        let seen = kept.map(|(saw, _)| *saw);
+        let (has_looked, owed, look, unkept, preparing) = (false, Some(owed), None, None, 0);
+        Self { monitor, spans, seen, has_looked, owed, look, unkept, preparing }
     }
 
     /// As `Outside::begin` and `Outside::heed`.
-    fn heed(&mut self, state: &State, now: Instant) {
+    fn heed(&mut self, state: &State, now: Instant, at: Time) {
         for (id, attempt) in state.attempts.iter().filter(|(_, attempt)| is_running(attempt)) {
             self.spans.begin(id, attempt.task.clone(), now);
         }
-        self.is_owed |= self.spans.end(state, now);
+        let has_ended = self.spans.end(state, now);
         let is_new = |attempt: &&Attempt| attempt.phase == AttemptPhase::Preparing;
         let preparing = state.attempts.values().filter(is_new).count();
-        self.is_owed |= preparing > self.preparing;
+        if has_ended || preparing > self.preparing {
+            self.owed = Some(Since::new(state, at));
+        }
         self.preparing = preparing;
     }
 
     /// As `Outside::looked`.
     fn looked(
         &mut self,
-        look: &Look,
+        look: Look,
         now: Instant,
         changes: &mut [Vec<Ran>],
     ) -> Option<Observation> {
         let (ran, is_first) = (self.spans.meanwhile(now), !self.has_looked);
-        let seen = self.seen;
+        let (seen, saw) = (self.seen, look.saw);
         self.keep(look);
         let Some(seen) = seen else {
             // There was nothing to compare with: it is said that it is not known.
-            changes[..look.saw].iter_mut().for_each(Vec::clear);
+            changes[..saw].iter_mut().for_each(Vec::clear);
             return None;
         };
-        let found = (seen..look.saw)
+        let found = (seen..saw)
             .map(|change| Found { words: words(change), mark: format!("{change:016x}") });
         let found: Vec<Found> = found.collect();
         let is_news = !found.is_empty() && !ran.is_empty();
         is_news.then_some(Observation::OutsideSeen { ran, found, more: 0, is_first })
     }
 
-    fn keep(&mut self, look: &Look) {
+    fn keep(&mut self, look: Look) {
         self.spans.looked(look.began);
         self.has_looked = true;
         self.seen = Some(look.saw);
-        self.unkept = Some((look.saw, look.at));
+        self.unkept = Some((look.saw, look.since));
     }
 }
 
@@ -211,11 +222,9 @@ impl Run {
     pub fn outside_step(&mut self) -> bool {
         let Some(outside) = &mut self.outside else { return false };
         outside.now += Duration::from_millis(1);
-        let wall = Time::from_ms(self.mono.get());
         let monitor = self.monitor.as_ref().filter(|monitor| !monitor.is_paused);
-        let told = monitor.and_then(|monitor| {
-            Some((monitor.number, outside.go(monitor, &self.world.mail, wall)?))
-        });
+        let told = monitor
+            .and_then(|monitor| Some((monitor.number, outside.go(monitor, &self.world.mail)?)));
         let has_git = self.judge.state.settings.project.isolation == Isolation::Worktree;
         let is_full = outside.changes.len() >= CHANGES_MAX;
         let may_change = !self.world.is_kind && has_git && !is_full;
