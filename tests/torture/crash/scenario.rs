@@ -277,10 +277,10 @@ const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
 const BODY_BYTES: usize = 240 * 1024;
 
-/// Settings with `count` agents for each stage.
+/// Settings with `count` agents for each stage. Five tries take four seconds: more than an error lasts.
 fn settings(more: &str, count: usize) -> String {
     let mut text = format!(
-        "{more}\n[retry]\nbackoff = {{ first = \"50ms\", factor = 2.0, max = \"200ms\", jitter = 0.1 }}\n"
+        "{more}\n[retry]\nbackoff = {{ first = \"50ms\", factor = 3.0, max = \"2s\", jitter = 0.1 }}\n"
     );
     for stage in STAGES {
         text.push_str(&format!(
