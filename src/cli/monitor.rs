@@ -286,6 +286,10 @@ pub fn stop(
             open.send(Command::Stop { kind })?;
         }
     }
+    if kind != StopKind::Leave && !open.state()?.0.attempts.is_empty() {
+        // It died of something else, and has not done what it was told.
+        return stop_alone(kind, open, manner);
+    }
     Ok(Exit::Done)
 }
 

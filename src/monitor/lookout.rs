@@ -134,6 +134,14 @@ impl Files {
         Some(Kept { look: stored.look(), since, has_salvage })
     }
 
+    /// Keeps another time with the look that is kept; where that fails nothing is known of it any more.
+    pub(super) fn set_back(&self, since: &Since) {
+        if self.write(None, since).is_err() {
+            // One that stays is of a monitor before; nothing more can be done.
+            let _ = fs::remove_file(&self.since);
+        }
+    }
+
     /// Keeps a look: first what was seen, then since when, so that a kill in between makes what was seen
     /// older than it is, never younger.
     pub(super) fn write(&self, look: Option<&Look>, since: &Since) -> std::io::Result<()> {

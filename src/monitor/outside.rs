@@ -92,15 +92,14 @@ impl Outside {
     pub fn open(&mut self, repo: Option<Arc<Repo>>, state: &State, files: Files) -> Option<String> {
         let repo = repo.filter(|_| state.rollout != Rollout::Shadow)?;
         self.repo = Some(Arc::clone(&repo));
-        let mut kept = files.read();
-        if let Some(since) = kept.as_mut().map(|kept| &mut kept.since)
-            && since.at > self.clock.now()
-        {
+        let kept = files.read();
+        let since = kept.as_ref().map(|kept| &kept.since);
+        self.spans.open(state, since, monotonic());
+        let at = self.clock.now();
+        if let Some(since) = since.filter(|since| since.at > at) {
             // The clock was set back: what is assigned from now on is assigned since.
-            since.at = self.clock.now();
-            let _ = files.write(None, since);
+            files.set_back(&Since { at, ..since.clone() });
         }
-        self.spans.open(state, kept.as_ref().map(|kept| &kept.since), monotonic());
         let base = &state.base;
         let goals = base.follow.as_ref().map(|follow| &follow.to).into_iter().chain(&base.landed);
         self.moves.extend(goals.map(|to| to.as_str().to_owned()));

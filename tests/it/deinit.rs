@@ -231,11 +231,9 @@ fn left_alone() -> Project {
     project
 }
 
-/// Nothing was removed; said again, it saves the work and takes all out.
+/// It saves the work and takes all out.
 #[cfg(feature = "failpoints")]
-fn is_saved_when_said_again(project: &Project) {
-    let half = project.path(".pipeline/worktrees/architect/0/half");
-    assert_eq!(fs::read_to_string(half).expect("it is there"), "half");
+fn saves_and_takes_out(project: &Project) {
     let said = project.ok(&["deinit", "--force"]);
     let bundle = said.split('`').nth(1).expect("the file");
     project.git(&["fetch", "-q", bundle, "refs/*:refs/heads/unlanded/*"]);
@@ -270,22 +268,21 @@ fn nothing_is_taken_out_when_the_ending_of_agents_is_interrupted() {
     assert_eq!(deinit.end(&project), Some(130), "{}", deinit.said());
     assert!(deinit.said().contains("interrupted before all agents had ended"), "{}", deinit.said());
     project.release("unsaved");
-    is_saved_when_said_again(&project);
+    let half = project.path(".pipeline/worktrees/architect/0/half");
+    assert_eq!(fs::read_to_string(half).expect("it is there"), "half");
+    saves_and_takes_out(&project);
 }
 
 #[cfg(feature = "failpoints")]
 #[test]
-fn nothing_is_taken_out_when_the_monitor_dies_before_it_saved() {
+fn the_work_is_saved_first_when_the_monitor_dies_before_it_saved_it() {
     let project = left_alone();
     let env = at_save(&project, "kill");
     let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
     let mut monitor = project.start_with(&["monitor"], &env);
     monitor.until_said("open task");
-    let said = project.fails(4, &["deinit", "--force"]);
-    assert!(said.contains("work is not saved yet") && said.contains("RUNS.arch.1"), "{said}");
+    saves_and_takes_out(&project);
     assert!(monitor.end(&project).is_none(), "it was killed");
-    project.release("unsaved");
-    is_saved_when_said_again(&project);
 }
 
 #[test]

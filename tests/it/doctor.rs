@@ -67,6 +67,7 @@ fn a_project_in_order_is_all_good_and_nothing_is_changed() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
     project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.until("its keepers to leave", || processes_of(&project.dir()).is_empty());
     let list = || {
         let files = walkdir::WalkDir::new(&project.root).sort_by_file_name().into_iter().flatten();
         files.map(walkdir::DirEntry::into_path).collect::<Vec<_>>()

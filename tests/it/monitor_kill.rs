@@ -259,3 +259,24 @@ fn an_agent_that_ends_while_no_monitor_runs_is_taken_as_it_ended() {
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();
 }
+
+#[test]
+fn agents_are_ended_and_saved_though_the_monitor_that_was_told_to_is_killed() {
+    let project = Project::new(1);
+    project.hold("hold");
+    project.ok(&["task", "add", "a task", "--id", "RUNS"]);
+    let mut monitor = project.monitor(&[]);
+    project.until("the agent", || project.runs().len() == 1);
+    monitor.signal(Signal::STOP);
+    let mut stop = project.start(&["stop", "--now"]);
+    project.until("the order", || {
+        project.log().last().is_some_and(|entry| entry["kind"] == "stop_requested")
+    });
+    monitor.kill();
+    assert_eq!(stop.end(&project), Some(0), "{}", stop.said());
+    let is_over = |entry: &serde_json::Value| {
+        entry["kind"] == "attempt_ended" && entry["attempt"] == "RUNS.arch.1"
+    };
+    assert!(project.log().iter().any(is_over), "{}", project.story());
+    project.until("its processes to leave", || processes_of(&project.dir()).is_empty());
+}
