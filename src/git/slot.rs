@@ -23,6 +23,8 @@ use crate::sys::fail;
 
 /// In a slot's administrative folder: this worktree is one of ours.
 pub(super) const MARK: &str = "pipeline-slot";
+/// Why git has a worktree locked while it adds it.
+const ADDING: &str = "initializing";
 /// A worktree of somebody else being made at this very moment is younger than this.
 pub(super) const HALF_MADE_AGE_MIN: Duration = Duration::from_secs(10);
 
@@ -136,6 +138,7 @@ impl Repo {
     ) -> Result<PathBuf, GitError> {
         let registry = self.registry_gate()?;
         self.clear_slot(gate, slot)?;
+        self.clear_given_up(&registry, slot)?;
         let call = Call::write("git.worktree_add", &self.root)
             .args(["worktree", "add", "--detach", "--no-checkout", "-q", "--"])
             .args([slot.as_os_str(), OsStr::new(at.as_str())]);
@@ -156,6 +159,25 @@ impl Repo {
         remove_tree("git.remove_slot", slot)?;
         for admin in admins {
             self.remove_admin(&admin)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a failed `worktree add` left of the same agent's other slots, which may never be
+    /// made again: `git fsck` takes it for a fault. None is being added while the registry is ours.
+    fn clear_given_up(&self, _registry: &Gate<'_>, slot: &Path) -> Result<(), GitError> {
+        for admin in self.admins()? {
+            let Some(path) = registered(&admin).filter(|path| *path != slot) else { continue };
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            let is_slot = path.parent() == slot.parent() && name.iter().all(u8::is_ascii_digit);
+            let lock = fs::read_to_string(admin.join("locked")).unwrap_or_default();
+            let is_empty = fs::read_dir(&path)
+                .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == ".git"));
+            if is_slot && lock.trim() == ADDING && (is_empty || !path.exists()) {
+                // What cannot be removed is in nobody's way, and is tried again.
+                let _ =
+                    remove_tree("git.remove_slot", &path).and_then(|()| self.remove_admin(&admin));
+            }
         }
         Ok(())
     }

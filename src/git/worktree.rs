@@ -616,6 +616,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_failed_making_left_goes_with_the_making_of_the_next_slot() {
+        let case = Case::new();
+        let (scratch, next) = (&case.scratch, case.slot.with_file_name("2"));
+        case.prepare(&case.tip);
+        let admin = case.admin();
+        fs::remove_file(admin.join("HEAD")).unwrap();
+        let left = [(case.slot.clone(), "a person's"), (case.slot.clone(), "initializing\n")];
+        for (number, (slot, reason)) in left.into_iter().enumerate() {
+            fs::write(admin.join("locked"), reason).unwrap();
+            let is_ours = number == 1;
+            if is_ours {
+                // All that git puts there before it fills a worktree.
+                for entry in fs::read_dir(&slot).unwrap().flatten() {
+                    if entry.file_name() != ".git" {
+                        fs::remove_file(entry.path()).unwrap();
+                    }
+                }
+            }
+            let request = SlotRequest { path: &next, ..case.request(&case.tip) };
+            scratch.repo.prepare_slot(&request).unwrap();
+            assert_eq!((admin.exists(), slot.exists()), (!is_ours, !is_ours));
+            scratch.repo.remove_slot(&next).unwrap();
+        }
+        scratch.fsck();
+    }
+
+    #[test]
     fn places_of_others_are_refused() {
         let case = Case::new();
         let repo = &case.scratch.repo;

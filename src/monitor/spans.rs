@@ -145,6 +145,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::machine::attempt::{Class, Outcome};
+    use crate::observe::support::{Pipeline, settings, task};
     use crate::sys::clock::monotonic;
 
     /// Numbers from a seed.
@@ -197,5 +199,36 @@ mod tests {
     fn each_change_is_told_with_all_who_ran_then_and_with_no_other() {
         let told: usize = (0..2_000).map(play).sum();
         assert!(told > 10_000, "{told}");
+    }
+
+    #[test]
+    fn who_was_live_at_a_look_that_is_kept_or_came_later_ran_since_whatever_time_it_ended() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let (_, one) = pipeline.state.attempts.pop_first().expect("it is assigned");
+        let mut state = pipeline.state;
+        let mut add = |id: &str, phase, assigned_ms, ended_ms: Option<u64>| {
+            let mut attempt = Attempt { id: AttemptId::new(id), phase, ..one.clone() };
+            attempt.assigned_at = Time::from_ms(assigned_ms);
+            let outcome = |at| Outcome { class: Class::Failed, reason: String::new(), at };
+            attempt.outcome = ended_ms.map(Time::from_ms).map(outcome);
+            state.attempts.insert(attempt.id.clone(), attempt);
+        };
+        // The keeper's clock is behind the monitor's, or ahead of it.
+        add("A.impl.1", AttemptPhase::Running, 10, Some(20));
+        add("B.impl.1", AttemptPhase::Running, 10, Some(900));
+        add("C.impl.1", AttemptPhase::Running, 100, Some(20));
+        add("D.impl.1", AttemptPhase::Running, 10, None);
+        add("E.impl.1", AttemptPhase::Preparing, 100, None);
+        let live = BTreeSet::from(["A.impl.1", "D.impl.1"].map(AttemptId::new));
+        let kept = Since { at: Time::from_ms(100), live };
+        let opened = |kept| {
+            let mut spans = Spans::default();
+            spans.open(&state, kept, monotonic());
+            spans.names()
+        };
+        assert_eq!(opened(Some(&kept)), "A.impl.1, C.impl.1, D.impl.1");
+        assert_eq!(opened(None), "D.impl.1", "no more is known");
+        let seen = Since::new(&state, Time::from_ms(200));
+        assert_eq!(seen.live, BTreeSet::from(["D.impl.1", "E.impl.1"].map(AttemptId::new)));
     }
 }
