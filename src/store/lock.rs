@@ -14,10 +14,14 @@ use std::time::Duration;
 
 use fs2::FileExt;
 
-use crate::sys::{clock, fail, file};
+use crate::sys::{clock, fail, file, proc};
 
 /// How long an owner goes on trying before a lock counts as taken.
 pub const PROBE_GRACE: Duration = Duration::from_millis(200);
+
+/// How long it goes on while the process that the file names is gone: a child that this one was about
+/// to start holds the lock until it executes its program, which takes long on a busy machine.
+pub const DEAD_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(5);
@@ -41,6 +45,14 @@ pub struct Owner {
     pub what: String,
 }
 
+impl Owner {
+    /// Returns whether no such process is alive; false where that cannot be told.
+    fn is_gone(&self) -> bool {
+        let stat = i32::try_from(self.pid).map(proc::read_stat);
+        matches!(stat, Ok(Ok(stat)) if stat.is_none_or(|stat| stat.state == b'Z'))
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, self.what)
@@ -50,12 +62,20 @@ impl fmt::Display for Owner {
 impl FileLock {
     /// Takes the lock at `path` for `what`, making the file if need be; `None` when it is taken.
     ///
-    /// Tries for [`PROBE_GRACE`], so that a probe is not mistaken for an owner.
+    /// Tries for [`PROBE_GRACE`], so that a probe is not mistaken for an owner, and for [`DEAD_GRACE`]
+    /// while the owner is gone.
     ///
     /// # Errors
     /// When the file cannot be made, opened or locked for another reason.
     pub fn try_exclusive(path: &Path, what: &str) -> io::Result<Option<Self>> {
-        Self::exclusive(path, what, PROBE_GRACE)
+        let start = clock::monotonic();
+        loop {
+            let lock = Self::exclusive(path, what, PROBE_GRACE)?;
+            let is_gone = || read_owner(path).is_some_and(|owner| owner.is_gone());
+            if lock.is_some() || start.elapsed() > DEAD_GRACE || !is_gone() {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Takes the lock at `path` for `what`, waiting `wait` at most; `None` when it stays taken.
@@ -241,5 +261,27 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(FileLock::try_exclusive(&path, "next").unwrap().is_some());
+    }
+
+    #[test]
+    fn lock_that_a_child_of_a_dead_process_still_holds_is_waited_for() {
+        let (_dir, path) = path();
+        drop(FileLock::try_exclusive(&path, "made").unwrap());
+        let held = OpenOptions::new().read(true).open(&path).unwrap();
+        FileExt::lock_exclusive(&held).unwrap();
+        let mut gone = crate::sys::child::command("true", Path::new("/")).spawn().unwrap();
+        gone.wait().unwrap();
+        for (pid, is_waited_for) in [(std::process::id(), false), (gone.id(), true)] {
+            fs::write(&path, format!("{pid} monitor\n")).unwrap();
+            let there = path.clone();
+            let taker = thread::spawn(move || FileLock::try_exclusive(&there, "next"));
+            // The time is what it is about.
+            thread::sleep(2 * PROBE_GRACE);
+            if is_waited_for {
+                assert!(!taker.is_finished(), "its owner is gone");
+                FileExt::unlock(&held).unwrap();
+            }
+            assert_eq!(taker.join().unwrap().unwrap().is_some(), is_waited_for);
+        }
     }
 }

@@ -197,6 +197,15 @@ fn kill_all(living: &Living) {
     }
 }
 
+/// Returns whether a process is traced by this thread.
+fn is_tracing() -> bool {
+    let line = format!("TracerPid:\t{}\n", nix::unistd::gettid());
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit()).any(|entry| {
+        fs::read_to_string(entry.path().join("status")).is_ok_and(|it| it.contains(&line))
+    })
+}
+
 /// A process that is followed.
 #[derive(Debug)]
 struct Process {
@@ -253,19 +262,13 @@ impl Tracer {
     /// Goes on until nothing is followed any more.
     fn follow(&mut self) -> io::Result<()> {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-        while !self.threads.is_empty() {
+        // Of a child whose parent was killed while it made it nobody tells: it is stopped, and waited for.
+        while !self.threads.is_empty() || is_tracing() {
             match waitpid(None, Some(flags)) {
                 Ok(status) => self.on(status),
                 Err(Errno::EINTR) => {}
                 Err(Errno::ECHILD) => break,
                 Err(error) => return Err(error.into()),
-            }
-        }
-        // A child whose parent was killed while it made it: nobody told of it.
-        while let Ok(status) = waitpid(None, Some(flags | WaitPidFlag::WNOHANG)) {
-            match status {
-                WaitStatus::StillAlive => break,
-                status => self.on(status),
             }
         }
         Ok(())
