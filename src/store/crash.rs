@@ -77,10 +77,31 @@ fn worker() {
     }
 }
 
+/// Appends; what fails is done once more by the same store.
+#[test]
+fn stubborn_worker() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let mut store = FileStore::open(&Path::new(&dir).join("state"), 0);
+    let mut append = || {
+        store.unlock();
+        store.lock(WAIT)?;
+        let seq = last(&store.load()?);
+        store.append(seq, &[record(seq + 1)])
+    };
+    let failed: Result<(), StoreError> = append();
+    assert!(failed.is_err());
+    append().unwrap();
+}
+
 /// Runs the worker in `dir` with the environment `vars`; returns whether it came to its end.
 fn run(dir: &Path, vars: &[(&str, &str)]) -> bool {
+    run_worker("worker", dir, vars)
+}
+
+fn run_worker(name: &str, dir: &Path, vars: &[(&str, &str)]) -> bool {
     let mut command = child::command(std::env::current_exe().unwrap(), dir);
-    command.args(["--exact", "store::crash::worker", "--test-threads=1"]).env(DIR, dir);
+    let name = format!("store::crash::{name}");
+    command.args(["--exact", &name, "--test-threads=1"]).env(DIR, dir);
     command.envs(vars.iter().copied());
     command.output().unwrap().status.success()
 }
@@ -126,4 +147,24 @@ fn death_or_refusal_at_any_point_loses_nothing() {
             assert!(last(&loaded) >= LAST, "{place}");
         }
     }
+}
+
+#[test]
+fn what_a_failed_sync_may_have_dropped_is_written_again_before_the_next_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, log) = (dir.path().join("state"), dir.path().join("points"));
+    FileStore::create(&state, &first(), WAIT).unwrap();
+    let place = [
+        ("PIPELINE_FAILPOINT", "journal.sync:1=error"),
+        ("PIPELINE_FAILPOINT_LOG", log.to_str().unwrap()),
+    ];
+    assert!(run_worker("stubborn_worker", dir.path(), &place));
+    let log = fs::read_to_string(log).unwrap();
+    let of_sync = |name: &&str| ["journal.sync", "journal.again", "journal.write"].contains(name);
+    let passed: Vec<&str> = log.lines().filter(of_sync).collect();
+    let expected =
+        ["journal.sync", "journal.again", "journal.sync", "journal.write", "journal.sync"];
+    assert_eq!(passed, expected, "{log}");
+    let loaded = FileStore::open(&state, 0).load().unwrap();
+    assert_eq!(loaded.records, [record(1)]);
 }

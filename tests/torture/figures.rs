@@ -16,12 +16,18 @@ pub struct Figures {
     pub layer: String,
     /// What was counted, in order: (what, how many).
     pub counts: Vec<(String, u64)>,
+    /// Rows of a table of their own, where the layer has one.
+    #[serde(default)]
+    pub rows: Vec<Vec<String>>,
     /// One text for every case that went wrong: how to have it again, and what was seen.
     pub failures: Vec<String>,
     /// How long it took.
     pub seconds: u64,
     /// The commit that was tested; with `+` when something was not committed.
     pub commit: String,
+    /// Only some of the layer's cases were asked for: not kept for the report.
+    #[serde(skip)]
+    pub is_part: bool,
     #[serde(skip)]
     began: Option<Instant>,
 }
@@ -32,6 +38,8 @@ impl Figures {
         Self {
             layer: layer.into(),
             counts: Vec::new(),
+            rows: Vec::new(),
+            is_part: false,
             failures: Vec::new(),
             seconds: 0,
             commit: commit(),
@@ -53,7 +61,7 @@ impl Figures {
         }
     }
 
-    /// Prints the figures, keeps them for the report, and makes them an exit code.
+    /// Prints the figures, keeps them for the report if they are whole, and makes them an exit code.
     pub fn finish(mut self) -> ExitCode {
         self.seconds = self.began.map_or(0, |began| began.elapsed().as_secs());
         for failure in &self.failures {
@@ -63,10 +71,12 @@ impl Figures {
             println!("{what}: {number}");
         }
         println!("{}: {} failures in {} s", self.layer, self.failures.len(), self.seconds);
-        let text = serde_json::to_string_pretty(&self).expect("figures are plain data");
-        let path = path(&self.layer);
-        fs::create_dir_all(path.parent().expect("it is in a folder")).expect("writable");
-        fs::write(path, text + "\n").expect("the target folder is writable");
+        if !self.is_part {
+            let text = serde_json::to_string_pretty(&self).expect("figures are plain data");
+            let path = path(&self.layer);
+            fs::create_dir_all(path.parent().expect("it is in a folder")).expect("writable");
+            fs::write(path, text + "\n").expect("the target folder is writable");
+        }
         if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

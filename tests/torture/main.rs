@@ -56,6 +56,7 @@ fn main() -> ExitCode {
             errors::trials(),
             damage::trials(),
             writers::trials(),
+            mutants::trials(),
         ];
         let arguments = libtest_mimic::Arguments::from_args();
         return libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code();

@@ -8,12 +8,15 @@ use crate::figures::{self, Figures};
 
 const BEGIN: &str = "<!-- figures -->\n";
 const END: &str = "<!-- /figures -->";
+const BEGIN_BUGS: &str = "<!-- bugs -->\n";
+const END_BUGS: &str = "<!-- /bugs -->";
 
 /// Layers in the order of the table, with what each is.
-const LAYERS: [(&str, &str); 7] = [
+const LAYERS: [(&str, &str); 8] = [
     ("sim", "Simulation: the real loop, a modelled world, faults drawn by a seed"),
     ("scope", "Small scope: every interleaving of two tasks"),
     ("crash", "SIGKILL at every mutating system call of monitor, keeper and git"),
+    ("twice", "SIGKILL there, and once more in the monitor that goes on"),
     ("errors", "The same calls fail"),
     ("damage", "Damaged files"),
     ("writers", "Many writers, killed and stopped"),
@@ -41,8 +44,22 @@ pub fn run() -> ExitCode {
     print!("{table}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
     let text = fs::read_to_string(&path).expect("the document is there");
-    let (before, rest) = text.split_once(BEGIN).expect("the document marks the table's place");
-    let (_, after) = rest.split_once(END).expect("the document marks the table's end");
-    fs::write(&path, format!("{before}{BEGIN}\n{table}\n{END}{after}")).expect("writable");
+    let mut text = put(&text, BEGIN, END, &table);
+    if let Some(found) = Figures::kept("mutants") {
+        let mut bugs = String::from("| Seeded bug | What it does | Caught by | Tests | After |\n");
+        bugs += "|---|---|---|---|---|\n";
+        for row in &found.rows {
+            bugs += &format!("| {} |\n", row.join(" | "));
+        }
+        text = put(&text, BEGIN_BUGS, END_BUGS, &bugs);
+    }
+    fs::write(&path, text).expect("writable");
     if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The document with a table between two marks.
+fn put(text: &str, begin: &str, end: &str, table: &str) -> String {
+    let (before, rest) = text.split_once(begin).expect("the document marks the table's place");
+    let (_, after) = rest.split_once(end).expect("the document marks the table's end");
+    format!("{before}{begin}\n{table}\n{end}{after}")
 }

@@ -58,27 +58,48 @@ impl Case {
         })
     }
 
-    /// Runs it with these strikes, one after the other, each in the run that follows the one before.
-    pub(super) fn run(&self, plans: &[Plan]) -> Ending {
+    /// Runs it with one strike.
+    pub(super) fn run(&self, plan: &Plan) -> Ending {
         let mut seen = None;
         let done = caught(|| {
             self.reset();
-            let mut outcome = self.traced(self.scenario.args, &plans[0]);
+            let outcome = self.traced(self.scenario.args, plan);
             seen.clone_from(&outcome.struck);
-            for plan in &plans[1..] {
-                self.release();
-                outcome = self.traced(self.scenario.args, plan);
-            }
             self.recover(&outcome);
         });
-        match (done, seen) {
-            (Ok(()), Some(_)) => Ending::Survived,
-            (Ok(()), None) => Ending::Unreached,
-            (Err(text), seen) => {
-                let at = seen.map_or("not struck".into(), |point| format!("before {}", point.call));
-                Ending::Failed(format!("{at}: {text}"))
-            }
+        ending(done, seen)
+    }
+
+    /// Runs it with a strike, and with a second one in the monitor that goes on after it: at the point
+    /// that `draw` takes of those of such a monitor. Returns that one as well.
+    pub(super) fn run_twice(
+        &self,
+        first: &Plan,
+        draw: impl FnOnce(&[Point]) -> (Point, Plan),
+    ) -> (Ending, Option<Point>) {
+        let mut points = Vec::new();
+        let once = caught(|| {
+            self.reset();
+            self.put_right(&self.traced(self.scenario.args, first));
+            points = self.traced(MONITOR, &Plan::Observe).points;
+            self.go_on();
+        });
+        if once.is_err() || points.is_empty() {
+            return (ending(once, None), None);
         }
+        let (second, plan) = draw(&points);
+        let mut seen = None;
+        let done = caught(|| {
+            self.reset();
+            self.put_right(&self.traced(self.scenario.args, first));
+            let outcome = self.traced(MONITOR, &plan);
+            assert!(!outcome.is_late, "the run did not end\n{}", self.project.story());
+            seen.clone_from(&outcome.struck);
+            let said = fs::read_to_string(self.project.dir().join(OUTPUT)).unwrap_or_default();
+            self.remove_what_stays(&said);
+            self.go_on();
+        });
+        (ending(done, seen), Some(second))
     }
 
     /// Runs it with a call that fails; `again` is left out where the command says that it is done.
@@ -107,14 +128,7 @@ impl Case {
             }
             check::assert_whole(project, self.scenario);
         });
-        match (done, seen) {
-            (Ok(()), Some(_)) => Ending::Survived,
-            (Ok(()), None) => Ending::Unreached,
-            (Err(text), seen) => {
-                let at = seen.map_or("not struck".into(), |point| format!("in {}", point.call));
-                Ending::Failed(format!("{at}: {text}"))
-            }
-        }
+        ending(done, seen)
     }
 
     /// A person's worktree whose removal failed stays, and that is told: a person types what they are
@@ -136,6 +150,12 @@ impl Case {
 
     /// Starts it again, and looks at everything.
     fn recover(&self, outcome: &Outcome) {
+        self.put_right(outcome);
+        self.go_on();
+    }
+
+    /// Does what people do after a strike, before the next monitor.
+    fn put_right(&self, outcome: &Outcome) {
         let project = &self.project;
         assert!(!outcome.is_late, "the run did not end\n{}", project.story());
         let is_alive = outcome
@@ -151,6 +171,11 @@ impl Case {
         self.remove_what_stays(&said);
         (self.scenario.again)(project);
         (self.scenario.next)(project);
+    }
+
+    /// Runs the next monitor, and looks at everything.
+    fn go_on(&self) {
+        let project = &self.project;
         let done = project.run(MONITOR);
         let said = format!("{}{}{}", done.out, done.err, project.story());
         assert_eq!(done.code, Some(self.scenario.code), "the next monitor: {said}");
@@ -263,6 +288,18 @@ impl Case {
         }
         copy(self.kept.path(), &dir);
         (self.scenario.begin)(&self.project);
+    }
+}
+
+/// What a run came to that was struck there.
+fn ending(done: Result<(), String>, struck: Option<Point>) -> Ending {
+    match (done, struck) {
+        (Ok(()), Some(_)) => Ending::Survived,
+        (Ok(()), None) => Ending::Unreached,
+        (Err(text), struck) => {
+            let at = struck.map_or("not struck".into(), |point| format!("before {}", point.call));
+            Ending::Failed(format!("{at}: {text}"))
+        }
     }
 }
 

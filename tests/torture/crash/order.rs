@@ -1,4 +1,5 @@
-//! What must be on disk before what follows it: read off the calls of whole runs.
+//! What must be on disk before what follows it, and where anything is changed at all: read off the
+//! calls of whole runs.
 //!
 //! A kill loses nothing that was written, so it cannot show that a sync is missing; a power cut would.
 
@@ -86,6 +87,24 @@ fn check(points: &[Point], wanted: impl Fn(&str) -> bool) -> Result<(), String> 
     if processes.is_empty() { Err("no process is of that kind".into()) } else { Ok(()) }
 }
 
+/// Where monitor and keepers may change something of a project; git works in its own folders.
+const OURS: [&str; 3] = ["project/.git/pipeline", "project/.pipeline", "project/.git/worktrees/"];
+
+/// Says what of these calls changes something of the project that is not ours.
+fn astray(points: &[Point]) -> Result<(), String> {
+    let is_ours =
+        |point: &&Point| point.role.starts_with("monitor#") || point.role.starts_with("keeper ");
+    let paths = points.iter().filter(is_ours).flat_map(|point| point.call.split_whitespace());
+    let mut paths = paths.filter(|path| path.starts_with("project/")).peekable();
+    if paths.peek().is_none() {
+        return Err("nothing is changed".into());
+    }
+    match paths.find(|path| !OURS.iter().any(|ours| path.starts_with(ours))) {
+        Some(path) => Err(format!("`{path}` is changed")),
+        None => Ok(()),
+    }
+}
+
 fn observe(name: &str) -> Result<Vec<Point>, String> {
     let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
     Case::new(found.expect("it is listed")).observe()
@@ -99,9 +118,14 @@ pub(super) fn trials() -> Vec<Trial> {
         }
         Ok(())
     });
-    let git = Trial::test("crash::what_git_writes_for_us_is_synced_before_it_has_its_name", || {
-        Ok(check(&observe("landing")?, |role| role.starts_with("git "))?)
-    });
+    let git = Trial::test(
+        "crash::what_git_writes_is_synced_before_it_has_its_name_and_the_rest_lies_in_our_folders",
+        || {
+            let points = observe("landing")?;
+            astray(&points)?;
+            Ok(check(&points, |role| role.starts_with("git "))?)
+        },
+    );
     let obstacle = obstacle();
     let ignored = |trial: Trial| {
         let kind = obstacle.clone().unwrap_or_default();

@@ -15,38 +15,45 @@ use crate::tracer::{self, Plan, Point, obstacle};
 /// Scenarios of the fixed part, and how many points of each.
 const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
 
-/// One run: where it is struck, and where the next one is.
+/// One run: where it is struck, and by which number the place in the recovery is drawn.
 #[derive(Debug, Clone)]
 struct Strike {
     first: Point,
-    second: Option<Point>,
+    second: Option<u64>,
 }
 
 impl Strike {
-    fn plans(&self, scenario: &Scenario) -> Vec<Plan> {
-        let points = [Some(&self.first), self.second.as_ref()].into_iter().flatten();
-        let plan = |Point { role, ordinal, .. }: &Point| match scenario.strikes_terminal {
+    /// Runs it; what came of it, and how to have it again.
+    fn run(&self, case: &Case) -> (Ending, String) {
+        let plan = |Point { role, ordinal, .. }: &Point| match case.scenario.strikes_terminal {
             true => Plan::KillTerminal { role: role.clone(), ordinal: *ordinal },
             false => Plan::Kill { role: role.clone(), ordinal: *ordinal },
         };
-        points.map(plan).collect()
-    }
-
-    /// How to have it again.
-    fn words(&self, scenario: &str) -> String {
-        let Point { role, ordinal, call } = &self.first;
+        let first = plan(&self.first);
+        let (ending, second) = match self.second {
+            None => (case.run(&first), None),
+            Some(number) => case.run_twice(&first, |points| {
+                let place = usize::try_from(number).unwrap_or_default() % points.len();
+                (points[place].clone(), plan(&points[place]))
+            }),
+        };
+        let (Point { role, ordinal, call }, name) = (&self.first, case.scenario.name);
         let mut words =
-            format!("crash --scenario {scenario} --role '{role}' --ordinal {ordinal} ({call})");
-        if let Some(Point { role, ordinal, call }) = &self.second {
-            words.push_str(&format!(", then in the next run {role} {ordinal} ({call})"));
+            format!("crash --scenario {name} --role '{role}' --ordinal {ordinal} ({call})");
+        if let Some(Point { role, ordinal, call }) = second {
+            words.push_str(&format!(", then in the recovery {role} {ordinal} ({call})"));
         }
-        words
+        (ending, words)
     }
 }
 
 /// Strikes as asked; prints what came of it by scenario.
 pub(super) fn run(options: &Options) -> Figures {
-    let mut figures = Figures::new("crash");
+    let mut figures = Figures::new(if options.twice > 0 { "twice" } else { "crash" });
+    figures.is_part = options.list
+        || !options.scenario.is_empty()
+        || options.role.is_some()
+        || options.ordinal.is_some();
     if let Some(why) = obstacle() {
         figures.failures.push(why);
         return figures;
@@ -88,10 +95,10 @@ fn run_scenario(
     let mut strikes: Vec<Strike> =
         wanted.into_iter().map(|first| Strike { first, second: None }).collect();
     if options.twice > 0 {
-        strikes = pairs(&points, options);
+        strikes = pairs(&points, options.twice, options.seed);
     }
     let strikes_count = strikes.len();
-    let (survived, unreached, failures) = strike_all(scenario, case, &strikes, options.jobs);
+    let (survived, unreached, failures) = strike_all(case, &strikes, options.jobs);
     println!(
         "{}: {} points; struck {} of {strikes_count}, survived {survived}, not reached {unreached}",
         scenario.name,
@@ -99,7 +106,7 @@ fn run_scenario(
         strikes_count - unreached,
     );
     figures.count("points enumerated", points.len() as u64);
-    let what = if options.twice > 0 { "pairs of crashes" } else { "crashes" };
+    let what = if options.twice > 0 { "pairs struck twice" } else { "crashes" };
     figures.count(what, (strikes_count - unreached) as u64);
     figures.count(&format!("{what} survived"), survived as u64);
     figures.count("not reached", unreached as u64);
@@ -125,36 +132,34 @@ fn spread(points: Vec<Point>, count: usize) -> Vec<Point> {
     (0..count).map(|place| points[(2 * place + 1) * points.len() / (2 * count)].clone()).collect()
 }
 
-/// Pairs drawn by the seed: the second is a point of the first run, which the next resembles.
-fn pairs(points: &[Point], options: &Options) -> Vec<Strike> {
-    let mut dice = options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+/// Pairs drawn by the seed.
+fn pairs(points: &[Point], count: usize, seed: u64) -> Vec<Strike> {
+    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut draw = || {
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
-        points[usize::try_from(dice % points.len() as u64).unwrap_or_default()].clone()
+        dice
     };
-    (0..options.twice).map(|_| Strike { first: draw(), second: Some(draw()) }).collect()
+    let first = |number| usize::try_from(number % points.len() as u64).unwrap_or_default();
+    let strike = |_| Strike { first: points[first(draw())].clone(), second: Some(draw()) };
+    (0..count).map(strike).collect()
 }
 
 /// Runs every strike, several at a time; survived, not reached, and the texts of the failures.
-fn strike_all(
-    scenario: &'static Scenario,
-    case: Case,
-    strikes: &[Strike],
-    jobs: usize,
-) -> (usize, usize, Vec<String>) {
+fn strike_all(case: Case, strikes: &[Strike], jobs: usize) -> (usize, usize, Vec<String>) {
     let next = AtomicUsize::new(0);
     let results = Mutex::new((0, 0, Vec::new()));
+    let scenario = case.scenario;
     let work = |case: Case| {
         while let Some(strike) = strikes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let ending = case.run(&strike.plans(case.scenario));
+            let (ending, words) = strike.run(&case);
             let mut results = results.lock().expect("no holder panics");
             match ending {
                 Ending::Survived => results.0 += 1,
                 Ending::Unreached => results.1 += 1,
                 Ending::Failed(text) => {
-                    let failure = format!("{}: {text}", strike.words(scenario.name));
+                    let failure = format!("{words}: {text}");
                     // The whole of it comes at the end.
                     println!("failed: {}", failure.lines().next().unwrap_or_default());
                     results.2.push(failure);
@@ -171,24 +176,35 @@ fn strike_all(
     results.into_inner().expect("no holder panics")
 }
 
-/// A few points of three scenarios; ignored, with the reason, where nothing can be traced.
+/// A few points of three scenarios, and pairs of one; ignored, with the reason, where nothing can be
+/// traced.
 pub(super) fn trials() -> Vec<Trial> {
     let obstacle = obstacle();
-    let trial = |(name, count): (&'static str, usize)| {
-        let kind = obstacle.clone().unwrap_or_default();
-        Trial::test(format!("crash::killed_at_points_of_{name}_loses_nothing"), move || {
-            let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
-            let case = Case::new(found.expect("it is listed"));
-            for first in spread(case.observe()?, count) {
-                let strike = Strike { first, second: None };
-                if let Ending::Failed(text) = case.run(&strike.plans(case.scenario)) {
-                    return Err(format!("{}: {text}", strike.words(name)).into());
+    let trial =
+        |title: String, name: &'static str, strikes: fn(&[Point], usize) -> Vec<Strike>, count| {
+            let kind = obstacle.clone().unwrap_or_default();
+            Trial::test(title, move || {
+                let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+                let case = Case::new(found.expect("it is listed"));
+                for strike in strikes(&case.observe()?, count) {
+                    if let (Ending::Failed(text), words) = strike.run(&case) {
+                        return Err(format!("{words}: {text}").into());
+                    }
                 }
-            }
-            Ok(())
-        })
-        .with_kind(kind)
-        .with_ignored_flag(obstacle.is_some())
+                Ok(())
+            })
+            .with_kind(kind)
+            .with_ignored_flag(obstacle.is_some())
+        };
+    let once = |points: &[Point], count| {
+        let strike = |first| Strike { first, second: None };
+        spread(points.to_vec(), count).into_iter().map(strike).collect()
     };
-    FIXED.into_iter().map(trial).chain(tracer::trials()).collect()
+    let title = |name| format!("crash::killed_at_points_of_{name}_loses_nothing");
+    let mut trials: Vec<Trial> =
+        FIXED.into_iter().map(|(name, count)| trial(title(name), name, once, count)).collect();
+    let again = "crash::killed_again_in_the_recovery_loses_nothing".to_owned();
+    trials.push(trial(again, "implementation", |points, count| pairs(points, count, 1), 3));
+    trials.extend(tracer::trials());
+    trials
 }

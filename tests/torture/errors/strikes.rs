@@ -62,6 +62,10 @@ impl Strike {
 /// Strikes as asked; prints what came of it by scenario.
 pub(super) fn run(options: &Options) -> Figures {
     let mut figures = Figures::new("errors");
+    figures.is_part = !options.scenario.is_empty()
+        || options.role.is_some()
+        || options.ordinal.is_some()
+        || options.errno.is_some();
     if let Some(why) = obstacle() {
         figures.failures.push(why);
         return figures;

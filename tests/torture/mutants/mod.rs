@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each patch is put on a copy of the tree, built, and its tests must then fail; without any patch
-//! all of them must pass.
+//! all of them must pass. That each still fits is a test like the others.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use clap::Args;
+use libtest_mimic::Trial;
 use pipeline::sys::child::command;
+use pipeline::sys::clock::monotonic;
 
 use crate::figures::Figures;
 
@@ -56,6 +58,19 @@ impl Bug {
             what: field("Bug:").into(),
             caught_by: field("Caught-by:").split_whitespace().map(Into::into).collect(),
             patch: patch.into(),
+        }
+    }
+
+    /// The layer of the tests that are to catch it, in words.
+    fn layer(&self) -> &str {
+        let behind = |word: &str| {
+            let place = self.caught_by.iter().position(|arg| arg == word)?;
+            self.caught_by.get(place + 1).map(String::as_str)
+        };
+        match behind("--test") {
+            Some("torture") => behind("torture").and_then(|it| it.split("::").next()).unwrap_or(""),
+            Some(_) => "tests of the program",
+            None => "unit tests",
         }
     }
 }
@@ -115,25 +130,29 @@ impl Tree {
         if !built.status.success() {
             return Ok(Tested::NotBuilt(String::from_utf8_lossy(&built.stderr).into_owned()));
         }
+        let began = monotonic();
         let ran = cargo(&[])?;
+        let seconds = began.elapsed().as_secs();
         let text = String::from_utf8_lossy(&ran.stdout).into_owned();
         if ran.status.success() {
             assert!(!text.contains("running 0 tests") || text.contains("1 passed"), "{text}");
             return Ok(Tested::Passed);
         }
-        Ok(Tested::Failed(text))
+        Ok(Tested::Failed(text, seconds))
     }
 }
 
 enum Tested {
     NotBuilt(String),
     Passed,
-    Failed(String),
+    /// What they said, and for how many seconds they ran.
+    Failed(String, u64),
 }
 
 /// Seeds each bug in turn.
 pub fn run(options: &Options) -> Figures {
     let mut figures = Figures::new("mutants");
+    figures.is_part = options.bug.is_some() || options.no_control;
     let bugs = bugs();
     let wanted = |bug: &&Bug| options.bug.as_ref().is_none_or(|part| bug.name.contains(part));
     let bugs: Vec<&Bug> = bugs.iter().filter(wanted).collect();
@@ -143,7 +162,7 @@ pub fn run(options: &Options) -> Figures {
         for args in commands {
             match tree.test(args).expect("cargo can be run") {
                 Tested::Passed => {}
-                Tested::NotBuilt(text) | Tested::Failed(text) => {
+                Tested::NotBuilt(text) | Tested::Failed(text, _) => {
                     figures.failures.push(format!("without a bug {args:?} fails: {text}"));
                     return figures;
                 }
@@ -153,9 +172,12 @@ pub fn run(options: &Options) -> Figures {
     for bug in bugs {
         figures.count("seeded bugs", 1);
         match seed(&tree, bug).expect("git and cargo can be run") {
-            Ok(by) => {
-                println!("{}: {}: caught by {by}", bug.name, bug.what);
+            Ok((by, after)) => {
+                println!("{}: {}: caught by {by} after {after}", bug.name, bug.what);
                 figures.count("caught", 1);
+                figures.count(&format!("by {}", bug.layer()), 1);
+                let row = [&bug.name, &bug.what, bug.layer(), &by, &after];
+                figures.rows.push(row.map(str::to_owned).to_vec());
             }
             Err(why) => figures.failures.push(format!("{}: {}: {why}", bug.name, bug.what)),
         }
@@ -163,8 +185,8 @@ pub fn run(options: &Options) -> Figures {
     figures
 }
 
-/// Seeds one bug; returns the tests that caught it, or why nothing did.
-fn seed(tree: &Tree, bug: &Bug) -> io::Result<Result<String, String>> {
+/// Seeds one bug; returns the tests that caught it and after how much, or why nothing did.
+fn seed(tree: &Tree, bug: &Bug) -> io::Result<Result<(String, String), String>> {
     let patch = bug.patch.to_string_lossy();
     let applied = tree.git(&["apply", "--whitespace=nowarn", "--", &patch])?;
     if !applied.status.success() {
@@ -177,8 +199,18 @@ fn seed(tree: &Tree, bug: &Bug) -> io::Result<Result<String, String>> {
     Ok(match tested? {
         Tested::NotBuilt(text) => Err(format!("does not build: {text}")),
         Tested::Passed => Err(format!("`cargo test {}` passes", bug.caught_by.join(" "))),
-        Tested::Failed(text) => Ok(failed_tests(&text)),
+        Tested::Failed(text, seconds) => {
+            let after = simulated_steps(&text).unwrap_or_else(|| format!("{seconds} s"));
+            Ok((failed_tests(&text), after))
+        }
     })
+}
+
+/// After how many steps the simulator, of whom this is the output, first saw something.
+fn simulated_steps(output: &str) -> Option<String> {
+    let rest = &output[output.find("after ")? + "after ".len()..];
+    let steps = rest.split_once(" steps").map(|(number, _)| number)?;
+    steps.bytes().all(|byte| byte.is_ascii_digit()).then(|| format!("{steps} steps"))
 }
 
 /// Names the tests that failed; what ended the whole run has no name.
@@ -187,4 +219,22 @@ fn failed_tests(output: &str) -> String {
     let names = names.map(str::trim).take_while(|line| !line.starts_with("test result"));
     let names: Vec<&str> = names.filter(|line| line.contains("::")).take(3).collect();
     if names.is_empty() { "the run's end".into() } else { names.join(", ") }
+}
+
+/// That every patch fits the source, for `cargo test`.
+pub fn trials() -> Vec<Trial> {
+    let fit = || {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut unfit = Vec::new();
+        for bug in bugs() {
+            let patch = bug.patch.to_string_lossy();
+            let checked =
+                command("git", source).args(["apply", "--check", "--", &patch]).output()?;
+            if !checked.status.success() {
+                unfit.push(format!("{}: {}", bug.name, String::from_utf8_lossy(&checked.stderr)));
+            }
+        }
+        if unfit.is_empty() { Ok(()) } else { Err(unfit.join("\n").into()) }
+    };
+    vec![Trial::test("mutants::every_seeded_bug_fits_the_source", fit)]
 }

@@ -38,6 +38,7 @@ pub struct Options {
 /// Runs the layer.
 pub fn run(options: &Options) -> Figures {
     let mut figures = Figures::new("scope");
+    figures.is_part = options.only.is_some();
     let chosen = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
     for config in config::all(options.crashes).iter().filter(|config| chosen(config.name)) {
         let found = explore(config, options.limit);

@@ -160,6 +160,17 @@ impl Judge {
                     (None, Level::Reached) => "a run uses up a bound",
                 });
             }
+            Change::Project(ProjectChange::ModeSwitched { .. }) => {
+                if !self.state.attempts.is_empty() {
+                    self.classes.insert("the mode changes while attempts run");
+                }
+            }
+            Change::Project(ProjectChange::RolloutSet { .. }) => {
+                let base = &self.state.base;
+                if self.state.landing.is_some() || base.follow.is_some() {
+                    self.classes.insert("the rollout changes while something lands or follows");
+                }
+            }
             Change::Project(ProjectChange::RolloutReasoned { is_fallback: true, at, .. }) => {
                 self.classes.insert("production falls back");
                 self.before_fallback(*at);

@@ -110,6 +110,7 @@ struct Sum {
 pub fn run(options: &Options) -> Figures {
     shrink::be_quiet();
     let mut figures = Figures::new("sim");
+    figures.is_part = options.seed > 0 || options.seeds.is_some();
     let (sum, begun) = (Sum::default(), monotonic());
     let last = options.seeds.map_or(u64::MAX, |seeds| options.seed + seeds);
     thread::scope(|scope| {
@@ -176,7 +177,7 @@ fn fixed() -> &'static (Marks, Vec<String>) {
     static FIXED: std::sync::OnceLock<(Marks, Vec<String>)> = std::sync::OnceLock::new();
     FIXED.get_or_init(|| {
         shrink::be_quiet();
-        let next = AtomicU64::new(0);
+        let (next, steps) = (AtomicU64::new(0), AtomicU64::new(0));
         let all = Mutex::new((Marks::default(), Vec::new()));
         thread::scope(|scope| {
             for _ in 0..2 {
@@ -188,10 +189,12 @@ fn fixed() -> &'static (Marks, Vec<String>) {
                         }
                         let trace = Trace::of_seed(seed);
                         let outcome: Outcome = shrink::play(&trace, Canary::None, false);
+                        let done =
+                            steps.fetch_add(outcome.steps, Ordering::Relaxed) + outcome.steps;
                         let mut all = all.lock().expect("no thread panics");
                         all.0.join(&outcome.marks);
                         if let Some(message) = outcome.failure {
-                            all.1.push(format!("seed {seed}: {message}"));
+                            all.1.push(format!("seed {seed}, after {done} steps: {message}"));
                         }
                     }
                 });

@@ -19,6 +19,8 @@ pub const MARKS: &[&str] = &[
     "agent or check fails",
     "agent or check runs into its limit",
     "agent requests changes",
+    "the mode changes while attempts run",
+    "the rollout changes while something lands or follows",
     "agent says completed and changed nothing",
     "agent says completed and exits with 1",
     "agent says completed and stays",
