@@ -153,21 +153,18 @@ fn start(prepare: &Prepare, repo: &Repo, tip: Option<&str>) -> Result<Start, Fau
     Ok(Start { at, is_resumed: false })
 }
 
-/// Returns the tip of the task branch, which is made at the landing branch's tip when the record
-/// knows none; what stands there then is kept in salvage.
+/// Returns the tip of the task branch, which is made when the record knows none.
 fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fault> {
     let name = refs::task(task);
     let start = oid(&prepare.start)?;
     let Some(tip) = &prepare.tip else {
-        if let Cas::Moved(found) = repo.cas_ref(&name, Some(&start), None)? {
-            bring_back(repo, &name, &start, found.as_ref())?;
-        }
+        make_branch(repo, &name, &start)?;
         return Ok(start.to_string());
     };
     let tip = oid(tip)?;
     if !is_behind(prepare, repo, &tip)? {
         if let Cas::Moved(found) = repo.cas_ref(&name, Some(&tip), None)? {
-            bring_back(repo, &name, &tip, found.as_ref())?;
+            bring_back(repo, &name, &tip, found.as_ref(), None)?;
         }
         return Ok(tip.to_string());
     }
@@ -191,13 +188,30 @@ fn task_tip(prepare: &Prepare, repo: &Repo, task: &TaskId) -> Result<String, Fau
     }
 }
 
+/// Makes a task's branch at `start`. What stands there is kept in salvage, unless it has nothing of its
+/// own: then an earlier try made it, and could not say so.
+fn make_branch(repo: &Repo, name: &str, start: &Oid) -> Result<(), Fault> {
+    let Cas::Moved(found) = repo.cas_ref(name, Some(start), None)? else { return Ok(()) };
+    let own = match &found {
+        Some(found) if repo.is_ancestor(found, start)? => Some(found),
+        Some(_) | None => None,
+    };
+    bring_back(repo, name, start, found.as_ref(), own)
+}
+
 /// Puts a task's branch back, but for one that somebody has checked out: the work goes on from where
-/// it is to be all the same.
-fn bring_back(repo: &Repo, name: &str, to: &Oid, found: Option<&Oid>) -> Result<(), Fault> {
+/// it is to be all the same. `own`: as for [`put_back`].
+fn bring_back(
+    repo: &Repo,
+    name: &str,
+    to: &Oid,
+    found: Option<&Oid>,
+    own: Option<&Oid>,
+) -> Result<(), Fault> {
     if found == Some(to) || mend::held_in(repo, name)?.is_some() {
         return Ok(());
     }
-    put_back(repo, name, to, found, None)
+    put_back(repo, name, to, found, own)
 }
 
 /// Returns whether something has landed since and the branch has nothing of its own: it goes on from
@@ -420,4 +434,26 @@ fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief, role: &Role) -> Re
     }
     fs::write(&places.excludes, excludes)
         .map_err(|error| Fault::file("write", &places.excludes, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+
+    #[test]
+    fn a_branch_that_a_failed_try_made_is_moved_on_and_one_with_work_is_kept() {
+        let scratch = Scratch::new();
+        let (repo, name) = (&scratch.repo, refs::task(&TaskId::new("A")));
+        let old = scratch.rev("HEAD");
+        let (start, mine) = (scratch.commit_on(&old, "b", "b"), scratch.commit_on(&old, "c", "c"));
+        for (found, kept) in [(None, 0), (Some(&old), 0), (Some(&start), 0), (Some(&mine), 1)] {
+            if let Some(found) = found {
+                scratch.git(["update-ref", &name, found.as_str()]);
+            }
+            make_branch(repo, &name, &start).unwrap();
+            assert_eq!(repo.read_ref(&name).unwrap().as_ref(), Some(&start));
+            assert_eq!(repo.list_salvage().unwrap().len(), kept, "{found:?}");
+        }
+    }
 }

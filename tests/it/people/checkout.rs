@@ -83,6 +83,23 @@ fn a_repository_moved_under_its_agents_loses_no_task() {
 }
 
 #[test]
+fn a_repository_moved_under_a_living_monitor_ends_it_and_goes_on_in_its_new_place() {
+    let mut project = Project::new(1);
+    let mut monitor = held(&project, TWO);
+    let to = project.dir().join("moved");
+    fs::rename(&project.root, &to).expect("a folder can be moved");
+    assert_eq!(monitor.end(&project), Some(4), "another may run in what is at the old place");
+    assert!(!project.root.exists(), "nothing is made there");
+    project.root = to;
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.release("hold.implementation");
+    assert_eq!(monitor.end(&project), Some(0));
+    project.ok(&["doctor", "--repair"]);
+    project.assert_landed(TWO);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn every_folder_of_the_repository_is_the_same_project() {
     let project = Project::new(1);
     let mut monitor = held(&project, ONE);
