@@ -200,6 +200,17 @@ impl Open {
         }
     }
 
+    /// Adds a warning where `pipeline.toml` says something else than what is shown: nobody has taken it
+    /// up yet, or nobody can.
+    pub fn look_at_settings(&mut self) {
+        if !self.has_monitor() && self.adoption().is_some() {
+            self.warnings.push(
+                "`pipeline.toml` has changed, and the next monitor takes it up: this is by the old one"
+                    .into(),
+            );
+        }
+    }
+
     fn renew_view(&mut self, has_imported: bool) {
         // Its size is told by the one that stands, so that a large one is not made for nothing.
         let present = fs::metadata(self.project.layout.state.join("state.json"));

@@ -48,6 +48,14 @@ fn project(context: &Context, console: &mut Console<'_>) -> Result<Open, Error> 
     Ok(open)
 }
 
+/// As [`project`], for what is shown by the settings.
+fn current(context: &Context, console: &mut Console<'_>) -> Result<Open, Error> {
+    let mut open = project(context, console)?;
+    open.look_at_settings();
+    open.warnings.drain(..).for_each(|warning| console.warn(&warning));
+    Ok(open)
+}
+
 /// A project whose warnings are told when the command is over.
 struct Told(Open);
 
@@ -164,7 +172,7 @@ pub fn status(
     console: &mut Console<'_>,
     args: &StatusArgs,
 ) -> Result<Exit, Error> {
-    stands::run(project(context, console)?, console, args)
+    stands::run(current(context, console)?, console, args)
 }
 
 /// `pipeline log`.
@@ -192,7 +200,7 @@ pub fn report(
 /// # Errors
 /// Whatever stops it.
 pub fn plan(context: &Context, console: &mut Console<'_>, args: &PlanArgs) -> Result<Exit, Error> {
-    views::plan(&project(context, console)?, console, args)
+    views::plan(&current(context, console)?, console, args)
 }
 
 /// `pipeline graph`.
@@ -331,7 +339,7 @@ pub fn task_prompt(
 /// # Errors
 /// Whatever stops it.
 pub fn agent_list(context: &Context, console: &mut Console<'_>) -> Result<Exit, Error> {
-    views::agents(&project(context, console)?, console)
+    views::agents(&current(context, console)?, console)
 }
 
 /// `pipeline agent logs`.

@@ -548,6 +548,27 @@ fn nothing_of_the_environment_is_needed_but_git() {
 }
 
 #[test]
+fn settings_that_nobody_has_taken_up_are_told_where_things_are_shown_by_the_old_ones() {
+    let scratch = Scratch::project();
+    let config = scratch.work().join("pipeline.toml");
+    let told = |why: &str| {
+        for line in ["plan", "agent list", "status"] {
+            let done = scratch.run(line);
+            assert_eq!(done.status.code(), Some(0), "{line}");
+            let said = text(&done.stderr);
+            assert_eq!(said.is_empty(), why.is_empty(), "{line}: {said}");
+            assert!(said.contains(why), "{line}: {said}");
+        }
+    };
+    told("");
+    let agent = "[[agent]]\nname = \"w\"\nstages = [\"architect\"]\ncommand = \"task\"\n";
+    write(&config, &format!("[project]\nbase = \"main\"\n{agent}"));
+    told("has changed");
+    write(&config, "[[[");
+    told("is broken, the old settings count");
+}
+
+#[test]
 fn another_writer_is_waited_for_no_longer_than_said() {
     let scratch = Scratch::project();
     let lock = fs::File::open(scratch.work().join(".git/pipeline/lock")).expect("a lock file");
