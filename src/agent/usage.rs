@@ -74,15 +74,20 @@ pub fn read(output: Output<'_>, preset: &Preset) -> Reading {
         let number = count.number.map(|number| number * factor).filter(|_| is_known);
         number.filter(|number| *number < NUMBER_MAX).map(|number| number.round() as u64)
     };
+    let mut usage = Usage {
+        session: found.session,
+        input_tokens: count(&found.input, 1.0),
+        output_tokens: count(&found.output, 1.0),
+        cached_tokens: count(&found.cached, 1.0),
+        cost_usd_micros: count(&found.cost, 1e6),
+        is_session_total: preset.is_session_total,
+    };
+    // Programs say 0 of a model whose price they do not know; only where no token was used is it so.
+    if found.cost.number == Some(0.0) && usage.tokens() != Some(0) {
+        usage.cost_usd_micros = None;
+    }
     Reading {
-        usage: Usage {
-            session: found.session,
-            input_tokens: count(&found.input, 1.0),
-            output_tokens: count(&found.output, 1.0),
-            cached_tokens: count(&found.cached, 1.0),
-            cost_usd_micros: count(&found.cost, 1e6),
-            is_session_total: preset.is_session_total,
-        },
+        usage,
         text: found.text,
         error: found.error,
         fault: found.fault.map(|(kind, text)| Trouble { kind, text, until: found.until }),

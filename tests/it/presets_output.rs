@@ -169,6 +169,27 @@ fn aider_and_mini_report_in_words_and_in_a_file() {
 }
 
 #[test]
+fn a_cost_of_nothing_for_tokens_is_a_price_that_nobody_knows() {
+    let step = |cost: &str, tokens: u32| {
+        let log = format!(
+            r#"{{"type":"step_finish","part":{{"cost":{cost},"tokens":{{"input":{tokens},"output":{tokens}}}}}}}"#
+        );
+        used(&reading("opencode", &log))[3]
+    };
+    assert_eq!((step("0", 9), step("0.0", 9)), (None, None), "a model without a price");
+    assert_eq!(step("0", 0), Some(0), "no token is read or written for nothing");
+    assert_eq!(step("0.0000001", 9), Some(0), "too little to count, and known");
+    let mini = |cost: &str| {
+        let file = format!(r#"{{"info":{{"model_stats":{{"instance_cost":{cost}}}}}}}"#);
+        let output = Output { log: b"", document: Some(file.as_bytes()), is_whole: true };
+        used(&reading_of("mini-swe-agent", output))[3]
+    };
+    assert_eq!((mini("0.0"), mini("0.25")), (None, Some(250_000)), "it tells of no tokens");
+    let claude = CLAUDE.replace("0.01234", "0");
+    assert_eq!(used(&reading("claude", &claude)), [Some(1_210), Some(42), Some(1_000), None]);
+}
+
+#[test]
 fn odd_output_is_unknown_and_holds_nothing_up() {
     let long = format!("{{\"type\":\"result\",\"result\":\"{}ü\"}}", "ü".repeat(9_000));
     let odd = [

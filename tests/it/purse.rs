@@ -163,6 +163,30 @@ fn a_cost_that_is_not_known_stays_unknown() {
 }
 
 #[test]
+fn a_model_without_a_price_is_not_told_to_cost_nothing() {
+    let project = paid("cost_usd = 0.01", &["A"]);
+    cost(&project, "0.0");
+    project.ok(&UNTIL_IDLE);
+    let status = project.status();
+    let run = &status["run"];
+    assert_eq!((&run["cost_usd"], &run["cost_unknown"]), (&Value::Null, &1.into()), "{status}");
+    assert_eq!(project.headline(), "1 of 1 landed, 1000 tokens, cost unknown");
+    // Its preset reads a cost, so that only what was seen tells of it.
+    let said = project.run(&["doctor"]).out;
+    let dumb = "warning  agents: agent `coder` did not say what 1 of 1 attempts cost: \
+                `limits.cost_usd` cannot count them";
+    assert!(said.contains(dumb), "{said}");
+    cost(&project, "0.50");
+    project.ok(&["task", "add", "One more", "--id", "B"]);
+    project.ok(&UNTIL_IDLE);
+    let said = project.run(&["doctor"]).out;
+    assert!(said.contains("did not say what 1 of 2 attempts cost"), "{said}");
+    project.write("pipeline.toml", &settings(""));
+    let said = project.run(&["doctor"]).out;
+    assert!(!said.contains("did not say"), "no bound needs it: {said}");
+}
+
+#[test]
 fn a_task_that_costs_too_much_waits_for_a_person_and_the_others_go_on() {
     let project = paid("cost_usd_per_task = 1\nattempts_per_stage = 9", &["A", "B"]);
     cost(&project, "0.45");

@@ -165,6 +165,9 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.extend(world::worktrees(project, state));
             findings.extend(world::refs(project, state));
             findings.extend(world::base(state));
+            if let Some(settings) = &settings {
+                findings.extend(tools::costs(project, settings, state));
+            }
             if findings.iter().all(|found| found.level != Level::Damaged) {
                 findings.extend(world::leftovers(project));
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::finding::Finding;
 use crate::agent::terminal::tmux;
 use crate::cli::project::Project;
+use crate::machine::State;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 use crate::monitor::preset;
 use crate::sys::file::shell_path;
@@ -16,6 +17,9 @@ const GIT_MIN: (u32, u32) = (2, 38);
 
 /// The oldest git that has `merge-tree --stdin`: with it conflicts are known before the landing.
 const GIT_OF_FORECASTS: (u32, u32) = (2, 40);
+
+/// What to do where a bound on money does not hold.
+const BOUND_IT: &str = "bound it by `limits.attempts_per_run`";
 
 /// How old a lock of git is when its git is hardly still at work.
 const GIT_LOCK_AGE_MIN: Duration = Duration::from_secs(10);
@@ -89,18 +93,36 @@ pub fn presets(project: &Project, settings: &Settings) -> Vec<Finding> {
     let mut findings: Vec<Finding> = found.collect();
     for group in settings.agents.iter().filter(is_preset) {
         findings.extend(billing(root, group));
-        if settings.limits.cost_usd_micros > 0 && !preset::tells_cost(root, group) {
-            findings.push(Finding::warning(
-                "agents",
-                format!(
-                    "agent `{}` does not say what it costs: `limits.cost_usd` cannot count it",
-                    group.name
-                ),
-                "bound it by `limits.attempts_per_run`",
-            ));
-        }
+        let bounds = cost_bounds(settings).filter(|_| !preset::tells_cost(root, group));
+        findings.extend(bounds.map(|bounds| {
+            let name = &group.name;
+            let found =
+                format!("agent `{name}` does not say what it costs: {bounds} cannot count it");
+            Finding::warning("agents", found, BOUND_IT)
+        }));
     }
     findings
+}
+
+/// Returns the bounds on money that are set; `None`: none is.
+fn cost_bounds(settings: &Settings) -> Option<&'static str> {
+    (settings.limits.cost_usd_micros > 0).then_some("`limits.cost_usd`")
+}
+
+/// Looks whose programs, which can say what they cost, did not: they know no price of their model.
+pub fn costs(project: &Project, settings: &Settings, state: &State) -> Vec<Finding> {
+    let Some(bounds) = cost_bounds(settings) else { return Vec::new() };
+    let can_tell = |group: &&AgentGroup| preset::tells_cost(&project.layout.root, group);
+    let silent = settings.agents.iter().filter(can_tell).filter_map(|group| {
+        let spent = state.metrics.groups.get(&group.name).filter(|spent| spent.unpriced > 0)?;
+        let (name, count) = (&group.name, spent.unpriced);
+        let all = spent.priced + count;
+        let found = format!(
+            "agent `{name}` did not say what {count} of {all} attempts cost: {bounds} cannot count them"
+        );
+        Some(Finding::warning("agents", found, BOUND_IT))
+    });
+    silent.collect()
 }
 
 /// Says that an agent may be billed where its person believes in a subscription.
