@@ -1,7 +1,8 @@
 //! Agents in terminals that stand still since their provider refused them.
 //!
-//! Such a program tells people so and waits at its prompt, where nothing would end it but the silence
-//! limit. Its transcript says it too: it is ended, and then judged by what stands there.
+//! Such a program tells people so and waits at its prompt, where nothing would end it but the time limit:
+//! in a terminal there is none of silence. Its transcript says it too: it is ended, and then judged by
+//! what stands there.
 
 use std::sync::Arc;
 use std::thread;
