@@ -417,6 +417,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_can_be_told_to_keep_to_itself_it_is_told() {
+        for (name, switches) in [
+            ("claude", &["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_TELEMETRY=1"][..]),
+            ("opencode", &["OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_SHARE=1"]),
+            ("gemini", &["GEMINI_TELEMETRY_ENABLED=false"]),
+            ("qwen", &["QWEN_TELEMETRY_ENABLED=false", "QWEN_USAGE_STATISTICS_ENABLED=false"]),
+        ] {
+            let env = built_in(name).env;
+            for (key, value) in switches.iter().filter_map(|switch| switch.split_once('=')) {
+                assert_eq!(env.get(key).map(String::as_str), Some(value), "{name}: {key}");
+            }
+        }
+        for (name, switch) in
+            [("codex", "analytics.enabled=false"), ("aider", "--analytics-disable")]
+        {
+            assert!(has(&built_in(name).headless, switch), "{name}: {switch}");
+        }
+    }
+
+    #[test]
     fn codex_gives_commands_the_path_that_it_was_given() {
         // Seen with codex 0.169: in a login shell `pipeline done` was not found.
         let codex = built_in("codex");
