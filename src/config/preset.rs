@@ -400,7 +400,8 @@ mod tests {
             let preset = built_in(name);
             assert!(!preset.about.is_empty(), "{name}");
             assert_eq!(preset.headless.is_empty(), *name == "person", "{name}");
-            assert_eq!(preset.interactive.is_none(), *name == "person", "{name}");
+            let has_window = !["shell", "person"].contains(name);
+            assert_eq!(preset.interactive.is_some(), has_window, "{name}");
             if ["shell", "person"].contains(name) {
                 continue;
             }

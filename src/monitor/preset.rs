@@ -61,8 +61,7 @@ pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<L
     let interactive = match group.launcher {
         LauncherKind::Process => None,
         LauncherKind::Tmux => {
-            let none = || format!("the preset `{name}` has no line for a terminal");
-            Some(preset.interactive.clone().ok_or_else(none)?)
+            Some(preset.interactive.clone().ok_or_else(|| no_line(name, group.launcher))?)
         }
     };
     let session = session.filter(|session| session.preset == hash && can_resume(&preset, group));
@@ -97,6 +96,21 @@ pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<L
 /// Returns true when an agent of the group is started by a line that takes up a session.
 fn can_resume(preset: &Preset, group: &AgentGroup) -> bool {
     group.launcher == LauncherKind::Process && uses(&preset.resume, "{session}")
+}
+
+/// Returns that the preset has no line for what its agents are to run in, with what to do.
+fn no_line(name: &str, launcher: LauncherKind) -> String {
+    let dir = preset::DIR;
+    match launcher {
+        LauncherKind::Process => format!(
+            "the preset `{name}` has no `headless` line: add one to `{dir}/{name}.toml`, or \
+             `launcher = \"tmux\"` to its `[[agent]]`"
+        ),
+        LauncherKind::Tmux => format!(
+            "the preset `{name}` has no line for a terminal: take `launcher = \"tmux\"` out of its \
+             `[[agent]]`, or add `[interactive]` to `{dir}/{name}.toml`"
+        ),
+    }
 }
 
 fn missing(name: &str, placeholder: &str) -> String {
@@ -283,16 +297,13 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
         Ok(loaded) => loaded.preset,
         Err(error) => return Some(error.to_string()),
     };
-    let (line, what) = match group.launcher {
-        LauncherKind::Process => (Some(&preset.headless), "`headless` line"),
-        LauncherKind::Tmux => (
-            preset.interactive.as_ref().map(|interactive| &interactive.line),
-            "line for a terminal",
-        ),
+    let line = match group.launcher {
+        LauncherKind::Process => Some(&preset.headless),
+        LauncherKind::Tmux => preset.interactive.as_ref().map(|interactive| &interactive.line),
     };
     let Some((line, program)) = line.and_then(|line| Some((line, line.first()?.first_word()?)))
     else {
-        return Some(format!("the preset `{name}` has no {what}"));
+        return Some(no_line(name, group.launcher));
     };
     let needs_model = |part: &Part| matches!(part, Part::Word(word) if word.contains("{model}"));
     if model.is_empty() && line.iter().any(needs_model) {
@@ -301,10 +312,26 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
     let (env, allow) = environment(group, &preset);
     let extra: Vec<(String, String)> = env.into_iter().collect();
     let env = agent_env(std::env::vars_os(), &allow, program_dir, &extra);
-    if find_program(program, root, &env).is_ok_and(|found| found.is_file()) {
-        return None;
+    let own = program.strip_prefix(IN_PROJECT).map(|path| format!("./{path}"));
+    let program = own.as_deref().unwrap_or(program);
+    if !find_program(program, root, &env).is_ok_and(|found| found.is_file()) {
+        return Some(missing_words(program, &preset.install));
     }
-    Some(missing_words(program, &preset.install))
+    lacking(root, line)
+        .map(|file| format!("`{file}`, which the preset `{name}` names, is not there"))
+}
+
+/// How a word begins that names a file of the project.
+const IN_PROJECT: &str = "{project}/";
+
+/// Returns the first file of the project that the line names and that is not there.
+fn lacking<'a>(root: &Path, line: &'a [Part]) -> Option<&'a str> {
+    let words = line.iter().filter_map(|part| match part {
+        Part::Word(word) => word.strip_prefix(IN_PROJECT),
+        Part::Group(_) => None,
+    });
+    let mut named = words.filter(|path| !path.contains('{'));
+    named.find(|path| !root.join(path).exists())
 }
 
 /// Returns that a program is not there, with what to do.
@@ -501,12 +528,23 @@ mod tests {
         let gone = check("headless = [\"no-such-program\"]\ninstall = \"get it\"", "");
         assert_eq!(gone, "`no-such-program` is not on the PATH: install it with `get it`");
         assert_eq!(check("headless = [\"./tool\"]", ""), "`./tool` is not there");
+        // What the project has to hold itself.
+        assert_eq!(check("headless = [\"{project}/tool\"]", ""), "`./tool` is not there");
+        let script = "headless = [\"sh\", \"{project}/own.sh\", \"{project}/{session}\"]";
+        let lacking = "`own.sh`, which the preset `claude` names, is not there";
+        assert_eq!(check(script, ""), lacking);
+        for file in ["tool", "own.sh"] {
+            fs::write(dir.path().join(file), "").expect("written");
+        }
+        assert_eq!(check(script, ""), "");
+        assert_eq!(check("headless = [\"{project}/tool\"]", ""), "");
         // In a window it is the other line that counts.
         let window = "launcher = \"tmux\"";
         let line = "[interactive]\nline = [\"sh\"]\nready = \"x\"";
         assert_eq!(check(line, window), "");
         assert!(check(line, "").contains("no `headless` line"));
-        assert!(check("headless = [\"sh\"]", window).contains("no line for a terminal"));
+        let headless = check("headless = [\"sh\"]", window);
+        assert!(headless.contains("no line for a terminal: take `launcher"), "{headless}");
         let model = check("headless = [\"sh\", \"{model}\"]", "");
         assert!(model.contains("needs a `model`"), "{model}");
         assert_eq!(check("headless = [\"sh\", \"{model}\"]", "model = \"m\""), "");
