@@ -16,6 +16,7 @@ pub mod notice;
 pub mod outside;
 pub mod page;
 pub mod paper;
+pub mod persons;
 pub mod providers;
 pub mod purse;
 pub mod remaining;

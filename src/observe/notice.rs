@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::blocked::blocked;
 use super::page::first_line;
+use super::persons;
 use super::purse;
 use super::status::{Counts, counts};
 use super::words::{Stamp, attempt_words};
@@ -132,6 +133,7 @@ pub fn notices(changes: &[Change], state: &State, moment: Moment<'_>) -> Vec<Not
         Change::Task(id, TaskChange::Moved { to, .. }) => {
             moved(state, state.tasks.get(id)?, to, moment)
         }
+        Change::Attempt(id, AttemptChange::Started { .. }) => given(state, id, moment),
         Change::Attempt(id, AttemptChange::Ended { outcome, .. }) => {
             failed(changes, state, id, outcome, moment)
         }
@@ -209,6 +211,22 @@ fn needs_person(state: &State, task: &Task, block: &Block, moment: Moment<'_>) -
     Some(document.notice(Event::Blocked))
 }
 
+/// An attempt that a person does in a window waits for them until they say that it is done.
+fn given(state: &State, id: &AttemptId, moment: Moment<'_>) -> Option<Notice> {
+    let asked = persons::asked(state, state.attempts.get(id)?)?;
+    let task = state.tasks.get(&TaskId::new(asked.id))?;
+    let (id_of, agent, stage) = (asked.id, asked.agent, asked.stage);
+    let message = format!("{id_of} needs a person ({stage}): it is in the window of `{agent}`");
+    let document = Document {
+        stage: Some(asked.stage),
+        agent: Some(asked.agent),
+        attempt: Some(id.as_str()),
+        next: Some(asked.next),
+        ..Document::new(state, moment, Event::Blocked, message).of(task)
+    };
+    Some(document.notice(Event::Blocked))
+}
+
 /// An attempt whose end blocks its task is told as that.
 fn failed(
     changes: &[Change],
@@ -277,14 +295,15 @@ const fn is_failure(class: Class) -> bool {
 mod tests {
     use serde_json::Value;
 
-    use super::{Event, Moment, finished, notices};
+    use super::{Event, Moment, finished, notices, persons};
     use crate::machine::State;
     use crate::machine::change::{Change, ProjectChange, TaskChange};
     use crate::machine::id::TaskId;
     use crate::machine::purse::{Bound, Level};
+    use crate::machine::settings::{AgentCommand, LauncherKind};
     use crate::machine::task::{TaskKind, TaskPhase};
     use crate::machine::time::Time;
-    use crate::observe::support::{Pipeline, settings, task};
+    use crate::observe::support::{End, Pipeline, settings, task};
     use crate::store::format::golden::fault;
 
     const MOMENT: Moment<'_> = Moment { seq: 7, at: Time::from_ms(1_000), project: "/p" };
@@ -343,6 +362,34 @@ mod tests {
         assert_eq!(value["message"], "A is completed: Title of A");
         assert_eq!(told(&state, moved("E")), None);
         assert_eq!(told(&state, moved("GONE")), None);
+    }
+
+    #[test]
+    fn a_person_who_is_given_a_task_is_told_once_the_window_is_there() {
+        let started = |person: bool| {
+            let mut settings = settings();
+            if person {
+                settings.agents[0].command = AgentCommand::Person;
+                settings.agents[0].launcher = LauncherKind::Tmux;
+            }
+            let mut pipeline = Pipeline::started(settings, vec![task("A", &[])]);
+            assert!(persons::all(&pipeline.state).is_empty(), "there is no window yet");
+            pipeline.start("A.arch.1");
+            let change = pipeline.last.first().cloned().expect("it was started");
+            (told(&pipeline.state, change), pipeline)
+        };
+        let (value, mut pipeline) = started(true);
+        let value = value.expect("it is told");
+        assert_eq!((&value["event"], &value["task"]), (&"blocked".into(), &"A".into()));
+        assert_eq!(
+            value["message"],
+            "A needs a person (architect): it is in the window of `architect`"
+        );
+        assert_eq!(value["next"], "pipeline agent attach architect");
+        assert_eq!(value["attempt"], "A.arch.1");
+        pipeline.run("A.arch.1", End::Done);
+        assert!(persons::all(&pipeline.state).is_empty(), "it is done");
+        assert_eq!(started(false).0, None, "a program needs nobody");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
 use super::outside;
 use super::page::first_line;
+use super::persons::{self, Asked};
 use super::providers::{self, ProviderEntry};
 use super::purse::{self, RunEntry};
 use super::waiting::{Waiting, Waits};
@@ -88,6 +89,9 @@ pub struct StatusDocument<'a> {
     /// Something was put back while no agent ran; in JSON the log tells of it.
     #[serde(skip)]
     pub is_put_back: bool,
+    /// What people have in windows; in JSON their agents are `working`.
+    #[serde(skip)]
+    pub asked: Vec<Asked<'a>>,
 }
 
 /// The monitor, as far as the rim knows it.
@@ -203,6 +207,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         outside: outside::newest(state),
         held: &state.held,
         is_put_back: !state.outside.is_empty(),
+        asked: persons::all(state),
     }
 }
 

@@ -76,7 +76,7 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let roots = status.blocked.iter().filter(|blocked| blocked.is_root).count();
     let held_up = status.blocked.len() - roots;
     let approvals = approvals(status).count();
-    let persons = roots + approvals;
+    let persons = roots + approvals + status.asked.len();
     let waits = status.waiting.len() - approvals + held_up;
     let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
     let landed = format!("{} of {} {done}{}", landed_count(status), counts.total, range(status));
@@ -220,16 +220,22 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let roots: Vec<&Blocked<'_>> = status.blocked.iter().filter(|entry| entry.is_root).collect();
     let waiting: Vec<&Waiting<'_>> = approvals(status).collect();
     let refusing: Vec<(&str, &ProviderEntry<'_>)> = refusing(status).collect();
-    if roots.is_empty() && waiting.is_empty() && refusing.is_empty() {
+    if roots.is_empty() && waiting.is_empty() && refusing.is_empty() && status.asked.is_empty() {
         return String::new();
     }
     let ids = roots.iter().map(|entry| entry.id).chain(waiting.iter().map(|entry| entry.id));
+    let ids = ids.chain(status.asked.iter().map(|asked| asked.id));
     let ids = ids.chain(refusing.iter().map(|(name, _)| *name));
     let wide = ids.map(columns).max().unwrap_or(0).min(page.columns() / 3);
     let mut out = section(page, "needs a person");
     for (provider, entry) in refusing {
         let name = format!("{provider:wide$}  ");
         out.push_str(&with_command(page, 2, &name, &first_line(entry.why), &entry.next));
+    }
+    for asked in &status.asked {
+        let reason = format!("{} is yours, in the window of `{}`", asked.stage, asked.agent);
+        let name = format!("{:wide$}  ", asked.id);
+        out.push_str(&with_command(page, 2, &name, &reason, &asked.next));
     }
     for entry in roots {
         let stage = entry.stage_short.map(|stage| format!("{stage}: ")).unwrap_or_default();
@@ -378,6 +384,7 @@ mod tests {
     use crate::machine::attempt::Marker;
     use crate::machine::event::NewTask;
     use crate::machine::id::TaskId;
+    use crate::machine::settings::{AgentCommand, LauncherKind};
     use crate::machine::task::TaskKind;
     use crate::machine::{Command, Observation};
     use crate::observe::status::{MonitorInfo, status};
@@ -405,6 +412,25 @@ mod tests {
             format!("  hold  held by a person:\n{}pipeline task release B\n", " ".repeat(30));
         assert!(narrow.contains(&folded), "{narrow}");
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_person_who_has_a_task_in_a_window_is_asked_with_the_command_to_type() {
+        let mut settings = settings();
+        settings.agents[0].name = "me".into();
+        settings.agents[0].command = AgentCommand::Person;
+        settings.agents[0].launcher = LauncherKind::Tmux;
+        let mut pipeline = Pipeline::started(settings, vec![task("A", &[])]);
+        let text = of(&pipeline, false, 80);
+        assert!(text.starts_with("0 of 1 landed, 1 in work\n"), "it has no window yet: {text}");
+        pipeline.start("A.arch.1");
+        let text = of(&pipeline, false, 80);
+        assert!(text.starts_with("0 of 1 landed, 1 needs a person\n"), "{text}");
+        let asked = "\nneeds a person\n  A  architect is yours, in the window of `me`: pipeline agent attach me\n";
+        assert!(text.contains(asked), "{text}");
+        pipeline.run("A.arch.1", End::Done);
+        let text = of(&pipeline, false, 80);
+        assert!(!text.contains("a person"), "{text}");
     }
 
     #[test]
