@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
-use super::figures::dollars;
 use crate::machine::State;
 use crate::machine::agent::BASE_AGENT;
 use crate::machine::attempt::{AttemptKind, AttemptPhase};
 use crate::machine::id::{AttemptId, Oid, StageName, TaskId};
 use crate::machine::lane::MANUAL;
 use crate::machine::mode::{Orchestration, Rollout};
+use crate::machine::purse::money;
 use crate::machine::settings::{Settings, Stage};
 use crate::machine::task::{Landed, Priority, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
@@ -85,7 +85,7 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// Returns what an attempt used, for people: `12.3k tokens read, 400 written, $0.0123`; `None`: nothing
+/// Returns what an attempt used, for people: `12.3k tokens read, 400 written, $0.01`; `None`: nothing
 /// is known.
 #[must_use]
 pub fn used(usage: &Usage) -> Option<String> {
@@ -98,7 +98,7 @@ pub fn used(usage: &Usage) -> Option<String> {
         parts.push(format!("{} {noun}written", amount(written)));
     }
     if let Some(micros) = usage.cost_usd_micros {
-        parts.push(format!("${:.4}", dollars(micros)));
+        parts.push(money(micros));
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -107,7 +107,7 @@ pub fn used(usage: &Usage) -> Option<String> {
 #[must_use]
 pub fn used_briefly(usage: &Usage) -> Option<String> {
     let tokens = usage.tokens().map(|tokens| format!("{} tokens", amount(tokens)));
-    let cost = usage.cost_usd_micros.map(|micros| format!("${:.2}", dollars(micros)));
+    let cost = usage.cost_usd_micros.map(money);
     let parts: Vec<String> = tokens.into_iter().chain(cost).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -395,9 +395,10 @@ pub fn approval(what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Stamp, attempt_words, span};
+    use super::{Stamp, attempt_words, span, used, used_briefly};
     use crate::machine::id::AttemptId;
     use crate::machine::time::Time;
+    use crate::machine::usage::Usage;
     use crate::observe::support;
 
     #[test]
@@ -408,6 +409,21 @@ mod tests {
             (u64::MAX, "9999-12-30T22:00:00.999Z"),
         ] {
             assert_eq!(Stamp(Time::from_ms(ms)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_small_cost_is_not_told_as_nothing() {
+        for (micros, told) in [(4_000, "$0.0040"), (7, "$0.000007"), (1_230_000, "$1.23")] {
+            let usage = Usage {
+                input_tokens: Some(12_300),
+                output_tokens: Some(400),
+                cost_usd_micros: Some(micros),
+                ..Usage::default()
+            };
+            let text = format!("12.3k tokens read, 400 written, {told}");
+            assert_eq!(used(&usage), Some(text));
+            assert_eq!(used_briefly(&usage), Some(format!("12.7k tokens, {told}")));
         }
     }
 

@@ -261,7 +261,7 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
     let said = project.ok(&["task", "show", "A"]);
     assert!(said.contains("completed (1242 tokens, $0.25)"), "{said}");
     let said = project.run(&["task", "log", "A", "--stage", "impl"]).err;
-    assert!(said.contains("1200 tokens read, 42 written, $0.2500"), "{said}");
+    assert!(said.contains("1200 tokens read, 42 written, $0.25"), "{said}");
     project.assert_nothing_left();
 }
 
