@@ -144,6 +144,22 @@ pub fn billing_keys_of(root: &Path, preset: &Preset) -> Vec<String> {
     keys_given(preset, &preset.env, &allow, root)
 }
 
+/// Returns that `who` may be billed by these keys, and what helps; `None`: there are none.
+#[must_use]
+pub fn billed_words(keys: &[String], who: &str) -> Option<(String, String)> {
+    let (verb, them) = match keys {
+        [] => return None,
+        [_] => ("is", "it"),
+        [..] => ("are", "them"),
+    };
+    let names = keys.join(", ");
+    let found =
+        format!("{names} {verb} set: {who} may be billed by the token, not by a subscription");
+    let cleared: Vec<String> = keys.iter().map(|key| format!("{key} = \"\"")).collect();
+    let cleared = cleared.join(", ");
+    Some((found, format!("`env = {{ {cleared} }}` in its `[[agent]]` keeps {them} from it")))
+}
+
 fn keys_given(
     preset: &Preset,
     env: &BTreeMap<String, String>,

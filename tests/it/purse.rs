@@ -242,6 +242,30 @@ fn a_key_in_the_environment_of_a_subscription_is_said() {
 }
 
 #[test]
+fn a_bound_on_tasks_alone_is_told_of_and_the_remedy_clears_every_key() {
+    let project = paid("", &[]);
+    let agent = "[limits]\ncost_usd_per_task = 5\n[[agent]]\nname = \"coder\"\nstages = [\"impl\"]\n\
+                 preset = \"qwen\"\n";
+    let doctor = |env: &str| {
+        project.write("pipeline.toml", &format!("{agent}{env}"));
+        let mut command = project.command(&project.root, &["doctor"]);
+        command.env("OPENAI_API_KEY", "k").env("DASHSCOPE_API_KEY", "d");
+        let output = command.output().expect("the program starts");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let said = doctor("");
+    let dumb =
+        "agent `coder` does not say what it costs: `limits.cost_usd_per_task` cannot count it";
+    assert!(said.contains(dumb), "{said}");
+    let keys = "DASHSCOPE_API_KEY, OPENAI_API_KEY are set: agent `coder` may be billed";
+    assert!(said.contains(keys), "{said}");
+    let remedy = "env = { DASHSCOPE_API_KEY = \"\", OPENAI_API_KEY = \"\" }";
+    assert!(said.contains(&format!("`{remedy}` in its `[[agent]]` keeps them from it")), "{said}");
+    let said = doctor(remedy);
+    assert!(!said.contains("may be billed"), "{said}");
+}
+
+#[test]
 fn init_says_which_key_an_agent_would_be_given() {
     let project = Project::bare();
     fs::create_dir(&project.root).expect("the project's folder");

@@ -106,7 +106,13 @@ pub fn presets(project: &Project, settings: &Settings) -> Vec<Finding> {
 
 /// Returns the bounds on money that are set; `None`: none is.
 fn cost_bounds(settings: &Settings) -> Option<&'static str> {
-    (settings.limits.cost_usd_micros > 0).then_some("`limits.cost_usd`")
+    let limits = &settings.limits;
+    match (limits.cost_usd_micros > 0, limits.cost_usd_per_task_micros > 0) {
+        (true, true) => Some("`limits.cost_usd` and `cost_usd_per_task`"),
+        (true, false) => Some("`limits.cost_usd`"),
+        (false, true) => Some("`limits.cost_usd_per_task`"),
+        (false, false) => None,
+    }
 }
 
 /// Looks whose programs, which can say what they cost, did not: they know no price of their model.
@@ -128,13 +134,7 @@ pub fn costs(project: &Project, settings: &Settings, state: &State) -> Vec<Findi
 /// Says that an agent may be billed where its person believes in a subscription.
 fn billing(root: &Path, group: &AgentGroup) -> Option<Finding> {
     let keys = preset::billing_keys(root, group);
-    let (first, verb) = (keys.first()?, if keys.len() == 1 { "is" } else { "are" });
-    let found = format!(
-        "{} {verb} set: agent `{}` may be billed by the token, not by a subscription",
-        keys.join(", "),
-        group.name
-    );
-    let remedy = format!("`env = {{ {first} = \"\" }}` in its `[[agent]]` keeps it from it");
+    let (found, remedy) = preset::billed_words(&keys, &format!("agent `{}`", group.name))?;
     Some(Finding::warning("agents", found, remedy))
 }
 
