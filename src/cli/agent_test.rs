@@ -14,7 +14,8 @@ use super::exit_code::Exit;
 use super::gate::Gate;
 use super::init::init;
 use super::monitor::{Manner, error_of, keeper_exe};
-use super::project::{CONFIG_BYTES_MAX, Open, Project};
+use super::project::{Open, Project};
+use super::prompt::settings_of_file;
 use crate::agent::rendezvous;
 use crate::config;
 use crate::config::layout::Layout;
@@ -31,7 +32,6 @@ use crate::monitor::progress::{LogFormat, Progress};
 use crate::monitor::{End, Options, Until, run as run_monitor};
 use crate::observe::words::{span, used};
 use crate::store::lock::is_held;
-use crate::sys::file::read_bounded;
 use crate::sys::proc::read_stat;
 
 /// Where tests have their places, below `.pipeline`.
@@ -73,7 +73,7 @@ pub fn run(
     console: &mut Console<'_>,
 ) -> Result<Exit, Error> {
     let root = open.project.layout.root.clone();
-    let group = group(&open, &args.name)?;
+    let group = group(&open, &args.name, console)?;
     let group = tried(&root, &group)?;
     let exe = keeper_exe()?;
     let program_dir = exe.program.parent().unwrap_or(&root).to_owned();
@@ -122,21 +122,19 @@ fn tell(verdict: &Verdict, console: &mut Console<'_>) -> Result<(), Error> {
 }
 
 /// Returns the group of that name, or that the agent of that name is of; the file counts, and where it
-/// is broken the adopted settings.
-fn group(open: &Open, name: &str) -> Result<AgentGroup, Error> {
-    let layout = &open.project.layout;
-    let bytes = read_bounded(&layout.config(), CONFIG_BYTES_MAX).ok().flatten();
-    let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let loaded = text.and_then(|text| config::load_in(&layout.root, &text).ok());
-    let adopted = open.now().0.settings.as_ref();
-    let settings = loaded.as_ref().map_or(adopted, |loaded| &loaded.settings);
+/// is broken the adopted settings, with a warning.
+fn group(open: &Open, name: &str, console: &mut Console<'_>) -> Result<AgentGroup, Error> {
+    let newer = settings_of_file(open, console);
+    let settings = newer.as_ref().unwrap_or(&open.now().0.settings);
     let is_meant = |group: &&AgentGroup| {
         group.name == name || group.names().any(|agent| agent.as_str() == name)
     };
     settings.agents.iter().find(is_meant).cloned().ok_or_else(|| {
         let known: Vec<&str> = settings.agents.iter().map(|group| group.name.as_str()).collect();
-        Error::invalid(format!("there is no agent `{name}`"))
-            .hint(format!("pipeline.toml has {}", known.join(", ")))
+        Error::invalid(format!("there is no agent `{name}`")).hint(match known.is_empty() {
+            true => "pipeline.toml has none yet: add an `[[agent]]` there".to_owned(),
+            false => format!("pipeline.toml has {}", known.join(", ")),
+        })
     })
 }
 
@@ -201,7 +199,7 @@ impl Place {
         timeout: Duration,
         manner: Manner,
     ) -> Result<Verdict, Error> {
-        self.fill(root)?;
+        self.fill(root, group)?;
         let git = |error: crate::git::GitError| {
             Error::failed("cannot make a repository to try it in").because(&error)
         };
@@ -241,19 +239,17 @@ impl Place {
         Ok(Verdict { log: self.keep_log(&open, &verdict), ..verdict })
     }
 
-    /// Puts a file to commit and the project's presets there.
-    fn fill(&self, root: &Path) -> Result<(), Error> {
+    /// Puts a file to commit and the agent's preset there, its paths those of the project.
+    fn fill(&self, root: &Path, group: &AgentGroup) -> Result<(), Error> {
         let readme = self.dir.join("README");
         fs::write(&readme, "A place to try an agent in.\n")
             .map_err(|error| file_error("write", &readme, &error))?;
-        let (from, to) = (root.join(config::preset::DIR), self.dir.join(config::preset::DIR));
-        let Ok(files) = fs::read_dir(&from) else { return Ok(()) };
-        fs::create_dir_all(&to).map_err(|error| file_error("make", &to, &error))?;
-        for file in files.flatten().filter(|file| file.path().is_file()) {
-            let copy = to.join(file.file_name());
-            fs::copy(file.path(), &copy).map_err(|error| file_error("write", &copy, &error))?;
-        }
-        Ok(())
+        let AgentCommand::Preset { name, .. } = &group.command else { return Ok(()) };
+        let Some(text) = config::preset::abroad(root, name) else { return Ok(()) };
+        let presets = self.dir.join(config::preset::DIR);
+        fs::create_dir_all(&presets).map_err(|error| file_error("make", &presets, &error))?;
+        let file = presets.join(format!("{name}.toml"));
+        fs::write(&file, text).map_err(|error| file_error("write", &file, &error))
     }
 
     /// Keeps what the agent wrote, where it does not work and wrote something.

@@ -99,7 +99,7 @@ pub fn run(open: &Open, console: &mut Console<'_>, args: &PromptArgs) -> Result<
 
 /// Returns the settings of `pipeline.toml` where they are not yet adopted: the next attempt runs by
 /// them. Those of a broken file do not count.
-fn settings_of_file(open: &Open, console: &mut Console<'_>) -> Option<Settings> {
+pub fn settings_of_file(open: &Open, console: &mut Console<'_>) -> Option<Settings> {
     let path = open.project.layout.config();
     let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
     match config::load_in(&open.project.layout.root, &String::from_utf8_lossy(&bytes)) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use regex::RegexBuilder;
 use toml::de::DeTable;
+use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::problem::{Problem, Wrong};
@@ -114,18 +115,57 @@ impl std::error::Error for PresetError {
 /// # Errors
 /// When there is none, or its file cannot be read or is wrong.
 pub fn load(root: &Path, name: &str) -> Result<Loaded, PresetError> {
+    let text = text(root, name)?;
     let file = format!("{DIR}/{name}.toml");
-    let path = root.join(&file);
+    let preset = parse(name, &text).map_err(|problems| PresetError::Invalid { file, problems })?;
+    Ok(Loaded { preset, hash: format!("{:016x}", xxh3_64(text.as_bytes())) })
+}
+
+/// Returns the text of the preset as it counts in the project at `root`.
+fn text(root: &Path, name: &str) -> Result<String, PresetError> {
+    let path = root.join(format!("{DIR}/{name}.toml"));
     let own = read_bounded(&path, FILE_BYTES_MAX)
         .map_err(|source| PresetError::Unreadable { path, source })?;
     let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
-    let text = match (&own, built_in) {
-        (Some(bytes), _) => String::from_utf8_lossy(bytes),
-        (None, Some((_, text))) => (*text).into(),
-        (None, None) => return Err(PresetError::Unknown { name: name.to_owned() }),
-    };
-    let preset = parse(name, &text).map_err(|problems| PresetError::Invalid { file, problems })?;
-    Ok(Loaded { preset, hash: format!("{:016x}", xxh3_64(text.as_bytes())) })
+    match (&own, built_in) {
+        (Some(bytes), _) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        (None, Some((_, text))) => Ok((*text).to_owned()),
+        (None, None) => Err(PresetError::Unknown { name: name.to_owned() }),
+    }
+}
+
+/// Returns the text of the preset with what its command lines name in the project at `root` named in
+/// full, so that the file can stand in another project; `None`: it cannot be used where it is.
+#[must_use]
+pub fn abroad(root: &Path, name: &str) -> Option<String> {
+    let mut document: Table = text(root, name).ok()?.parse().ok()?;
+    for key in ["headless", "resume"] {
+        if let Some(line) = document.get_mut(key) {
+            name_in_full(root, line);
+        }
+    }
+    if let Some(line) = document.get_mut("interactive").and_then(|table| table.get_mut("line")) {
+        name_in_full(root, line);
+    }
+    Some(document.to_string())
+}
+
+/// A program with a slash in it is the project's, like `{project}`.
+fn name_in_full(root: &Path, line: &mut Value) {
+    fill_project(root, line);
+    if let Some(Value::String(program)) = line.as_array_mut().and_then(|parts| parts.first_mut())
+        && program.contains('/')
+    {
+        *program = root.join(&*program).to_string_lossy().into_owned();
+    }
+}
+
+fn fill_project(root: &Path, part: &mut Value) {
+    match part {
+        Value::String(word) => *word = word.replace("{project}", &root.to_string_lossy()),
+        Value::Array(parts) => parts.iter_mut().for_each(|part| fill_project(root, part)),
+        _ => {}
+    }
 }
 
 /// Returns true when the project at `root` has a preset file of that name.
@@ -415,6 +455,29 @@ mod tests {
             let interactive = preset.interactive.expect("checked above");
             assert!(!interactive.submit.is_empty() && !interactive.ready.is_empty(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_preset_abroad_names_what_is_its_projects_in_full() {
+        let root = tempfile::tempdir().expect("a folder");
+        let dir = root.path().join(DIR);
+        fs::create_dir_all(&dir).expect("made");
+        let text = "about = \"x\"\nheadless = [\"./tool\", [\"-m\", \"{project}/{model}\"]]\n\
+                    resume = [\"tool\", \"a/b\", \"{session}\"]\nenv = { A = \"{project}\" }\n\
+                    [interactive]\nline = [\"{project}/tool\"]\nready = 'a\\b'\n\
+                    [[output]]\nfact = \"text\"\npattern = '^x'\n";
+        fs::write(dir.join("own.toml"), text).expect("written");
+        let there = super::abroad(root.path(), "own").expect("it can be used");
+        let project = root.path().display();
+        let here = text
+            .replace("./tool", &format!("{project}/./tool"))
+            .replace("\"{project}/", &format!("\"{project}/"));
+        assert_eq!(parse("own", &there).expect("valid"), parse("own", &here).expect("valid"));
+        for (name, text) in BUILT_IN.iter().filter(|(_, text)| !text.contains("{project}")) {
+            let there = super::abroad(root.path(), name).expect("built in");
+            assert_eq!(parse(name, &there).expect("valid"), parse(name, text).expect("valid"));
+        }
+        assert_eq!(super::abroad(root.path(), "none"), None);
     }
 
     #[test]

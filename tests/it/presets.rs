@@ -145,6 +145,33 @@ fn init_without_any_program_says_so_and_writes_an_example() {
     assert!(done.err.contains("presets and others together"), "{}", done.err);
 }
 
+/// The paths in a preset are those of the project, not of the place in which it is tried.
+#[test]
+fn agent_test_finds_what_a_preset_names_in_the_project() {
+    let project = Project::with_agents(
+        "[[agent]]\nname = \"script\"\nstages = [\"impl\"]\npreset = \"shell\"\n\
+         [[agent]]\nname = \"own\"\nstages = [\"super\"]\npreset = \"claude\"\n",
+    );
+    let said = project.fails(1, &["agent", "test", "script"]);
+    let gone = "it cannot start: `agents/presets/shell.sh`, which the preset `shell` names, is not";
+    assert!(said.contains(gone), "{said}");
+    let script = "cat >/dev/null\necho hello >hello.txt\npipeline done\n";
+    project.write("agents/presets/shell.sh", script);
+    project.write("agents/presets/claude.toml", "about = \"x\"\nheadless = [\"tools/own\"]\n");
+    install(&project.path("tools/own"), &format!("#!/bin/sh\n{script}"));
+    for name in ["script", "own"] {
+        let said = project.ok(&["agent", "test", name]);
+        assert!(said.contains(&format!("agent `{name}` works (")), "{said}");
+    }
+    project.write("pipeline.toml", "[[agent]]\nname = 7\n");
+    let done = project.run(&["agent", "test", "script"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.err.contains("pipeline.toml` is broken, the old settings count"), "{}", done.err);
+    project.write("pipeline.toml", "");
+    let said = project.fails(2, &["agent", "test", "script"]);
+    assert!(said.contains("pipeline.toml has none yet: add an `[[agent]]` there"), "{said}");
+}
+
 /// Does the small task of `agent test`, or what comes first of it.
 const HELLO: &str = "#!/bin/sh\nset -eu\ncat >\"$HOME/prompt\"\necho hello >hello.txt\n\
                      echo '{\"type\":\"result\",\"usage\":{\"input_tokens\":7}}'\n";
