@@ -20,7 +20,7 @@ use crate::config::template::{self, Agents, Template};
 use crate::git::{GitError, Repo};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
-use crate::machine::settings::{AgentCommand, LauncherKind, Settings};
+use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
 use crate::observe::document::state_document;
 use crate::store::format::state_value;
 use crate::store::journal::FileStore;
@@ -89,19 +89,34 @@ pub fn run(
     }
     inited.agents.told.iter().for_each(|line| console.note(line));
     inited.agents.warnings.iter().for_each(|line| console.warn(line));
-    let has_presets =
-        settings.agents.iter().any(|group| matches!(group.command, AgentCommand::Preset { .. }));
-    let is_placeholder = !has_presets && args.agents.iter().any(|name| name != "shell");
-    console.note(if settings.agents.is_empty() {
-        "next: name your agents in pipeline.toml, then `pipeline task add TITLE`"
-    } else if inited.has_written_config && is_placeholder {
-        "next: fill in the agents' commands in pipeline.toml, then `pipeline task add TITLE`"
-    } else if inited.has_written_config && has_presets {
-        "next: `pipeline agent test implementation`, then `pipeline task add TITLE`"
-    } else {
-        "next: `pipeline task add TITLE`, then `pipeline monitor`"
-    });
+    console.note(&next(args, &inited));
     Ok(())
+}
+
+/// Returns what to do next.
+fn next(args: &InitArgs, inited: &Inited) -> String {
+    let agents = &inited.settings.agents;
+    let is_preset = |group: &&AgentGroup| matches!(group.command, AgentCommand::Preset { .. });
+    let has_person = agents.iter().any(|group| group.command == AgentCommand::Person);
+    let mut presets = agents.iter().filter(is_preset).rev();
+    let worker = presets.clone().find(|group| group.name == "implementation");
+    let tried = worker.or_else(|| presets.next()).filter(|_| inited.has_written_config);
+    let is_placeholder =
+        inited.has_written_config && !has_person && args.agents.iter().any(|name| name != "shell");
+    match tried {
+        _ if agents.is_empty() => {
+            "next: name your agents in pipeline.toml, then `pipeline task add TITLE`".to_owned()
+        }
+        Some(group) => {
+            let name = &group.name;
+            format!("next: `pipeline agent test {name}`, then `pipeline task add TITLE`")
+        }
+        None if is_placeholder => {
+            "next: fill in the agents' commands in pipeline.toml, then `pipeline task add TITLE`"
+                .to_owned()
+        }
+        None => "next: `pipeline task add TITLE`, then `pipeline monitor`".to_owned(),
+    }
 }
 
 /// Does the work of `run`, saying nothing.
@@ -328,8 +343,10 @@ fn write_template(
     let loaded = config::load_in(root, &text).map_err(|error| {
         Error::usage("these agents would not make a valid pipeline.toml").because(&error)
     })?;
-    let agents =
-        Written { told: agents::told(&choice, &posts, root), warnings: agents::warnings(&choice) };
+    let agents = Written {
+        told: agents::told(&choice, &posts, root),
+        warnings: agents::warnings(&choice, &loaded.settings),
+    };
     Ok((loaded.settings, text, agents))
 }
 

@@ -49,14 +49,17 @@ pub struct Post<'a> {
 }
 
 /// Gives each default stage a preset: the first of `presets` does the work, and one of another
-/// provider, where there is one, judges it as supervisor. Where it is not known whose models a
-/// program uses, it counts as another's only beside one of which that is known. Empty without presets.
+/// provider, where there is one, judges it as supervisor; a person does before a program. Where it is
+/// not known whose models a program uses, it counts as another's only beside one of which that is
+/// known. Empty without presets.
 #[must_use]
 pub fn posts(presets: &[Preset]) -> Vec<Post<'_>> {
     let Some(first) = presets.first() else { return Vec::new() };
     let is_known = |preset: &&Preset| !preset.provider.is_empty();
     let mut others = presets.iter().filter(|preset| preset.provider != first.provider);
-    let judge = others.clone().find(is_known).or_else(|| others.next()).unwrap_or(first);
+    let person = presets.iter().find(|preset| preset.name == "person");
+    let judge = person.or_else(|| others.clone().find(is_known));
+    let judge = judge.or_else(|| others.next()).unwrap_or(first);
     let post = |(stage, short): (&'static str, &str)| Post {
         stage,
         preset: if short == "super" { judge } else { first },
@@ -160,14 +163,17 @@ fn preset_agents(text: &mut String, posts: &[Post<'_>], launcher: LauncherKind) 
     for post in posts {
         let (stage, preset) = (quoted(post.stage), quoted(&post.preset.name));
         text.push_str(&format!(
-            "\n[[agent]]\nname = {stage}\nstages = [{stage}]\npreset = {preset}\n\
-             # model = \"\"             # left out: the program's own choice\n"
+            "\n[[agent]]\nname = {stage}\nstages = [{stage}]\npreset = {preset}\n"
         ));
+        if post.preset.program().is_some() {
+            text.push_str("# model = \"\"             # left out: the program's own choice\n");
+        }
         if launcher == LauncherKind::Tmux && post.preset.interactive.is_some() {
             text.push_str("launcher = \"tmux\"       # a window: `pipeline agent attach NAME`\n");
         }
     }
-    if launcher == LauncherKind::Tmux {
+    let has_person = posts.iter().any(|post| post.preset.name == "person");
+    if launcher == LauncherKind::Tmux && !has_person {
         text.push_str(PERSON);
     }
 }
@@ -285,13 +291,16 @@ mod tests {
 
     #[test]
     fn the_supervisor_is_of_another_provider_where_there_is_one() {
-        let table: [(&[&str], &str, &str); 6] = [
+        let table: [(&[&str], &str, &str); 9] = [
             (&["claude", "codex"], "claude", "codex"),
             (&["codex", "claude"], "codex", "claude"),
             (&["claude"], "claude", "claude"),
             (&["claude", "opencode", "gemini"], "claude", "gemini"),
             (&["claude", "opencode"], "claude", "opencode"),
             (&["opencode", "aider", "codex"], "opencode", "codex"),
+            (&["opencode", "person"], "opencode", "person"),
+            (&["claude", "codex", "person"], "claude", "person"),
+            (&["person"], "person", "person"),
         ];
         for (names, worker, judge) in table {
             let presets: Vec<Preset> = names.iter().map(|name| preset(name)).collect();

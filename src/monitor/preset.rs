@@ -328,13 +328,18 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
     let (env, allow) = environment(group, &preset);
     let extra: Vec<(String, String)> = env.into_iter().collect();
     let env = agent_env(std::env::vars_os(), &allow, program_dir, &extra);
-    let own = program.strip_prefix(IN_PROJECT).map(|path| format!("./{path}"));
-    let program = own.as_deref().unwrap_or(program);
-    if !find_program(program, root, &env).is_ok_and(|found| found.is_file()) {
+    if !is_there(program, root, &env) {
         return Some(missing_words(program, &preset.install));
     }
     lacking(root, line)
         .map(|file| format!("`{file}`, which the preset `{name}` names, is not there"))
+}
+
+fn is_there(program: &str, root: &Path, env: &[(String, String)]) -> bool {
+    match program.strip_prefix(IN_PROJECT) {
+        Some(path) => root.join(path).is_file(),
+        None => find_program(program, root, env).is_ok_and(|found| found.is_file()),
+    }
 }
 
 /// How a word begins that names a file of the project.
@@ -353,6 +358,8 @@ fn lacking<'a>(root: &Path, line: &'a [Part]) -> Option<&'a str> {
 /// Returns that a program is not there, with what to do.
 #[must_use]
 pub fn missing_words(program: &str, install: &str) -> String {
+    let program =
+        program.strip_prefix(IN_PROJECT).map_or(program.into(), |path| format!("./{path}"));
     let place = if program.contains('/') { "there" } else { "on the PATH" };
     let install = match install.is_empty() {
         true => String::new(),
@@ -403,14 +410,27 @@ pub fn providers(
 /// Returns the presets of coding assistants whose programs are on the PATH, in the order of the list.
 #[must_use]
 pub fn found(root: &Path) -> Vec<Preset> {
+    let presets = assistants().filter_map(|name| Some(preset::load(root, name).ok()?.preset));
+    let is_on_path = |preset: &Preset| {
+        preset.program().is_some_and(|program| !program.contains('/'))
+            && absent(root, preset).is_none()
+    };
+    presets.filter(is_on_path).collect()
+}
+
+/// Returns the preset's program where it is not there; `None`: it is, or none is needed.
+#[must_use]
+pub fn absent<'a>(root: &Path, preset: &'a Preset) -> Option<&'a str> {
     let path = std::env::var("PATH").unwrap_or_default();
     let env = [("PATH".to_owned(), path)];
-    let presets = assistants().filter_map(|name| Some(preset::load(root, name).ok()?.preset));
-    let is_there = |preset: &Preset| {
-        let program = preset.program().filter(|program| !program.contains('/'));
-        program.is_some_and(|program| find_program(program, root, &env).is_ok())
-    };
-    presets.filter(is_there).collect()
+    preset.program().filter(|program| !is_there(program, root, &env))
+}
+
+/// Returns why presets of coding assistants that the project has itself cannot be used.
+#[must_use]
+pub fn broken(root: &Path) -> Vec<String> {
+    let own = assistants().filter(|name| preset::has_own(root, name));
+    own.filter_map(|name| Some(preset::load(root, name).err()?.to_string())).collect()
 }
 
 /// Returns the names of the presets built in that are of coding assistants.

@@ -66,10 +66,16 @@ fn program(name: &str) -> PathBuf {
 
 /// Runs `init` in a repository with a commit, on a path of git, a shell and stand-ins for `names`.
 fn init(names: &[&str], args: &[&str]) -> (Project, Done) {
+    init_beside(names, args, &[])
+}
+
+/// The same beside these files of the project.
+fn init_beside(names: &[&str], args: &[&str], files: &[(&str, &str)]) -> (Project, Done) {
     let project = Project::bare();
     fs::create_dir(&project.root).expect("the project's folder");
     project.git(&["init", "-q", "-b", "main"]);
     project.write("README", "a project\n");
+    files.iter().for_each(|(name, text)| project.write(name, text));
     project.commit("A beginning");
     names.iter().for_each(|name| project.install(name, STAND_IN));
     let bin = project.dir().join("programs");
@@ -116,9 +122,61 @@ fn init_puts_agents_into_windows_where_that_is_asked_for() {
     let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
     assert_eq!(text.matches("\nlauncher = \"tmux\"").count(), 4, "{text}");
     assert!(text.contains("# preset = \"person\""), "{text}");
+    let no_tmux = "warning: tmux is not there: agents in windows wait until tmux";
+    assert!(done.err.contains(no_tmux), "{}", done.err);
     let (_, done) = init(&[], &["--launcher", "tmux"]);
     assert_eq!(done.code, Some(2), "{}", done.err);
     assert!(done.err.contains("name some with `--agents claude,codex`"), "{}", done.err);
+}
+
+#[test]
+fn init_says_what_keeps_a_program_that_is_there_from_being_written() {
+    let broken = |names: &[&str], args: &[&str]| {
+        init_beside(names, args, &[("agents/presets/claude.toml", "about = \"x\"\nheadles = []\n")])
+    };
+    let (project, done) = broken(&["claude"], &[]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let why = "warning: cannot use the preset `agents/presets/claude.toml`: line 2, column 1";
+    assert!(
+        done.err.contains(why) && done.err.contains("type `pipeline init` again"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("there is no other coding assistant on the PATH"), "{}", done.err);
+    assert!(!done.err.contains("note: no coding assistant"), "{}", done.err);
+    assert!(
+        !fs::read_to_string(project.path("pipeline.toml")).expect("written").contains("preset =")
+    );
+    let (_, done) = broken(&["claude", "codex"], &[]);
+    assert!(done.err.contains(why) && done.err.contains("codex does architect"), "{}", done.err);
+    let (_, done) = broken(&["claude"], &["--agents", "claude"]);
+    assert_eq!(done.code, Some(2), "{}", done.err);
+}
+
+#[test]
+fn init_writes_a_person_and_a_preset_of_the_projects_own_as_presets() {
+    let own = "about = \"Mine\"\nheadless = [\"mine\"]\n";
+    let files = [("agents/presets/mine.toml", own)];
+    let (project, done) = init_beside(&["claude"], &["--agents", "mine,person"], &files);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    let own = text.matches("\npreset = \"mine\"\n").count();
+    assert_eq!((own, text.contains("command =")), (3, false), "{text}");
+    assert!(text.contains("stages = [\"supervisor\"]\npreset = \"person\"\n"), "{text}");
+    assert!(done.err.contains("warning: `mine` is not on the PATH"), "{}", done.err);
+    assert!(done.err.contains("next: `pipeline agent test implementation`"), "{}", done.err);
+
+    let (project, done) = init_beside(&[], &["--agents", "person"], &[]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert_eq!(text.matches("\npreset = \"person\"\n").count(), 4, "{text}");
+    assert!(
+        done.err.contains("warning: tmux is not there: agents in windows wait"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("next: `pipeline task add TITLE`, then"), "{}", done.err);
+    assert!(!done.err.contains("fill in"), "{}", done.err);
 }
 
 #[test]
