@@ -2,17 +2,19 @@
 
 use std::io::IsTerminal;
 
+use super::console::Console;
 use super::error::Error;
 use super::exit_code::Exit;
 use super::project::Open;
+use super::prompt::settings_of_file;
 use crate::agent::rendezvous::{self, KeeperInfo};
 use crate::agent::terminal::tmux::{self, Tmux};
 use crate::machine::id::AgentName;
 use crate::machine::settings::LauncherKind;
 
 /// Shows the window of `name` until it is left.
-pub fn run(open: &Open, name: &str) -> Result<Exit, Error> {
-    let (tmux, session, window) = find(open, name)?;
+pub fn run(open: &Open, name: &str, console: &mut Console<'_>) -> Result<Exit, Error> {
+    let (tmux, session, window) = find(open, name, console)?;
     match tmux.attach(&session, &window) {
         Ok(status) if status.success() => Ok(Exit::Done),
         Ok(status) => Err(Error::failed(format!("tmux ended ({status})"))
@@ -22,7 +24,11 @@ pub fn run(open: &Open, name: &str) -> Result<Exit, Error> {
 }
 
 /// Returns where the window is: server, session, window.
-fn find(open: &Open, name: &str) -> Result<(Tmux, String, String), Error> {
+fn find(
+    open: &Open,
+    name: &str,
+    console: &mut Console<'_>,
+) -> Result<(Tmux, String, String), Error> {
     let state = open.now().0;
     let Some(agent) = state.agents.get(&AgentName::new(name)) else {
         return Err(
@@ -33,9 +39,15 @@ fn find(open: &Open, name: &str) -> Result<(Tmux, String, String), Error> {
     if launcher != Some(LauncherKind::Tmux) {
         let told =
             Error::invalid(format!("agent `{name}` has no window: its launcher is `process`"));
+        let newer = settings_of_file(open, console);
+        let group = newer.as_ref().and_then(|newer| newer.group_of(&agent.name));
+        let what = match group.is_some_and(|group| group.launcher == LauncherKind::Tmux) {
+            true => "counts once a monitor has read it: `pipeline monitor`",
+            false => "gives it one",
+        };
         return Err(told
             .hint(format!("`pipeline agent logs {name} -f` follows what it writes"))
-            .hint("`launcher = \"tmux\"` in pipeline.toml gives it one"));
+            .hint(format!("`launcher = \"tmux\"` in pipeline.toml {what}")));
     }
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Err(Error::usage("a window can be shown in a terminal only")

@@ -453,5 +453,6 @@ pub fn agent_attach(
     console: &mut Console<'_>,
     name: &str,
 ) -> Result<Exit, Error> {
-    super::attach::run(&project(context, console)?, name)
+    let open = project(context, console)?;
+    super::attach::run(&open, name, console)
 }

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::problem::{Problem, Wrong};
 use super::reader::{Report, Section};
 use crate::machine::attempt::FaultKind;
-use crate::machine::preset::{Fact, Interactive, OutputRule, Part, Preset, PromptBy, Take};
+use crate::machine::preset::{Fact, Interactive, KEYS, OutputRule, Part, Preset, PromptBy, Take};
 use crate::sys::file::read_bounded;
 
 /// Where a project has its own.
@@ -330,6 +330,10 @@ fn interactive(mut at: Section<'_>) -> Interactive {
         let expected = "paths that begin with `~/` or a variable, such as `$CODEX_HOME/`";
         at.wrong_value("transcript", path, expected);
     }
+    let keys = KEYS.map(|(name, _)| name);
+    for key in interactive.submit.iter().filter(|key| !keys.contains(&key.as_str())) {
+        at.unknown_value("submit", key, &keys);
+    }
     if interactive.line.is_empty() {
         at.missing("line", "the command line in a terminal");
     }
@@ -545,6 +549,10 @@ mod tests {
         let table = [
             ("headless = []", "a program with arguments"),
             ("headless = [[\"x\"]]", "a program with arguments"),
+            (
+                "[interactive]\nline = [\"x\"]\nready = \"y\"\nsubmit = [\"Enter\", \"C-x\"]",
+                "unknown value `C-x`",
+            ),
             ("headless = [\"x\", 1]", "a list of words and lists of words"),
             ("headless = [\"x\", []]", "inner lists are not empty"),
             ("headless = [\"x\", \"{modle}\"]", "`{modle}` of `headless`, did you mean `{model}`?"),

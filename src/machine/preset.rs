@@ -47,6 +47,18 @@ pub struct Preset {
 /// The variables that every preset's agents are given, where there are any.
 pub const ENV_ALLOW: [&str; 8] = ["PATH", "HOME", "USER", "SHELL", "TERM", "LANG", "TMPDIR", "TZ"];
 
+/// The keys that `submit` may name, with what a terminal sends for them.
+pub const KEYS: [(&str, &str); 8] = [
+    ("Enter", "\r"),
+    ("Escape", "\x1b"),
+    ("Tab", "\t"),
+    ("Space", " "),
+    ("C-d", "\x04"),
+    ("C-j", "\n"),
+    ("C-m", "\r"),
+    ("C-s", "\x13"),
+];
+
 /// A part of a command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -75,7 +87,7 @@ pub struct Interactive {
     pub ready: String,
     /// One that says that it is at work; may be empty.
     pub busy: String,
-    /// Keys that send what was typed, by their names in tmux.
+    /// Keys that send what was typed, of those in [`KEYS`].
     pub submit: Vec<String>,
     /// Files in which it keeps the events of its sessions: paths that begin with `~` or a variable of
     /// its environment, `*` for any characters of one name. They are read like output.

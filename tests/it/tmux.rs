@@ -295,6 +295,12 @@ fn attach_says_what_to_do_where_there_is_no_window() {
     assert!(said.contains("there is no agent `nobody`"), "{said}");
     let said = project.fails(2, &["agent", "attach", "plain"]);
     assert!(said.contains("agent logs plain -f"), "{said}");
+    assert!(said.contains("`launcher = \"tmux\"` in pipeline.toml gives it one"), "{said}");
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
+    let named = "name = \"plain\"\n";
+    project.write("pipeline.toml", &text.replace(named, &format!("{named}launcher = \"tmux\"\n")));
+    let said = project.fails(2, &["agent", "attach", "plain"]);
+    assert!(said.contains("pipeline.toml counts once a monitor has read it"), "{said}");
     let said = project.fails(2, &["agent", "attach", "worker"]);
     assert!(said.contains("in a terminal only"), "{said}");
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::machine::preset::KEYS;
+
 /// How text is put into a pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Paste {
@@ -220,16 +222,7 @@ impl Typist {
 
 /// Returns what a terminal sends for a key.
 fn bytes_of(key: &str) -> &str {
-    match key {
-        "Enter" => "\r",
-        "Escape" => "\x1b",
-        "Tab" => "\t",
-        "Space" => " ",
-        "C-j" => "\n",
-        "C-s" => "\x13",
-        "C-d" => "\x04",
-        other => other,
-    }
+    KEYS.iter().find(|(name, _)| *name == key).map_or(key, |(_, bytes)| bytes)
 }
 
 /// Returns true when the beginning of `line` stands in `text`, however it is broken into lines.
