@@ -1,4 +1,4 @@
-//! `pipeline task log` and `pipeline agent logs`: what an agent wrote.
+//! `pipeline task log`: what an agent wrote.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,12 +14,12 @@ use super::task_args::TaskLogArgs;
 use super::views::find;
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, Class};
-use crate::machine::id::{AgentName, AttemptId};
+use crate::machine::id::AttemptId;
 use crate::machine::task::TaskPhase;
 use crate::observe::words::used;
 
 /// How often a followed log is looked at: it grows without an event that we are told of.
-const LOOK: Duration = Duration::from_millis(250);
+pub const LOOK: Duration = Duration::from_millis(250);
 /// Read at once, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 /// Lines shown of what failed: its end, and at most [`READ_BYTES`] of it.
@@ -89,33 +89,19 @@ fn has_failed(attempt: &Attempt) -> bool {
     attempt.outcome.as_ref().is_some_and(|outcome| outcome.class != Class::Completed)
 }
 
-/// Prints the log of what an agent does, or did last.
-pub fn of_agent(
-    open: Open,
-    console: &mut Console<'_>,
-    name: &str,
-    is_following: bool,
-) -> Result<Exit, Error> {
-    let (state, ..) = open.now();
-    let name = &AgentName::new(name);
-    let agent = state.agents.get(name).or_else(|| state.dismissed.get(name)).ok_or_else(|| {
-        Error::invalid(format!("there is no agent `{name}`")).hint("see `pipeline agent list`")
-    })?;
-    let last = || {
-        let ended = state.tasks.values().flat_map(|task| &task.history);
-        let own = ended.filter(|attempt| attempt.agent == agent.name && attempt.is_work());
-        own.max_by_key(|attempt| attempt.assigned_at).map(|attempt| attempt.id.clone())
-    };
-    let Some(id) = agent.attempt.clone().or_else(last) else {
-        console.note(&format!("agent `{name}` has not done anything yet"));
-        return Ok(Exit::Done);
-    };
-    console.note(&format!("attempt {id}"));
-    print_log(open, console, &id, 0, is_following)
-}
-
 fn print_log(
     mut open: Open,
+    console: &mut Console<'_>,
+    id: &AttemptId,
+    start: u64,
+    is_following: bool,
+) -> Result<Exit, Error> {
+    show_log(&mut open, console, id, start, is_following)
+}
+
+/// Prints the log of an attempt from a byte on; where it is followed, until the attempt is over.
+pub fn show_log(
+    open: &mut Open,
     console: &mut Console<'_>,
     id: &AttemptId,
     start: u64,

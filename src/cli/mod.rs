@@ -20,6 +20,7 @@ pub mod value;
 pub mod when;
 
 mod add;
+mod agent_logs;
 mod agent_test;
 mod attach;
 mod attempt_log;

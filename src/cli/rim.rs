@@ -21,8 +21,9 @@ use super::task_args::{
     CancelArgs, CompleteArgs, DiffArgs, GiveArgs, ListArgs, PromptArgs, TakeArgs, TaskLogArgs,
 };
 use super::{
-    agent_test as trial, attempt_log, demo as demonstration, doctor as health, graph as pictures,
-    hands, journal, monitor as runs, prompt, report as told, status as stands, views,
+    agent_logs, agent_test as trial, attempt_log, demo as demonstration, doctor as health,
+    graph as pictures, hands, journal, monitor as runs, prompt, report as told, status as stands,
+    views,
 };
 use crate::agent::reply;
 use crate::agent::status_line::Status;
@@ -352,7 +353,7 @@ pub fn agent_logs(
     name: &str,
     is_following: bool,
 ) -> Result<Exit, Error> {
-    attempt_log::of_agent(project(context, console)?, console, name, is_following)
+    agent_logs::run(project(context, console)?, console, name, is_following)
 }
 
 /// `pipeline agent test`.

@@ -319,3 +319,30 @@ fn a_red_base_is_judged_anew_by_the_next_monitor() {
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();
 }
+
+#[test]
+fn logs_of_an_agent_are_followed_from_attempt_to_attempt() {
+    let project = Project::new(1);
+    let script = std::fs::read_to_string(project.path("tools/agent.sh")).expect("the agents'");
+    project.write("tools/agent.sh", &format!("echo \"this is $PIPELINE_TASK_ID\"\n{script}"));
+    project.commit("Agents say something");
+    let logs = ["agent", "logs", "architect", "-f"];
+    // Without a monitor there is nothing to wait for.
+    assert!(project.run(&logs).err.contains("has not done anything yet"));
+    let mut monitor = project.monitor(&[]);
+    let mut following = project.start(&logs);
+    following.until_said("has not done anything yet");
+    project.import(&TWELVE[..1]);
+    following.until_said("attempt A.arch.1");
+    following.until_said("this is A");
+    project.until("the first task to land", || project.count("completed") == 1);
+    assert_eq!(following.has_ended(), None, "{}", following.said());
+    project.ok(&["task", "add", "Another", "--id", "Z"]);
+    following.until_said("this is Z");
+    project.until("the other one to land", || project.count("completed") == 2);
+    project.ok(&["stop"]);
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    assert_eq!(following.end(&project), Some(0), "{}", following.said());
+    assert_eq!(following.said().matches("note: attempt ").count(), 2, "{}", following.said());
+    project.assert_nothing_left();
+}
