@@ -253,6 +253,7 @@ fn who_needs_all_or_nobody_beside_it_gets_its_turn_too() {
         most_at_once = most_at_once.max(working.len());
         let first = working[0].1.clone().expect("work has a task");
         m.run(first.as_str(), End::Done);
+        m.land_all();
         m.state.check();
         for (begun, name) in begun.iter_mut().zip(["alone", "all", "paths", "plain"]) {
             if begun.is_none() && !m.stand(name).starts_with("ready") {

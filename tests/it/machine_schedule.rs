@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::machine::Command;
 use pipeline::machine::amount;
 use pipeline::machine::event::NewTask;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::overlap::any_overlap;
 use pipeline::machine::settings::{Policy, Settings};
 use pipeline::machine::task::TaskPhase;
+use pipeline::machine::{Command, Observation};
 
 use crate::machine_support::{End, Machine, group, id, new_task, settings};
 
@@ -29,6 +29,12 @@ fn machine(agents: u32, change: impl FnOnce(&mut Settings)) -> Machine {
 fn touching(name: &str, globs: &[&str]) -> NewTask {
     let mut task = new_task(name, &[]);
     task.spec.touches = globs.iter().map(|glob| (*glob).to_owned()).collect();
+    task
+}
+
+fn exclusive(name: &str) -> NewTask {
+    let mut task = new_task(name, &[]);
+    task.spec.is_exclusive = true;
     task
 }
 
@@ -142,6 +148,7 @@ fn what_is_short_enough_passes_who_waits_to_be_alone() {
     // Five minutes are left, and for one that took longer a tenth would be.
     assert_eq!(working(&m), ["A"]);
     m.exit(&longest, End::Done);
+    m.land_all();
     assert_eq!(working(&m), ["B"]);
     m.state.check();
 }
@@ -166,6 +173,7 @@ fn an_exclusive_task_runs_alone_and_is_not_passed() {
     assert_eq!(working(&m), ["A"]);
     m.run("A", End::Done);
     assert_eq!(working(&m), ["B"]);
+    m.land("A");
     m.run("B", End::Done);
     assert_eq!(working(&m), ["B"]);
     m.run("B", End::Done);
@@ -185,9 +193,63 @@ fn in_hybrid_mode_what_may_clash_with_anything_changes_alone() {
     m.run("A", End::Done);
     assert_eq!(working(&m), ["B"]);
     m.run("B", End::Done);
+    m.land_all();
     assert_eq!(working(&m), ["C"]);
     m.must(Command::SwitchMode { to: Orchestration::Parallel, wait_ms: None, is_forced: true });
     m.state.check();
+}
+
+#[test]
+fn who_must_be_alone_begins_where_what_is_about_to_land_has_landed() {
+    let mut m = one_stage(3);
+    m.add(&[new_task("A", &[]), exclusive("B"), new_task("C", &[])]);
+    m.turns();
+    assert_eq!(working(&m), ["A"]);
+    m.run("A", End::Done);
+    // Nobody runs, but B would not see what A changed; nor is it passed meanwhile.
+    stands(&m, &[("A", "landing"), ("B", "ready impl"), ("C", "ready impl")]);
+    m.land("A");
+    stands(&m, &[("A", "completed"), ("B", "working B.impl.1"), ("C", "ready impl")]);
+    // The other way round the same, but for what names other paths than B has changed.
+    m.add(&[touching("D", &["docs/**"])]);
+    m.run("B", End::Done);
+    stands(&m, &[("B", "landing"), ("C", "ready impl"), ("D", "working D.impl.1")]);
+    m.land("B");
+    assert_eq!(working(&m), ["C", "D"]);
+    m.state.check();
+}
+
+#[test]
+fn in_hybrid_mode_what_is_not_known_begins_where_the_one_before_has_landed() {
+    let mut m = machine(3, |settings| settings.project.orchestration = Orchestration::Hybrid);
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.turns();
+    m.run("A", End::Done);
+    m.run("B", End::Done);
+    stands(&m, &[("A", "working A.impl.1"), ("B", "ready impl")]);
+    m.run("A", End::Done);
+    stands(&m, &[("A", "landing"), ("B", "ready impl")]);
+    m.land("A");
+    stands(&m, &[("A", "completed"), ("B", "working B.impl.1")]);
+}
+
+#[test]
+fn a_landing_that_needs_a_person_keeps_nobody_waiting_who_must_be_alone() {
+    let mut m = one_stage(2);
+    m.add(&[new_task("A", &[]), exclusive("B")]);
+    m.turns();
+    m.must(Command::HoldTasks { ids: vec![id("A")] });
+    m.run("A", End::Done);
+    stands(&m, &[("A", "landing"), ("B", "working B.impl.1")]);
+    // It is in the lane again, and B has changed nothing yet.
+    m.run("B", End::Fail);
+    m.must(Command::ReleaseTasks { ids: vec![id("A")] });
+    m.pass_to_deadline();
+    stands(&m, &[("A", "landing"), ("B", "ready impl")]);
+    let base = m.state.base.tip.clone().expect("it was looked at");
+    m.see(Observation::BaseConflicts { base, paths: vec!["x".into()] });
+    m.turns();
+    stands(&m, &[("A", "landing"), ("B", "working B.impl.2")]);
 }
 
 #[test]

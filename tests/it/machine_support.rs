@@ -444,6 +444,13 @@ impl Machine {
         self.turns();
     }
 
+    /// Lets all that is in the lane land.
+    pub fn land_all(&mut self) {
+        while let Some(landing) = self.state.landing.clone() {
+            self.land(landing.task.as_str());
+        }
+    }
+
     /// Makes the merge of the landing under way, onto what has landed.
     pub fn merge(&mut self) -> Merge {
         let landing = self.state.landing.clone().expect("a landing is under way");

@@ -19,8 +19,8 @@ pub struct Demand {
     pub touches: Vec<String>,
     /// `touches` is what the branch has changed so far, and may become more.
     pub is_so_far: bool,
-    /// It names what it will change, and its branch has changed nothing yet: it can wait for the
-    /// branches of others to land, and then begins on top of them.
+    /// Its branch is to change something and has changed nothing yet: it can wait for the branches of
+    /// others to land, and then begins on top of them.
     pub is_fresh: bool,
     pub is_exclusive: bool,
     /// The tier of agents that is asked for after failures, or a higher one; 0: any. By the settings
@@ -48,10 +48,16 @@ impl Demand {
             resources,
             touches: if is_changing { touches.clone() } else { Vec::new() },
             is_so_far,
-            is_fresh: is_changing && !touches.is_empty() && task.changed.is_empty(),
+            is_fresh: is_changing && task.changed.is_empty(),
             is_exclusive: task.spec.is_exclusive,
             tier_min: tier_min(settings, task, stage),
         }
+    }
+
+    /// Returns true when it names what it will change and can wait until others have landed there.
+    #[must_use]
+    pub const fn waits_for_branches(&self) -> bool {
+        self.is_fresh && !self.touches.is_empty()
     }
 }
 

@@ -66,7 +66,7 @@ impl<'a> Kept<'a> {
         });
         let of_paths = || self.paths.holder(id, &demand.touches);
         let of_landings = || {
-            let asked = demand.is_fresh.then_some(&demand.touches)?;
+            let asked = demand.waits_for_branches().then_some(&demand.touches)?;
             self.to_land.holder(id, asked)
         };
         of_amounts.or_else(of_paths).or_else(of_landings)

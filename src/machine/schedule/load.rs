@@ -23,9 +23,9 @@ pub enum Obstacle<'a> {
     Clash(&'a TaskId),
     /// This task has changed the same paths, and will land before long.
     Unlanded(&'a TaskId),
-    /// This task must be alone.
+    /// This task must be alone, and runs or is about to land.
     Beside(&'a TaskId),
-    /// It must be alone itself, and this task still runs.
+    /// It must be alone itself, and this task still runs or is about to land.
     NotAlone(&'a TaskId),
     /// Too little of this is free; it passes when others end.
     Short { name: String, wanted: u64, free: u64 },
@@ -97,6 +97,7 @@ pub struct Load<'a> {
     changing: Paths<'a>,
     /// What branches that are to land have changed.
     unlanded: OnceCell<Paths<'a>>,
+    lane: OnceCell<Lane<'a>>,
     /// Who must be alone and runs.
     alone: Option<&'a TaskId>,
     running: Vec<&'a TaskId>,
@@ -118,6 +119,7 @@ impl<'a> Load<'a> {
             taken: Amounts::new(),
             changing: Paths::default(),
             unlanded: OnceCell::new(),
+            lane: OnceCell::new(),
             alone: None,
             running: Vec::new(),
             kept: Kept::default(),
@@ -163,7 +165,7 @@ impl<'a> Load<'a> {
         };
         let clashing = demand.touches.iter().filter(|glob| of(&self.changing, glob));
         self.kept.paths(id, clashing);
-        if demand.is_fresh {
+        if demand.waits_for_branches() {
             let unlanded = self.unlanded.get_or_init(|| unlanded(self.state));
             let to_land = demand.touches.iter().filter(|glob| of(unlanded, glob));
             self.kept.paths_to_land(id, to_land);
@@ -190,7 +192,7 @@ impl<'a> Load<'a> {
     #[must_use]
     pub fn waits_for_landing(&self, id: &TaskId, demand: &Demand) -> bool {
         let unlanded = || self.unlanded.get_or_init(|| unlanded(self.state));
-        demand.is_fresh && unlanded().holder(id, &demand.touches).is_some()
+        demand.waits_for_branches() && unlanded().holder(id, &demand.touches).is_some()
     }
 
     fn free(&self, name: &str) -> u64 {
@@ -221,13 +223,30 @@ impl<'a> Load<'a> {
             return Some(Obstacle::Beside(other));
         }
         let (settings, mode) = (&self.state.settings, self.state.orchestration);
-        if demand::is_alone(settings, mode, stage, demand)
-            && let Some(other) = self.running.iter().find(|other| **other != id)
-        {
+        let is_alone = demand::is_alone(settings, mode, stage, demand);
+        if is_alone && let Some(other) = self.running.iter().find(|other| **other != id) {
             return Some(Obstacle::NotAlone(other));
+        }
+        if let Some(obstacle) = self.in_lane(is_alone, demand) {
+            return Some(obstacle);
         }
         let behind = || self.keeper(id, demand).map(Obstacle::Behind);
         short.or_else(|| self.clash(id, demand)).or_else(behind)
+    }
+
+    /// Returns who is about to land, where one of the two must be alone: what begins before that has
+    /// landed does not see it, and conflicts with it as if it had run beside. Who names its paths is
+    /// held against what the branch in the lane has changed, which becomes no more.
+    fn in_lane(&self, is_alone: bool, demand: &Demand) -> Option<Obstacle<'a>> {
+        if !demand.is_fresh || !(is_alone || demand.touches.is_empty()) {
+            return None;
+        }
+        let lane = self.lane.get_or_init(|| Lane::of(self.state));
+        if is_alone {
+            lane.first.map(Obstacle::NotAlone)
+        } else {
+            lane.exclusive.map(Obstacle::Beside)
+        }
     }
 
     fn clash(&self, id: &TaskId, demand: &Demand) -> Option<Obstacle<'a>> {
@@ -235,9 +254,34 @@ impl<'a> Load<'a> {
         running.or_else(|| {
             // Only who waits for branches pays for a look at them all.
             let unlanded = || self.unlanded.get_or_init(|| unlanded(self.state));
-            let holder = demand.is_fresh.then(|| unlanded().holder(id, &demand.touches)).flatten();
+            let is_waiting = demand.waits_for_branches();
+            let holder = is_waiting.then(|| unlanded().holder(id, &demand.touches)).flatten();
             holder.map(Obstacle::Unlanded)
         })
+    }
+}
+
+/// Who is about to land, and no longer needs an agent: to wait for it is never in its way.
+#[derive(Debug, Default)]
+struct Lane<'a> {
+    /// In order of entry.
+    first: Option<&'a TaskId>,
+    /// The first that must be alone.
+    exclusive: Option<&'a TaskId>,
+}
+
+impl<'a> Lane<'a> {
+    /// Looks for those that nothing but their turn keeps from landing; in sequential mode none, as
+    /// with [`unlanded`]. Cost: the lane.
+    fn of(state: &'a State) -> Self {
+        if state.orchestration == Orchestration::Sequential {
+            return Self::default();
+        }
+        let tasks = state.index.lane.values().map(|id| &state.tasks[id]);
+        let mut tasks = tasks.filter(|task| is_on_its_way(state, task)).peekable();
+        let first = tasks.peek().map(|task| &task.id);
+        let exclusive = tasks.find(|task| task.spec.is_exclusive).map(|task| &task.id);
+        Self { first, exclusive }
     }
 }
 

@@ -27,6 +27,8 @@ struct Asked {
     paths: Vec<String>,
     amounts: BTreeMap<String, u64>,
     is_alone: bool,
+    /// It is to change something.
+    is_changing: bool,
 }
 
 /// Returns what a task asks for as things are: the paths it names, else what its branch changed.
@@ -47,6 +49,7 @@ fn asked(state: &State, task: &Task, stage: &StageName) -> Asked {
         paths: if is_changing { paths.clone() } else { Vec::new() },
         amounts,
         is_alone: task.spec.is_exclusive || (is_hybrid && is_changing && is_unknown),
+        is_changing,
     }
 }
 
@@ -64,6 +67,7 @@ fn running(state: &State) -> Vec<Asked> {
                 amounts: demand.resources.clone(),
                 is_alone: demand.is_exclusive
                     || (is_hybrid && is_unknown && is_changing(state, stage)),
+                is_changing: is_changing(state, stage),
             })
         })
         .collect()
@@ -86,6 +90,10 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
         if let Some(other) = others.find(|other| is_to_land(state, other, &task.paths)) {
             return Some(format!("`{}` is to land", other.id));
         }
+        let mut others = state.tasks.values().filter(|other| other.id != task.id);
+        if let Some(other) = others.find(|other| must_land_first(state, other, task)) {
+            return Some(format!("one of both is alone, and `{}` is to land", other.id));
+        }
     }
     task.amounts.iter().filter(|(_, wanted)| **wanted > 0).find_map(|(name, wanted)| {
         let taken: u64 = running.iter().filter_map(|other| other.amounts.get(name)).sum();
@@ -94,9 +102,25 @@ fn obstacle(state: &State, task: &Asked) -> Option<String> {
     })
 }
 
+/// Returns true when `other` is in the lane and one of the two must be alone: the one that begins now
+/// would not see what the other has changed. Who names its paths need not be told twice.
+fn must_land_first(state: &State, other: &Task, task: &Asked) -> bool {
+    let is_in_lane = matches!(other.phase, TaskPhase::Landing { .. });
+    let is_apart = task.is_alone || (other.spec.is_exclusive && task.paths.is_empty());
+    is_in_lane && task.is_changing && is_apart && is_going_on(state, other)
+}
+
 /// Returns true when a task has changed one of the paths, and nobody need do anything for it to land.
 fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
-    let is_going_on = match &task.phase {
+    let changes = |globs: &[String]| any_overlap(globs, paths);
+    is_going_on(state, task)
+        && !task.changed.is_empty()
+        && (changes(&task.changed) || changes(&task.spec.touches))
+}
+
+/// Returns true when nobody need do anything for the task to land.
+fn is_going_on(state: &State, task: &Task) -> bool {
+    let is_possible = match &task.phase {
         TaskPhase::Ready { stage } => {
             // A limit that is reached ends by itself.
             let is_served = has_agent(state, task, stage, |pause| pause.is_refused);
@@ -110,16 +134,10 @@ fn is_to_land(state: &State, task: &Task, paths: &[String]) -> bool {
             let is_shut = base.conflict.is_some() || (is_red && !state.monitor.allows_red_base);
             task.approval.is_none() && !is_shut
         }
-        TaskPhase::Working { .. } => true,
+        TaskPhase::Working { .. } => return true,
         _ => false,
     };
-    let is_stopped = task.is_held || !gate::may_act(state, &task.id);
-    let is_going_on =
-        is_going_on && (matches!(task.phase, TaskPhase::Working { .. }) || !is_stopped);
-    let changes = |globs: &[String]| any_overlap(globs, paths);
-    is_going_on
-        && !task.changed.is_empty()
-        && (changes(&task.changed) || changes(&task.spec.touches))
+    is_possible && !task.is_held && gate::may_act(state, &task.id)
 }
 
 /// Returns true when somebody serves the task, or may come and is not kept from by such a pause.
