@@ -141,6 +141,35 @@ impl Class {
         }
     }
 
+    /// Returns true when the attempt is counted as a failed try of its task at the stage.
+    #[must_use]
+    pub const fn is_failed_try(self) -> bool {
+        match self {
+            Self::Empty
+            | Self::Incomplete
+            | Self::Failed
+            | Self::ChecksFailed
+            | Self::ConflictLeft
+            | Self::ContextExceeded
+            | Self::TimedOut
+            | Self::Silent
+            | Self::Crashed => true,
+            Self::Completed
+            | Self::Blocked
+            | Self::ChangesRequested
+            | Self::RateLimited
+            | Self::Unauthorized
+            | Self::Unstartable
+            | Self::Lost
+            | Self::Infrastructure
+            | Self::Stopped
+            | Self::Conflict
+            | Self::LandingChecksFailed
+            | Self::Dependency
+            | Self::Budget => false,
+        }
+    }
+
     /// Returns true when the attempt speaks of its provider alone: it is counted neither against its
     /// task nor against its agent, and not among those of a run.
     #[must_use]

@@ -15,6 +15,7 @@ use crate::machine::event::StopKind;
 use crate::machine::id::{AgentName, AttemptId, TaskId};
 use crate::machine::lane::{Follow, Landing};
 use crate::machine::provider::{Pause, refusal_words};
+use crate::machine::settings::Settings;
 use crate::machine::task::{Block, TaskPhase};
 
 /// Returns the lines of one transaction; a failed attempt's line also says when it is tried again.
@@ -352,7 +353,7 @@ fn subject(state: &State, id: &AttemptId) -> String {
 fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<String> {
     let subject = || subject(state, id);
     match change {
-        AttemptChange::Added { attempt } => Some(added(&subject(), attempt)),
+        AttemptChange::Added { attempt } => Some(added(&state.settings, &subject(), attempt)),
         AttemptChange::StopRequested => Some(format!("{} is asked to end", subject())),
         AttemptChange::Stalled { tries } => {
             tries.until?;
@@ -378,13 +379,25 @@ fn of_attempt(state: &State, id: &AttemptId, change: &AttemptChange) -> Option<S
     }
 }
 
-fn added(subject: &str, attempt: &Attempt) -> String {
+/// Returns which tier failures have led to; `None`: to none yet.
+fn escalated(settings: &Settings, attempt: &Attempt) -> Option<String> {
+    let asked = attempt.demand.tier_min;
+    let tier = settings.group_of(&attempt.agent).map_or(0, |group| group.tier);
+    Some(match asked {
+        0 => return None,
+        asked if tier < asked => format!(", tier {tier}: nobody of tier {asked} works"),
+        _ => format!(", escalated to tier {tier}"),
+    })
+}
+
+fn added(settings: &Settings, subject: &str, attempt: &Attempt) -> String {
     let id = &attempt.id;
     match &attempt.kind {
         AttemptKind::Work { .. } => {
             let continues = attempt.continues.as_ref().map(|id| format!(", continues {id}"));
             let continues = continues.unwrap_or_default();
-            format!("{subject} → {} (attempt {id}{continues})", attempt.agent)
+            let escalated = escalated(settings, attempt).unwrap_or_default();
+            format!("{subject} → {} (attempt {id}{continues}{escalated})", attempt.agent)
         }
         AttemptKind::StageCheck { .. } => format!("{subject} begin (attempt {id})"),
         AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
@@ -563,6 +576,25 @@ mod tests {
         let target = RetryTarget::Blocked;
         pipeline.send(Command::RetryTasks { target, stage: None, note: None, is_fresh: true });
         assert_eq!(last(&pipeline), ["A is tried anew", "A begins again from the base"]);
+    }
+
+    #[test]
+    fn an_attempt_after_failures_says_to_which_tier_they_led() {
+        let mut tiered = settings();
+        tiered.stages.truncate(1);
+        tiered.scheduler.escalate_after = 1;
+        tiered.agents[1].stages = vec!["architect".into()];
+        tiered.agents[1].tier = 2;
+        let mut pipeline = Pipeline::started(tiered, vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Status(1));
+        pipeline.pass(60_000);
+        let begin = "A architect → test (attempt A.arch.2, escalated to tier 2)";
+        assert_eq!(turns(&mut pipeline), [begin]);
+        pipeline.run("A.arch.2", End::Status(1));
+        pipeline.pause_agent("test");
+        pipeline.pass(60_000);
+        let begin = "A architect → architect (attempt A.arch.3, tier 1: nobody of tier 2 works)";
+        assert_eq!(turns(&mut pipeline), [begin]);
     }
 
     #[test]

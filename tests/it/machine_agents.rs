@@ -218,6 +218,34 @@ fn each_so_many_failures_ask_for_one_tier_more_up_to_the_highest() {
 }
 
 #[test]
+fn escalation_goes_to_the_tier_above_the_one_that_failed() {
+    let groups = vec![of_tier("low", 1), of_tier("mid", 2), of_tier("high", 3)];
+    let mut m = machine(groups, |settings| settings.limits.attempts_per_stage = 9);
+    pause(&mut m, "low");
+    m.add(&[as_complex_as("A", "simple")]);
+    m.turns();
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(m.work("A").agent.to_string());
+        fail(&mut m, "A", End::Fail);
+    }
+    assert_eq!(order, ["mid", "mid", "high", "high", "high"]);
+    // What was not the task's fault counts for nothing, and no more does the one who tried since.
+    let groups = vec![of_tier("low", 1), of_tier("mid", 2), of_tier("high", 3)];
+    let mut m = machine(groups, |settings| settings.limits.attempts_per_stage = 9);
+    m.add(&[as_complex_as("A", "simple")]);
+    m.turns();
+    fail(&mut m, "A", End::Fail);
+    m.run("A", End::Stopped);
+    fail(&mut m, "A", End::Fail);
+    pause(&mut m, "mid");
+    assert_eq!((m.work("A").agent.as_str(), m.work("A").demand.tier_min), ("mid", 2));
+    fail(&mut m, "A", End::Fail);
+    assert_eq!((m.work("A").agent.as_str(), m.work("A").demand.tier_min), ("high", 2));
+    m.state.check();
+}
+
+#[test]
 fn a_task_is_counted_from_the_lowest_tier_again_at_its_next_stage_and_after_a_retry() {
     let mut settings = settings();
     settings.stages = settings.stages[1..3].to_vec();

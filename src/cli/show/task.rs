@@ -6,6 +6,7 @@ use crate::machine::State;
 use crate::machine::attempt::Attempt;
 use crate::machine::complexity;
 use crate::machine::resume;
+use crate::machine::schedule::demand::Demand;
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::observe::blocked::blocked;
@@ -107,6 +108,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("next", next.as_deref().unwrap_or_default(), Ink::Strong);
     fact("agent", entry.assigned_to.unwrap_or_default(), plain);
     fact("stage", entry.stage.unwrap_or_default(), plain);
+    fact("escalated", &escalated(state, task).unwrap_or_default(), plain);
     fact("kind", if task.spec.kind == TaskKind::Epic { "epic" } else { "" }, plain);
     fact("progress", &entry.progress.map(|progress| progress.words()).unwrap_or_default(), plain);
     fact("epic", entry.parent.unwrap_or_default(), plain);
@@ -138,6 +140,13 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("created", &entry.created_at.to_string(), plain);
     fact("changed", &entry.updated_at.to_string(), plain);
     rows
+}
+
+/// Returns the tier that failures at its stage have led to; `None`: to none.
+fn escalated(state: &State, task: &Task) -> Option<String> {
+    let tier = Demand::of(&state.settings, task, task.stage()?).tier_min;
+    let failures = task.tally.stage_failures;
+    (tier > 0).then(|| format!("to tier {tier}, after {failures} failures"))
 }
 
 /// Returns how complex the task is and why; nothing for an epic.
@@ -229,6 +238,7 @@ mod tests {
     use super::{render_task, render_task_json};
     use crate::machine::attempt::Marker;
     use crate::machine::id::TaskId;
+    use crate::machine::settings::AgentGroup;
     use crate::observe::page::Page;
     use crate::observe::support::{End, Pipeline, settings, task};
 
@@ -274,6 +284,24 @@ attempts
   A.test.1  test       1 min 0 s  failed: exited with status 1
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_task_that_escalated_says_to_which_tier() {
+        let mut tiered = settings();
+        let higher = AgentGroup { name: "high".into(), tier: 7, ..tiered.agents[0].clone() };
+        tiered.agents.push(higher);
+        let mut pipeline = Pipeline::started(tiered, vec![task("A", &[])]);
+        for (attempt, shown) in [("A.arch.1", false), ("A.arch.2", true)] {
+            pipeline.run(attempt, End::Status(1));
+            pipeline.pass(60_000);
+            pipeline.turn();
+            let state = &pipeline.state;
+            let page = Page::plain(80);
+            let text = render_task(state, &state.tasks[&TaskId::new("A")], pipeline.now, page);
+            let line = "\nescalated   to tier 7, after 2 failures\n";
+            assert_eq!(text.contains(line), shown, "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What a task's stage asks for: of agents, of what is shared, and of paths.
 
 use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::machine::amount::{self, Amounts};
+use crate::machine::attempt::Attempt;
 use crate::machine::id::StageName;
 use crate::machine::mode::{Isolation, Orchestration};
 use crate::machine::settings::{AgentGroup, Settings, Stage};
@@ -61,18 +63,31 @@ impl Demand {
     }
 }
 
-/// Returns the tier that is asked for, 0 for any: of the tiers that could take the task, one higher for each `escalate_after` failures at the stage, while there is a higher one.
+/// Returns the tier that is asked for, 0 for any: after each `escalate_after` failures at the stage the
+/// next one above that of the attempt which failed last then, of the tiers that could take the task;
+/// while there is a higher one.
 fn tier_min(settings: &Settings, task: &Task, stage: &StageName) -> u32 {
-    let steps = task.tally.stage_failures / settings.scheduler.escalate_after.max(1);
-    if steps == 0 || task.stage() != Some(stage) {
+    let (failures, every) = (task.tally.stage_failures, settings.scheduler.escalate_after.max(1));
+    if failures < every || task.stage() != Some(stage) {
         return 0;
     }
     let able = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
     let groups = settings.agents.iter().filter(able);
     let tiers: BTreeSet<u32> = groups.map(|group| group.tier).collect();
-    let highest = tiers.len().saturating_sub(1);
-    let found = tiers.into_iter().nth(highest.min(steps as usize));
-    found.filter(|_| highest > 0).unwrap_or(0)
+    let (Some(lowest), Some(highest)) = (tiers.first(), tiers.last()) else { return 0 };
+    if lowest == highest {
+        return 0;
+    }
+    let is_failed = |old: &&Attempt| {
+        let is_its = old.is_work() && old.stage() == Some(stage);
+        is_its && old.outcome.as_ref().is_some_and(|outcome| outcome.class.is_failed_try())
+    };
+    let mut failed = task.history.iter().rev().filter(is_failed);
+    let last = failed.nth((failures % every) as usize);
+    let group = last.and_then(|old| settings.group_of(&old.agent));
+    // Of a group that is gone nothing is known.
+    let failed_at = group.map_or(*lowest, |group| group.tier);
+    *tiers.range((Excluded(failed_at), Unbounded)).next().unwrap_or(highest)
 }
 
 /// Returns true when attempts of the stage change files that others may change too.

@@ -2,6 +2,7 @@
 
 use pipeline::machine::State;
 use pipeline::machine::agent::Agent;
+use pipeline::machine::attempt::{Attempt, Class};
 use pipeline::machine::id::{AgentName, StageName};
 use pipeline::machine::provider::Pause;
 use pipeline::machine::schedule::can_serve;
@@ -10,8 +11,8 @@ use pipeline::machine::task::Task;
 use pipeline::machine::time::Time;
 
 /// Returns true when the agent may take the task's present stage: it serves it, has what is needed,
-/// and as many tiers stand below it as the task's failures ask for, where there are so many; or it is
-/// of the highest tier in which anybody may work or come.
+/// and is above the tier that failed often enough, where there is a higher one; or it is of the highest
+/// tier in which anybody may work or come.
 pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) -> bool {
     let tier = state.settings.agents[agent.group].tier;
     let serves = |group: &&AgentGroup| group.can_serve(stage.as_str(), &task.spec.needs);
@@ -19,11 +20,33 @@ pub fn may_take(state: &State, agent: &Agent, task: &Task, stage: &StageName) ->
     let mut tiers: Vec<u32> = groups.map(|group| group.tier).collect();
     tiers.sort_unstable();
     tiers.dedup();
-    let steps = task.tally.stage_failures / state.settings.scheduler.escalate_after;
-    let least = tiers.get(steps as usize).or(tiers.last()).copied();
+    let least = match failed_tier(state, task, stage, tiers.first().copied()) {
+        Some(failed) => tiers.iter().find(|tier| **tier > failed).or(tiers.last()).copied(),
+        None => tiers.first().copied(),
+    };
     let serves_it =
         |agent: &Agent| !agent.is_retired && can_serve(state, agent, stage, &task.spec.needs);
     serves_it(agent) && (Some(tier) >= least || tier >= highest_there(state, serves_it))
+}
+
+/// Returns the tier of the attempt with which the task had last failed a multiple of
+/// `escalate_after` times at its stage; `lowest` where its group is gone. `None`: not so often.
+fn failed_tier(state: &State, task: &Task, stage: &StageName, lowest: Option<u32>) -> Option<u32> {
+    let settings = &state.settings;
+    let every = settings.scheduler.escalate_after as usize;
+    let failures = task.tally.stage_failures as usize;
+    let failed: Vec<&Attempt> = task
+        .history
+        .iter()
+        .filter(|old| {
+            let class = old.outcome.as_ref().map(|outcome| outcome.class);
+            old.is_work() && old.stage() == Some(stage) && class.is_some_and(Class::is_failed_try)
+        })
+        .collect();
+    let in_a_row = failed.get(failed.len().saturating_sub(failures)..).unwrap_or_default();
+    let last = in_a_row.chunks_exact(every).last().and_then(|chunk| chunk.last());
+    let tier = last.and_then(|old| settings.group_of(&old.agent)).map(|group| group.tier);
+    if failures < every { None } else { tier.or(lowest) }
 }
 
 /// Returns the highest tier of those agents that are neither paused nor unable to start, or come.
