@@ -104,6 +104,8 @@ pub struct Waits<'a> {
     state: &'a State,
     /// Holds for every task that is ready.
     shared: Option<Reason>,
+    /// By stage and what is needed: what no agent has; `None`: one has it all.
+    lacking: BTreeMap<(&'a str, &'a [String]), Option<Reason>>,
     /// By stage, what is needed, and the least tier.
     agents: BTreeMap<(&'a str, &'a [String], u32), Reason>,
     /// What runs, and what comes first.
@@ -114,8 +116,8 @@ impl<'a> Waits<'a> {
     /// Looks at what holds for all tasks.
     #[must_use]
     pub fn new(state: &'a State) -> Self {
-        let (agents, standing) = (BTreeMap::new(), Standing::of(state));
-        Self { state, shared: shared(state), agents, standing }
+        let (lacking, agents) = (BTreeMap::new(), BTreeMap::new());
+        Self { state, shared: shared(state), lacking, agents, standing: Standing::of(state) }
     }
 
     /// Returns what the task waits for; `None` for an epic, and for a task that is being worked on
@@ -162,6 +164,11 @@ impl<'a> Waits<'a> {
         if let Some(reason) = self.unmet(task) {
             return reason;
         }
+        // All else passes, and would be waited for in vain.
+        let demand = Demand::of(&self.state.settings, task, stage);
+        if let Some(reason) = self.missing(task, stage, &demand) {
+            return reason;
+        }
         if task.backoff_until.is_some() {
             let why = last_failure(task).map_or(Cow::Borrowed("a failure"), first_line);
             return Reason::new(On::Backoff, format!("after: {why}")).until(task.backoff_until);
@@ -175,7 +182,6 @@ impl<'a> Waits<'a> {
         {
             return Reason::new(On::Agent, format!("{current} is the current task"));
         }
-        let demand = Demand::of(&state.settings, task, stage);
         if let Some(obstacle) = self.standing.obstacle(&task.id, stage, &demand) {
             return obstructed(&obstacle);
         }
@@ -189,6 +195,16 @@ impl<'a> Waits<'a> {
         let key = (stage.as_str(), task.spec.needs.as_slice(), demand.tier_min);
         let reason = self.agents.entry(key).or_insert_with(|| of_agents(state, stage, &demand));
         reason.clone()
+    }
+
+    /// Returns what there never is for the task's stage.
+    fn missing(&mut self, task: &'a Task, stage: &'a StageName, demand: &Demand) -> Option<Reason> {
+        let (state, needs) = (self.state, task.spec.needs.as_slice());
+        let lacks =
+            || lacking(state, stage, needs).map(|what| Reason::new(On::Agent, first_line(&what)));
+        let lacks = self.lacking.entry((stage.as_str(), needs)).or_insert_with(lacks);
+        let beyond = || Obstacle::beyond(&state.settings, demand).as_ref().map(obstructed);
+        lacks.clone().or_else(beyond)
     }
 
     fn of_landing(&self, task: &Task) -> Option<Reason> {
@@ -264,7 +280,7 @@ fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
         | Obstacle::NotAlone(_)
         | Obstacle::Behind(_)
         | Obstacle::BehindAlone(_) => On::Conflict,
-        Obstacle::Short { .. } | Obstacle::Beyond { .. } => On::Agent,
+        Obstacle::Short { .. } | Obstacle::Beyond(_) => On::Agent,
     };
     Reason::new(on, obstacle.words())
 }
@@ -341,11 +357,8 @@ fn base_trouble(state: &State) -> String {
     format!("the monitor looks at `{name}` first")
 }
 
-/// Returns which agents of the stage are missing, busy or cool down.
+/// Returns which agents of the stage are busy or cool down; none is missing.
 fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
-    if let Some(what) = lacking(state, stage, &demand.needs) {
-        return Reason::new(On::Agent, first_line(&what));
-    }
     let takers = Takers::of(state, stage, demand);
     let able = || {
         let there = state.agents.values().filter(|agent| !agent.is_retired);
@@ -371,7 +384,7 @@ fn of_agents(state: &State, stage: &StageName, demand: &Demand) -> Reason {
         return Reason::new(On::Agent, what);
     }
     if able().next().is_none() {
-        // One comes: `lacking` has looked.
+        // One comes: none is missing.
         return Reason::new(On::Agent, format!("{who}: the monitor's next turn"));
     }
     if let Some(first) = able().next().filter(|_| able().all(|agent| agent.is_paused)) {
@@ -527,6 +540,30 @@ mod tests {
         needy.spec.needs = vec!["gpu".into()];
         let pipeline = Pipeline::started(settings(), vec![needy]);
         check(&pipeline, "A", On::Agent, "has `gpu`");
+    }
+
+    #[test]
+    fn what_there_never_is_goes_before_what_passes() {
+        let short = with(|settings| {
+            settings.landing.checks = vec!["make test".into()];
+            settings.scheduler.resources.insert("cpu".into(), 4_000);
+        });
+        let mut needy = task("A", &[]);
+        needy.spec.needs = vec!["gpu".into()];
+        let mut great = task("B", &[]);
+        let amounts =
+            [("cpu", "8"), ("db", "1")].map(|(name, it)| (name.to_owned(), it.to_owned()));
+        great.spec.resources = amounts.into();
+        let mut pipeline = Pipeline::started(short, vec![needy, great, task("C", &[])]);
+        pipeline.see(Observation::OverloadSeen { what: Some("the machine's load".into()) });
+        let beyond = "`cpu`: needs 8, there is 4 in all; `db`: needs 1, there is 0 in all \
+                      (`scheduler.resources`)";
+        for _ in 0..2 {
+            check(&pipeline, "A", On::Agent, "no agent of stage `architect` has `gpu`");
+            check(&pipeline, "B", On::Agent, beyond);
+            pipeline.send(Command::Pause);
+        }
+        check(&pipeline, "C", On::Hold, "paused");
     }
 
     #[test]

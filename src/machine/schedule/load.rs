@@ -29,22 +29,40 @@ pub enum Obstacle<'a> {
     NotAlone(&'a TaskId),
     /// Too little of this is free; it passes when others end.
     Short { name: String, wanted: u64, free: u64 },
-    /// There is never so much of this.
-    Beyond { name: String, wanted: u64, all: u64 },
+    /// There is never so much of these.
+    Beyond(Vec<Beyond>),
     /// This task comes first, and waits for something that it asks for too.
     Behind(&'a TaskId),
     /// This task comes first, and must be alone.
     BehindAlone(&'a TaskId),
 }
 
+/// More of something than there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beyond {
+    name: String,
+    wanted: u64,
+    all: u64,
+}
+
+impl Beyond {
+    fn words(&self) -> String {
+        let Self { name, wanted, all } = self;
+        let (wanted, all) = (amount::words(name, *wanted), amount::words(name, *all));
+        format!("`{name}`: needs {wanted}, there is {all} in all")
+    }
+}
+
 impl Obstacle<'_> {
-    /// Returns what is asked for beyond all there is; `None`: nothing.
+    /// Returns all that is asked for beyond what there is; `None`: nothing.
     #[must_use]
     pub fn beyond(settings: &Settings, demand: &Demand) -> Option<Self> {
         let all = |name: &String| settings.scheduler.resources.get(name).copied().unwrap_or(0);
-        let mut beyond = demand.resources.iter().filter(|(name, wanted)| **wanted > all(name));
-        let (name, wanted) = beyond.next()?;
-        Some(Self::Beyond { name: name.clone(), wanted: *wanted, all: all(name) })
+        let beyond = demand.resources.iter().filter(|(name, wanted)| **wanted > all(name));
+        let beyond: Vec<Beyond> = beyond
+            .map(|(name, wanted)| Beyond { name: name.clone(), wanted: *wanted, all: all(name) })
+            .collect();
+        (!beyond.is_empty()).then_some(Self::Beyond(beyond))
     }
 
     /// Returns true when it passes as soon as other work ends.
@@ -58,7 +76,7 @@ impl Obstacle<'_> {
             | Self::Short { .. }
             | Self::Behind(_)
             | Self::BehindAlone(_) => true,
-            Self::Beyond { .. } => false,
+            Self::Beyond(_) => false,
         }
     }
 
@@ -77,11 +95,10 @@ impl Obstacle<'_> {
                 amount::words(name, *wanted),
                 amount::words(name, *free)
             ),
-            Self::Beyond { name, wanted, all } => format!(
-                "`{name}`: needs {}, there is {} in all (`scheduler.resources`)",
-                amount::words(name, *wanted),
-                amount::words(name, *all)
-            ),
+            Self::Beyond(beyond) => {
+                let words: Vec<String> = beyond.iter().map(Beyond::words).collect();
+                format!("{} (`scheduler.resources`)", words.join("; "))
+            }
             Self::Behind(other) => format!("{other} comes first and waits for the same"),
             Self::BehindAlone(other) => format!("{other} comes first and runs alone"),
         }

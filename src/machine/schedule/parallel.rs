@@ -282,7 +282,7 @@ impl<'a> Round<'a> {
             | Obstacle::Beside(_)
             | Obstacle::Behind(_)
             | Obstacle::BehindAlone(_)
-            | Obstacle::Beyond { .. } => {}
+            | Obstacle::Beyond(_) => {}
         }
         false
     }
