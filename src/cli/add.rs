@@ -264,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn a_dependency_on_an_epic_is_said_to_hold_nothing_up() {
+        let mut memory = Memory::new();
+        add(&mut memory, "", &["E", "--id", "EP", "--kind", "epic"]);
+        let (code, out, err) = add(&mut memory, "", &["One", "--depends-on", "EP"]);
+        assert_eq!((code, out.as_str()), (0, "TASK-001\n"));
+        let told = "warning: task `TASK-001` depends on the epic `EP`, which holds nothing up";
+        assert!(err.starts_with(told), "{err}");
+        assert_eq!(add(&mut memory, "", &["Two", "--depends-on", "TASK-001"]).2, "");
+    }
+
+    #[test]
     fn bad_values_change_nothing() {
         let mut memory = Memory::with(&["a"]);
         for (words, why) in [

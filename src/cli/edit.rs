@@ -170,7 +170,7 @@ mod tests {
     use crate::cli::gate::memory::Memory;
     use crate::cli::task_args::{EditArgs, TaskCommand};
     use crate::machine::id::TaskId;
-    use crate::machine::task::Task;
+    use crate::machine::task::{Task, TaskKind};
 
     fn args(words: &[&str]) -> EditArgs {
         let all = ["pipeline", "task", "edit"].iter().chain(words).map(Into::into);
@@ -218,6 +218,16 @@ mod tests {
         assert_eq!(code, 0);
         assert!(err.starts_with("warning: task `a`: `tape`: needs 1, there is 0 in all"), "{err}");
         assert_eq!(edit(&mut memory, &["a", "--resource", ""], None), (0, String::new()));
+    }
+
+    #[test]
+    fn a_dependency_on_an_epic_is_told_at_once() {
+        let mut memory = Memory::with(&["a", "e"]);
+        memory.state.tasks.get_mut(&TaskId::new("e")).expect("it is there").spec.kind =
+            TaskKind::Epic;
+        let (code, err) = edit(&mut memory, &["a", "--add-depends-on", "e"], None);
+        assert_eq!(code, 0);
+        assert!(err.starts_with("warning: task `a` depends on the epic `e`"), "{err}");
     }
 
     #[test]

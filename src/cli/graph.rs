@@ -28,7 +28,9 @@ const MERMAID_EDGES_MAX: usize = 500;
 /// # Errors
 /// When it cannot be written.
 pub fn of_project(open: &Open, console: &mut Console<'_>, args: &GraphArgs) -> Result<Exit, Error> {
-    let sketch = show::sketch_of(open.now().0);
+    let state = open.now().0;
+    let is_drawn = args.dot || args.mermaid;
+    let sketch = if is_drawn { show::sketch_of(state) } else { show::work_of(state) };
     show(&sketch.graph(), console, args)
 }
 

@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 
 use crate::machine::State;
 use crate::machine::graph::{CYCLES_LISTED_MAX, Graph, Report, Sketch};
+use crate::machine::id::TaskId;
+use crate::machine::task::TaskKind;
 use crate::observe::page::{Ink, Page, clean, columns, filled};
 
 /// Unknown names listed in text; the rest is counted.
@@ -14,12 +16,24 @@ const UNKNOWN_SHOWN_MAX: usize = 50;
 /// Levels listed in text; the rest is counted.
 const LEVELS_SHOWN_MAX: usize = 50;
 
-/// Returns the project's tasks, epics among them, with what they depend on.
+/// Returns the project's tasks with what they depend on, to be drawn: epics among them.
 #[must_use]
 pub fn sketch_of(state: &State) -> Sketch<'_> {
+    sketch(state, |_| true)
+}
+
+/// Returns the same to be measured: without epics, which are no work and hold nothing up.
+#[must_use]
+pub fn work_of(state: &State) -> Sketch<'_> {
+    let is_epic =
+        |id: &TaskId| state.tasks.get(id).is_some_and(|task| task.spec.kind == TaskKind::Epic);
+    sketch(state, |id| !is_epic(id))
+}
+
+fn sketch(state: &State, is_in: impl Fn(&TaskId) -> bool) -> Sketch<'_> {
     let mut sketch = Sketch::default();
-    for task in state.tasks.values() {
-        let deps = task.spec.depends_on.iter();
+    for task in state.tasks.values().filter(|task| is_in(&task.id)) {
+        let deps = task.spec.depends_on.iter().filter(|dep| is_in(dep));
         deps.for_each(|dep| sketch.dependency(Cow::Borrowed(dep.as_str())));
         sketch.task(Cow::Borrowed(task.id.as_str()));
     }
@@ -213,8 +227,9 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{sketch_of, write_json, write_text};
+    use super::{sketch_of, work_of, write_json, write_text};
     use crate::machine::graph::Sketch;
+    use crate::machine::task::TaskKind;
     use crate::observe::page::Page;
     use crate::observe::support::{Pipeline, settings, task};
 
@@ -287,12 +302,30 @@ longest chain (2): TASK-000 -> Z
 30 roots, 30 leaves, 0.03 dependencies a task on average
 at most 30 tasks at once, 15.50 on average
 ";
-        assert_eq!(text(sketch_of(&pipeline.state), 60), expected);
-        let json = json(sketch_of(&pipeline.state));
+        assert_eq!(text(work_of(&pipeline.state), 60), expected);
+        let json = json(work_of(&pipeline.state));
         assert_eq!(json["order"].as_array().map(Vec::len), Some(31));
         assert_eq!(json["levels"][1], json!(["Z"]));
         assert_eq!(json["roots"].as_array().map(Vec::len), Some(30));
         assert_eq!(json["longest_chain"], json!(["TASK-000", "Z"]));
         assert_eq!(json["statistics"]["mean_level"], 15.5);
+    }
+
+    #[test]
+    fn epics_are_drawn_and_not_measured() {
+        let mut epic = task("EP", &["A"]);
+        epic.spec.kind = TaskKind::Epic;
+        let tasks = vec![task("A", &[]), epic, task("B", &["EP", "A"]), task("C", &["EP"])];
+        let pipeline = Pipeline::started(settings(), tasks);
+        let expected = "\
+level 0 (2): A, C
+level 1 (1): B
+longest chain (2): A -> B
+3 tasks, 1 dependency, 0 unknown, 0 cycles, 2 levels
+2 roots, 2 leaves, 0.33 dependencies a task on average
+at most 2 tasks at once, 1.50 on average
+";
+        assert_eq!(text(work_of(&pipeline.state), 80), expected);
+        assert_eq!(sketch_of(&pipeline.state).graph().dependency_count(), 4);
     }
 }

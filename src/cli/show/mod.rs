@@ -13,7 +13,7 @@ mod task;
 mod tasks;
 
 pub use agents::{render_agents, render_agents_json};
-pub use graph::{sketch_of, write_json, write_text};
+pub use graph::{sketch_of, work_of, write_json, write_text};
 pub use json::document;
 pub use log::{LogRecord, render_log_record, render_log_record_json};
 pub use picture::{write_dot, write_mermaid};
