@@ -170,7 +170,7 @@ mod tests {
     use crate::cli::gate::memory::Memory;
     use crate::cli::task_args::{EditArgs, TaskCommand};
     use crate::machine::id::TaskId;
-    use crate::machine::task::{Task, TaskKind};
+    use crate::machine::task::Task;
 
     fn args(words: &[&str]) -> EditArgs {
         let all = ["pipeline", "task", "edit"].iter().chain(words).map(Into::into);
@@ -222,9 +222,8 @@ mod tests {
 
     #[test]
     fn a_dependency_on_an_epic_is_told_at_once() {
-        let mut memory = Memory::with(&["a", "e"]);
-        memory.state.tasks.get_mut(&TaskId::new("e")).expect("it is there").spec.kind =
-            TaskKind::Epic;
+        let mut memory = Memory::with(&["a"]);
+        memory.add_epic("e");
         let (code, err) = edit(&mut memory, &["a", "--add-depends-on", "e"], None);
         assert_eq!(code, 0);
         assert!(err.starts_with("warning: task `a` depends on the epic `e`"), "{err}");

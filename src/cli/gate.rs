@@ -126,6 +126,23 @@ pub(super) mod memory {
             memory
         }
 
+        /// Adds an open epic without anything below it.
+        pub(in crate::cli) fn add_epic(&mut self, id: &str) {
+            let spec = crate::machine::task::Spec {
+                title: format!("Title of {id}"),
+                kind: crate::machine::task::TaskKind::Epic,
+                ..Default::default()
+            };
+            let epic = crate::machine::event::NewTask {
+                id: Some(crate::machine::id::TaskId::new(id)),
+                spec,
+                is_front: false,
+                is_held: false,
+                may_lack_dependencies: false,
+            };
+            self.send(Command::AddTasks { tasks: vec![epic] }).expect("the epic is good");
+        }
+
         pub(in crate::cli) fn happen(&mut self, body: EventBody) -> Result<Sent, Error> {
             self.seq += 1;
             let event = Event { at: Time::from_ms(self.seq + 1), random: 7, body };

@@ -2,8 +2,12 @@
 
 use serde_json::json;
 
-use crate::machine::Command;
 use crate::machine::event::{Dependents, RetryTarget};
+use crate::machine::id::TaskId;
+use crate::machine::progress;
+use crate::machine::task::{TaskKind, TaskPhase};
+use crate::machine::{Command, State};
+use crate::observe::words::listed;
 
 use super::add::said;
 use super::console::{Console, Format};
@@ -11,6 +15,9 @@ use super::error::Error;
 use super::gate::{self, Gate, Sent};
 use super::task_args::{CancelArgs, DependentsArg, IdsArgs, RetryArgs};
 use super::value;
+
+/// Tasks named in one note; the rest is counted.
+const NAMES_MAX: usize = 10;
 
 /// Holds tasks back.
 ///
@@ -83,7 +90,32 @@ pub fn cancel(
     };
     let command = Command::CancelTasks { ids: args.ids.ids.clone(), dependents };
     let sent = gate::send(gate, console, command)?;
+    // They are cancelled: what goes wrong from here on must not make it look otherwise.
+    if let Ok((state, _)) = gate.state() {
+        for id in sent.touched() {
+            tell_of_epic(console, state, id);
+        }
+    }
     tell(console, &sent)
+}
+
+/// Says how many tasks below a cancelled epic go on.
+fn tell_of_epic(console: &mut Console<'_>, state: &State, id: &TaskId) {
+    let is_cancelled_epic = state.tasks.get(id).is_some_and(|task| {
+        task.spec.kind == TaskKind::Epic && matches!(task.phase, TaskPhase::Cancelled { .. })
+    });
+    if is_cancelled_epic {
+        let open: Vec<&TaskId> = progress::open_below(state, id).collect();
+        if !open.is_empty() {
+            let what = if open.len() == 1 {
+                "1 task stays"
+            } else {
+                &format!("{} tasks stay", open.len())
+            };
+            let names = listed(open.into_iter(), NAMES_MAX);
+            console.note(&format!("epic `{id}` is cancelled, and below it {what} open: {names}"));
+        }
+    }
 }
 
 /// Names the tasks that changed; people read it as a note, scripts as data.
@@ -217,5 +249,40 @@ mod tests {
         let (code, text) = check(&mut memory, "hold a", Format::Text);
         assert_eq!(code, 2);
         assert!(text.contains("is finished"), "{text}");
+    }
+
+    /// An epic with a task below it and one below an epic of its own; a third is finished.
+    fn with_epic() -> Memory {
+        let mut memory = Memory::with(&["a", "b", "c"]);
+        memory.add_epic("EP");
+        memory.add_epic("IN");
+        for (id, parent) in [("IN", "EP"), ("a", "EP"), ("b", "IN"), ("c", "EP")] {
+            let (id, parent) = (TaskId::new(id), Some(Some(TaskId::new(parent))));
+            let edit = Box::new(Edit { parent, ..Edit::default() });
+            let command = crate::machine::Command::EditTask { id, edit };
+            crate::cli::gate::Gate::send(&mut memory, command).expect("a good edit");
+        }
+        assert_eq!(check(&mut memory, "cancel c", Format::Text).0, 0);
+        memory
+    }
+
+    #[test]
+    fn an_epic_is_not_held_and_its_tasks_are_named() {
+        let mut memory = with_epic();
+        let (code, text) = check(&mut memory, "hold EP", Format::Text);
+        assert_eq!(code, 2);
+        assert!(text.contains("task `EP` is an epic: it has no work of its own"), "{text}");
+        assert!(text.contains("hint: hold its tasks: `pipeline task hold a b`"), "{text}");
+        assert!(!memory.state.tasks[&TaskId::new("EP")].is_held);
+    }
+
+    #[test]
+    fn who_cancels_an_epic_is_told_what_stays_open() {
+        let mut memory = with_epic();
+        let (code, text) = check(&mut memory, "cancel EP", Format::Text);
+        let told = "note: epic `EP` is cancelled, and below it 2 tasks stay open: a, b\n";
+        assert_eq!((code, text), (0, format!("{told}note: changed: EP\n")));
+        let (code, text) = check(&mut memory, "cancel b", Format::Text);
+        assert_eq!((code, text.as_str()), (0, "note: changed: b\n"));
     }
 }

@@ -82,3 +82,15 @@ pub(super) fn carry(state: &mut State, id: &TaskId, was: Progress, is: Progress)
         links.below = links.below.plus(is).minus(was);
     }
 }
+
+/// Returns the open tasks below an epic, those of nested epics among them, by id. Cost: tasks.
+pub fn open_below<'a>(state: &'a State, epic: &'a TaskId) -> impl Iterator<Item = &'a TaskId> {
+    let parent = |id: &TaskId| state.tasks.get(id).and_then(|task| task.spec.parent.as_ref());
+    let open =
+        state.tasks.values().filter(|task| !task.is_final() && task.spec.kind == TaskKind::Task);
+    let is_below = move |id: &&TaskId| {
+        let mut above = std::iter::successors(parent(id), |above| parent(above));
+        above.any(|above| above == epic)
+    };
+    open.map(|task| &task.id).filter(is_below)
+}

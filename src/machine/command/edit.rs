@@ -10,12 +10,16 @@ use crate::machine::event::{Dependents, Edit, RetryTarget};
 use crate::machine::graph::Sketch;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::lane::LandingPhase;
+use crate::machine::progress;
 use crate::machine::resume::Onward;
 use crate::machine::stage;
 use crate::machine::state::State;
 use crate::machine::step::{self, Refusal, Step};
 use crate::machine::task::{Spec, Tally, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
+
+/// Tasks named in one hint; the rest is counted.
+const NAMES_MAX: usize = 10;
 
 pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<Step, Refusal> {
     let task = find(state, id)?;
@@ -109,12 +113,28 @@ pub(super) fn hold(state: &State, ids: &[TaskId], is_held: bool) -> Result<Step,
         }
         if !is_held {
             refuse_taken(task)?;
+        } else if task.spec.kind == TaskKind::Epic {
+            return Err(refuse_epic(state, id));
         }
         if task.is_held != is_held {
             changes.push(step::task(id, TaskChange::HeldSet { is_held }));
         }
     }
     Ok(Step::accept(changes))
+}
+
+/// Refuses to hold an epic: its tasks would go on all the same.
+fn refuse_epic(state: &State, id: &TaskId) -> Refusal {
+    let mut open = progress::open_below(state, id).map(TaskId::as_str);
+    let names: Vec<&str> = open.by_ref().take(NAMES_MAX).collect();
+    let hint = match (names.is_empty(), open.count()) {
+        (true, _) => "no task below it is open".to_owned(),
+        (false, 0) => format!("hold its tasks: `pipeline task hold {}`", names.join(" ")),
+        (false, more) => {
+            format!("hold its tasks: `pipeline task hold {} …`, {more} more", names.join(" "))
+        }
+    };
+    Refusal::invalid(format!("task `{id}` is an epic: it has no work of its own")).with_hint(hint)
 }
 
 /// Refuses a task that a person has.
