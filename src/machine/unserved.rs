@@ -81,6 +81,6 @@ fn told_of(state: &State, task: &Task, stage: &StageName) -> Option<Change> {
 pub fn missing(state: &State, task: &Task, stage: &StageName) -> Option<String> {
     lacking(state, stage, &task.spec.needs).or_else(|| {
         let demand = Demand::of(&state.settings, task, stage);
-        Obstacle::beyond(&state.settings, &demand).map(|beyond| beyond.words())
+        Obstacle::beyond(&state.settings, &demand).map(|beyond| beyond.words(state, &demand))
     })
 }

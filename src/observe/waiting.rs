@@ -183,7 +183,7 @@ impl<'a> Waits<'a> {
             return Reason::new(On::Agent, format!("{current} is the current task"));
         }
         if let Some(obstacle) = self.standing.obstacle(&task.id, stage, &demand) {
-            return obstructed(&obstacle);
+            return obstructed(state, &obstacle, &demand);
         }
         let has_free = || {
             let takers = Takers::of(state, stage, &demand);
@@ -203,8 +203,10 @@ impl<'a> Waits<'a> {
         let lacks =
             || lacking(state, stage, needs).map(|what| Reason::new(On::Agent, first_line(&what)));
         let lacks = self.lacking.entry((stage.as_str(), needs)).or_insert_with(lacks);
-        let beyond = || Obstacle::beyond(&state.settings, demand).as_ref().map(obstructed);
-        lacks.clone().or_else(beyond)
+        lacks.clone().or_else(|| {
+            let beyond = Obstacle::beyond(&state.settings, demand)?;
+            Some(obstructed(state, &beyond, demand))
+        })
     }
 
     fn of_landing(&self, task: &Task) -> Option<Reason> {
@@ -272,7 +274,7 @@ impl<'a> Waits<'a> {
     }
 }
 
-fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
+fn obstructed(state: &State, obstacle: &Obstacle<'_>, demand: &Demand) -> Reason {
     let on = match obstacle {
         Obstacle::Clash(_)
         | Obstacle::Unlanded(_)
@@ -282,7 +284,7 @@ fn obstructed(obstacle: &Obstacle<'_>) -> Reason {
         | Obstacle::BehindAlone(_) => On::Conflict,
         Obstacle::Short { .. } | Obstacle::Beyond(_) => On::Agent,
     };
-    Reason::new(on, obstacle.words())
+    Reason::new(on, obstacle.words(state, demand))
 }
 
 fn held(task: &Task) -> Reason {

@@ -364,7 +364,7 @@ fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
         ("done", 2, Nothing, "there is no task file in"),
         ("block why", 2, Nothing, "there is no task file in"),
         ("request-changes", 2, Nothing, "<WHAT>"),
-        ("plan", 0, Is("nothing can be planned\n"), ""),
+        ("plan", 0, Is("there are no tasks yet: pipeline task add\n"), ""),
         ("plan --workers 0", 2, Nothing, "not in 1..=1000"),
         ("graph README", 2, Nothing, "README`: it is no JSON"),
         ("graph none", 2, Nothing, "cannot read"),

@@ -4,6 +4,8 @@ use pipeline::machine::change::TaskChange;
 use pipeline::machine::event::{Dependents, NewTask, RetryTarget};
 use pipeline::machine::forecast::{CLASH_PATHS_MAX, CLASHES_MAX, Trial, trial};
 use pipeline::machine::mode::Orchestration;
+use pipeline::machine::schedule::Standing;
+use pipeline::machine::schedule::demand::Demand;
 use pipeline::machine::settings::Settings;
 use pipeline::machine::task::Clash;
 use pipeline::machine::{Answer, Change, Command, Observation};
@@ -60,6 +62,15 @@ fn touching(name: &str, globs: &[&str]) -> NewTask {
     new
 }
 
+/// Returns in words what keeps a ready task from starting.
+fn obstacle(m: &Machine, task: &str) -> String {
+    let task = &m.state.tasks[&id(task)];
+    let stage = task.stage().expect("it is ready");
+    let demand = Demand::of(&m.state.settings, task, stage);
+    let found = Standing::of(&m.state).obstacle(&task.id, stage, &demand);
+    found.expect("it cannot start").words(&m.state, &demand)
+}
+
 #[test]
 fn what_has_changed_nothing_yet_waits_until_the_same_paths_have_landed() {
     let mut m = machine_with(|_| {});
@@ -74,6 +85,9 @@ fn what_has_changed_nothing_yet_waits_until_the_same_paths_have_landed() {
     complete(&mut m, "A", Some(&["src/a"]));
     m.turns();
     stands(&m, &[("A", "landing"), ("B", "ready test")]);
+    // What is only named was not changed.
+    assert_eq!(obstacle(&m, "B"), "A is to change the same paths and lands first");
+    assert_eq!(obstacle(&m, "D"), "C has changed the same paths and lands first");
     m.land("A");
     stands(&m, &[("A", "completed"), ("B", "working B.test.1"), ("D", "ready test")]);
 }

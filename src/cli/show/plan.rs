@@ -14,7 +14,7 @@ use crate::machine::id::TaskId;
 use crate::machine::plan::{Assumed, Entry, Plan};
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::pool::has_agent;
-use crate::machine::task::{Task, TaskPhase};
+use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::observe::page::{Cell, Ink, Page, cut, filled, first_line, table};
 use crate::observe::waiting::Waits;
@@ -50,9 +50,32 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Returns why there is nothing to schedule.
+fn why_empty(plan: &Plan) -> &'static str {
+    let mut tasks = plan.end.tasks.values().filter(|task| task.spec.kind == TaskKind::Task);
+    let is_landed = |task: &Task| match &task.phase {
+        TaskPhase::Completed { at, .. } => *at >= plan.from,
+        TaskPhase::Waiting
+        | TaskPhase::Ready { .. }
+        | TaskPhase::Working { .. }
+        | TaskPhase::Landing { .. }
+        | TaskPhase::Blocked(_)
+        | TaskPhase::Cancelled { .. } => false,
+    };
+    if !plan.left_out.is_empty() {
+        "nothing can be planned"
+    } else if tasks.clone().next().is_none() {
+        "there are no tasks yet: pipeline task add"
+    } else if tasks.any(is_landed) {
+        "all that is left is to land"
+    } else {
+        "nothing is left to do"
+    }
+}
+
 fn head(plan: &Plan, zone: &TimeZone) -> String {
     if plan.schedule.is_empty() {
-        return "nothing can be planned\n".to_owned();
+        return format!("{}\n", why_empty(plan));
     }
     let tasks: usize = plan.waves.iter().map(Vec::len).sum();
     let (tasks, attempts) = (count(tasks, "task"), count(plan.schedule.len(), "attempt"));
@@ -442,6 +465,27 @@ left out: 1 task
         let narrow = render_plan(&planned(), &TimeZone::UTC, Page::plain(40));
         let table = narrow.lines().skip(2);
         assert!(table.clone().all(|line| line.chars().count() <= 40), "{narrow}");
+    }
+
+    #[test]
+    fn an_empty_plan_says_why_it_is_empty() {
+        let head = |pipeline: &Pipeline| {
+            let plan = plan(&pipeline.state, pipeline.now, Workers::Agents, ATTEMPTS_MAX);
+            let text = render_plan(&plan, &TimeZone::UTC, Page::plain(80));
+            text.lines().next().map(str::to_owned).unwrap_or_default()
+        };
+        let none = Pipeline::started(settings(), Vec::new());
+        assert_eq!(head(&none), "there are no tasks yet: pipeline task add");
+        let mut held = task("A", &[]);
+        held.is_held = true;
+        assert_eq!(head(&Pipeline::started(settings(), vec![held])), "nothing can be planned");
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run_stages("A");
+        assert_eq!(head(&pipeline), "all that is left is to land");
+        pipeline.turn();
+        pipeline.land("A");
+        pipeline.pass(1);
+        assert_eq!(head(&pipeline), "nothing is left to do");
     }
 
     #[test]

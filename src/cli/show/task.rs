@@ -113,6 +113,7 @@ fn facts(state: &State, task: &Task, entry: &TaskEntry<'_>, at: Time) -> Vec<Vec
     fact("progress", &entry.progress.map(|progress| progress.words()).unwrap_or_default(), plain);
     fact("epic", entry.parent.unwrap_or_default(), plain);
     fact("priority", entry.priority, plain);
+    fact("front", if task.is_front { "yes" } else { "" }, plain);
     fact("depends on", &listed(task.spec.depends_on.iter(), NAMES_MAX), plain);
     let links = state.index.links(&task.id);
     let dependents = links.into_iter().flat_map(|links| &links.dependents);
@@ -247,6 +248,7 @@ mod tests {
         new.spec.body = "Do it.\n\x1b]0;evil\x07Well.".into();
         new.spec.extra.insert("points".into(), "[1, 2]".into());
         new.spec.extra.insert("odd".into(), "not json".into());
+        new.is_front = true;
         let mut pipeline = Pipeline::started(settings(), vec![new, task("B", &["A"])]);
         pipeline.run("A.arch.1", End::Done);
         pipeline.turn();
@@ -266,6 +268,7 @@ status      test_ready
 waits for   backoff: after: exited with status 1 (in 5 s)
 stage       test
 priority    medium
+front       yes
 needed by   B
 complexity  simple (assessed: a body of 21 bytes, 0 paths, 0 dependencies)
 branch      pipeline/task/A

@@ -12,6 +12,7 @@ use crate::machine::gate;
 use crate::machine::id::{AttemptId, StageName, TaskId};
 use crate::machine::landing;
 use crate::machine::mode::Orchestration;
+use crate::machine::overlap::any_overlap;
 use crate::machine::settings::Settings;
 use crate::machine::state::State;
 use crate::machine::task::{Task, TaskPhase};
@@ -21,7 +22,7 @@ use crate::machine::task::{Task, TaskPhase};
 pub enum Obstacle<'a> {
     /// This task works on the same paths.
     Clash(&'a TaskId),
-    /// This task has changed the same paths, and will land before long.
+    /// This task has changed the same paths, or is to, and will land before long.
     Unlanded(&'a TaskId),
     /// This task must be alone, and runs or is about to land.
     Beside(&'a TaskId),
@@ -80,13 +81,16 @@ impl Obstacle<'_> {
         }
     }
 
-    /// Returns it in words.
+    /// Returns it in words; `demand` is what cannot start.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn words(&self, state: &State, demand: &Demand) -> String {
         match self {
             Self::Clash(other) => format!("{other} changes the same paths"),
             Self::Unlanded(other) => {
-                format!("{other} has changed the same paths and lands first")
+                let changed = state.tasks.get(other).map(|task| task.changed.as_slice());
+                let has_changed = any_overlap(changed.unwrap_or_default(), &demand.touches);
+                let how = if has_changed { "has changed" } else { "is to change" };
+                format!("{other} {how} the same paths and lands first")
             }
             Self::Beside(other) => format!("{other} runs alone"),
             Self::NotAlone(other) => format!("runs alone, and {other} is not done"),

@@ -117,7 +117,7 @@ impl<'a> Asked<'a> {
             });
         }
         match load.obstacle(&task.id, stage, demand) {
-            Some(obstacle) => Err(obstacle.words()),
+            Some(obstacle) => Err(obstacle.words(state, demand)),
             None => Ok((task, stage, demand)),
         }
     }
