@@ -47,8 +47,23 @@ fn group_lines(state: &State) -> String {
         }
     });
     let lines: String = lines.collect();
-    let lines = lines + &spent_lines(state);
+    let lines = routes(state) + &lines + &spent_lines(state);
     if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
+/// Returns a line for each group that gets other tasks than the rest: its tier, and how complex they
+/// are. None where all are of one tier and nothing is said of complexity.
+fn routes(state: &State) -> String {
+    let groups = &state.settings.agents;
+    let is_tiered = groups.iter().any(|group| group.tier != groups[0].tier);
+    let lines = groups.iter().filter_map(|group| {
+        let tier = is_tiered.then(|| format!("tier {}", group.tier));
+        let words = (!group.complexity.is_empty())
+            .then(|| format!("preferred for {} tasks", group.complexity.join(" and ")));
+        let what: Vec<String> = tier.into_iter().chain(words).collect();
+        (!what.is_empty()).then(|| format!("{}: {}\n", group.name, what.join(", ")))
+    });
+    lines.collect()
 }
 
 /// Returns a line for each group whose agents' programs have a provider.
@@ -72,6 +87,8 @@ fn groups(state: &State) -> impl Iterator<Item = (&AgentGroup, GroupEntry<'_>)> 
             min: group.least(),
             max: group.count,
             by_hand: target.is_by_hand,
+            tier: group.tier,
+            complexity: &group.complexity,
             retiring: agents.filter(|agent| is_its(&agent.name)).count(),
             spent: SpentEntry::new(
                 state.metrics.groups.get(&group.name).unwrap_or(&Spent::default()),
@@ -123,9 +140,26 @@ mod tests {
         assert_eq!(json["agents"][0]["retiring"], true);
         let group = serde_json::json!({
             "name": "architect", "target": 0, "min": 0, "max": 1, "by_hand": true, "retiring": 1,
+            "tier": 1, "complexity": [],
             "spent": {"tokens": null, "cost_usd": null, "cost_unknown": 0}
         });
         assert_eq!(json["groups"][0], group);
+    }
+
+    #[test]
+    fn groups_say_of_which_tier_they_are_and_for_what() {
+        let mut tiered = settings();
+        tiered.agents.truncate(2);
+        tiered.agents[1].tier = 3;
+        tiered.agents[1].complexity = vec!["complex".into()];
+        let pipeline = Pipeline::started(tiered, vec![task("A", &[])]);
+        let text = render_agents(&pipeline.state, pipeline.now, Page::plain(80));
+        let groups = "\n\narchitect: tier 1\ntest: tier 3, preferred for complex tasks\n";
+        assert!(text.ends_with(groups), "{text}");
+        let json = render_agents_json(&pipeline.state, pipeline.now);
+        let json: Value = serde_json::from_str(&json).expect("a document");
+        assert_eq!(json["groups"][1]["tier"], 3);
+        assert_eq!(json["groups"][1]["complexity"], serde_json::json!(["complex"]));
     }
 
     #[test]

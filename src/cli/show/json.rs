@@ -41,7 +41,7 @@ pub(super) struct AgentList<'a> {
     pub(super) groups: Vec<GroupEntry<'a>>,
 }
 
-/// How many agents a group has.
+/// How many agents a group has, and what it is for.
 #[derive(Debug, Serialize)]
 pub(super) struct GroupEntry<'a> {
     pub(super) name: &'a str,
@@ -52,6 +52,9 @@ pub(super) struct GroupEntry<'a> {
     pub(super) max: u32,
     /// A person said so.
     pub(super) by_hand: bool,
+    pub(super) tier: u32,
+    /// Words of the tasks it is preferred for; empty: nothing is said.
+    pub(super) complexity: &'a [String],
     /// Agents that leave after their task.
     pub(super) retiring: usize,
     pub(super) spent: SpentEntry,
