@@ -95,7 +95,7 @@ fn write_head(text: &mut String, template: &Template<'_>) -> std::fmt::Result {
     if matches!(template.agents, Agents::Named(_) | Agents::Presets(_)) {
         writeln!(
             text,
-            "rollout = \"pilot\"     # your branch stays as it is until: pipeline rollout set production"
+            "rollout = \"pilot\"     # your branch stays as it is until: pipeline rollout promote"
         )?;
     }
     if template.isolation == Isolation::None {
@@ -247,6 +247,7 @@ mod tests {
             let launcher = LauncherKind::Process;
             let text = render(&Template { base: "trunk", found, agents, isolation, launcher });
             let loaded = load(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert!(!text.contains("rollout set"), "promotion asks the gates: {text}");
             assert_eq!(loaded.settings.project.base, "trunk");
             assert_eq!(loaded.settings.project.isolation, isolation);
             if isolation == Isolation::Worktree {

@@ -342,7 +342,7 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {
         let why = format!("in pilot `{name}` does not follow");
-        return Some((why, "pipeline rollout set production".into()));
+        return Some((why, "pipeline rollout promote".into()));
     }
     None
 }
@@ -482,6 +482,19 @@ mod tests {
             "why": "`main` cannot follow: local changes to `a.rs`",
             "next": "git merge --ff-only pipeline/landed"});
         assert_eq!(json["landing"], landing);
+    }
+
+    #[test]
+    fn a_pilot_that_the_base_does_not_follow_is_promoted_not_set() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let to = crate::machine::mode::Rollout::Pilot;
+        pipeline.send(Command::SetRollout { to, is_forced: false });
+        pipeline.run_stages("A");
+        pipeline.land("A");
+        pipeline.turn();
+        let landing = &of(&pipeline)["landing"];
+        assert_eq!(landing["why"], "in pilot `main` does not follow");
+        assert_eq!(landing["next"], "pipeline rollout promote", "the gates are asked");
     }
 
     #[test]

@@ -203,6 +203,33 @@ fn few_landings_are_no_reason_to_fall_back() {
 }
 
 #[test]
+fn what_fell_back_is_not_set_again_within_the_cooldown_unless_a_person_insists() {
+    let set = |is_forced| Command::SetRollout { to: Rollout::Production, is_forced };
+    let fallen = || {
+        let mut m = machine(checked);
+        m.add(&[new_task("A", &[])]);
+        green(&mut m);
+        (0..2).for_each(|_| land_or_break(&mut m, "A", false));
+        assert_eq!(m.state.rollout, Rollout::Pilot);
+        m
+    };
+    let mut m = fallen();
+    let refused = m.refused(set(false));
+    let what = "cannot set production: cooldown is 0, at least 3600 is needed, seconds since";
+    assert!(refused.starts_with(what), "{refused}");
+    m.must(Command::SetRollout { to: Rollout::Shadow, is_forced: false });
+    m.must(Command::Promote { is_forced: true, pilot: None });
+    assert!(m.refused(set(false)).contains("cooldown"), "also by a detour");
+    assert_eq!(m.ask(set(true)), Answer::Accept);
+    assert_eq!(m.state.rollout, Rollout::Production);
+    let mut m = fallen();
+    m.pass_ms(HOUR_MS);
+    let Answer::Note(note) = m.ask(set(false)) else { panic!("a note") };
+    assert!(note.starts_with("gates that do not hold: completed is 0"), "{note}");
+    assert_eq!(m.state.rollout, Rollout::Production);
+}
+
+#[test]
 fn a_step_of_the_base_whose_pause_is_over_at_the_fallback_does_not_come_back() {
     let mut m = machine(checked);
     m.add(&[new_task("A", &[]), new_task("B", &[])]);

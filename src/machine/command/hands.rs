@@ -29,7 +29,7 @@ fn check_mode(state: &State) -> Result<(), Refusal> {
     if state.rollout == Rollout::Shadow {
         let reason = "the rollout is shadow: no branch and no worktree is made";
         return Err(Refusal::busy(reason).with_hint(
-            "`pipeline rollout set pilot`; or do it in a checkout of yours and then \
+            "`pipeline rollout promote`; or do it in a checkout of yours and then \
              `pipeline task complete ID`",
         ));
     }

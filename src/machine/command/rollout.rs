@@ -6,17 +6,28 @@ use crate::machine::effect::Effect;
 use crate::machine::event::PilotEnd;
 use crate::machine::lane::{Dropping, LandingPhase};
 use crate::machine::mode::{Isolation, Rollout};
-use crate::machine::rollout::{self, Gate};
+use crate::machine::rollout::{self, Gate, GateName};
 use crate::machine::state::State;
 use crate::machine::step::{Answer, Refusal, Step, lane};
 use crate::machine::time::Time;
 
-/// Sets the rollout that a person names; what does not hold is only told.
+/// Sets the rollout that a person names; what does not hold is only told, but for the cooldown after
+/// a fallback: what was judged bad a moment ago goes on when a person insists.
 pub(super) fn set(state: &State, at: Time, to: Rollout, is_forced: bool) -> Result<Step, Refusal> {
     if state.rollout == to {
         return Ok(Step::accept(Vec::new()));
     }
     let unmet = if is_upward(state.rollout, to) { unmet(state, at) } else { Vec::new() };
+    let cooling = rollout::gates(state, at)
+        .into_iter()
+        .find(|gate| gate.name == GateName::Cooldown && !gate.holds)
+        .filter(|_| !is_forced && !unmet.is_empty());
+    if let Some(gate) = cooling {
+        let reason = format!("cannot set {}: {}, {}", word(to), gate.words(), gate.what);
+        return Err(Refusal::unmet(reason).with_hint(
+            "`pipeline rollout check` shows every gate, `--force` sets it all the same",
+        ));
+    }
     let why = with_unmet(if is_forced { "set, forced" } else { "set by hand" }, &unmet);
     let changes = changes(state, to, why, at)?;
     let is_told = !is_forced && !unmet.is_empty();
