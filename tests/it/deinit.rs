@@ -132,6 +132,28 @@ fn settings_that_a_person_committed_or_edited_stay() {
     assert!(project.path("pipeline.toml").is_file());
 }
 
+#[test]
+fn a_folder_that_holds_something_else_stays_and_is_said_to() {
+    let project = plain();
+    let before = files(&project);
+    project.ok(&["init", "--agents", "shell"]);
+    let dot = fs::canonicalize(project.path(".pipeline")).expect("a folder");
+    fs::create_dir_all(dot.join("worktrees/empty")).expect("a folder");
+    fs::write(dot.join("mynote"), "mine\n").expect("writes");
+    let gone = format!("remove the folder `{}`", dot.display());
+    let stays = format!("`{}` stays: it holds `mynote`", dot.display());
+    for args in [&["deinit", "-n", "--json"][..], &["deinit", "--json"]] {
+        let told: serde_json::Value = serde_json::from_str(&project.ok(args)).expect("JSON");
+        let lines = |name: &str| told[name].as_array().expect("an array").clone();
+        assert!(!lines("steps").contains(&gone.as_str().into()), "{args:?}: {told}");
+        assert_eq!(lines("kept"), [stays.as_str()], "{args:?}");
+    }
+    assert_eq!(project.git(&["status", "--porcelain"]), "?? .pipeline/");
+    assert!(!dot.join("worktrees").exists(), "what is empty goes");
+    fs::remove_dir_all(&dot).expect("it is there");
+    assert_gone(&project, &before);
+}
+
 /// A task that landed, and one that failed with work on its branch and in salvage.
 fn failed() -> Project {
     let project = Project::with(1, "[limits]\nattempts_per_stage = 1\n");

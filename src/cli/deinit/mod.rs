@@ -53,7 +53,7 @@ pub fn run(
     let busy = busy(&open);
     if args.dry_run {
         let plan = Plan::of(&open.project, Some(open.now().0), args)?;
-        tell(console, "would  ", &plan, &plan.steps.iter().collect::<Vec<_>>())?;
+        tell(console, "would  ", &plan, &plan.steps.iter().collect::<Vec<_>>(), &plan.steps)?;
         return match busy {
             Some(busy) if !args.force => Err(busy),
             Some(_) => {
@@ -105,7 +105,7 @@ fn without_journal(
         console.note(&format!("nothing of a pipeline is left in `{root}`"));
     }
     if args.dry_run {
-        tell(console, "would  ", &plan, &plan.steps.iter().collect::<Vec<_>>())?;
+        tell(console, "would  ", &plan, &plan.steps.iter().collect::<Vec<_>>(), &plan.steps)?;
         return plan.refusal();
     }
     plan.refusal()?;
@@ -123,29 +123,39 @@ fn carry_out(
     let mut done: Vec<&Step> = Vec::new();
     for step in &plan.steps {
         if let Err(error) = perform::step(step, layout, repo, wait) {
-            tell(console, "done   ", plan, &done)?;
+            tell(console, "done   ", plan, &done, &[])?;
             return Err(error.hint("what is done is done: run `pipeline deinit` again"));
         }
         done.push(step);
     }
-    tell(console, "done   ", plan, &done)
+    tell(console, "done   ", plan, &done, &[])
 }
 
-fn tell(console: &mut Console<'_>, mark: &str, plan: &Plan, steps: &[&Step]) -> Result<(), Error> {
+/// Prints the steps, and what stays once those `ahead` are done: a folder in which somebody has
+/// something is no step.
+fn tell(
+    console: &mut Console<'_>,
+    mark: &str,
+    plan: &Plan,
+    steps: &[&Step],
+    ahead: &[Step],
+) -> Result<(), Error> {
+    let kept = plan.stays(ahead);
+    let steps: Vec<&&Step> = steps.iter().filter(|step| step.kept_by(ahead).is_none()).collect();
     match console.format {
         Format::Json => {
             let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
             let bundle = plan.bundle().map(|path| path.to_string_lossy());
-            console.json(&json!({ "steps": steps, "kept": plan.kept, "bundle": bundle }))?;
+            console.json(&json!({ "steps": steps, "kept": kept, "bundle": bundle }))?;
         }
         Format::Text => {
             let (indent, columns) = (mark.len(), page(console).columns());
-            for step in steps {
+            for step in &steps {
                 let lines = broken(&step.to_string(), columns.saturating_sub(indent + 2));
                 let rest = format!("\n{:indent$}  ", "");
                 console.line(&format!("{mark}{}", lines.join(&rest)))?;
             }
-            plan.kept.iter().for_each(|line| console.note(line));
+            kept.iter().for_each(|line| console.note(line));
             if let Some(path) = plan.bundle().filter(|_| !steps.is_empty()) {
                 let path = shell_path(path);
                 console.note(&format!(

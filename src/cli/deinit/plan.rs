@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{NAMED_MAX, git};
@@ -82,6 +83,49 @@ impl fmt::Display for Step {
     }
 }
 
+impl Step {
+    /// Returns the path that is gone afterwards, with all below it.
+    fn removed(&self) -> Option<&Path> {
+        match self {
+            Self::RemoveSlot(path)
+            | Self::RemoveCheckout(path)
+            | Self::RemoveSocket(path)
+            | Self::RemoveFile(path)
+            | Self::RemoveTree(path)
+            | Self::RemoveState(path) => Some(path),
+            Self::Bundle { .. }
+            | Self::RemoveRef { .. }
+            | Self::RestoreExclude { .. }
+            | Self::RemoveEmpty(_) => None,
+        }
+    }
+
+    /// Says why its folder stays: somebody else's things are in it; `None`: it does not.
+    pub fn kept_by(&self, ahead: &[Self]) -> Option<String> {
+        let Self::RemoveEmpty(folder) = self else { return None };
+        // Git names its worktrees so.
+        let root = fs::canonicalize(folder).ok()?;
+        let goes = |path: &Path| {
+            ahead.iter().filter_map(Self::removed).any(|gone| {
+                gone == path || {
+                    let below = gone.strip_prefix(folder);
+                    below.is_ok_and(|below| path == root.join(below))
+                }
+            })
+        };
+        let entries = WalkDir::new(&root).sort_by_file_name().into_iter();
+        let left = entries.filter_entry(|entry| !goes(entry.path())).flatten();
+        let mut left = left.filter(|entry| !entry.file_type().is_dir());
+        let first = left.next()?;
+        let name = first.path().strip_prefix(&root).unwrap_or(first.path()).display().to_string();
+        let more = match left.count() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        Some(format!("`{}` stays: it holds `{name}`{more}", folder.display()))
+    }
+}
+
 /// All there is to do, in that order.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -139,6 +183,13 @@ impl Plan {
             Step::Bundle { path, .. } => Some(path.as_path()),
             _ => None,
         })
+    }
+
+    /// Returns what stays, each with its reason; also the folders that hold something which neither a
+    /// step has removed nor one that is still `ahead` will.
+    pub fn stays(&self, ahead: &[Step]) -> Vec<String> {
+        let folders = self.steps.iter().filter_map(|step| step.kept_by(ahead));
+        self.kept.iter().cloned().chain(folders).collect()
     }
 
     /// Refuses where something would be lost.
