@@ -1,5 +1,6 @@
 //! `pipeline task log`: what an agent wrote.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -13,10 +14,11 @@ use super::project::Open;
 use super::task_args::TaskLogArgs;
 use super::views::find;
 use crate::machine::State;
-use crate::machine::attempt::{Attempt, Class};
+use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
 use crate::machine::id::AttemptId;
-use crate::machine::task::TaskPhase;
-use crate::observe::words::used;
+use crate::machine::task::{Block, Task, TaskPhase};
+use crate::observe::page::first_line;
+use crate::observe::words::{approval, used};
 
 /// How often a followed log is looked at: it grows without an event that we are told of.
 pub const LOOK: Duration = Duration::from_millis(250);
@@ -25,7 +27,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Lines shown of what failed: its end, and at most [`READ_BYTES`] of it.
 const END_LINES: usize = 100;
 
-/// Prints the log of one attempt at a task, by default the newest.
+/// Prints the log of one attempt at a task, by default the newest that tells something; of a task
+/// that needs a person, where what failed is asked for, first why.
 pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Result<Exit, Error> {
     let (state, ..) = open.now();
     let task = find(state, &args.id)?;
@@ -38,6 +41,10 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
         ),
         None => None,
     };
+    let is_all = stage.is_none() && args.attempt.is_none();
+    if args.failed {
+        tell_person(task, console);
+    }
     let live = state.attempts.values().filter(|a| a.task.as_ref() == Some(&args.id));
     let mut attempts: Vec<&Attempt> = task.history.iter().chain(live).collect();
     attempts.retain(|attempt| {
@@ -46,30 +53,38 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
         let is_number = args.attempt.is_none_or(|n| number(&attempt.id) == Some(n));
         is_stage && is_number && (!args.failed || has_failed(attempt))
     });
-    // Of an attempt and its failed check, the check is the later one and says what is wrong.
-    let wanted = attempts.iter().rev().find(|attempt| args.attempt.is_none() || attempt.is_work());
-    let Some(attempt) = wanted.or(attempts.last()) else {
-        let is_all = stage.is_none() && args.attempt.is_none() && !args.failed;
-        if is_all {
-            console.note(&format!("task `{}` has had no attempt yet", args.id));
-            return Ok(Exit::Done);
+    let wanted = match &task.phase {
+        TaskPhase::Blocked(block) if args.failed && is_all => cause(&attempts, block),
+        _ if args.failed && is_all && task.approval.is_some() => None,
+        _ => newest(&attempts, args.attempt.is_some()),
+    };
+    let Some(attempt) = wanted else {
+        if !is_all {
+            return Err(Error::invalid(format!("task `{}` has no such attempt", args.id))
+                .hint(format!("see `pipeline task show {}`", args.id)));
         }
-        if args.failed
-            && let TaskPhase::Blocked(block) = &task.phase
-        {
-            console.note(&format!("{}: {}", block.class.word(), block.reason));
-            return Ok(Exit::Done);
+        match &task.phase {
+            _ if !args.failed => {
+                console.note(&format!("task `{}` has had no attempt yet", args.id))
+            }
+            // Told already.
+            TaskPhase::Blocked(_) => {}
+            _ if task.approval.is_some() => {}
+            _ => console.note(&format!("nothing of task `{}` has failed", args.id)),
         }
-        return Err(Error::invalid(format!("task `{}` has no such attempt", args.id))
-            .hint(format!("see `pipeline task show {}`", args.id)));
+        return Ok(Exit::Done);
     };
     let id = attempt.id.clone();
     console.note(&format!("attempt {id}"));
     if let Some(used) = attempt.exit.as_ref().and_then(|exit| used(&exit.usage)) {
         console.note(&used);
     }
+    let is_told = |outcome: &Outcome| match &task.phase {
+        TaskPhase::Blocked(block) => block.reason == outcome.reason,
+        _ => false,
+    };
     if args.failed
-        && let Some(outcome) = &attempt.outcome
+        && let Some(outcome) = attempt.outcome.as_ref().filter(|outcome| !is_told(outcome))
     {
         console.note(&format!("{}: {}", outcome.class.word(), outcome.reason));
     }
@@ -79,6 +94,51 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
         console.note(&format!("its end; all of it is in {}", path.display()));
     }
     print_log(open, console, &id, start, args.follow)
+}
+
+/// Says what a person is needed for, if one is.
+fn tell_person(task: &Task, console: &mut Console<'_>) {
+    if let TaskPhase::Blocked(block) = &task.phase {
+        // What checks said is the end of the log that follows.
+        let reason = match block.class {
+            Class::ChecksFailed | Class::LandingChecksFailed => first_line(&block.reason),
+            _ => Cow::from(&block.reason),
+        };
+        console.note(&format!("{}: {reason}", block.class.word()));
+    } else if let Some(what) = &task.approval {
+        let (what, id) = (approval(what), &task.id);
+        console.note(&format!("waits for approval: {what}; type: pipeline task approve {id}"));
+    }
+}
+
+/// Returns the newest attempt that tells something: one at a stage, or a check that failed or runs.
+/// Where a number was `named`, work comes before its check.
+fn newest<'a>(attempts: &[&'a Attempt], is_named: bool) -> Option<&'a Attempt> {
+    let tells = |attempt: &&&Attempt| {
+        attempt.is_work() || !is_named && (attempt.outcome.is_none() || has_failed(attempt))
+    };
+    attempts.iter().rev().find(tells).or(attempts.last()).copied()
+}
+
+/// Returns the attempt, of those that failed, for which the task is blocked; a check that says why
+/// rather than the work it looked at. `None`: none is to blame.
+fn cause<'a>(failed: &[&'a Attempt], block: &Block) -> Option<&'a Attempt> {
+    if block.class == Class::LandingChecksFailed {
+        let is_landing = |a: &&&Attempt| matches!(a.kind, AttemptKind::LandingCheck { .. });
+        return failed.iter().rev().find(is_landing).copied();
+    }
+    let is_it = |attempt: &&&Attempt| {
+        let is_same = |it: &Outcome| it.class == block.class && it.reason == block.reason;
+        attempt.is_work() && attempt.outcome.as_ref().is_some_and(is_same)
+    };
+    let work = *failed.iter().rev().find(is_it)?;
+    let is_check = |attempt: &&&Attempt| match &attempt.kind {
+        AttemptKind::StageCheck { of, .. } => *of == work.id,
+        AttemptKind::Work { .. }
+        | AttemptKind::LandingCheck { .. }
+        | AttemptKind::BaseCheck { .. } => false,
+    };
+    Some(failed.iter().rev().find(is_check).copied().unwrap_or(work))
 }
 
 fn number(id: &AttemptId) -> Option<u32> {
@@ -113,6 +173,10 @@ pub fn show_log(
         let has_started = |old: &&Attempt| old.id == *id && old.started_at.is_some();
         let mut over = open.now().0.tasks.values().flat_map(|task| &task.history);
         let why = match over.find(has_started) {
+            // The log is made with the first that is printed.
+            Some(_) if open.project.layout.attempt(id.as_str()).is_dir() => {
+                format!("attempt {id} is over: it printed nothing")
+            }
             Some(_) => format!("attempt {id} is over: its log is no longer kept"),
             None => format!("attempt {id} never started: there is no log of it"),
         };
@@ -186,7 +250,60 @@ fn copy_from(path: &Path, at: u64, console: &mut Console<'_>) -> Result<u64, Err
 
 #[cfg(test)]
 mod tests {
-    use super::{END_LINES, last_lines};
+    use super::{END_LINES, cause, last_lines, newest};
+    use crate::machine::attempt::{Attempt, AttemptKind, Class, Outcome};
+    use crate::machine::id::{Oid, TaskId};
+    use crate::machine::task::{Block, TaskPhase};
+    use crate::observe::support::{End, Pipeline, settings, task};
+
+    fn ids(found: Option<&Attempt>) -> Option<&str> {
+        found.map(|attempt| attempt.id.as_str())
+    }
+
+    #[test]
+    fn a_block_is_told_by_the_attempt_that_caused_it_and_by_no_other() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        for number in 1..=3 {
+            pipeline.run(&format!("A.arch.{number}"), End::Status(1));
+            pipeline.pass(60_000);
+            pipeline.turn();
+        }
+        let task = &pipeline.state.tasks[&TaskId::new("A")];
+        let TaskPhase::Blocked(block) = &task.phase else { panic!("{:?}", task.phase) };
+        let failed: Vec<&Attempt> = task.history.iter().collect();
+        assert_eq!(ids(cause(&failed, block)), Some("A.arch.3"));
+        let reason = "conflicts in shared.txt".to_owned();
+        let conflict = Block { class: Class::Conflict, reason, ..block.clone() };
+        assert_eq!(ids(cause(&failed, &conflict)), None, "no attempt did that");
+        let reason = "used up its 3 attempts".to_owned();
+        assert_eq!(ids(cause(&failed, &Block { reason, ..block.clone() })), None);
+        let mut check = failed[2].clone();
+        check.kind = AttemptKind::LandingCheck { commit: Oid::new("a") };
+        let failed = [failed[0], &check, failed[1]];
+        let landing = Block { class: Class::LandingChecksFailed, ..block.clone() };
+        assert_eq!(ids(cause(&failed, &landing)), Some("A.arch.3"));
+    }
+
+    #[test]
+    fn a_check_that_passed_is_not_what_a_log_is_asked_for() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Done);
+        let (work, at) = (&pipeline.state.tasks[&TaskId::new("A")].history[0], pipeline.now);
+        let check = |class: Option<Class>| {
+            let kind = AttemptKind::LandingCheck { commit: Oid::new("a") };
+            let outcome = class.map(|class| Outcome { class, reason: String::new(), at });
+            Attempt { kind, outcome, ..work.clone() }
+        };
+        for (class, is_told) in
+            [(Some(Class::Completed), false), (Some(Class::ChecksFailed), true), (None, true)]
+        {
+            let check = check(class);
+            let both = [work, &check];
+            assert_eq!(newest(&both, false).is_some_and(Attempt::is_work), !is_told);
+            assert!(newest(&both, true).is_some_and(Attempt::is_work), "it was named");
+        }
+        assert_eq!(ids(newest(&[], false)), None);
+    }
 
     #[test]
     fn the_end_of_a_log_begins_at_a_line() {

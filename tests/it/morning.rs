@@ -206,7 +206,18 @@ fn check_logs(project: &Project) {
     let failed = project.run(&["task", "log", "FAIL", "--failed"]);
     assert!(failed.out.ends_with("cc: fatal error: no input files\n"), "{failed:?}");
     assert!(failed.err.contains("note: failed: exited with status 1"), "{failed:?}");
-    project.fails(2, &["task", "log", "LAND-2", "--failed"]);
+    let said = |args: &[&str]| {
+        let done = project.run(&[&["task", "log"], args].concat());
+        assert_eq!(done.code, Some(0), "{args:?}: {}", done.err);
+        done.err
+    };
+    assert_eq!(said(&["LAND-2", "--failed"]), "note: nothing of task `LAND-2` has failed\n");
+    let work = said(&["LAND-2"]);
+    assert!(work.starts_with("note: attempt LAND-2.super.1\n"), "not the landing's check: {work}");
+    assert!(work.contains("LAND-2.super.1 is over: it printed nothing\n"), "{work}");
+    let asked = said(&["ASK", "--failed"]);
+    assert!(asked.starts_with("note: blocked: which colour"), "{asked}");
+    assert_eq!(asked.matches("which colour").count(), 1, "{asked}");
 }
 
 fn check_report(project: &Project) {
