@@ -19,6 +19,7 @@ use crate::machine::schedule;
 use crate::machine::task::Task;
 use crate::machine::time::Time;
 use crate::monitor::run::poll_interval_ms;
+use crate::observe::blocked::needs_approval;
 use crate::observe::page::Page;
 use crate::observe::status::{MonitorInfo, status as status_of};
 use crate::observe::text;
@@ -111,7 +112,10 @@ fn screen(text: &str, rows: Option<usize>) -> String {
 
 fn is_so(what: FailOn, open: &Open) -> bool {
     match what {
-        FailOn::Blocked => open.now().0.index.counts.blocked > 0,
+        FailOn::Blocked => {
+            let (state, ..) = open.now();
+            state.index.counts.blocked > 0 || state.tasks.values().any(needs_approval)
+        }
         FailOn::Stalled => is_stalled(open),
         FailOn::Unhealthy => super::doctor::is_unhealthy(&open.project),
     }

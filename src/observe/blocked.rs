@@ -37,6 +37,12 @@ pub struct Blocked<'a> {
     pub is_root: bool,
 }
 
+/// Returns whether its landing waits for a person's approval; a held one waits for its release.
+#[must_use]
+pub const fn needs_approval(task: &Task) -> bool {
+    task.approval.is_some() && !task.is_held
+}
+
 /// Returns the entry of a task; `None` when it is not blocked.
 #[must_use]
 pub fn blocked<'a>(state: &'a State, task: &'a Task) -> Option<Blocked<'a>> {

@@ -3,17 +3,17 @@
 
 use serde::Serialize;
 
-use super::blocked::blocked;
+use super::blocked::{blocked, needs_approval};
 use super::page::first_line;
 use super::persons;
 use super::purse;
 use super::status::{Counts, counts};
-use super::words::{Stamp, attempt_words};
+use super::words::{Stamp, approval, attempt_words};
 use crate::machine::State;
 use crate::machine::attempt::{Attempt, Class, Outcome};
 use crate::machine::change::{AttemptChange, Change, ProjectChange, TaskChange};
 use crate::machine::id::{AttemptId, TaskId};
-use crate::machine::task::{Block, Task, TaskKind, TaskPhase};
+use crate::machine::task::{Block, Evidence, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
 /// Of the document; greater when a field changes its meaning.
@@ -134,6 +134,14 @@ pub fn notices(changes: &[Change], state: &State, moment: Moment<'_>) -> Vec<Not
             moved(state, state.tasks.get(id)?, to, moment)
         }
         Change::Attempt(id, AttemptChange::Started { .. }) => given(state, id, moment),
+        Change::Task(id, TaskChange::ApprovalAsked { what }) => {
+            Some(asked(state, state.tasks.get(id)?, what, moment))
+        }
+        Change::Task(id, TaskChange::Evidenced { evidence })
+            if evidence.class == Class::LandingChecksFailed && !is_blocked(changes, id) =>
+        {
+            Some(sent_back(state, state.tasks.get(id)?, evidence, moment))
+        }
         Change::Attempt(id, AttemptChange::Ended { outcome, .. }) => {
             failed(changes, state, id, outcome, moment)
         }
@@ -162,14 +170,25 @@ pub fn finished(state: &State, ended: Option<&str>, moment: Moment<'_>) -> Notic
     let message = match (left, ended) {
         (0, _) => format!("all is done: {} completed", counts.completed),
         (left, None) => format!(
-            "only a person can go on: {} completed, {left} left, {} of them blocked",
-            counts.completed, counts.blocked
+            "only a person can go on: {} completed, {left} left, {} of them blocked{}",
+            counts.completed,
+            counts.blocked,
+            awaiting(state)
         ),
         (left, Some(why)) => {
             format!("the monitor ended ({why}): {} completed, {left} left", counts.completed)
         }
     };
     Document::new(state, moment, Event::Finished, message).notice(Event::Finished)
+}
+
+/// Says how many landings wait for approval, if any does.
+fn awaiting(state: &State) -> String {
+    match state.tasks.values().filter(|task| needs_approval(task)).count() {
+        0 => String::new(),
+        1 => ", 1 waits for approval".to_owned(),
+        count => format!(", {count} wait for approval"),
+    }
 }
 
 fn moved(state: &State, task: &Task, to: &TaskPhase, moment: Moment<'_>) -> Option<Notice> {
@@ -227,6 +246,39 @@ fn given(state: &State, id: &AttemptId, moment: Moment<'_>) -> Option<Notice> {
     Some(document.notice(Event::Blocked))
 }
 
+/// A landing that waits for a person's approval.
+fn asked(state: &State, task: &Task, what: &str, moment: Moment<'_>) -> Notice {
+    let (id, why) = (&task.id, approval(what));
+    let message = format!("{id} needs a person (approval): {why}");
+    let document = Document {
+        reason: Some(&why),
+        next: Some(format!("pipeline task approve {id}")),
+        ..Document::new(state, moment, Event::Blocked, message).of(task)
+    };
+    document.notice(Event::Blocked)
+}
+
+/// Work that the landing's checks sent back.
+fn sent_back(state: &State, task: &Task, evidence: &Evidence, moment: Moment<'_>) -> Notice {
+    let class = evidence.class.word();
+    let why = first_line(&evidence.text);
+    let message = format!("{} failed at landing ({class}): {why}", task.id);
+    let document = Document {
+        attempt: Some(evidence.from.as_str()),
+        class: Some(class),
+        reason: Some(&evidence.text),
+        ..Document::new(state, moment, Event::Failed, message).of(task)
+    };
+    document.notice(Event::Failed)
+}
+
+fn is_blocked(changes: &[Change], id: &TaskId) -> bool {
+    changes.iter().any(|change| match change {
+        Change::Task(of, TaskChange::Moved { to: TaskPhase::Blocked(_), .. }) => of == id,
+        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
+    })
+}
+
 /// An attempt whose end blocks its task is told as that.
 fn failed(
     changes: &[Change],
@@ -240,11 +292,7 @@ fn failed(
         return None;
     }
     let task = words.task.and_then(|task| state.tasks.get(&TaskId::new(task)))?;
-    let is_blocked = changes.iter().any(|change| match change {
-        Change::Task(of, TaskChange::Moved { to: TaskPhase::Blocked(_), .. }) => *of == task.id,
-        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
-    });
-    if is_blocked {
+    if is_blocked(changes, &task.id) {
         return None;
     }
     let class = outcome.class.word();
@@ -297,11 +345,12 @@ mod tests {
 
     use super::{Event, Moment, finished, notices, persons};
     use crate::machine::State;
+    use crate::machine::attempt::Class;
     use crate::machine::change::{Change, ProjectChange, TaskChange};
-    use crate::machine::id::TaskId;
+    use crate::machine::id::{AttemptId, StageName, TaskId};
     use crate::machine::purse::{Bound, Level};
     use crate::machine::settings::{AgentCommand, LauncherKind};
-    use crate::machine::task::{TaskKind, TaskPhase};
+    use crate::machine::task::{Block, Evidence, TaskKind, TaskPhase};
     use crate::machine::time::Time;
     use crate::observe::support::{End, Pipeline, settings, task};
     use crate::store::format::golden::fault;
@@ -348,6 +397,46 @@ mod tests {
         };
         let value = told(&state, Change::Project(bound)).expect("it is told");
         assert_eq!((&value["event"], &value["task"]), (&"budget".into(), &"A".into()));
+    }
+
+    #[test]
+    fn a_landing_that_waits_for_approval_needs_a_person() {
+        let mut state = state();
+        let id = TaskId::new("A");
+        let asked = TaskChange::ApprovalAsked { what: "pipeline.toml".to_owned() };
+        let value = told(&state, Change::Task(id.clone(), asked)).expect("it is told");
+        assert_eq!((&value["event"], &value["task"]), (&"blocked".into(), &"A".into()));
+        assert_eq!(value["message"], "A needs a person (approval): touches pipeline.toml");
+        assert_eq!(value["next"], "pipeline task approve A");
+        state.tasks.get_mut(&id).expect("it is there").approval = Some("pipeline.toml".into());
+        let end = finished(&state, None, MOMENT).text;
+        assert!(end.contains("1 left, 0 of them blocked, 1 waits for approval"), "{end}");
+    }
+
+    #[test]
+    fn what_the_landings_checks_send_back_has_failed() {
+        let state = state();
+        let (id, from) = (TaskId::new("A"), AttemptId::new("A.land.1"));
+        let (stage, class) = (StageName::new("architect"), Class::LandingChecksFailed);
+        let text = "`make` exited with status 2\nsee".to_owned();
+        let back = TaskChange::Evidenced { evidence: Evidence { from, stage, class, text } };
+        let back = Change::Task(id.clone(), back);
+        let value = told(&state, back.clone()).expect("it is told");
+        assert_eq!((&value["event"], &value["attempt"]), (&"failed".into(), &"A.land.1".into()));
+        let message = "A failed at landing (landing_checks_failed): `make` exited with status 2";
+        assert_eq!(value["message"], message);
+        let block = Block {
+            stage: None,
+            is_landing: false,
+            class,
+            reason: "see".into(),
+            since: Time::from_ms(1),
+        };
+        let to = TaskPhase::Blocked(block);
+        let moved = Change::Task(id, TaskChange::Moved { to, at: Time::from_ms(1) });
+        let events: Vec<Event> =
+            notices(&[back, moved], &state, MOMENT).iter().map(|notice| notice.event).collect();
+        assert_eq!(events, [Event::Blocked], "told once");
     }
 
     #[test]

@@ -460,6 +460,12 @@ fn with_the_manual_strategy_nothing_lands_without_a_person() {
     let status = project.ok(&["status"]);
     assert!(status.contains("pipeline task approve A"), "{status}");
     assert_eq!(project.status()["waiting"][0]["on"], "approval");
+    let log = project.run(&["task", "log", "A", "--failed"]);
+    let why = "note: waits for approval: may land when you say so (landing.strategy = \"manual\"); \
+               type: pipeline task approve A\n";
+    assert_eq!((log.code, log.out.as_str(), log.err.as_str()), (Some(0), "", why));
+    let failing = ["status", "--fail-on", "blocked"];
+    project.fails(1, &failing);
     project.ok(&["task", "approve", "A"]);
     run_on(&project);
     assert_eq!(project.task("A"), "completed");
