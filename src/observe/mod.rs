@@ -7,6 +7,7 @@ pub mod agents;
 pub mod blocked;
 pub mod document;
 pub mod epics;
+pub mod fallback;
 pub mod figures;
 pub mod flow;
 pub mod forecast;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Serialize, Serializer};
 
 use super::blocked::{Blocked, blocked};
+use super::fallback::{FellBack, fell_back};
 use super::figures::{StageFigures, dollars, of_samples, rounded};
 use super::status::{Counts, LandingEntry, VERSION, counts, landing, ranked};
 use super::waiting::{Waiting, Waits};
@@ -51,6 +52,8 @@ pub struct Report<'a> {
     /// In order of rank, as things stand now.
     pub waiting: Vec<Waiting<'a>>,
     pub landing: LandingEntry<'a>,
+    /// The fallback that the rollout stands at; `None`: it was set by a person.
+    pub fell_back: Option<FellBack<'a>>,
     pub totals: Totals,
     /// In pipeline order.
     pub stages: Stages<'a>,
@@ -230,6 +233,7 @@ pub fn report(state: &State, since: Time, until: Time) -> Report<'_> {
         blocked: in_the_way,
         waiting,
         landing: landing(state),
+        fell_back: fell_back(state),
         stages: sums.stages(),
         utilization,
         agents,

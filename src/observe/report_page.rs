@@ -33,6 +33,11 @@ pub fn write(report: &Report<'_>, mut paper: Box<dyn Paper>, zone: &TimeZone) ->
         report.mode
     ))]);
     out.paragraph(&[Piece::text(summary(report))]);
+    if let Some(it) = &report.fell_back {
+        let (at, why) = (moment(it.at, zone), first_line(it.why));
+        let text = format!("The rollout fell back from production at {at}: {why}: ");
+        out.paragraph(&[Piece::text(text), Piece::code(it.next)]);
+    }
     landings(report, out, zone);
     done_by_hand(report, out, zone);
     people(report, out, zone);

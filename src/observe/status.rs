@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use super::agents::{self, AgentEntry};
 use super::blocked::{Blocked, blocked};
 use super::epics::{EpicEntry, epics};
+use super::fallback::{FellBack, fell_back};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
 use super::outside;
@@ -52,6 +53,8 @@ pub struct StatusDocument<'a> {
     /// In order of creation.
     pub epics: Vec<EpicEntry<'a>>,
     pub landing: LandingEntry<'a>,
+    /// The fallback that the rollout stands at; `None`: it was set by a person.
+    pub fell_back: Option<FellBack<'a>>,
     /// Branches that would conflict, by task; each conflict once.
     pub forecast: Vec<ForecastEntry<'a>>,
     /// What the limits of `[limits]` count.
@@ -194,6 +197,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         blocked: in_the_way,
         epics: epics(state),
         landing: landing(state),
+        fell_back: fell_back(state),
         forecast: forecast::all(state),
         run: purse::run(state),
         metrics: figures(state, at),
@@ -393,7 +397,7 @@ mod tests {
         let mut pipeline = mixed();
         pipeline.run("U.arch.1", End::Says(crate::machine::attempt::Marker::Blocked("?".into())));
         let json = of(&pipeline);
-        let top = "agents blocked counts epics eta forecast landing metrics mode monitor \
+        let top = "agents blocked counts epics eta fell_back forecast landing metrics mode monitor \
                    orchestration_mode paused providers queues run seq updated_at version waiting";
         assert_eq!(keys(&json), top.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["monitor"]), ["pid", "poll_interval_s", "running"]);

@@ -41,6 +41,7 @@ pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     for told in &status.run.told {
         out.push_str(&format!("{}\n", page.paint(Ink::Bad, &cut(told, page.columns()))));
     }
+    out.push_str(&fallback_lines(status, page));
     out.push_str(&base_lines(status, page));
     out.push_str(&outside_lines(status, page));
     out.push_str(&person_lines(status, page));
@@ -164,6 +165,15 @@ fn mode_line(status: &StatusDocument<'_>) -> String {
         Outlook::Unknown => String::new(),
     };
     format!("{}, {}, {monitor}{paused}{end}", status.orchestration_mode, status.mode)
+}
+
+fn fallback_lines(status: &StatusDocument<'_>, page: Page) -> String {
+    let Some(it) = &status.fell_back else { return String::new() };
+    let at = it.at.to_string();
+    // To the second.
+    let what = format!("fell back from production at {}Z", at.split('.').next().unwrap_or(&at));
+    let why = format!("  {}", first_line(it.why));
+    with_command(page, 0, "", &what, it.next) + &cut(&why, page.columns()) + "\n"
 }
 
 fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
