@@ -335,20 +335,25 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
         let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }
-    if let Some(why) = &base.why {
-        let (why, command) = why
-            .split_once(TYPE)
-            .map_or((why.as_str(), None), |(why, command)| (why, Some(command.to_owned())));
-        let why = format!("`{name}` cannot follow: {}", first_line(why));
-        let command =
-            command.unwrap_or_else(|| format!("git merge --ff-only {}", shell_word(branch)));
-        return Some((why, command));
+    if let Some((why, command)) = refused(state) {
+        return Some((format!("`{name}` cannot follow: {}", first_line(why)), command));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {
         let why = format!("in pilot `{name}` does not follow");
         return Some((why, "pipeline rollout promote".into()));
     }
     None
+}
+
+/// Returns why the base does not follow, if it was refused, and the command to type.
+#[must_use]
+pub fn refused(state: &State) -> Option<(&str, String)> {
+    let why = state.base.why.as_deref()?;
+    if let Some((why, command)) = why.split_once(TYPE) {
+        return Some((why, command.to_owned()));
+    }
+    let branch = shell_word(&state.settings.landing.branch);
+    Some((why, format!("git merge --ff-only {branch}")))
 }
 
 #[cfg(test)]

@@ -272,8 +272,32 @@ pub fn base(state: &State) -> Vec<Finding> {
             format!("git merge {}", shell_word(&state.settings.landing.branch)),
         ));
     }
-    if let Some(why) = &state.base.why {
-        findings.push(Finding::warning("base", format!("`{name}` does not follow: {why}"), ""));
+    if let Some((why, command)) = crate::observe::status::refused(state) {
+        // So git names edits of tracked files that would be overwritten.
+        let first = if why.contains("local changes") { "commit or stash these, then " } else { "" };
+        let what = format!("`{name}` does not follow: {why}");
+        findings.push(Finding::warning("base", what, format!("{first}type: {command}")));
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base;
+    use crate::observe::support::{Pipeline, settings};
+
+    #[test]
+    fn a_base_that_does_not_follow_is_told_with_what_to_type() {
+        let mut state = Pipeline::new(settings()).state;
+        let mut remedy = |why: &str| {
+            state.base.why = Some(why.to_owned());
+            base(&state).remove(0).remedy
+        };
+        let merge = "git merge --ff-only pipeline/landed";
+        assert_eq!(remedy("git cannot fast-forward `/p`"), format!("type: {merge}"));
+        let edits =
+            "git cannot fast-forward `/p` (error: Your local changes to the following files";
+        assert_eq!(remedy(edits), format!("commit or stash these, then type: {merge}"));
+        assert_eq!(remedy("killed half-way; type: git reset"), "type: git reset");
+    }
 }
