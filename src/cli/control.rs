@@ -335,6 +335,10 @@ mod tests {
     #[test]
     fn rollouts_are_shown_and_set() {
         let mut memory = Memory::new();
+        let told = check(&mut memory, "rollout check", Format::Text).1;
+        assert!(told.contains("\n  revert_rate 0.2: nothing lands unchecked"), "{told}");
+        let told = check(&mut memory, "rollout check", Format::Json).1;
+        assert!(told.contains(r#""passed":true"#) && told.contains(r#""revert_rate":0.2"#));
         assert_eq!(check(&mut memory, "rollout set shadow", Format::Text).0, 0);
         assert_eq!(memory.state.rollout, Rollout::Shadow);
         assert_eq!(check(&mut memory, "rollout show", Format::Text).1, "shadow\n");

@@ -82,7 +82,8 @@ fn send(gate: &mut dyn Gate, console: &mut Console<'_>, command: Command) -> Res
 /// Prints each gate before the next rollout; fails when one does not hold.
 fn check(state: &State, at: Time, console: &mut Console<'_>) -> Result<Exit, Error> {
     let gates = gates(state, at);
-    let passed = gates.iter().all(|gate| gate.holds);
+    // Before the last one there is none: nothing is left to be promoted to.
+    let passed = next(state.rollout).is_none() || gates.iter().all(|gate| gate.holds);
     match console.format {
         Format::Json => console.json(&as_json(state, &gates, passed))?,
         Format::Text => {
@@ -117,6 +118,7 @@ fn as_json(state: &State, gates: &[Threshold], passed: bool) -> Value {
             "failed": trial.failed_landings(),
             "window": rules.window,
             "failure_rate": rules.failure_rate,
+            "revert_rate": rules.revert_rate,
             "last": trial.fell_back_at.map(Stamp),
         },
     })
@@ -163,8 +165,10 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool, page: Page) -> Stri
         let _ = writeln!(
             text,
             "\n  falls back to pilot when the checks of more than {most} of {} landings fail;\n  \
-             {failed} of the last {seen} did",
-            rules.window
+             {failed} of the last {seen} did\n  revert_rate {}: nothing lands unchecked, so that nothing \
+             is reverted",
+            rules.window,
+            short(rules.revert_rate)
         );
     }
     text.push('\n');
@@ -173,7 +177,7 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool, page: Page) -> Stri
             format!("every gate holds; to {}: pipeline rollout promote\n", value::rollout_word(to))
         }
         (Some(to), false) => format!("not yet for {}\n", value::rollout_word(to)),
-        (None, _) => "production is the last rollout\n".to_owned(),
+        (None, _) => "production is the last rollout: no gate stands before another\n".to_owned(),
     });
     text
 }

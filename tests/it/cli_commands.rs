@@ -310,6 +310,17 @@ fn tasks_are_steered_and_mistakes_refused() {
 }
 
 #[test]
+fn no_gate_stands_behind_the_last_rollout() {
+    let scratch = Scratch::project();
+    scratch.check(&[
+        ("rollout show", 0, Is("production\n"), ""),
+        ("rollout check", 0, Has("the last rollout: no gate stands before another\n"), ""),
+        ("rollout demote", 0, Is("pilot\n"), ""),
+        ("rollout check", 1, Has("not yet for production\n"), ""),
+    ]);
+}
+
+#[test]
 fn the_whole_is_steered_and_words_in_the_wrong_place_are_answered() {
     let scratch = Scratch::project();
     scratch.check(&[
