@@ -91,15 +91,15 @@ fn by_hand(
     editor: Option<&str>,
 ) -> Result<(), Error> {
     let id = &args.id;
-    let Some(editor) = editor else {
-        return Err(Error::usage(format!("nothing says how to change task `{id}`"))
-            .hint("give flags such as `--title`, or set EDITOR"));
-    };
     let (state, _) = gate.state()?;
     let Some(task) = state.tasks.get(id) else {
         return Err(
             Error::invalid(format!("there is no task `{id}`")).hint("see `pipeline task list`")
         );
+    };
+    let Some(editor) = editor else {
+        return Err(Error::usage(format!("nothing says how to change task `{id}`"))
+            .hint("give flags such as `--title`, or set EDITOR"));
     };
     let (title, body) = (task.spec.title.clone(), task.spec.body.clone());
     let form = format!("{title}\n\n{body}");
@@ -245,6 +245,9 @@ mod tests {
         let (code, err) = edit(&mut Memory::with(&["a"]), &["a"], None);
         assert_eq!(code, 2);
         assert!(err.contains("set EDITOR"), "{err}");
+        let (code, err) = edit(&mut Memory::with(&["a"]), &["NOPE"], None);
+        assert_eq!(code, 2);
+        assert!(err.contains("there is no task `NOPE`"), "that comes first: {err}");
     }
 
     #[test]

@@ -292,6 +292,10 @@ fn plan(state: &State) -> Vec<String> {
         format!("{open} open {}, {mode}, {rollout}", if open == 1 { "task" } else { "tasks" }),
         format!("agents: {}", if groups.is_empty() { "none".into() } else { groups.join("; ") }),
     ];
+    if state.rollout == Rollout::Shadow {
+        // No attempt, no landing: there is nothing to bound.
+        return lines;
+    }
     if settings.project.isolation == Isolation::Worktree {
         let follows = match state.rollout {
             Rollout::Production => format!(", which `{}` follows", settings.project.base),

@@ -29,9 +29,9 @@ pub struct Blocked<'a> {
     pub since: Stamp,
     /// The command to type.
     pub next: String,
-    /// The stage in short.
+    /// Where it failed, for people: the stage in short, or that it was being landed.
     #[serde(skip)]
-    pub stage_short: Option<&'a str>,
+    pub place: Option<&'a str>,
     /// False when a blocked task it depends on must be seen to first.
     #[serde(skip)]
     pub is_root: bool,
@@ -53,7 +53,7 @@ pub fn blocked<'a>(state: &'a State, task: &'a Task) -> Option<Blocked<'a>> {
     Some(Blocked {
         id: task.id.as_str(),
         stage,
-        stage_short: stage.and_then(short),
+        place: if is_at_landing(block) { Some("landing") } else { stage.and_then(short) },
         class: block.class.word(),
         reason: &block.reason,
         attempts: task.history.iter().filter(|attempt| attempt.is_work()).count(),
@@ -62,6 +62,11 @@ pub fn blocked<'a>(state: &'a State, task: &'a Task) -> Option<Blocked<'a>> {
         next,
         is_root,
     })
+}
+
+/// Returns true for what went wrong in the lane, whatever stage it goes on from.
+const fn is_at_landing(block: &Block) -> bool {
+    block.is_landing || matches!(block.class, Class::Conflict | Class::LandingChecksFailed)
 }
 
 /// Returns the command to type, and whether it is about the task itself.
@@ -130,10 +135,11 @@ fn for_dependency(state: &State, task: &Task) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::blocked;
-    use crate::machine::Command;
-    use crate::machine::attempt::Marker;
+    use crate::machine::attempt::{Class, Marker};
     use crate::machine::event::Dependents;
     use crate::machine::id::TaskId;
+    use crate::machine::task::TaskPhase;
+    use crate::machine::{Command, State};
     use crate::observe::support::{End, Pipeline, settings, task};
 
     fn next(pipeline: &Pipeline, id: &str) -> (String, bool) {
@@ -170,6 +176,25 @@ mod tests {
         pipeline.turn();
         let drop = "pipeline task edit E --remove-depends-on B";
         assert_eq!(next(&pipeline, "E"), (drop.into(), true));
+    }
+
+    #[test]
+    fn what_failed_at_landing_is_not_told_of_the_stage_it_goes_on_from() {
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        let says = End::Says(Marker::Blocked("which colour?".into()));
+        pipeline.run("A.arch.1", says);
+        let id = TaskId::new("A");
+        let place = |state: &State| {
+            let found = blocked(state, &state.tasks[&id]).expect("it is blocked");
+            (found.stage.map(str::to_owned), found.place.map(str::to_owned))
+        };
+        let stage = Some("architect".to_owned());
+        assert_eq!(place(&pipeline.state), (stage.clone(), Some("arch".into())));
+        let mut state = pipeline.state.clone();
+        let task = state.tasks.get_mut(&id).expect("it is there");
+        let TaskPhase::Blocked(block) = &mut task.phase else { panic!("{:?}", task.phase) };
+        block.class = Class::LandingChecksFailed;
+        assert_eq!(place(&state), (stage, Some("landing".into())));
     }
 
     #[test]

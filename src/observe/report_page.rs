@@ -8,7 +8,7 @@ use super::paper::{Paper, Piece};
 use super::purse::cost_words;
 use super::report::{Done, Landed, Report};
 use super::waiting::On;
-use super::words::{Stamp, amount, landings as landings_words, span};
+use super::words::{Stamp, amount, approval, landings as landings_words, span};
 use crate::machine::purse::money;
 
 /// What shows the end of what failed.
@@ -174,7 +174,9 @@ fn landing(entry: &Landed<'_>, zone: &TimeZone) -> Vec<Piece> {
 fn people(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
     let mut rows: Vec<Vec<Piece>> = Vec::new();
     for entry in report.blocked.iter().filter(|entry| entry.is_root) {
-        let stage = entry.stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let is_landing = entry.place == Some("landing");
+        let stage = if is_landing { entry.place } else { entry.stage };
+        let stage = stage.map(|stage| format!("{stage}: ")).unwrap_or_default();
         rows.push(vec![
             Piece::text(entry.id),
             Piece::text(format!("{stage}{}", entry.class)),
@@ -188,7 +190,7 @@ fn people(report: &Report<'_>, out: &mut dyn Paper, zone: &TimeZone) {
         rows.push(vec![
             Piece::text(entry.id),
             Piece::text(On::Approval.word()),
-            Piece::text(format!("touches {}", entry.reason.what)),
+            Piece::text(approval(&entry.reason.what)),
             Piece::text(""),
             Piece::text(""),
             Piece::code(format!("pipeline task approve {}", entry.id)),

@@ -248,7 +248,7 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
         out.push_str(&with_command(page, 2, &name, &reason, &asked.next));
     }
     for entry in roots {
-        let stage = entry.stage_short.map(|stage| format!("{stage}: ")).unwrap_or_default();
+        let stage = entry.place.map(|place| format!("{place}: ")).unwrap_or_default();
         let reason = match entry.reason.trim() {
             "" => format!("{stage}{}", entry.class),
             reason => format!("{stage}{}", first_line(reason)),

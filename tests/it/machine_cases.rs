@@ -633,6 +633,7 @@ fn a_landing_of_protected_paths_waits_for_a_person() {
     assert!(m.state.landing.is_none());
     let reason = m.refused(Command::ApproveTasks { ids: vec![id("B")] });
     assert!(reason.contains("does not wait for approval"), "{reason}");
+    assert_eq!(m.refused(retry(&["A"])), "task `A` waits for approval");
     m.must(Command::ApproveTasks { ids: vec![id("A")] });
     m.see(merged(2));
     m.turns();

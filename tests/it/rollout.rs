@@ -68,7 +68,9 @@ fn shadow(order: &[&str]) -> (Project, Value, Option<i32>) {
     let project = Project::with(1, "[rollout]\ngate = { completed = 6 }\n");
     project.ok(&["rollout", "set", "shadow"]);
     project.import(NINE);
-    project.ok(&["monitor", "--once"]);
+    let banner = project.ok(&["monitor", "--once"]);
+    assert!(banner.contains("shadow: says what it would do"), "{banner}");
+    assert!(!banner.contains("lands on") && !banner.contains("at most"), "{banner}");
     let before = picture(&project);
     for id in order {
         land_by_hand(&project, id);

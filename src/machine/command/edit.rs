@@ -211,6 +211,10 @@ fn retry_one(
         TaskPhase::Ready { stage } => Some(stage.clone()),
         TaskPhase::Waiting => None,
         TaskPhase::Working { .. } => return refuse("is being worked on"),
+        TaskPhase::Landing { .. } if task.approval.is_some() => {
+            return Err(Refusal::invalid(format!("task `{id}` waits for approval"))
+                .with_hint(format!("`pipeline task approve {id}` lets it land")));
+        }
         TaskPhase::Landing { .. } => return refuse("is being landed"),
         TaskPhase::Completed { .. } => return refuse_finished(id, "has landed"),
         TaskPhase::Cancelled { .. } => return refuse_finished(id, "is cancelled"),
