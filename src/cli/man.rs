@@ -75,7 +75,10 @@ fn page() -> io::Result<String> {
     command.build();
     let name = command.get_name().to_owned();
     let version = command.get_version().unwrap_or_default().to_owned();
-    let whole = Man::new(command.clone()).source(format!("{name} {version}")).manual("Pipeline");
+    let usage = usage(&command);
+    let whole = Man::new(command.clone().override_usage(usage))
+        .source(format!("{name} {version}"))
+        .manual("Pipeline");
     let mut text = Vec::new();
     whole.render_title(&mut text)?;
     whole.render_name_section(&mut text)?;
@@ -87,6 +90,12 @@ fn page() -> io::Result<String> {
     add_commands(&mut page, &command, &name)?;
     page.push_str(BEHIND.trim_start());
     Ok(page)
+}
+
+/// Returns the line of clap's own help, which names the values.
+fn usage(command: &clap::Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    usage.trim_start_matches("Usage:").trim().to_owned()
 }
 
 /// Adds each command below `above` that is shown; one that only holds others stands with them.
@@ -102,7 +111,8 @@ fn add_commands(page: &mut String, above: &clap::Command, words: &str) -> io::Re
             let is_shared = arg.is_global_set() || arg.get_id() == "help";
             if is_shared { arg.hide(true) } else { arg }
         });
-        let (own, mut text) = (Man::new(own), Vec::new());
+        let usage = usage(command);
+        let (own, mut text) = (Man::new(own.override_usage(usage)), Vec::new());
         own.render_synopsis_section(&mut text)?;
         own.render_description_section(&mut text)?;
         own.render_options_section(&mut text)?;
@@ -163,6 +173,8 @@ mod tests {
         assert!(!page.contains("keeper") && !page.contains("__"), "{page}");
         assert_eq!(page.matches("\\-\\-lock\\-timeout\\fR ").count(), 1, "globals stand once");
         assert!(page.contains("\\-\\-on\\-missing"), "{page}");
+        assert!(page.contains("\\fBpipeline task log\\fR [OPTIONS] <ID>\n"), "{page}");
+        assert!(!page.contains("\\-C  ]"), "an option stands with its value");
         assert!(page.is_ascii(), "old roffs read bytes");
         assert_eq!(page.matches(".SH DESCRIPTION").count(), 1, "of the whole");
     }

@@ -6,9 +6,16 @@ use crate::machine::purse::Spent;
 use crate::machine::settings::AgentGroup;
 use crate::machine::time::Time;
 use crate::observe::agents::entry;
-use crate::observe::page::{Cell, Ink, Page, table};
+use crate::observe::page::{Cell, Ink, Page, columns, cut, table};
 use crate::observe::purse::spent_words;
 use crate::observe::text::row;
+
+/// Places of columns in the table.
+const AT: usize = 2;
+const STAGES: usize = 3;
+const FAILED: usize = 5;
+/// Columns left to one that is cut.
+const COLUMNS_MIN: usize = 6;
 
 /// Returns a table: name, status, what it is at, its stages, attempts completed and failed.
 #[must_use]
@@ -27,7 +34,25 @@ pub fn render_agents(state: &State, at: Time, page: Page) -> String {
         cells.push(Cell::new(&entry.failed.to_string()));
         cells
     }));
+    fit(page, &mut rows);
     table(page, 0, &rows) + &group_lines(state)
+}
+
+/// Cuts the stages, then what an agent is at, until the figures behind them have room.
+fn fit(page: Page, rows: &mut [Vec<Cell>]) {
+    let wide = |rows: &[Vec<Cell>], place: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(place));
+        cells.map(|cell| columns(&cell.text)).max().unwrap_or(0).min(page.columns() / 3)
+    };
+    for place in [STAGES, AT] {
+        let all: usize = (0..=FAILED).map(|place| wide(rows, place)).sum::<usize>() + 2 * FAILED;
+        let excess = all.saturating_sub(page.columns());
+        let room = wide(rows, place).saturating_sub(excess).max(COLUMNS_MIN);
+        let cells = rows.iter_mut().filter_map(|row| row.get_mut(place));
+        cells
+            .filter(|_| excess > 0)
+            .for_each(|cell| cell.text = cut(&cell.text, room).into_owned());
+    }
 }
 
 /// Returns a line for each group whose number of agents is not simply its `count`.
@@ -160,6 +185,19 @@ mod tests {
         let json: Value = serde_json::from_str(&json).expect("a document");
         assert_eq!(json["groups"][1]["tier"], 3);
         assert_eq!(json["groups"][1]["complexity"], serde_json::json!(["complex"]));
+    }
+
+    #[test]
+    fn stages_are_cut_before_the_figures() {
+        let mut settings = settings();
+        settings.agents[0].stages =
+            settings.stages.iter().map(|stage| stage.name.clone()).collect();
+        let mut pipeline = Pipeline::started(settings, vec![task("TASK-001", &[])]);
+        pipeline.pass(61_000);
+        let text = render_agents(&pipeline.state, pipeline.now, Page::plain(80));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.lines().next().is_some_and(|line| line.ends_with("  done  failed")), "{text}");
+        assert!(text.contains("TASK-001 architect for 1…"), "{text}");
     }
 
     #[test]
