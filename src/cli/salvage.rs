@@ -108,6 +108,7 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
     let mut entries = Vec::new();
     for kept in kept {
         let origin = Origin::of(state, kept.name.trim_start_matches(SALVAGE));
+        let origin = origin.at(&kept.commit.to_string());
         let tip = origin.task.and_then(|task| task.tip.as_ref());
         let tip = tip.and_then(|tip| tip.as_str().parse::<Oid>().ok());
         let shared = start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?;

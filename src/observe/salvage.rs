@@ -16,6 +16,10 @@ pub enum Kind {
     Earlier,
     /// What stood where a branch of ours belongs.
     Found,
+    /// What a task's branch held before the task was begun anew.
+    Anew,
+    /// What a pilot had landed that was dropped.
+    Pilot,
     /// What the task's branch held before a person gave another line.
     Replaced,
     /// A landing that never ended.
@@ -65,8 +69,21 @@ impl<'a> Origin<'a> {
                 return Self { kind, task: Some(task), attempt: None };
             }
         }
-        let kind = name.rfind(".found-").map_or(Kind::Other, |_| Kind::Found);
+        let kind = match name.rfind(".found-") {
+            Some(_) => Kind::Found,
+            None if name.starts_with("pilot-") => Kind::Pilot,
+            None => Kind::Other,
+        };
         Self { kind, task: None, attempt: None }
+    }
+
+    /// Looks at the commit too: what a task saved itself was nobody else's, wherever it was found.
+    #[must_use]
+    pub fn at(self, commit: &str) -> Self {
+        let mut history = self.task.into_iter().flat_map(|task| &task.history);
+        let is_own = |old: &Attempt| old.saved.as_ref().is_some_and(|it| it.as_str() == commit);
+        let is_anew = self.kind == Kind::Found && history.any(is_own);
+        Self { kind: if is_anew { Kind::Anew } else { self.kind }, ..self }
     }
 
     /// Says why it is kept.
@@ -84,6 +101,12 @@ impl<'a> Origin<'a> {
             (Kind::Beside, _) => "its agent's own commits, made beside the task's branch".into(),
             (Kind::Earlier, _) => "an earlier state of the same".into(),
             (Kind::Found, _) => "found where a branch of ours belongs, which was put back".into(),
+            (Kind::Anew, _) => {
+                "what its branch held before it was begun anew: the pilot was dropped, or a retry \
+                 --fresh"
+                    .into()
+            }
+            (Kind::Pilot, _) => "what the pilot had landed: it was dropped".into(),
             (Kind::Replaced, _) => {
                 "what its branch held before a person's commits took its place".into()
             }
@@ -119,6 +142,7 @@ fn attempt_of<'a>(state: &'a State, id: &str) -> Option<(&'a Task, &'a Attempt)>
 mod tests {
     use super::{Kind, Origin};
     use crate::machine::attempt::Marker;
+    use crate::machine::id::TaskId;
     use crate::observe::support::{End, Pipeline, settings, task};
 
     #[test]
@@ -136,6 +160,7 @@ mod tests {
             ("A.before-0123456789ab", Kind::Replaced, Some("A"), false),
             ("A.pending-0123456789ab", Kind::Landing, Some("A"), false),
             ("init-task-A", Kind::Before, Some("A"), false),
+            ("pilot-0123456789ab", Kind::Pilot, None, false),
             ("init-landed", Kind::Before, None, false),
             ("what", Kind::Other, None, false),
         ] {
@@ -146,5 +171,10 @@ mod tests {
             assert!(!origin.why().is_empty());
         }
         assert!(Origin::of(&pipeline.state, "A.arch.1").why().contains("no way"));
+        let saved = pipeline.state.tasks[&TaskId::new("A")].history[0].saved.clone();
+        let saved = saved.expect("it left something");
+        let found = Origin::of(&pipeline.state, "A.found-0123456789ab");
+        assert_eq!(found.at(saved.as_str()).kind, Kind::Anew, "its own work");
+        assert_eq!(found.at("0123456789ab").kind, Kind::Found, "somebody else's");
     }
 }

@@ -189,6 +189,9 @@ fn a_dropped_pilot_goes_to_salvage_and_its_tasks_are_done_anew() {
         let first = format!("{id}.arch.");
         assert_eq!(runs.iter().filter(|run| run.starts_with(&first)).count(), 2, "{id}");
     }
+    let why = project.ok(&["salvage", "list"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(why.contains("what the pilot had landed: it was dropped"), "{why}");
+    assert!(!why.contains("which was put back") && !why.contains("no branch of ours"), "{why}");
     project.assert_nothing_left();
 }
 
