@@ -61,7 +61,7 @@ pub struct Index {
     pub links: BTreeMap<TaskId, Links>,
     /// Waiting tasks with nothing in the way.
     pub startable: BTreeSet<TaskId>,
-    /// Waiting tasks that only shadow mode holds back and that were not yet announced.
+    /// Waiting and ready tasks that only shadow mode holds back and that were not yet announced.
     pub announceable: BTreeSet<TaskId>,
     /// Waiting and ready tasks with a dead end among their dependencies.
     pub doomed: BTreeSet<TaskId>,
@@ -349,6 +349,7 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
     let task = &state.tasks[id];
     let may_act = gate::may_act(state, id);
     let is_open = state.is_open(task);
+    let is_unannounced = state.rollout == Rollout::Shadow && !task.is_announced;
     let index = &mut state.index;
     if task.spec.kind == TaskKind::Epic {
         return;
@@ -363,10 +364,9 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
             if links.dead_ends > 0 {
                 put(&mut index.doomed, id.clone(), is_in);
             } else if links.unmet == 0 && !task.is_held {
-                let is_shadow = state.rollout == Rollout::Shadow;
                 if may_act {
                     put(&mut index.startable, id.clone(), is_in);
-                } else if is_shadow && !task.is_announced {
+                } else if is_unannounced {
                     put(&mut index.announceable, id.clone(), is_in);
                 }
             }
@@ -375,6 +375,8 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
         TaskPhase::Ready { stage } => {
             if links.dead_ends > 0 {
                 put(&mut index.doomed, id.clone(), is_in);
+            } else if links.unmet == 0 && !task.is_held && is_unannounced {
+                put(&mut index.announceable, id.clone(), is_in);
             }
             place_ready(index, &state.settings, (task, stage), is_open, is_in);
             let counts = &mut index.counts;

@@ -294,6 +294,10 @@ pub(super) fn fall_back(state: &State, at: Time) -> Vec<Change> {
 pub(super) fn apply(state: &mut State, to: Rollout) {
     state.rollout = to;
     state.trial = state.trial.renewed();
+    if to == Rollout::Shadow {
+        // What was said in an earlier one is said again: it is another look.
+        state.tasks.values_mut().for_each(|task| task.is_announced = false);
+    }
     index::rebuild(state);
 }
 

@@ -227,8 +227,11 @@ fn spread(
 /// Says what shadow mode would start.
 fn announce(state: &State, changes: &mut Vec<Change>) {
     for id in state.index.announceable.iter().take(TURN_ITEMS_MAX) {
-        let spec = &state.tasks[id].spec;
-        let Some(stage) = stage::first(&state.settings, &state.tasks[id]) else { continue };
+        let task = &state.tasks[id];
+        let spec = &task.spec;
+        let begun = task.stage().filter(|_| matches!(task.phase, TaskPhase::Ready { .. }));
+        let stage = begun.cloned().or_else(|| stage::first(&state.settings, task));
+        let Some(stage) = stage else { continue };
         let agents = state.agents.values();
         let mut able = agents.filter(|a| schedule::can_serve(state, a, &stage, &spec.needs));
         let there = able.next().map(|agent| agent.name.clone());

@@ -293,6 +293,41 @@ fn what_others_land_in_shadow_is_done_and_compared_with_what_would_have_been() {
     m.state.check();
 }
 
+#[test]
+fn shadow_set_midway_says_what_it_would_go_on_with() {
+    let told = |m: &Machine| -> Vec<String> {
+        let told = m.log.iter().filter_map(|change| match change {
+            Change::Project(ProjectChange::WouldStart { id, stage, .. }) => {
+                Some(format!("{id} {stage}"))
+            }
+            Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => None,
+        });
+        told.collect()
+    };
+    let set = |m: &mut Machine, to| {
+        m.ask(Command::SetRollout { to, is_forced: true });
+        m.turns();
+    };
+    let mut m = machine(|s| {
+        s.stages = vec![stage("test", "test", true), stage("implementation", "impl", true)];
+        s.agents = vec![group("worker", &["test", "implementation"], 1)];
+    });
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    assert_eq!([m.stand("A"), m.stand("B")], ["working A.test.1", "ready test"]);
+    set(&mut m, Rollout::Shadow);
+    assert_eq!(told(&m), ["B test"], "A is under way");
+    m.run("A", End::Done);
+    assert_eq!(told(&m), ["B test", "A implementation"], "where it stands, not where it began");
+    m.must(Command::HoldTasks { ids: vec![id("B")] });
+    m.must(Command::Pause);
+    set(&mut m, Rollout::Production);
+    set(&mut m, Rollout::Shadow);
+    assert_eq!(told(&m)[2..], ["A implementation"], "said anew in another shadow");
+    m.must(Command::ReleaseTasks { ids: vec![id("B")] });
+    assert_eq!(told(&m)[3..], ["B test"]);
+    m.state.check();
+}
+
 fn drop_of(m: &Machine) -> Option<Effect> {
     pending_effects(&m.state).find(|effect| matches!(effect, Effect::Drop { .. })).cloned()
 }
