@@ -484,7 +484,7 @@ fn assign(
         if let Some(agent) = state.agents.get(&agent).filter(|_| new.continues.is_some()) {
             new.slot = resume::slot(&state.tasks[&id], agent);
         }
-        new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage);
+        new.demand = Demand::of(&state.settings, &state.tasks[&id], &stage).begun();
         new.merge.clone_from(&state.tasks[&id].merge_owed);
         let to = TaskPhase::Working { stage, attempt: new.id.clone() };
         changes.push(task(&id, TaskChange::Moved { to, at }));

@@ -56,6 +56,12 @@ impl Demand {
         }
     }
 
+    /// Returns what an attempt holds that begins with it: nothing is waited for any more.
+    #[must_use]
+    pub fn begun(self) -> Self {
+        Self { is_fresh: false, ..self }
+    }
+
     /// Returns true when it names what it will change and can wait until others have landed there.
     #[must_use]
     pub const fn waits_for_branches(&self) -> bool {
