@@ -10,7 +10,7 @@ use crate::machine::mode::Rollout;
 use crate::machine::rollout::{Gate as Threshold, Trial, gates, next, short};
 use crate::machine::time::Time;
 use crate::machine::{Change, State, change::ProjectChange};
-use crate::observe::page::{Page, broken};
+use crate::observe::page::{Ink, Page, broken};
 use crate::observe::words::Stamp;
 use crate::sys::clock::{Clock, SystemClock};
 
@@ -146,18 +146,19 @@ fn as_text(state: &State, gates: &[Threshold], passed: bool, page: Page) -> Stri
     let cell = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), short);
     for gate in gates {
         let bound = if gate.name.is_upper() { "<=" } else { ">=" };
-        let verdict = match (gate.is_asked, gate.holds) {
-            (false, _) => format!("not asked in {word}"),
-            (true, true) => "holds".to_owned(),
-            (true, false) => "does not hold".to_owned(),
+        let (verdict, ink) = match (gate.is_asked, gate.holds) {
+            (false, _) => (format!("not asked in {word}"), Ink::Faint),
+            (true, true) => ("holds".to_owned(), Ink::Good),
+            (true, false) => ("does not hold".to_owned(), Ink::Bad),
         };
         let what = if gate.what.is_empty() { String::new() } else { format!(": {}", gate.what) };
         let (name, figure) = (gate.name.word(), cell(gate.figure));
         let threshold = format!("{bound} {}", short(gate.threshold));
         let head = format!("  {name:<12}  {figure:>6}  {threshold:<9}  ");
-        let verdict = hanging(&format!("{verdict}{what}"), head.len(), page);
+        let told = hanging(&format!("{verdict}{what}"), head.len(), page);
+        let told = told.replacen(&verdict, &page.paint(ink, &verdict), 1);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{head}{verdict}");
+        let _ = writeln!(text, "{head}{told}");
     }
     if state.rollout == Rollout::Production {
         let (failed, seen) = (trial.failed_landings(), trial.landings.len());
@@ -190,7 +191,7 @@ mod tests {
     use crate::machine::mode::Rollout;
     use crate::machine::rollout::gates;
     use crate::machine::time::Time;
-    use crate::observe::page::Page;
+    use crate::observe::page::{Page, clean};
     use crate::observe::support::{Pipeline, settings};
 
     #[test]
@@ -215,6 +216,10 @@ mod tests {
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
             assert!(text.contains("failed, more\n  than 0.3 of 3\n"), "{text}");
             assert!(text.contains("back\n"), "the whole of it is there: {text}");
+            let colored = Page { has_color: true, width: 80 };
+            let colored = as_text(&state, &gates(&state, Time::from_ms(2)), false, colored);
+            assert!(colored.contains("\x1b[31mdoes not hold\x1b[0m"), "{colored}");
+            assert_eq!(colored.lines().map(clean).collect::<Vec<_>>().join("\n"), text.trim_end());
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::machine::schedule::Standing;
 use crate::machine::schedule::demand::Demand;
 use crate::machine::schedule::load::Obstacle;
 use crate::machine::schedule::pool::{Takers, lacking};
+use crate::machine::stage;
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::turn::is_base_good;
@@ -105,7 +106,7 @@ pub struct Waits<'a> {
     /// Holds for every task that is ready.
     shared: Option<Reason>,
     /// By stage and what is needed: what no agent has; `None`: one has it all.
-    lacking: BTreeMap<(&'a str, &'a [String]), Option<Reason>>,
+    lacking: BTreeMap<(StageName, &'a [String]), Option<Reason>>,
     /// By stage, what is needed, and the least tier.
     agents: BTreeMap<(&'a str, &'a [String], u32), Reason>,
     /// What runs, and what comes first.
@@ -137,11 +138,16 @@ impl<'a> Waits<'a> {
         }
     }
 
-    fn of_waiting(&self, task: &Task) -> Reason {
+    fn of_waiting(&mut self, task: &'a Task) -> Reason {
         if task.is_held {
             return held(task);
         }
+        let state = self.state;
         self.unmet(task)
+            .or_else(|| {
+                let stage = stage::first(&state.settings, task)?;
+                self.missing(task, &stage, &Demand::of(&state.settings, task, &stage))
+            })
             .or_else(|| self.gated(&task.id))
             .or_else(|| self.shared.clone())
             .unwrap_or_else(|| Reason::new(On::Agent, "the monitor's next turn"))
@@ -198,11 +204,11 @@ impl<'a> Waits<'a> {
     }
 
     /// Returns what there never is for the task's stage.
-    fn missing(&mut self, task: &'a Task, stage: &'a StageName, demand: &Demand) -> Option<Reason> {
+    fn missing(&mut self, task: &'a Task, stage: &StageName, demand: &Demand) -> Option<Reason> {
         let (state, needs) = (self.state, task.spec.needs.as_slice());
         let lacks =
             || lacking(state, stage, needs).map(|what| Reason::new(On::Agent, first_line(&what)));
-        let lacks = self.lacking.entry((stage.as_str(), needs)).or_insert_with(lacks);
+        let lacks = self.lacking.entry((stage.clone(), needs)).or_insert_with(lacks);
         lacks.clone().or_else(|| {
             let beyond = Obstacle::beyond(&state.settings, demand)?;
             Some(obstructed(state, &beyond, demand))
@@ -566,6 +572,18 @@ mod tests {
             pipeline.send(Command::Pause);
         }
         check(&pipeline, "C", On::Hold, "paused");
+    }
+
+    #[test]
+    fn what_nobody_serves_is_said_before_any_monitor_has_run() {
+        let mut pipeline = Pipeline::new(settings());
+        let mut needing = task("A", &[]);
+        needing.spec.needs = vec!["gpu".into()];
+        let tasks = vec![needing, task("B", &[]), task("C", &["B"])];
+        pipeline.send(Command::AddTasks { tasks });
+        check(&pipeline, "A", On::Agent, "no agent of stage `architect` has `gpu`");
+        check(&pipeline, "B", On::Checkout, "the monitor looks at `main` first");
+        check(&pipeline, "C", On::Dependency, "B");
     }
 
     #[test]

@@ -175,6 +175,11 @@ fn what_every_command_takes_works_before_and_behind_it() {
     assert!(!colored(&[], &[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
     assert!(!colored(&["--color", "never"], &[("CLICOLOR_FORCE", "1")]));
     assert!(colored(&["--color", "always"], &[("NO_COLOR", "1")]), "the flag goes before");
+    for (args, word) in [(&["rollout", "check"][..], "holds"), (&["doctor"], "ok")] {
+        let painted = |args: &[&str]| run(args, &[]).1.contains(&format!("\u{1b}[32m{word}"));
+        let args = [&["-C", "project"][..], args].concat();
+        assert!(painted(&[&args[..], &["--color", "always"]].concat()) && !painted(&args));
+    }
     let loud = run(&["-C", "project", "init"], &[]).2;
     let quiet = run(&["-C", "project", "init", "-q"], &[]).2;
     assert!(!loud.is_empty() && quiet.is_empty(), "{}", String::from_utf8_lossy(&quiet));

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::cli::console::Console;
 use crate::cli::error::Error;
 use crate::cli::exit_code::{Exit, Kind};
-use crate::cli::views::terminal;
-use crate::observe::page::{Page, broken};
+use crate::cli::views::{self, terminal};
+use crate::observe::page::{Ink, Page, broken};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,13 +68,14 @@ const INDENT: &str = "         ";
 pub fn tell(findings: &[Finding], console: &mut Console<'_>) -> Result<(), Error> {
     let page = terminal(console);
     for finding in findings {
-        let mark = match finding.level {
-            Level::Good => "ok     ",
-            Level::Warning => "warning",
-            Level::Bad => "bad    ",
-            Level::Refused => "refused",
-            Level::Damaged => "damaged",
+        let (mark, ink) = match finding.level {
+            Level::Good => ("ok     ", Ink::Good),
+            Level::Warning => ("warning", Ink::Busy),
+            Level::Bad => ("bad    ", Ink::Bad),
+            Level::Refused => ("refused", Ink::Bad),
+            Level::Damaged => ("damaged", Ink::Bad),
         };
+        let mark = views::page(console).paint(ink, mark);
         let found = format!("{}: {}", finding.what, finding.found);
         console.line(&format!("{mark}  {}", folded(&found, page)))?;
         if !finding.remedy.is_empty() {

@@ -10,6 +10,8 @@ pub(crate) mod case;
 #[cfg(target_arch = "x86_64")]
 mod check;
 #[cfg(target_arch = "x86_64")]
+mod hands;
+#[cfg(target_arch = "x86_64")]
 mod order;
 #[cfg(target_arch = "x86_64")]
 mod points;

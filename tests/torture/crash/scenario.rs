@@ -2,6 +2,11 @@
 
 use std::fs;
 
+use super::hands::{
+    COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
+    give_again, give_back, in_hand, is_bundled, is_dropped, is_restored, reopen_again, taken_out,
+    was_by_hand, with_salvage,
+};
 use crate::support::project::Project;
 
 /// What agents run: waits where it is held, leaves a file for its task, or does what its task says.
@@ -138,7 +143,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "deinit",
         prepare: landed,
         args: &["deinit"],
-        again: deinit_again,
+        again: |project| taken_out(project, &["deinit"]),
         next: set_up_anew,
         ..PLAIN
     },
@@ -167,6 +172,44 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         args: GIVE,
         again: give_again,
         check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "complete",
+        prepare: drained,
+        begin: running,
+        args: COMPLETE,
+        again: complete_again,
+        landed: &["B"],
+        check: |project| assert_eq!(project.task("A"), "completed"),
+        ..PLAIN
+    },
+    Scenario { name: "reopen", prepare: abandoned, args: REOPEN, again: reopen_again, ..PLAIN },
+    Scenario {
+        name: "salvage-restored",
+        prepare: with_salvage,
+        args: RESTORE,
+        again: |project| drop(project.ok(RESTORE)),
+        landed: &["B"],
+        check: is_restored,
+        ..PLAIN
+    },
+    Scenario {
+        name: "salvage-dropped",
+        prepare: with_salvage,
+        args: DROP,
+        again: drop_again,
+        landed: &["B"],
+        check: is_dropped,
+        ..PLAIN
+    },
+    Scenario {
+        name: "deinit-forced",
+        prepare: with_salvage,
+        args: FORCE,
+        again: |project| taken_out(project, FORCE),
+        next: set_up_anew,
+        check: is_bundled,
         ..PLAIN
     },
     Scenario {
@@ -270,8 +313,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
-const TAKE: &[&str] = &["task", "take", "A"];
-const GIVE: &[&str] = &["task", "give", "A"];
 const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
 const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
 /// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
@@ -308,17 +349,17 @@ fn repository(project: &Project) {
 }
 
 /// A pipeline that leaves the base alone.
-fn pilot(project: &Project) {
+pub(super) fn pilot(project: &Project) {
     repository(project);
     project.ok(&["init"]);
 }
 
-fn add(project: &Project, id: &str, stages: &str) {
+pub(super) fn add(project: &Project, id: &str, stages: &str) {
     project.ok(&["task", "add", &format!("Task {id}"), "--id", id, "--stages", stages]);
 }
 
 /// One task with one stage.
-fn staged(project: &Project, stage: usize) {
+pub(super) fn staged(project: &Project, stage: usize) {
     pilot(project);
     add(project, "A", STAGES[stage]);
 }
@@ -431,18 +472,6 @@ fn landed(project: &Project) {
     project.ok(MONITOR);
 }
 
-fn deinit_again(project: &Project) {
-    // A git that was killed left a lock that may be a person's: taken away as the error says.
-    let lock = project.path(".git/packed-refs.lock");
-    if lock.exists() && project.path(".git/pipeline").exists() {
-        let done = project.run(&["deinit"]);
-        let is_told = done.err.contains("rm -f") && done.err.contains("packed-refs.lock");
-        assert!(done.code == Some(0) || is_told, "{}", done.err);
-        fs::remove_file(&lock).expect("it is there");
-    }
-    project.ok(&["deinit"]);
-}
-
 /// Looks that nothing of the pipeline is left, and sets up another one.
 fn set_up_anew(project: &Project) {
     for name in [".git/pipeline", ".git/pipeline-removed", ".git/worktrees", ".pipeline"] {
@@ -475,7 +504,7 @@ fn retry(project: &Project) {
 }
 
 /// The agent of the one task at work, and no monitor.
-fn running(project: &Project) {
+pub(super) fn running(project: &Project) {
     fs::write(project.dir().join("hold"), "").expect("a file beside the project");
     let mut monitor = project.start(MONITOR);
     project.until("the agent", || !project.runs().is_empty());
@@ -523,47 +552,9 @@ fn is_put_back(project: &Project) {
     }
 }
 
-fn cancelled(project: &Project) {
+pub(super) fn cancelled(project: &Project) {
     running(project);
     project.ok(&["task", "cancel", "A"]);
-}
-
-/// A person's commit in the worktree that they were given.
-fn commit_by_hand(project: &Project) {
-    let dir = project.path(".pipeline/taken/A");
-    let name = dir.to_str().expect("it is UTF-8");
-    assert_eq!(project.git(&["-C", name, "status", "--porcelain"]), "", "{}", project.story());
-    fs::write(dir.join("by-hand.txt"), "mine\n").expect("a file of the person's");
-    project.git(&["-C", name, "add", "-A"]);
-    project.git(&["-C", name, "commit", "-q", "-m", "By hand"]);
-}
-
-/// A task that a person has taken and committed to.
-fn in_hand(project: &Project) {
-    pilot(project);
-    add(project, "A", "implementation,supervisor");
-    project.ok(TAKE);
-    commit_by_hand(project);
-}
-
-/// The task goes on behind what the person did.
-fn give_back(project: &Project) {
-    commit_by_hand(project);
-    project.ok(&["task", "give", "A", "--stage", "implementation"]);
-}
-
-/// Said again it gives, or has given.
-fn give_again(project: &Project) {
-    let is_taken = project.ok(&["task", "show", "A", "--json"]).contains("\"taken\"");
-    let code = if is_taken { 0 } else { 2 };
-    assert_eq!(project.run(GIVE).code, Some(code), "it is taken: {is_taken}");
-}
-
-fn was_by_hand(project: &Project) {
-    let file = project.git(&["show", "pipeline/landed:by-hand.txt"]);
-    assert_eq!(file, "mine", "{}", project.story());
-    assert!(!project.path(".pipeline/taken/A").exists(), "the worktree is gone");
-    assert_eq!(project.git(&["for-each-ref", "refs/pipeline/salvage"]), "", "{}", project.story());
 }
 
 fn drained(project: &Project) {
