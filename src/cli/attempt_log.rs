@@ -6,7 +6,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use super::console::Console;
+use serde_json::json;
+
+use super::console::{Console, Format};
 use super::error::Error;
 use super::exit_code::Exit;
 use super::gate::Gate;
@@ -185,10 +187,10 @@ pub fn show_log(
     }
     let mut at = start;
     loop {
-        at = copy_from(&path, at, console)?;
+        at = copy_from(&path, at, id, false, console)?;
         if !is_following || console.is_closed() || is_over(open.state()?.0) {
             // What came between the two looks.
-            copy_from(&path, at, console)?;
+            copy_from(&path, at, id, true, console)?;
             return Ok(Exit::Done);
         }
         open.wait_change(LOOK)?;
@@ -227,24 +229,46 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |error| Error::failed(format!("cannot read the log `{}`", path.display())).because(&error)
 }
 
-/// Copies what the log holds behind `at` to standard output; returns how far it got.
-fn copy_from(path: &Path, at: u64, console: &mut Console<'_>) -> Result<u64, Error> {
+/// Copies what the log holds behind `at` to standard output, as JSON an object for each line; returns
+/// how far it got. A line without its end is left for the next look, unless this is the last one.
+fn copy_from(
+    path: &Path,
+    at: u64,
+    id: &AttemptId,
+    is_last: bool,
+    console: &mut Console<'_>,
+) -> Result<u64, Error> {
     let failed = unreadable(path);
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(at),
         Err(error) => return Err(failed(error)),
     };
-    file.seek(SeekFrom::Start(at)).map_err(&failed)?;
     let mut at = at;
-    let mut buffer = vec![0; READ_BYTES];
     loop {
-        let count = file.read(&mut buffer).map_err(&failed)?;
-        if count == 0 {
+        file.seek(SeekFrom::Start(at)).map_err(&failed)?;
+        let mut bytes = Vec::new();
+        let count = (&file).take(READ_BYTES as u64).read_to_end(&mut bytes).map_err(&failed)?;
+        if console.format == Format::Json {
+            let is_whole = is_last || count == READ_BYTES;
+            let end = bytes.iter().rposition(|byte| *byte == b'\n').map(|place| place + 1);
+            let is_end = is_last && count < READ_BYTES;
+            bytes.truncate(end.filter(|_| !is_end).unwrap_or(if is_whole { count } else { 0 }));
+        }
+        if bytes.is_empty() {
             return Ok(at);
         }
-        at += count as u64;
-        console.write(&buffer[..count])?;
+        at += bytes.len() as u64;
+        match console.format {
+            Format::Text => console.write(&bytes)?,
+            Format::Json => {
+                for line in bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|byte| *byte == b'\n')
+                {
+                    let line = String::from_utf8_lossy(line);
+                    console.json(&json!({ "attempt": id.as_str(), "line": line }))?;
+                }
+            }
+        }
     }
 }
 

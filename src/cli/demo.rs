@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::args::{DemoArgs, InitArgs};
-use super::console::Console;
+use super::console::{Console, Format};
 use super::error::Error;
 use super::gate::Gate;
 use super::init::init;
@@ -68,6 +70,7 @@ pub fn run(
     open.send(Command::AddTasks { tasks: TASKS.map(task).to_vec() })?;
     let layout = open.into_project().layout;
     console.note(&format!("a scratch repository in {}", dir.display()));
+    let is_json = console.format == Format::Json;
     let end = run_monitor(Options {
         layout,
         repo: Some(repo),
@@ -76,7 +79,7 @@ pub fn run(
         allows_red_base: false,
         stop: None,
         lock_wait: wait,
-        progress: Progress::new(LogFormat::Text, false, console.is_quiet, false),
+        progress: Progress::new(LogFormat::Text, false, console.is_quiet || is_json, false),
         keeper: keeper_exe()?,
     });
     let end = end.map_err(error_of)?;
@@ -128,6 +131,9 @@ fn report(dir: &Path, end: &End, console: &mut Console<'_>) -> Result<(), Error>
     let git = |error: crate::git::GitError| Error::failed("cannot read history").because(&error);
     let repo = Repo::discover(dir).map_err(git)?;
     let history = repo.first_parents("main", 10).map_err(git)?;
+    if console.format == Format::Json {
+        return console.json(&json!({ "path": dir.to_string_lossy(), "landed": history }));
+    }
     console.line("")?;
     console.line("four tasks landed on main, the newest first:")?;
     for line in history {

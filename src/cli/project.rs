@@ -251,7 +251,7 @@ impl Gate for Open {
             .collect();
         let done = self.ledger.transact(self.lock_wait, at, &events, Turns::None);
         self.warnings.extend(self.ledger.take_warnings());
-        let done = done?;
+        let mut done = done?;
         let mut answers = done.answers;
         let answer = answers.pop();
         for answer in answers {
@@ -269,6 +269,7 @@ impl Gate for Open {
         if !is_monitors && !done.changes.is_empty() {
             self.renew_view(has_imported);
         }
+        done.changes.truncate(done.direct);
         Ok(Sent { note, changes: done.changes })
     }
 

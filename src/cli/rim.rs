@@ -30,6 +30,7 @@ use crate::agent::status_line::Status;
 use crate::machine::id::TaskId;
 use crate::machine::{Command, State};
 use crate::store::lock::is_held;
+use crate::sys::signals;
 
 /// Where and how a command runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +165,14 @@ pub fn stop(context: &Context, console: &mut Console<'_>, args: &StopArgs) -> Re
     runs::stop(args, open, manner(context, console), console)
 }
 
+/// What only shows what happens ends as the monitor does when it is told to leave.
+fn follow(is_following: bool) {
+    if is_following {
+        // Where that cannot be had a signal ends it as ever.
+        let _ = signals::leave_when_told();
+    }
+}
+
 /// `pipeline status`.
 ///
 /// # Errors
@@ -173,6 +182,7 @@ pub fn status(
     console: &mut Console<'_>,
     args: &StatusArgs,
 ) -> Result<Exit, Error> {
+    follow(args.watch);
     stands::run(current(context, console)?, console, args)
 }
 
@@ -181,6 +191,7 @@ pub fn status(
 /// # Errors
 /// Whatever stops it.
 pub fn log(context: &Context, console: &mut Console<'_>, args: &LogArgs) -> Result<Exit, Error> {
+    follow(args.follow);
     journal::run(project(context, console)?, console, args)
 }
 
@@ -248,6 +259,7 @@ pub fn task_log(
     console: &mut Console<'_>,
     args: &TaskLogArgs,
 ) -> Result<Exit, Error> {
+    follow(args.follow);
     attempt_log::of_task(project(context, console)?, console, args)
 }
 
@@ -353,6 +365,7 @@ pub fn agent_logs(
     name: &str,
     is_following: bool,
 ) -> Result<Exit, Error> {
+    follow(is_following);
     agent_logs::run(project(context, console)?, console, name, is_following)
 }
 

@@ -28,6 +28,9 @@ pub enum EventBody {
     Command(Command),
     /// Something was seen in the world.
     Observation(Observation),
+    /// Tasks move to where their dependencies allow them to be; nothing starts. Fed after a command,
+    /// so that statuses are exact while no monitor runs.
+    Sort,
     /// The monitor decides what comes next; only it feeds this. One value of `nonces` is used up
     /// for each attempt added, so their number bounds the work of one turn.
     Turn { nonces: Vec<u128> },

@@ -407,7 +407,7 @@ pub(super) fn dropped(state: &State, at: Time, to: &Oid, lost: &[TaskId]) -> Ste
     }
     let mut changes = vec![step::lane(LaneChange::PilotDropped { to: to.clone() })];
     for (id, task) in &state.tasks {
-        let has_begun = !task.is_final() && (task.tip.is_some() || !task.history.is_empty());
+        let has_begun = !task.is_final() && task.has_begun();
         let is_lost = lost.contains(id) && matches!(task.phase, TaskPhase::Completed { .. });
         if !has_begun && !is_lost {
             if matches!(task.phase, TaskPhase::Cancelled { .. }) && task.tip.is_some() {

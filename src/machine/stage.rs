@@ -2,7 +2,8 @@
 
 use super::id::StageName;
 use super::settings::{Settings, Stage};
-use super::task::Task;
+use super::state::State;
+use super::task::{Task, TaskPhase};
 
 impl Settings {
     /// Returns the stage of that long name, with its place.
@@ -40,6 +41,15 @@ pub fn applies(stage: &Stage, task: &Task) -> bool {
 #[must_use]
 pub fn first(settings: &Settings, task: &Task) -> Option<StageName> {
     settings.stages.iter().find(|stage| applies(stage, task)).map(Stage::id)
+}
+
+/// Returns true when `task` stands ready at its first stage and has not begun, while with `now`, itself
+/// as it is edited, under `settings` it would begin at another one.
+#[must_use]
+pub fn begins_elsewhere(state: &State, task: &Task, settings: &Settings, now: &Task) -> bool {
+    let TaskPhase::Ready { stage } = &task.phase else { return false };
+    let at_first = first(&state.settings, task).as_ref() == Some(stage);
+    at_first && !task.has_begun() && first(settings, now).as_ref() != Some(stage)
 }
 
 /// Returns the stage after `name`; `None` after the last.

@@ -72,6 +72,7 @@ pub fn step(state: &State, event: &Event) -> Step {
             Err(refusal) => Step { changes: Vec::new(), answer: Answer::Refuse(refusal) },
         },
         EventBody::Observation(seen) => observe::decide(state, event, seen),
+        EventBody::Sort => Step::accept(turn::sort(state, event.at)),
         EventBody::Turn { nonces } => {
             Step { changes: turn::decide(state, event.at, nonces), answer: Answer::Accept }
         }

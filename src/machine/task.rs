@@ -233,6 +233,12 @@ pub struct Taken {
 }
 
 impl Task {
+    /// Returns true once it has work of its own, or an attempt was made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.tip.is_some() || !self.history.is_empty()
+    }
+
     /// Returns true when nothing further will happen to it by itself or by a person's retry.
     #[must_use]
     pub fn is_final(&self) -> bool {

@@ -51,7 +51,7 @@ pub(super) fn decide(state: &State, at: Time, nonces: &[u128]) -> Vec<Change> {
     let mut changes = Vec::new();
     drain(state, at, &mut changes);
     wake(state, at, &mut changes);
-    sort_waiting(state, at, &mut changes);
+    changes.extend(sort(state, at));
     changes.extend(overdrawn(state, at));
     changes.extend(purse::tell(state));
     if state.stopping == Some(StopKind::Now) {
@@ -147,7 +147,8 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
 }
 
 /// Moves tasks to where their dependencies now allow them to be.
-fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
+pub(super) fn sort(state: &State, at: Time) -> Vec<Change> {
+    let mut changes = Vec::new();
     let is_dead = |id: &TaskId| state.tasks.get(id).is_none_or(Task::is_dead_end);
     let is_held_up = |task: &Task| matches!(&task.phase, TaskPhase::Blocked(block) if block.class == Class::Dependency);
     let freed = spread(state, &state.index.freed, |task, freed| {
@@ -185,6 +186,7 @@ fn sort_waiting(state: &State, at: Time, changes: &mut Vec<Change>) {
         };
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
+    changes
 }
 
 /// Hands tasks that have used up what they may cost to a person.

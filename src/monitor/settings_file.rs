@@ -4,6 +4,7 @@ use super::progress::Progress;
 use crate::config;
 use crate::config::layout::Layout;
 use crate::machine::{Command, EventBody, State};
+use crate::observe::words;
 use crate::sys::file::read_bounded;
 
 /// Largest `pipeline.toml` read, in bytes.
@@ -39,6 +40,10 @@ impl SettingsFile {
         match loaded {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(|warning| progress.warn(warning));
+                let mode = loaded.settings.project.orchestration;
+                if let Some(what) = words::differing_mode(mode, state.orchestration) {
+                    progress.warn(&what);
+                }
                 if loaded.settings.hash == state.settings.hash {
                     return None;
                 }

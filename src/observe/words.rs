@@ -132,6 +132,19 @@ pub const fn orchestration(mode: Orchestration) -> &'static str {
     }
 }
 
+/// Returns that `pipeline.toml` names another mode than the one at work, if it does: it counts for a
+/// new state only.
+#[must_use]
+pub fn differing_mode(named: Orchestration, at_work: Orchestration) -> Option<String> {
+    let (named, now) = (orchestration(named), orchestration(at_work));
+    (named != now).then(|| {
+        format!(
+            "`orchestration_mode` in pipeline.toml is `{named}`, which counts for a new state only: it \
+             stays `{now}` until `pipeline mode switch {named}`"
+        )
+    })
+}
+
 /// Returns the word for a rollout.
 #[must_use]
 pub const fn rollout(rollout: Rollout) -> &'static str {

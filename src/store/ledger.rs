@@ -10,6 +10,7 @@ use super::format::{self, FormatError};
 use super::journal::FileStore;
 use super::{Checkpoint, Json, Record, Store, StoreError, Tail, line};
 use crate::machine::time::Time;
+use crate::machine::turn::TURN_ITEMS_MAX;
 use crate::machine::{
     Answer, Change, Effect, Event, EventBody, State, apply, apply_settling, step,
 };
@@ -127,6 +128,8 @@ pub struct Done {
     pub foreign: Vec<Foreign>,
     /// What was decided and is now durable, in order.
     pub changes: Vec<Change>,
+    /// How many of these the events themselves made; what followed from them stands behind.
+    pub direct: usize,
     /// The turn was cut off at its bound: there is more to decide at once.
     pub has_more: bool,
     /// Effects that were owed no longer at some moment since the last transaction, ours or others',
@@ -224,6 +227,7 @@ impl<S: Store> Ledger<S> {
             answers: Vec::with_capacity(events.len()),
             foreign: caught.foreign,
             changes: Vec::new(),
+            direct: 0,
             has_more: false,
             settled: Vec::new(),
         };
@@ -232,8 +236,11 @@ impl<S: Store> Ledger<S> {
             self.take(decided.changes, &mut done);
             done.answers.push(decided.answer);
         }
-        if turns == Turns::UntilQuiet {
-            self.take_turns(at, &mut done)?;
+        done.direct = done.changes.len();
+        match turns {
+            Turns::UntilQuiet => self.take_turns(at, &mut done)?,
+            Turns::None if has_command(events) && done.direct > 0 => self.sort(at, &mut done),
+            Turns::None => {}
         }
         if done.changes.is_empty() {
             return Ok(done);
@@ -271,6 +278,17 @@ impl<S: Store> Ledger<S> {
         }
         done.has_more = true;
         Ok(())
+    }
+
+    /// Lets tasks go where a command has put their dependencies.
+    fn sort(&mut self, at: Time, done: &mut Done) {
+        for _ in 0..=TURNS_MAX + self.state.tasks.len() / TURN_ITEMS_MAX {
+            let decided = step(&self.state, &Event { at, random: 0, body: EventBody::Sort });
+            if decided.changes.is_empty() {
+                return;
+            }
+            self.take(decided.changes, done);
+        }
     }
 
     fn take(&mut self, decided: Vec<Change>, done: &mut Done) {
@@ -317,6 +335,10 @@ impl<S: Store> Ledger<S> {
         }
         Ok(all)
     }
+}
+
+fn has_command(events: &[Event]) -> bool {
+    events.iter().any(|event| matches!(event.body, EventBody::Command(_)))
 }
 
 /// A journal of an older format that was taken over.

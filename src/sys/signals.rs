@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{
     SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
 };
+use signal_hook::iterator::Signals;
 
 /// Without it the kernel reaps children itself, and how they ended is not to be known.
 pub const CHILDREN: &[i32] = &[SIGCHLD];
@@ -28,6 +29,21 @@ pub fn pass_on_as_usual(signals: &[i32]) -> io::Result<()> {
         signal_hook::flag::register(*signal, Arc::new(AtomicBool::new(false)))?;
     }
     Ok(())
+}
+
+/// Ends this process with status 0 on SIGTERM and 130 on SIGINT, for one that only shows what happens
+/// until it is told to leave.
+///
+/// # Errors
+/// When the signals or a thread cannot be had; they then end it as ever.
+pub fn leave_when_told() -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            std::process::exit(if signal == SIGINT { 130 } else { 0 });
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
 }
 
 /// Reads the mask of what is ignored; bit 0 is signal 1.

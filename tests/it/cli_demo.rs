@@ -36,12 +36,14 @@ fn four_tasks_land_and_one_is_sent_back() {
 fn without_a_folder_a_temporary_one_is_made_and_named() {
     let project = Project::bare();
     let dir = project.dir();
-    let done = project.command(&dir, &["demo"]).output().expect("the program starts");
+    let done = project.command(&dir, &["demo", "--json"]).output().expect("the program starts");
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     let made: Vec<_> = std::fs::read_dir(dir.join("tmp")).expect("it is there").flatten().collect();
     assert_eq!(made.len(), 1, "{made:?}");
-    assert!(said.contains(&made[0].path().display().to_string()), "{said}");
+    let told: serde_json::Value = serde_json::from_str(&said).expect("one value");
+    assert_eq!(told["path"].as_str(), made[0].path().to_str());
+    assert!(told["landed"].as_array().is_some_and(|landed| landed.len() >= 4), "{said}");
     project.until("its processes to leave", || processes_of(&dir).is_empty());
 }
 

@@ -1,6 +1,7 @@
 //! The one integration binary.
 
 mod agent_zoo;
+mod alone;
 mod cli_commands;
 mod cli_demo;
 mod cli_table;

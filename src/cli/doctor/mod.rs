@@ -164,6 +164,9 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.extend(world::attempts_of_nobody(project, state));
             findings.extend(world::worktrees(project, state));
             findings.extend(world::refs(project, state));
+            let current = settings.as_ref().unwrap_or(&state.settings);
+            findings.extend(world::base_branch(project, current));
+            findings.extend(world::mode(state, current));
             findings.extend(world::base(state));
             if let Some(settings) = &settings {
                 findings.extend(tools::costs(project, settings, state));

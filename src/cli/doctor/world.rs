@@ -15,8 +15,10 @@ use crate::cli::repair;
 use crate::git::{CutOff, GitError};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
+use crate::machine::settings::Settings;
 use crate::machine::shell::shell_word;
 use crate::monitor::mend::Mend;
+use crate::observe::words::differing_mode;
 use crate::store::lock::is_held;
 use crate::sys::file::shell_path;
 
@@ -248,6 +250,25 @@ pub fn refs(project: &Project, state: &State) -> Vec<Finding> {
         return vec![Finding::good("refs", "all branches stand where the journal has them")];
     }
     findings
+}
+
+/// Finds that the base branch is not there, without which nothing can start.
+pub fn base_branch(project: &Project, settings: &Settings) -> Option<Finding> {
+    let (repo, name) = (project.repo.as_ref()?, &settings.project.base);
+    match repo.read_ref(&format!("refs/heads/{name}")) {
+        Ok(Some(_)) => None,
+        Ok(None) => {
+            let remedy = format!("git branch {}, or change `project.base`", shell_word(name));
+            Some(Finding::bad("base", format!("the base branch `{name}` is gone"), remedy))
+        }
+        Err(error) => Some(of_git("base", &error)),
+    }
+}
+
+/// Finds a mode that the settings name and that is not at work.
+pub fn mode(state: &State, settings: &Settings) -> Option<Finding> {
+    let what = differing_mode(settings.project.orchestration, state.orchestration)?;
+    Some(Finding::warning("settings", what, "say the same in pipeline.toml"))
 }
 
 fn of_git(what: &'static str, error: &GitError) -> Finding {

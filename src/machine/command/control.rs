@@ -1,15 +1,16 @@
 //! Commands on the whole: pause, modes, settings, stop.
 
 use crate::machine::breaker::Breaker;
-use crate::machine::change::{Change, ProjectChange};
+use crate::machine::change::{Change, ProjectChange, TaskChange};
 use crate::machine::event::StopKind;
 use crate::machine::gate;
 use crate::machine::id::{AgentName, TaskId};
 use crate::machine::mode::Orchestration;
 use crate::machine::settings::Settings;
+use crate::machine::stage;
 use crate::machine::state::{Drain, State};
 use crate::machine::step::{self, Refusal, Step};
-use crate::machine::task::TaskPhase;
+use crate::machine::task::{Task, TaskPhase};
 use crate::machine::time::Time;
 
 pub(super) fn pause(state: &State, is_paused: bool) -> Step {
@@ -87,6 +88,7 @@ pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step
         return Ok(Step::accept(Vec::new()));
     }
     let gone = |name: &str| settings.stage(name).is_none();
+    let elsewhere = |task: &Task| stage::begins_elsewhere(state, task, settings, task);
     for stage in state.settings.stages.iter().filter(|stage| gone(&stage.name)) {
         let stands_there = |phase: &TaskPhase| match phase {
             TaskPhase::Ready { stage: at } | TaskPhase::Working { stage: at, .. } => {
@@ -100,7 +102,8 @@ pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step
             | TaskPhase::Completed { .. }
             | TaskPhase::Cancelled { .. } => false,
         };
-        if let Some(task) = state.tasks.values().find(|task| stands_there(&task.phase)) {
+        let mut stay = state.tasks.values().filter(|task| !elsewhere(task));
+        if let Some(task) = stay.find(|task| stands_there(&task.phase)) {
             let reason = format!("task `{}` stands in stage `{}`", task.id, stage.name);
             return Err(Refusal::busy(reason)
                 .with_hint("the new settings lack that stage; finish the task or keep the stage"));
@@ -110,8 +113,13 @@ pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step
         let reason = "`project.isolation` cannot change in a project that exists";
         return Err(Refusal::invalid(reason));
     }
+    let moved = state.tasks.values().filter(|task| elsewhere(task));
+    let moved = moved
+        .map(|moved| step::task(&moved.id, TaskChange::Moved { to: TaskPhase::Waiting, at }))
+        .collect::<Vec<_>>();
     let settings = Box::new(settings.clone());
-    Ok(Step::accept(vec![step::project(ProjectChange::SettingsAdopted { settings, at })]))
+    let adopted = step::project(ProjectChange::SettingsAdopted { settings, at });
+    Ok(Step::accept([moved, vec![adopted]].concat()))
 }
 
 pub(super) fn stop(kind: StopKind) -> Step {

@@ -48,8 +48,14 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
         check_path(state, id, &spec)?;
     }
     let is_front = edit.is_front.unwrap_or(task.is_front);
-    let change = TaskChange::Edited { spec: Box::new(spec), is_front, at };
-    let mut step = Step::accept(vec![step::task(id, change)]);
+    let edited = Task { spec, ..task.clone() };
+    let mut changes = Vec::new();
+    if stage::begins_elsewhere(state, task, &state.settings, &edited) {
+        changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
+    }
+    let change = TaskChange::Edited { spec: Box::new(edited.spec), is_front, at };
+    changes.push(step::task(id, change));
+    let mut step = Step::accept(changes);
     if let Some(is_held) = edit.is_held {
         step.changes.extend(hold(state, std::slice::from_ref(id), is_held)?.changes);
     }
