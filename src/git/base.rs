@@ -496,6 +496,29 @@ mod tests {
     }
 
     #[test]
+    fn a_git_folder_elsewhere_is_followed_in_the_projects_root() {
+        for is_link in [true, false] {
+            let mut case = Case::new();
+            let (own, gd) = (case.scratch.root.join(".git"), case.scratch.home().join("gd"));
+            fs::rename(&own, &gd).unwrap();
+            if is_link {
+                std::os::unix::fs::symlink(&gd, &own).unwrap();
+            } else {
+                fs::write(&own, format!("gitdir: {}\n", gd.display())).unwrap();
+            }
+            case.scratch.repo = case.scratch.reopened();
+            case.write("new.txt", "untracked");
+            let Follow::Refused { command, .. } = case.follow() else { panic!("followed") };
+            let command = command.expect("what moves it away");
+            assert!(command.starts_with(&format!("cd '{}' && mv", case.scratch.root.display())));
+            case.run(&command);
+            assert_eq!(case.scratch.rev(MAIN), case.to);
+            assert_eq!(case.follow(), Follow::Followed);
+            assert_eq!(case.text("new.txt").as_deref(), Some("new"));
+        }
+    }
+
+    #[test]
     fn a_fast_forward_killed_before_the_ref_moved_is_finished() {
         let case = Case::new();
         let repo = &case.scratch.repo;
