@@ -164,7 +164,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.extend(world::attempts_of_nobody(project, state));
             findings.extend(world::worktrees(project, state));
             findings.extend(world::refs(project, state));
-            findings.extend(world::base(state));
+            findings.extend(world::base(state, &project.base_now(state)));
             if let Some(settings) = &settings {
                 findings.extend(tools::costs(project, settings, state));
             }
