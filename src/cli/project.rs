@@ -1,5 +1,6 @@
 //! Which project a command is about, and its state.
 
+use std::borrow::Cow;
 use std::fs;
 use std::mem::ManuallyDrop;
 use std::path::Path;
@@ -14,6 +15,7 @@ use super::gate::{Gate, Sent};
 use crate::config;
 use crate::config::layout::Layout;
 use crate::git::{GitError, Repo};
+use crate::machine::lane::Base;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, Event, EventBody, State};
 use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
@@ -70,6 +72,25 @@ impl Project {
         }
         Err(Error::usage(format!("there is no pipeline in `{}`", repo.root().display()))
             .hint("set it up with `pipeline init`"))
+    }
+
+    /// Returns how the base stands: as on record, but that what a person has merged since needs no
+    /// monitor to be seen. What git cannot tell stays as it is on record.
+    #[must_use]
+    pub fn base_now<'a>(&self, state: &'a State) -> Cow<'a, Base> {
+        let base = &state.base;
+        let is_lacking = base.behind > 0 || base.why.is_some() || base.conflict.is_some();
+        let landed = base.landed.as_ref().filter(|_| is_lacking);
+        let has_all = || {
+            let (repo, landed) = (self.repo.as_ref()?, landed?.as_str().parse().ok()?);
+            let name = format!("refs/heads/{}", state.settings.project.base);
+            let tip = repo.read_ref(&name).ok()??;
+            repo.is_ancestor(&landed, &tip).ok()
+        };
+        if has_all() != Some(true) {
+            return Cow::Borrowed(base);
+        }
+        Cow::Owned(Base { behind: 0, why: None, conflict: None, ..base.clone() })
     }
 
     /// Opens the state for reading and for commands, where this program is one that the project

@@ -68,7 +68,8 @@ fn rendered(open: &Open, format: Format, page: Page) -> String {
     // Without a monitor nothing moves.
     let outlook = if info.running { outlook(state, now) } else { Outlook::Unknown };
     let document = status_of(state, seq, at, info).seen_at(state, now);
-    let document = document.with_outlook(outlook, now);
+    let base = open.project.base_now(state);
+    let document = document.with_base(state, &base).with_outlook(outlook, now);
     match format {
         Format::Text => text::text(&document, page.has_color, page.width),
         Format::Json => show::document(&document),

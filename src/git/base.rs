@@ -19,8 +19,6 @@ use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
 const NOTE: &str = "base-follow";
 /// Bound of that note: two paths' worth.
 const NOTE_BYTES_MAX: u64 = 16 * 1024;
-/// As many untracked files are moved away by one command; it is shown again while there are more.
-const SET_ASIDE_MAX: usize = 10;
 
 /// How the base's step towards what has landed ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +32,7 @@ pub enum Follow {
     Refused {
         /// What is in the way, for `status`.
         why: String,
-        /// What the person can type; `None`: to merge the landing branch, once git's message is heeded.
+        /// What the person can type; `None`: nothing helps but to wait or to look.
         command: Option<String>,
         /// Git's own words; empty when it was not asked.
         stderr: Stderr,
@@ -119,8 +117,8 @@ impl Repo {
         if found != *expect_old || !self.is_ancestor(&found, to)? {
             return Ok(Follow::NotFastForward(Some(found)));
         }
-        if let Some(why) = self.rewriting(base_branch)? {
-            return Ok(Follow::refused(why, None));
+        if let Some(refused) = self.rewriting(base_branch)? {
+            return Ok(refused);
         }
         let checkouts = self.checkouts_of(base_branch)?;
         match checkouts.as_slice() {
@@ -188,17 +186,8 @@ impl Repo {
         if let Some(path) = locked() {
             return Ok(Follow::Locked { path });
         }
-        for (file, what, command) in [
-            ("MERGE_HEAD", "merge", "git merge --continue"),
-            ("CHERRY_PICK_HEAD", "cherry-pick", "git cherry-pick --continue"),
-            ("REVERT_HEAD", "revert", "git revert --continue"),
-        ] {
-            if admin.join(file).exists() {
-                let path = dir.display();
-                let why = format!("a {what} is under way in `{path}`");
-                let command = command.replacen("git", &format!("git -C {}", shell_path(dir)), 1);
-                return Ok(Follow::refused(why, Some(command)));
-            }
+        if let Some(refused) = Self::under_way(&admin, dir) {
+            return Ok(refused);
         }
         self.note_merge(Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
@@ -222,41 +211,10 @@ impl Repo {
         match &found {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
             Some(found) if self.is_ancestor(found, to)? => {
-                let stderr = Stderr(reply.stderr);
-                let in_the_way = self.in_the_way(dir, found, to)?;
-                if !in_the_way.is_empty() {
-                    let why = format!("what is not tracked is in the way in `{}`", dir.display());
-                    let command = Some(set_aside_command(dir, &in_the_way, to));
-                    return Ok(Follow::Refused { why, command, stderr });
-                }
-                Ok(Follow::Refused {
-                    why: format!("git cannot fast-forward `{}`", dir.display()),
-                    // In the project itself the usual one does, which stays true when more lands.
-                    command: (dir != self.root)
-                        .then(|| format!("git -C {} merge --ff-only {to}", shell_path(dir))),
-                    stderr,
-                })
+                self.obstructed(dir, (found, to), Stderr(reply.stderr))
             }
             Some(_) | None => Ok(Follow::NotFastForward(found)),
         }
-    }
-
-    /// Returns the untracked files of a checkout that stand where `to` brings new ones: a person's,
-    /// or what a fast-forward that failed half-way left.
-    fn in_the_way(&self, dir: &Path, found: &Oid, to: &Oid) -> Result<Vec<String>, GitError> {
-        let call = Call::read("git.base_added", dir)
-            .args(["diff-tree", "-r", "-z", "--no-renames", "--name-only", "--diff-filter=A"])
-            .args([found.as_str(), to.as_str()]);
-        let mut there = self.git.ok(call)?.texts();
-        there.retain(|path| fs::symlink_metadata(dir.join(path)).is_ok());
-        there.truncate(SET_ASIDE_MAX);
-        if there.is_empty() {
-            return Ok(there);
-        }
-        let call = Call::read("git.base_untracked", dir)
-            .args(["--literal-pathspecs", "ls-files", "-z", "--others", "--"])
-            .args(&there);
-        Ok(self.git.ok(call)?.texts())
     }
 
     /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds
@@ -330,28 +288,6 @@ impl Repo {
         self.forget_merge()?;
         Ok(Left::Nothing)
     }
-
-    /// Returns what is rewriting `branch` in some worktree: while a rebase or a bisect runs, git
-    /// shows HEAD as detached, but will come back to the branch.
-    fn rewriting(&self, branch: &str) -> Result<Option<String>, GitError> {
-        let short = branch.strip_prefix("refs/heads/").unwrap_or(branch);
-        let mut admins = vec![self.common.clone()];
-        admins.extend(self.admins()?);
-        for admin in admins {
-            for (file, what) in [
-                ("rebase-merge/head-name", "a rebase"),
-                ("rebase-apply/head-name", "a rebase"),
-                ("rebase-merge/update-refs", "a rebase"),
-                ("BISECT_START", "a bisect"),
-            ] {
-                let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
-                if text.lines().any(|line| line == branch || line == short) {
-                    return Ok(Some(format!("{what} of `{short}` is under way")));
-                }
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
@@ -361,27 +297,12 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
     let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
     let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
     if !locks.iter().any(|lock| lock.ends_with("index.lock")) {
-        return format!("{start} && git merge -q --ff-only {to}");
+        return format!("{start} && git merge -q --ff-only --no-overwrite-ignore {to}");
     }
     format!(
         "{start} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
          --literal-pathspecs restore -s {to} -SW -- && git reset -q --soft {to}"
     )
-}
-
-/// Returns the command that moves untracked files out of the way and then fast-forwards. Ignored ones
-/// that it does not move, git would overwrite unless told.
-fn set_aside_command(dir: &Path, files: &[String], to: &Oid) -> String {
-    let mut command = format!("cd {}", shell_path(dir));
-    for file in files {
-        let is_free = |aside: &String| fs::symlink_metadata(dir.join(aside)).is_err();
-        let mut asides = (1..=u32::MAX).map(|number| format!("{file}.aside-{number}"));
-        if let Some(aside) = asides.find(is_free) {
-            let (file, aside) = (shell_path(file.as_ref()), shell_path(aside.as_ref()));
-            command += &format!(" && mv -n -- {file} {aside}");
-        }
-    }
-    format!("{command} && git merge --ff-only --no-overwrite-ignore {to}")
 }
 
 #[cfg(test)]
@@ -572,6 +493,29 @@ mod tests {
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(fs::read_to_string(linked.join("new.txt")).unwrap(), "new");
         assert_eq!(case.text("new.txt"), None);
+    }
+
+    #[test]
+    fn a_git_folder_elsewhere_is_followed_in_the_projects_root() {
+        for is_link in [true, false] {
+            let mut case = Case::new();
+            let (own, gd) = (case.scratch.root.join(".git"), case.scratch.home().join("gd"));
+            fs::rename(&own, &gd).unwrap();
+            if is_link {
+                std::os::unix::fs::symlink(&gd, &own).unwrap();
+            } else {
+                fs::write(&own, format!("gitdir: {}\n", gd.display())).unwrap();
+            }
+            case.scratch.repo = case.scratch.reopened();
+            case.write("new.txt", "untracked");
+            let Follow::Refused { command, .. } = case.follow() else { panic!("followed") };
+            let command = command.expect("what moves it away");
+            assert!(command.starts_with(&format!("cd '{}' && mv", case.scratch.root.display())));
+            case.run(&command);
+            assert_eq!(case.scratch.rev(MAIN), case.to);
+            assert_eq!(case.follow(), Follow::Followed);
+            assert_eq!(case.text("new.txt").as_deref(), Some("new"));
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod history;
 mod kept;
 mod landing;
 mod look;
+mod obstacle;
 mod oid;
 mod own_index;
 mod refs;

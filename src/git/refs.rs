@@ -307,7 +307,11 @@ impl Repo {
         let mut checkouts: Vec<Checkout> = Vec::new();
         for field in reply.fields() {
             if let Some(path) = field.strip_prefix(b"worktree ") {
-                let path = PathBuf::from(OsStr::from_bytes(path));
+                // Of a git folder that lies elsewhere git names that in place of the main checkout.
+                let path = match checkouts.as_slice() {
+                    [] => self.root.clone(),
+                    [..] => PathBuf::from(OsStr::from_bytes(path)),
+                };
                 checkouts.push(Checkout { path, branch: None, head: None, is_gone: false });
                 continue;
             }

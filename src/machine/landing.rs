@@ -313,8 +313,9 @@ fn follow_refused(
         until: Some(event.at.plus_ms(pause)),
         why: why.to_owned(),
     };
-    // What has landed meanwhile goes along with the next try.
+    // What has landed meanwhile goes along with the next try; it was not counted by this one.
     let to = state.base.landed.clone().unwrap_or_else(|| to.clone());
+    let behind = if to == follow.to { behind } else { behind.max(state.base.behind) };
     let follow = Some(Follow { to, tries, is_passing });
     let why = Some(why.to_owned());
     Step::accept(vec![lane(LaneChange::FollowSet { follow, why, behind })])

@@ -1,6 +1,9 @@
 //! Carries out the lane's effects: take the base in, merge, land, let the base follow.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
@@ -10,9 +13,13 @@ use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
 use crate::machine::id::{Oid, TaskId};
 use crate::machine::lane::TYPE;
+use crate::sys::file::shell_path;
 
 /// Most characters of git's own words that are told.
 const WORDS_CHARS_MAX: usize = 300;
+
+/// A git that lives holds its locks for less.
+const LOCK_AGE_MIN: Duration = Duration::from_secs(10);
 
 /// Branches of the lane, by full name.
 #[derive(Debug, Clone)]
@@ -260,9 +267,21 @@ pub fn follow(
             let next = command.map(|command| format!("{TYPE}{command}")).unwrap_or_default();
             refused(format!("{why}{said}{next}"), false)
         }
-        git::Follow::Locked { path } => {
-            refused(format!("another git holds `{}`", path.display()), true)
+        git::Follow::Locked { path } => refused(locked(&path), true),
+    }
+}
+
+/// Says that another git is at work, and of a lock that has been there for long how to be rid of it.
+fn locked(path: &Path) -> String {
+    let found = format!("another git holds `{}`", path.display());
+    let made = fs::symlink_metadata(path).and_then(|lock| lock.modified()).ok();
+    match made.and_then(|made| made.elapsed().ok()) {
+        Some(age) if age >= LOCK_AGE_MIN => {
+            let age_s = age.as_secs();
+            let path = shell_path(path);
+            format!("{found} for {age_s} s; when no git runs there{TYPE}rm -f {path}")
         }
+        Some(_) | None => found,
     }
 }
 
@@ -308,6 +327,29 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_lock_that_has_been_there_for_long_is_told_with_how_to_be_rid_of_it() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("main");
+        let to = scratch.commit_on(&old, "landed", "landed");
+        scratch.git(["branch", "pipeline/landed", to.as_str()]);
+        let path = scratch.root.join(".git/index.lock");
+        let lock = fs::File::create(&path).expect("a lock");
+        let ask = || match follow(&branches(), to.as_str(), old.as_str(), &scratch.repo)
+            .expect("an answer")
+        {
+            Observation::FollowRefused { is_passing: true, why, .. } => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(!ask().contains(TYPE), "a git may be at work");
+        lock.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("its time can be set");
+        let remedy = format!("; when no git runs there{TYPE}rm -f {}", shell_path(&path));
+        assert!(ask().ends_with(&remedy), "{remedy}");
+        fs::remove_file(&path).expect("it is there");
+        let step = follow(&branches(), to.as_str(), old.as_str(), &scratch.repo);
+        assert!(matches!(step, Ok(Observation::Followed { .. })), "{step:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
-use crate::machine::lane::TYPE;
+use crate::machine::lane::{Base, TYPE};
 use crate::machine::mode::{Isolation, Rollout};
 use crate::machine::plan::Outlook;
 use crate::machine::shell::shell_word;
@@ -232,6 +232,12 @@ impl<'a> StatusDocument<'a> {
         Self { now, agents: agent_entries(state, now), ..self }
     }
 
+    /// Sees the base otherwise than it is on record.
+    #[must_use]
+    pub fn with_base(self, state: &'a State, base: &Base) -> Self {
+        Self { landing: landing_of(state, base), ..self }
+    }
+
     /// Adds when all is done, seen from `at`.
     #[must_use]
     pub fn with_outlook(self, outlook: Outlook, at: Time) -> Self {
@@ -315,14 +321,17 @@ pub(super) fn counts(state: &State) -> Counts {
 }
 
 pub(super) fn landing(state: &State) -> LandingEntry<'_> {
-    let (branch, base) = (&state.settings.landing.branch, &state.settings.project.base);
-    let (why, next) = trouble(state, branch, base).unzip();
-    LandingEntry { branch, base, behind: state.base.behind, why, next }
+    landing_of(state, &state.base)
+}
+
+fn landing_of<'a>(state: &'a State, base: &Base) -> LandingEntry<'a> {
+    let (branch, name) = (&state.settings.landing.branch, &state.settings.project.base);
+    let (why, next) = trouble(state, base, branch, name).unzip();
+    LandingEntry { branch, base: name, behind: base.behind, why, next }
 }
 
 /// Returns what is in the way of the base, and the command to type.
-fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> {
-    let base = &state.base;
+fn trouble(state: &State, base: &Base, branch: &str, name: &str) -> Option<(String, String)> {
     if state.settings.project.isolation == Isolation::None {
         return None;
     }
@@ -335,7 +344,7 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
         let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }
-    if let Some((why, command)) = refused(state) {
+    if let Some((why, command)) = refused(base) {
         return Some((format!("`{name}` cannot follow: {}", first_line(why)), command));
     }
     if state.rollout == Rollout::Pilot && base.behind > 0 {
@@ -347,13 +356,13 @@ fn trouble(state: &State, branch: &str, name: &str) -> Option<(String, String)> 
 
 /// Returns why the base does not follow, if it was refused, and the command to type.
 #[must_use]
-pub fn refused(state: &State) -> Option<(&str, String)> {
-    let why = state.base.why.as_deref()?;
+pub fn refused(base: &Base) -> Option<(&str, String)> {
+    let why = base.why.as_deref()?;
     if let Some((why, command)) = why.split_once(TYPE) {
         return Some((why, command.to_owned()));
     }
-    let branch = shell_word(&state.settings.landing.branch);
-    Some((why, format!("git merge --ff-only {branch}")))
+    // What passes by itself, or what only a look can tell: no merge that nobody has thought of.
+    Some((why, "git status".into()))
 }
 
 #[cfg(test)]
@@ -489,7 +498,7 @@ mod tests {
         assert_eq!(json["queues"]["completed"], json!(["A"]));
         let landing = json!({"branch": "pipeline/landed", "base": "main", "behind": 2,
             "why": "`main` cannot follow: local changes to `a.rs`",
-            "next": "git merge --ff-only pipeline/landed"});
+            "next": "git status"});
         assert_eq!(json["landing"], landing);
     }
 

@@ -180,7 +180,14 @@ fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let landing = &status.landing;
     let mut out = String::new();
     if let (Some(why), Some(next)) = (&landing.why, &landing.next) {
-        out.push_str(&with_command(page, 0, "", why, next));
+        let reason = first_line(why);
+        if columns(&reason) + columns(next) + 2 <= page.columns() {
+            out.push_str(&with_command(page, 0, "", why, next));
+        } else {
+            // What is in the way, and what to do about it: neither is cut for the other.
+            let reason = cut(&reason, page.columns() - 1);
+            out.push_str(&format!("{reason}:\n  {}\n", page.paint(Ink::Strong, next)));
+        }
     }
     if landing.behind > 0 {
         let (base, branch) = (landing.base, landing.branch);

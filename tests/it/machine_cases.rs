@@ -749,6 +749,27 @@ fn a_base_that_is_there_though_its_git_was_killed_is_asked_again() {
 }
 
 #[test]
+fn what_lands_while_a_step_of_the_base_is_refused_counts_too() {
+    let mut m = short_machine(|_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    for (name, commit) in [("A", "m"), ("B", "n")] {
+        m.complete_stages(name);
+        m.turns();
+        let onto = m.state.base.landed.clone().unwrap();
+        let number = m.state.landing.as_ref().expect("it lands").number;
+        let (commit, protected) = (Oid::new(commit), Vec::new());
+        let merged = commit.clone();
+        m.see(Observation::Merged { task: id(name), number, commit: merged, onto, protected });
+        m.see(Observation::Landed { task: id(name), number, commit });
+        m.turns();
+    }
+    let (to, why) = (Oid::new("m"), "edits overlap".to_owned());
+    m.see(Observation::FollowRefused { to, why, behind: 1, is_passing: false });
+    assert_eq!(m.state.base.behind, 2);
+    m.state.check();
+}
+
+#[test]
 fn a_long_chain_is_blocked_and_freed_in_few_turns() {
     let mut m = short_machine(|_| {});
     let name = |n: usize| format!("T{n:04}");

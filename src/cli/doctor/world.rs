@@ -15,6 +15,7 @@ use crate::cli::repair;
 use crate::git::{CutOff, GitError};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
+use crate::machine::lane::Base;
 use crate::machine::settings::Settings;
 use crate::machine::shell::shell_word;
 use crate::monitor::mend::Mend;
@@ -275,10 +276,11 @@ fn of_git(what: &'static str, error: &GitError) -> Finding {
     Finding::bad(what, error.to_string(), error.hint().unwrap_or_default())
 }
 
-pub fn base(state: &State) -> Vec<Finding> {
+/// Finds what is amiss with the base branch, seen as [`Project::base_now`] does.
+pub fn base(state: &State, base: &Base) -> Vec<Finding> {
     let name = &state.settings.project.base;
     let mut findings = Vec::new();
-    if let Some((commit, _)) = &state.base.red {
+    if let Some((commit, _)) = &base.red {
         let name = crate::observe::words::branch_at(state, commit);
         findings.push(Finding::bad(
             "base",
@@ -286,18 +288,16 @@ pub fn base(state: &State) -> Vec<Finding> {
             "mend it, or run `pipeline monitor --allow-red-base`",
         ));
     }
-    if let Some(paths) = &state.base.conflict {
+    if let Some(paths) = &base.conflict {
         findings.push(Finding::bad(
             "base",
             format!("`{name}` conflicts with what has landed in {paths}"),
             format!("git merge {}", shell_word(&state.settings.landing.branch)),
         ));
     }
-    if let Some((why, command)) = crate::observe::status::refused(state) {
-        // So git names edits of tracked files that would be overwritten.
-        let first = if why.contains("local changes") { "commit or stash these, then " } else { "" };
+    if let Some((why, command)) = crate::observe::status::refused(base) {
         let what = format!("`{name}` does not follow: {why}");
-        findings.push(Finding::warning("base", what, format!("{first}type: {command}")));
+        findings.push(Finding::warning("base", what, format!("type: {command}")));
     }
     findings
 }
@@ -312,13 +312,9 @@ mod tests {
         let mut state = Pipeline::new(settings()).state;
         let mut remedy = |why: &str| {
             state.base.why = Some(why.to_owned());
-            base(&state).remove(0).remedy
+            base(&state, &state.base).remove(0).remedy
         };
-        let merge = "git merge --ff-only pipeline/landed";
-        assert_eq!(remedy("git cannot fast-forward `/p`"), format!("type: {merge}"));
-        let edits =
-            "git cannot fast-forward `/p` (error: Your local changes to the following files";
-        assert_eq!(remedy(edits), format!("commit or stash these, then type: {merge}"));
+        assert_eq!(remedy("another git holds `/p/.git/index.lock`"), "type: git status");
         assert_eq!(remedy("killed half-way; type: git reset"), "type: git reset");
     }
 }

@@ -49,6 +49,29 @@ fn another_branch_in_the_checkout_stays_and_the_base_follows() {
 }
 
 #[test]
+fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
+    let project = Project::new(1);
+    project.write("architect", "mine\n");
+    project.import(ONE);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let landing = project.status()["landing"].clone();
+    assert_eq!(landing["behind"], 1, "{landing}");
+    let command = landing["next"].as_str().expect("a command");
+    let lines = project.ok(&["status"]);
+    assert!(lines.contains("what is not tracked is in the way"), "{lines}");
+    assert!(lines.contains(&format!("\n  {command}\n")), "{lines}");
+    assert!(project.run(&["doctor"]).out.contains("does not follow"));
+
+    let done = project.shell(command);
+    assert_eq!(done.code, Some(0), "{command}: {}", done.err);
+    assert_eq!(fs::read_to_string(project.path("architect.aside-1")).expect("it"), "mine\n");
+    assert_eq!(project.git(&["rev-parse", "main"]), project.git(&["rev-parse", "pipeline/landed"]));
+    let landing = project.status()["landing"].clone();
+    assert_eq!((&landing["behind"], landing["why"].is_null()), (&0.into(), true), "{landing}");
+    assert!(!project.run(&["doctor"]).out.contains("does not follow"));
+}
+
+#[test]
 fn a_repository_moved_while_nothing_runs_goes_on() {
     let mut project = Project::new(1);
     let mut monitor = held(&project, TWO);

@@ -1,0 +1,398 @@
+//! What is in the way of the base in a person's checkout, and what they can type about it: from any
+//! folder, and so that nothing of theirs is overwritten.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::base::Follow;
+use super::call::Call;
+use super::error::{GitError, Stderr};
+use super::oid::Oid;
+use super::repo::Repo;
+use super::slot::registered;
+use crate::sys::file::shell_path;
+
+/// As many places are asked about at a time.
+const ASKED_MAX: usize = 200;
+/// As many are moved away by one command; it is shown again while there are more.
+const SET_ASIDE_MAX: usize = 10;
+/// As many edited files are named.
+const NAMED_MAX: usize = 3;
+/// What moves forward and nothing else, and overwrites nothing.
+const FORWARD: &str = "merge --ff-only --no-overwrite-ignore";
+
+/// In a worktree's administrative folder, while a git command waits there that did not leave the
+/// branch: what it is, and what goes on with it.
+const UNDER_WAY: [(&str, &str, &str); 5] = [
+    ("MERGE_HEAD", "a merge", "merge --continue"),
+    ("CHERRY_PICK_HEAD", "a cherry-pick", "cherry-pick --continue"),
+    ("REVERT_HEAD", "a revert", "revert --continue"),
+    ("sequencer", "a cherry-pick or revert", "status"),
+    ("rebase-apply/applying", "a `git am`", "status"),
+];
+/// The same, of one that left its branches (named there) and comes back to them.
+const REWRITING: [(&str, &str); 4] = [
+    ("rebase-merge/head-name", "a rebase"),
+    ("rebase-apply/head-name", "a rebase"),
+    ("rebase-merge/update-refs", "a rebase"),
+    ("BISECT_START", "a bisect"),
+];
+
+impl Repo {
+    /// Returns the refusal for a checkout in which a git command waits for the person.
+    pub(super) fn under_way(admin: &Path, dir: &Path) -> Option<Follow> {
+        let (_, what, command) = UNDER_WAY.iter().find(|(file, ..)| admin.join(file).exists())?;
+        let why = format!("{what} is under way in `{}`", dir.display());
+        Some(unfinished(&why, dir, command))
+    }
+
+    /// Returns the refusal for a `branch` that is being rewritten in some worktree: while a rebase or
+    /// a bisect runs, git shows HEAD as detached, but will come back to the branch.
+    pub(super) fn rewriting(&self, branch: &str) -> Result<Option<Follow>, GitError> {
+        let short = branch.strip_prefix("refs/heads/").unwrap_or(branch);
+        let mut admins = vec![self.common.clone()];
+        admins.extend(self.admins()?);
+        for admin in admins {
+            for (file, what) in REWRITING {
+                let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
+                if text.lines().any(|line| line == branch || line == short) {
+                    let dir = registered(&admin).unwrap_or_else(|| self.root.clone());
+                    let why = format!("{what} of `{short}` is under way in `{}`", dir.display());
+                    return Ok(Some(unfinished(&why, &dir, "status")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the refusal for a checkout at `found` that git would not fast-forward to `to`.
+    pub(super) fn obstructed(
+        &self,
+        dir: &Path,
+        (found, to): (&Oid, &Oid),
+        stderr: Stderr,
+    ) -> Result<Follow, GitError> {
+        let place = dir.display();
+        let (edits, unmerged) = self.edits_in_the_way(dir, found, to)?;
+        if !unmerged.is_empty() {
+            let why = format!("conflicts in {} are not resolved in `{place}`", named(&unmerged));
+            return Ok(unfinished(&why, dir, "status"));
+        }
+        let untracked = self.untracked_in_the_way(dir, found, to)?;
+        if edits.is_empty() && untracked.is_empty() {
+            let command = Some(format!("git -C {} {FORWARD} {to}", shell_path(dir)));
+            return Ok(Follow::Refused {
+                why: format!("git cannot fast-forward `{place}`"),
+                command,
+                stderr,
+            });
+        }
+        let mut command = format!("cd {}", shell_path(dir));
+        let (why, stderr) = if edits.is_empty() {
+            (format!("what is not tracked is in the way in `{place}`"), stderr)
+        } else {
+            command += " && git stash push";
+            let edits = named(&edits);
+            let why = format!(
+                "edits of {edits} are in the way in `{place}`: once committed it follows by itself"
+            );
+            (why, Stderr(String::new()))
+        };
+        command += &set_aside(dir, &untracked);
+        let command = Some(format!("{command} && git {FORWARD} {to}"));
+        Ok(Follow::Refused { why, command, stderr })
+    }
+
+    /// Returns which of the files that differ between two commits are edited in a checkout, and what
+    /// is unmerged there.
+    fn edits_in_the_way(
+        &self,
+        dir: &Path,
+        found: &Oid,
+        to: &Oid,
+    ) -> Result<(Vec<String>, Vec<String>), GitError> {
+        let call = Call::read("git.base_edits", dir).args([
+            "status",
+            "--porcelain=v1",
+            "-z",
+            "--no-renames",
+            "--untracked-files=no",
+        ]);
+        let (mut edits, mut unmerged) = (Vec::new(), Vec::new());
+        for field in self.git.ok(call)?.texts() {
+            let Some((kind, name)) = field.split_at_checked(3) else { continue };
+            let is_unmerged = kind.contains('U') || ["AA ", "DD "].contains(&kind);
+            if is_unmerged { &mut unmerged } else { &mut edits }.push(name.to_owned());
+        }
+        if !edits.is_empty() {
+            let changed: BTreeSet<String> =
+                self.differing(dir, (found, to), None)?.into_iter().collect();
+            edits.retain(|edit| changed.contains(edit));
+        }
+        Ok((edits, unmerged))
+    }
+
+    /// Returns the files and folders of a checkout that are not tracked, or hold what is not, and
+    /// stand where `to` brings new files: a person's, or what a fast-forward that failed half-way left.
+    fn untracked_in_the_way(
+        &self,
+        dir: &Path,
+        found: &Oid,
+        to: &Oid,
+    ) -> Result<Vec<String>, GitError> {
+        let added = self.differing(dir, (found, to), Some("--diff-filter=A"))?;
+        let places: BTreeSet<&str> = added.iter().filter_map(|path| occupied(dir, path)).collect();
+        let places: Vec<&str> = places.into_iter().collect();
+        let mut untracked = Vec::new();
+        for places in places.chunks(ASKED_MAX) {
+            // What is below a folder counts as that folder, of which there may be any number of files.
+            let call = Call::read("git.base_untracked", dir)
+                .args(["--literal-pathspecs", "ls-files", "-z", "--others", "--directory"])
+                .args(["--no-empty-directory", "--"])
+                .args(places);
+            let others = self.git.ok(call)?.texts();
+            let is_untracked = |place: &&str| {
+                others.iter().any(|other| {
+                    let other = other.trim_end_matches('/');
+                    is_within(other, place) || is_within(place, other)
+                })
+            };
+            untracked.extend(places.iter().copied().filter(is_untracked).map(str::to_owned));
+            if untracked.len() >= SET_ASIDE_MAX {
+                break;
+            }
+        }
+        untracked.truncate(SET_ASIDE_MAX);
+        Ok(untracked)
+    }
+
+    fn differing(
+        &self,
+        dir: &Path,
+        (from, to): (&Oid, &Oid),
+        filter: Option<&str>,
+    ) -> Result<Vec<String>, GitError> {
+        let call = Call::read("git.base_changes", dir)
+            .args(["diff-tree", "-r", "-z", "--no-renames", "--name-only"])
+            .args(filter)
+            .args([from.as_str(), to.as_str()]);
+        Ok(self.git.ok(call)?.texts())
+    }
+}
+
+/// The person ends what they began; a merge in the middle of it would rewrite that.
+fn unfinished(why: &str, dir: &Path, command: &str) -> Follow {
+    Follow::Refused {
+        why: format!("{why}: finish or abort that, and it follows by itself"),
+        command: Some(format!("git -C {} {command}", shell_path(dir))),
+        stderr: Stderr(String::new()),
+    }
+}
+
+/// Returns the place at which a file that comes to `path` would meet one that is there: the path
+/// itself, or what is no folder on the way to it.
+fn occupied<'a>(dir: &Path, path: &'a str) -> Option<&'a str> {
+    let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+    for end in ends {
+        let place = path.get(..end)?;
+        let found = fs::symlink_metadata(dir.join(place)).ok()?;
+        if end == path.len() || !found.is_dir() {
+            return Some(place);
+        }
+    }
+    None
+}
+
+/// Returns true when `path` is `folder` or below it.
+fn is_within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn named(paths: &[String]) -> String {
+    let names: Vec<String> = paths.iter().take(NAMED_MAX).map(|it| format!("`{it}`")).collect();
+    let names = names.join(", ");
+    match paths.len().saturating_sub(NAMED_MAX) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
+/// Returns the part of a command that moves files and folders out of the way, typed in `dir`.
+fn set_aside(dir: &Path, places: &[String]) -> String {
+    let mut command = String::new();
+    for place in places {
+        let is_free = |aside: &String| fs::symlink_metadata(dir.join(aside)).is_err();
+        let mut asides = (1..=u32::MAX).map(|number| format!("{place}.aside-{number}"));
+        if let Some(aside) = asides.find(is_free) {
+            let (place, aside) = (shell_path(place.as_ref()), shell_path(aside.as_ref()));
+            command += &format!(" && mv -n -- {place} {aside}");
+        }
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::scratch::Scratch;
+    use crate::sys::child;
+
+    const MAIN: &str = "refs/heads/main";
+
+    fn follow(scratch: &Scratch, to: &Oid) -> Follow {
+        let repo = &scratch.repo;
+        repo.base_follow(&repo.base_gate().unwrap(), MAIN, to, &scratch.rev(MAIN)).unwrap()
+    }
+
+    fn refusal(scratch: &Scratch, to: &Oid) -> (String, String) {
+        match follow(scratch, to) {
+            Follow::Refused { why, command: Some(command), .. } => (why, command),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Types a command elsewhere than in the checkout; returns whether it succeeded.
+    fn typed(scratch: &Scratch, command: &str) -> bool {
+        let mut shell = child::command("sh", scratch.dir.path());
+        shell.env("GIT_CONFIG_GLOBAL", scratch.home().join("gitconfig")).args(["-c", command]);
+        shell.output().unwrap().status.success()
+    }
+
+    fn text(scratch: &Scratch, path: &str) -> Option<String> {
+        fs::read_to_string(scratch.root.join(path)).ok()
+    }
+
+    fn ignore(scratch: &Scratch, patterns: &str) {
+        fs::write(scratch.root.join(".git/info/exclude"), patterns).unwrap();
+    }
+
+    #[test]
+    fn ignored_files_in_the_way_are_moved_aside_and_never_overwritten() {
+        let scratch = Scratch::new();
+        let to = scratch.commit_on(&scratch.rev(MAIN), "settings.local", "theirs");
+        let to = scratch.commit_on(&to, "d/e/file", "theirs");
+        ignore(&scratch, "settings.local\nd\n");
+        for path in ["settings.local", "d"] {
+            fs::write(scratch.root.join(path), "mine").unwrap();
+        }
+        let (_, command) = refusal(&scratch, &to);
+        assert!(command.contains("mv -n -- d d.aside-1"), "{command}");
+        assert!(typed(&scratch, &command), "{command}");
+        assert_eq!(scratch.rev(MAIN), to);
+        for path in ["settings.local.aside-1", "d.aside-1"] {
+            assert_eq!(text(&scratch, path).as_deref(), Some("mine"), "{path}");
+        }
+        assert_eq!(text(&scratch, "d/e/file").as_deref(), Some("theirs"));
+    }
+
+    #[test]
+    fn a_folder_in_the_way_is_moved_aside_as_one_however_many_files_it_holds() {
+        let scratch = Scratch::new();
+        let to = scratch.commit_on(&scratch.rev(MAIN), "node_modules", "a link");
+        ignore(&scratch, "node_modules/\n");
+        fs::create_dir_all(scratch.root.join("node_modules/deep")).unwrap();
+        for number in 0..300 {
+            fs::write(scratch.root.join(format!("node_modules/{number}")), "mine").unwrap();
+        }
+        fs::write(scratch.root.join("node_modules/deep/file"), "mine").unwrap();
+        let (_, command) = refusal(&scratch, &to);
+        assert!(command.contains(" && mv -n -- node_modules node_modules.aside-1 && git merge"));
+        assert!(typed(&scratch, &command), "{command}");
+        assert_eq!(scratch.rev(MAIN), to);
+        assert_eq!(text(&scratch, "node_modules.aside-1/deep/file").as_deref(), Some("mine"));
+        assert_eq!(text(&scratch, "node_modules").as_deref(), Some("a link"));
+    }
+
+    #[test]
+    fn a_link_where_a_folder_comes_is_moved_aside_itself() {
+        let scratch = Scratch::new();
+        let to = scratch.commit_on(&scratch.rev(MAIN), "lib/file", "theirs");
+        fs::create_dir(scratch.home().join("mine")).unwrap();
+        fs::write(scratch.home().join("mine/file"), "mine").unwrap();
+        let link = scratch.root.join("lib");
+        std::os::unix::fs::symlink(scratch.home().join("mine"), &link).unwrap();
+        let (_, command) = refusal(&scratch, &to);
+        assert!(typed(&scratch, &command), "{command}");
+        assert_eq!(scratch.rev(MAIN), to);
+        assert_eq!(text(&scratch, "lib.aside-1/file").as_deref(), Some("mine"));
+        assert_eq!(text(&scratch, "lib/file").as_deref(), Some("theirs"));
+    }
+
+    #[test]
+    fn many_files_in_the_way_make_a_command_of_bounded_length() {
+        let scratch = Scratch::new();
+        let mut to = scratch.rev(MAIN);
+        for number in 0..SET_ASIDE_MAX + 3 {
+            let path = format!("new/{number}");
+            to = scratch.commit_on(&to, &path, "theirs");
+            fs::create_dir_all(scratch.root.join("new")).unwrap();
+            fs::write(scratch.root.join(path), "mine").unwrap();
+        }
+        let (_, command) = refusal(&scratch, &to);
+        assert_eq!(command.matches("mv -n").count(), SET_ASIDE_MAX);
+        assert!(!typed(&scratch, &command), "there are more");
+        let (_, command) = refusal(&scratch, &to);
+        assert!(typed(&scratch, &command), "{command}");
+        assert_eq!(scratch.rev(MAIN), to);
+    }
+
+    #[test]
+    fn edits_in_the_way_are_named_and_the_command_keeps_them() {
+        let scratch = Scratch::new();
+        let to = scratch.commit_on(&scratch.rev(MAIN), "a.txt", "theirs");
+        let to = scratch.commit_on(&to, "new.txt", "theirs");
+        for path in ["a.txt", "new.txt"] {
+            fs::write(scratch.root.join(path), "mine").unwrap();
+        }
+        let (why, command) = refusal(&scratch, &to);
+        assert!(why.starts_with("edits of `a.txt` are in the way"), "{why}");
+        assert!(typed(&scratch, &command), "{command}");
+        assert_eq!(scratch.rev(MAIN), to);
+        assert_eq!(scratch.git(["show", "stash@{0}:a.txt"]), "mine");
+        assert_eq!(text(&scratch, "new.txt.aside-1").as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn what_the_person_is_in_the_middle_of_is_theirs_to_end_and_nothing_is_merged_into_it() {
+        let scratch = Scratch::new();
+        let old = scratch.rev(MAIN);
+        let first = scratch.commit_on(&old, "a.txt", "first");
+        let second = scratch.commit_on(&first, "b.txt", "second");
+        let to = scratch.commit_on(&second, "c.txt", "third");
+        scratch.git(["reset", "-q", "--hard", second.as_str()]);
+        let edit = "-c sequence.editor='sed -i 1s/pick/edit/' rebase -q -i";
+        let begun = [
+            (format!("bisect start {second} {old}"), ["bisect", "reset"]),
+            (format!("{edit} {old}"), ["rebase", "--abort"]),
+            (format!("revert --no-commit {first}"), ["revert", "--abort"]),
+        ];
+        for (begin, end) in begun {
+            let begin = format!("cd '{}' && git {begin}", scratch.root.display());
+            assert!(typed(&scratch, &begin), "{begin}");
+            let head = scratch.rev("HEAD");
+            let (why, command) = refusal(&scratch, &to);
+            assert!(why.contains("under way") && why.contains("follows by itself"), "{why}");
+            assert!(!command.contains("merge"), "{command}");
+            if command.ends_with(" status") {
+                assert!(typed(&scratch, &command), "{command}");
+                assert_eq!(scratch.rev("HEAD"), head, "{begin}");
+            }
+            scratch.git(end);
+        }
+        assert_eq!(follow(&scratch, &to), Follow::Followed);
+    }
+
+    #[test]
+    fn conflicts_that_are_left_are_told_as_that() {
+        let scratch = Scratch::new();
+        let to = scratch.commit_on(&scratch.rev(MAIN), "a.txt", "theirs");
+        fs::write(scratch.root.join("a.txt"), "mine").unwrap();
+        scratch.git(["stash"]);
+        scratch.git(["reset", "-q", "--hard", to.as_str()]);
+        let next = scratch.commit_on(&to, "a.txt", "more of theirs");
+        assert!(!typed(&scratch, &format!("cd '{}' && git stash pop", scratch.root.display())));
+        let (why, command) = refusal(&scratch, &next);
+        assert!(why.starts_with("conflicts in `a.txt`") && command.ends_with(" status"), "{why}");
+    }
+}
