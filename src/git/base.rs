@@ -1,5 +1,6 @@
-//! The base branch follows what has landed, without ever disturbing the person who has it checked
-//! out: nothing is written there but a fast-forward that git itself allows, and no lock is removed.
+//! The base branch follows what has landed, and the landing branch moves on, without ever disturbing
+//! the person who has it checked out: nothing is written there but a fast-forward that git itself
+//! allows, and no lock is removed.
 
 use std::fs;
 use std::io;
@@ -9,7 +10,7 @@ use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
 use super::oid::Oid;
-use super::refs::Cas;
+use super::refs::{Cas, Checkout};
 use super::repo::Repo;
 use super::slot::remove_file;
 use crate::sys::fail;
@@ -17,6 +18,8 @@ use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
 
 /// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
 const NOTE: &str = "base-follow";
+/// The same of the landing branch.
+const LANDING_NOTE: &str = "landing-follow";
 /// Bound of that note: two paths' worth.
 const NOTE_BYTES_MAX: u64 = 16 * 1024;
 
@@ -45,8 +48,22 @@ pub enum Follow {
 }
 
 /// While it is held, no step of ours by which the base follows is under way, of this monitor or of one
-/// that was killed.
+/// that was killed; nor one of the landing branch in a checkout.
 pub struct BaseGate(Gate<'static>);
+
+/// A branch that is moved by the holder of the gate.
+struct Step<'a> {
+    gate: &'a Gate<'a>,
+    /// By full name.
+    branch: &'a str,
+    note: &'static str,
+}
+
+impl Step<'_> {
+    fn is_landing(&self) -> bool {
+        self.note == LANDING_NOTE
+    }
+}
 
 /// What a step of the base that was killed has left.
 enum Left {
@@ -93,12 +110,51 @@ impl Repo {
         to: &Oid,
         expect_old: &Oid,
     ) -> Result<Follow, GitError> {
-        let begun = match self.left_by_killed_merge(base_branch)? {
+        self.step(&Step { gate, branch: base_branch, note: NOTE }, to, expect_old)
+    }
+
+    /// Moves the landing branch (full name) likewise; our own slots that are on it do not count.
+    ///
+    /// # Errors
+    /// As [`Repo::base_follow`], and when the gate cannot be had.
+    pub fn landing_follow(
+        &self,
+        branch: &str,
+        to: &Oid,
+        expect_old: &Oid,
+    ) -> Result<Follow, GitError> {
+        let is_under_way = self.gates_dir().join(LANDING_NOTE).exists();
+        let is_free = || -> Result<bool, GitError> {
+            Ok(self.rewriting(branch, true)?.is_none() && self.persons_on(branch)?.is_empty())
+        };
+        if !is_under_way && is_free()? {
+            return Ok(match self.cas_ref(branch, Some(to), Some(expect_old))? {
+                Cas::Done => Follow::Followed,
+                Cas::Moved(found) => Follow::NotFastForward(found),
+            });
+        }
+        let BaseGate(gate) = &self.base_gate()?;
+        self.step(&Step { gate, branch, note: LANDING_NOTE }, to, expect_old)
+    }
+
+    /// Returns the checkouts of a branch that are no slots of ours.
+    fn persons_on(&self, branch: &str) -> Result<Vec<Checkout>, GitError> {
+        let mut persons = Vec::new();
+        for checkout in self.checkouts_of(branch)? {
+            if !self.is_slot(&checkout.path)? {
+                persons.push(checkout);
+            }
+        }
+        Ok(persons)
+    }
+
+    fn step(&self, step: &Step<'_>, to: &Oid, expect_old: &Oid) -> Result<Follow, GitError> {
+        let begun = match self.left_by_killed_merge(step)? {
             Left::Nothing => None,
             Left::Begun(to) => Some(to),
             Left::Locked(refused) => return Ok(refused),
         };
-        let found = self.read_ref(base_branch)?;
+        let found = self.read_ref(step.branch)?;
         let is_on_way = |begun: &Oid| {
             found
                 .as_ref()
@@ -106,7 +162,7 @@ impl Repo {
         };
         let begun = begun.filter(is_on_way);
         if begun.is_none() {
-            self.forget_merge()?;
+            self.forget_merge(step.note)?;
         }
         let Some(found) = found else {
             return Ok(Follow::NotFastForward(None));
@@ -117,12 +173,16 @@ impl Repo {
         if found != *expect_old || !self.is_ancestor(&found, to)? {
             return Ok(Follow::NotFastForward(Some(found)));
         }
-        if let Some(refused) = self.rewriting(base_branch)? {
+        if let Some(refused) = self.rewriting(step.branch, step.is_landing())? {
             return Ok(refused);
         }
-        let checkouts = self.checkouts_of(base_branch)?;
+        let checkouts = if step.is_landing() {
+            self.persons_on(step.branch)?
+        } else {
+            self.checkouts_of(step.branch)?
+        };
         match checkouts.as_slice() {
-            [] => self.swap_base(base_branch, to, &found),
+            [] => self.swap(step, to, &found),
             [checkout] if checkout.is_gone => {
                 let path = checkout.path.display();
                 let why = format!("it is checked out in `{path}`, which is gone");
@@ -137,9 +197,9 @@ impl Repo {
                 let begun =
                     begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
                 if let Some(begun) = begun {
-                    self.merge_in_checkout(gate, base_branch, &checkout.path, &begun)?;
+                    self.merge_in_checkout(step, &checkout.path, &begun)?;
                 }
-                self.merge_in_checkout(gate, base_branch, &checkout.path, to)
+                self.merge_in_checkout(step, &checkout.path, to)
             }
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
@@ -155,13 +215,14 @@ impl Repo {
         is_ancestor(old, middle) && is_ancestor(middle, new)
     }
 
-    fn swap_base(&self, branch: &str, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
-        self.note_merge(None, to)?;
+    fn swap(&self, step: &Step<'_>, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
+        let branch = step.branch;
+        self.note_merge(step.note, None, to)?;
         let swapped = self.cas_ref(branch, Some(to), Some(found));
         if let Err(failure @ GitError::Killed { .. }) = swapped {
-            return self.left_by_killed_merge(branch)?.refused().ok_or(failure);
+            return self.left_by_killed_merge(step)?.refused().ok_or(failure);
         }
-        self.forget_merge()?;
+        self.forget_merge(step.note)?;
         match swapped {
             Ok(Cas::Done) => Ok(Follow::Followed),
             Ok(Cas::Moved(found)) => Ok(Follow::NotFastForward(found)),
@@ -174,13 +235,8 @@ impl Repo {
 
     /// Fast-forwards in a person's checkout. That git is in a process group of its own and writes to
     /// files, so it outlives this process; the gate stays closed until it ends.
-    fn merge_in_checkout(
-        &self,
-        gate: &Gate<'_>,
-        branch: &str,
-        dir: &Path,
-        to: &Oid,
-    ) -> Result<Follow, GitError> {
+    fn merge_in_checkout(&self, step: &Step<'_>, dir: &Path, to: &Oid) -> Result<Follow, GitError> {
+        let branch = step.branch;
         let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
         let locked = || self.locks_in_checkout(&admin, branch).into_iter().next();
         if let Some(path) = locked() {
@@ -189,18 +245,18 @@ impl Repo {
         if let Some(refused) = Self::under_way(&admin, dir) {
             return Ok(refused);
         }
-        self.note_merge(Some(dir), to)?;
+        self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
             .args(["merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-stat"])
             .args(["-q", "--", to.as_str()]);
-        let reply = match self.git.run_outliving(self.signed(call, None)?.gate(gate)) {
+        let reply = match self.git.run_outliving(self.signed(call, None)?.gate(step.gate)) {
             Ok(reply) => reply,
             Err(failure @ GitError::Killed { .. }) => {
-                return self.left_by_killed_merge(branch)?.refused().ok_or(failure);
+                return self.left_by_killed_merge(step)?.refused().ok_or(failure);
             }
             Err(failure) => return Err(failure),
         };
-        self.forget_merge()?;
+        self.forget_merge(step.note)?;
         let found = self.read_ref(branch)?;
         if found.as_ref() == Some(to) {
             return Ok(Follow::Followed);
@@ -211,7 +267,7 @@ impl Repo {
         match &found {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
             Some(found) if self.is_ancestor(found, to)? => {
-                self.obstructed(dir, (found, to), Stderr(reply.stderr))
+                self.obstructed(dir, (found, to), step.is_landing(), Stderr(reply.stderr))
             }
             Some(_) | None => Ok(Follow::NotFastForward(found)),
         }
@@ -219,8 +275,8 @@ impl Repo {
 
     /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds
     /// the gate, so temporary files found there are of one that was killed.
-    fn note_merge(&self, dir: Option<&Path>, to: &Oid) -> Result<(), GitError> {
-        let path = self.gates_dir().join(NOTE);
+    fn note_merge(&self, note: &str, dir: Option<&Path>, to: &Oid) -> Result<(), GitError> {
+        let path = self.gates_dir().join(note);
         for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
             let left = entry.path();
             if left.extension().is_some_and(|ending| ending == "tmp") {
@@ -235,8 +291,8 @@ impl Repo {
         })
     }
 
-    fn forget_merge(&self) -> Result<(), GitError> {
-        remove_file(&self.gates_dir().join(NOTE))
+    fn forget_merge(&self, note: &str) -> Result<(), GitError> {
+        remove_file(&self.gates_dir().join(note))
     }
 
     /// Returns the locks that stand in the way of a fast-forward, the index first.
@@ -250,8 +306,9 @@ impl Repo {
 
     /// Returns the refusal for a checkout in which a git of ours was killed half-way and left its
     /// locks; it is the person's to put right, since edits may have been made since.
-    fn left_by_killed_merge(&self, branch: &str) -> Result<Left, GitError> {
-        let path = self.gates_dir().join(NOTE);
+    fn left_by_killed_merge(&self, step: &Step<'_>) -> Result<Left, GitError> {
+        let branch = step.branch;
+        let path = self.gates_dir().join(step.note);
         let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
         let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
         let Some(bytes) = read.map_err(file)? else { return Ok(Left::Nothing) };
@@ -285,9 +342,15 @@ impl Repo {
                 return Ok(Left::Begun(to));
             }
         }
-        self.forget_merge()?;
+        self.forget_merge(step.note)?;
         Ok(Left::Nothing)
     }
+}
+
+/// Returns the command by which a checkout leaves its branch, with all that is in it.
+#[must_use]
+pub fn leave_command(dir: &Path) -> String {
+    format!("git -C {} switch --detach", shell_path(dir))
 }
 
 /// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
@@ -523,7 +586,7 @@ mod tests {
         let case = Case::new();
         let repo = &case.scratch.repo;
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(Some(&case.scratch.root), &case.to).unwrap();
+        repo.note_merge(NOTE, Some(&case.scratch.root), &case.to).unwrap();
         case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
@@ -534,7 +597,7 @@ mod tests {
         let case = Case::new();
         let repo = &case.scratch.repo;
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(Some(&case.scratch.root), &case.to).unwrap();
+        repo.note_merge(NOTE, Some(&case.scratch.root), &case.to).unwrap();
         case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
         let tree: Oid =
             case.scratch.git(["rev-parse", &format!("{}^{{tree}}", case.old)]).parse().unwrap();
@@ -567,7 +630,7 @@ mod tests {
             let case = Case::new();
             let (repo, root) = (&case.scratch.repo, &case.scratch.root);
             fs::create_dir_all(repo.gates_dir()).unwrap();
-            repo.note_merge(Some(root), &case.to).unwrap();
+            repo.note_merge(NOTE, Some(root), &case.to).unwrap();
             let lock = root.join(format!(".git/{name}.lock"));
             fs::write(&lock, "").unwrap();
             let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
@@ -584,7 +647,7 @@ mod tests {
         let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         case.scratch.git(["checkout", "-q", "--detach"]);
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(None, &case.to).unwrap();
+        repo.note_merge(NOTE, None, &case.to).unwrap();
         fs::write(root.join(".git/refs/heads/main.lock"), "").unwrap();
         let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
         let mut shell = child::command("sh", root);
@@ -599,7 +662,7 @@ mod tests {
         case.write("mine.txt", "mine");
         let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(Some(root), &case.to).unwrap();
+        repo.note_merge(NOTE, Some(root), &case.to).unwrap();
         fs::write(root.join(".git/index.lock"), "half").unwrap();
         case.write("a.txt", "one\n2\n");
         case.write("new.txt", "");

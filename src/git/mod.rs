@@ -33,7 +33,7 @@ mod snapshot;
 mod stale;
 mod worktree;
 
-pub use base::{BaseGate, Follow};
+pub use base::{BaseGate, Follow, leave_command};
 pub use error::{GitError, Stderr};
 pub use hand::{CutOff, Hand};
 pub use history::HandCommit;

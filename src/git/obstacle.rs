@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::base::Follow;
+use super::base::{Follow, leave_command};
 use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::oid::Oid;
 use super::repo::Repo;
-use super::slot::registered;
+use super::slot::{MARK, registered};
 use crate::sys::file::shell_path;
 
 /// As many places are asked about at a time.
@@ -48,11 +48,17 @@ impl Repo {
     }
 
     /// Returns the refusal for a `branch` that is being rewritten in some worktree: while a rebase or
-    /// a bisect runs, git shows HEAD as detached, but will come back to the branch.
-    pub(super) fn rewriting(&self, branch: &str) -> Result<Option<Follow>, GitError> {
+    /// a bisect runs, git shows HEAD as detached, but will come back to the branch. Where it is the
+    /// landing branch, what lands does not wait for an agent: slots of ours do not count.
+    pub(super) fn rewriting(
+        &self,
+        branch: &str,
+        is_landing: bool,
+    ) -> Result<Option<Follow>, GitError> {
         let short = branch.strip_prefix("refs/heads/").unwrap_or(branch);
         let mut admins = vec![self.common.clone()];
         admins.extend(self.admins()?);
+        admins.retain(|admin| !is_landing || !admin.join(MARK).exists());
         for admin in admins {
             for (file, what) in REWRITING {
                 let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
@@ -71,6 +77,7 @@ impl Repo {
         &self,
         dir: &Path,
         (found, to): (&Oid, &Oid),
+        is_landing: bool,
         stderr: Stderr,
     ) -> Result<Follow, GitError> {
         let place = dir.display();
@@ -81,12 +88,13 @@ impl Repo {
         }
         let untracked = self.untracked_in_the_way(dir, found, to)?;
         if edits.is_empty() && untracked.is_empty() {
-            let command = Some(format!("git -C {} {FORWARD} {to}", shell_path(dir)));
-            return Ok(Follow::Refused {
-                why: format!("git cannot fast-forward `{place}`"),
-                command,
-                stderr,
-            });
+            let why = format!("git cannot fast-forward `{place}`");
+            let command = match is_landing {
+                // What has landed waits for it: leaving the branch keeps all edits.
+                true => leave_command(dir),
+                false => format!("git -C {} {FORWARD} {to}", shell_path(dir)),
+            };
+            return Ok(Follow::Refused { why, command: Some(command), stderr });
         }
         let mut command = format!("cd {}", shell_path(dir));
         let (why, stderr) = if edits.is_empty() {

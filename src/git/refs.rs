@@ -194,6 +194,8 @@ impl Repo {
         if self.ref_locks().is_empty() {
             return Ok(Vec::new());
         }
+        // A fast-forward in a checkout of the landing branch locks that ref too.
+        let _step = self.base_gate()?;
         let _gate = self.refs_gate()?;
         let found = self.ref_locks();
         for path in &found {

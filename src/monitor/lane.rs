@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::mend::held_in;
 use super::prepare::put_back;
 use super::work::{Fault, oid, refs};
 use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
@@ -82,10 +83,41 @@ pub fn take_base(
         }
         TakeBase::FastForward(next) | TakeBase::Merged(next) => next,
     };
-    match repo.cas_ref(&branches.landed, Some(&next), Some(&landed))? {
-        Cas::Done => Ok(taken(&next, has_all)),
-        Cas::Moved(_) => Err(moved_by_others(branches)),
+    if move_on(branches, &next, &landed, repo)? {
+        Ok(taken(&next, has_all))
+    } else {
+        Err(moved_by_others(branches))
     }
+}
+
+/// Moves the landing branch forward, and a checkout of it along; false where it stood elsewhere.
+fn move_on(
+    branches: &Branches,
+    to: &git::Oid,
+    from: &git::Oid,
+    repo: &Repo,
+) -> Result<bool, Fault> {
+    let name = short(&branches.landed);
+    match repo.landing_follow(&branches.landed, to, from)? {
+        git::Follow::Followed => Ok(true),
+        git::Follow::NotFastForward(_) => Ok(false),
+        git::Follow::Refused { why, command, stderr } => {
+            let why = refusal(&why, command.as_deref(), &stderr);
+            Err(Fault(format!("`{name}` cannot move on: {why}")))
+        }
+        git::Follow::Locked { path } => {
+            let path = path.display();
+            Err(Fault(format!("`{name}` cannot move on: another git holds `{path}`")))
+        }
+    }
+}
+
+/// Refuses to move the landing branch elsewhere than forward while a person has it checked out: what
+/// is committed there next would take back what it moved over.
+fn left_by_people(branches: &Branches, repo: &Repo) -> Result<(), Fault> {
+    let Some(dir) = held_in(repo, &branches.landed)? else { return Ok(()) };
+    let (name, leave) = (short(&branches.landed), git::leave_command(Path::new(&dir)));
+    Err(Fault(format!("`{name}` is to be put back, and is checked out in `{dir}`{TYPE}{leave}")))
 }
 
 /// Returns where the landing branch stands: at `recorded`, or at what descends from it. Anything
@@ -96,6 +128,9 @@ fn standing(branches: &Branches, recorded: &git::Oid, repo: &Repo) -> Result<git
         && (found == recorded || repo.is_ancestor(recorded, found)?)
     {
         return Ok(found.clone());
+    }
+    if found.is_some() {
+        left_by_people(branches, repo)?;
     }
     put_back(repo, &branches.landed, recorded, found.as_ref(), None)?;
     Ok(recorded.clone())
@@ -167,11 +202,10 @@ pub fn land(
 ) -> Result<Observation, Fault> {
     let (onto, made) = (oid(onto)?, oid(commit)?);
     let landed = || Observation::Landed { task: task.clone(), number, commit: known(&made) };
-    let move_on = || repo.cas_ref(&branches.landed, Some(&made), Some(&onto));
-    if let Cas::Moved(_) = move_on()? {
+    if !move_on(branches, &made, &onto, repo)? {
         let found = standing(branches, &onto, repo)?;
         // Put back to where it is to be moved from: once more.
-        let is_moved = found == onto && !matches!(move_on()?, Cas::Moved(_));
+        let is_moved = found == onto && move_on(branches, &made, &onto, repo)?;
         if !is_moved && !repo.is_ancestor(&made, &found)? {
             let found = Some(known(&found));
             return Ok(Observation::LandingRaced { task: task.clone(), number, found });
@@ -205,6 +239,9 @@ pub fn drop_pilot(
         return Ok(seen);
     }
     let found = repo.read_ref(&branches.landed)?;
+    if found.as_ref().is_some_and(|found| *found != target) {
+        left_by_people(branches, repo)?;
+    }
     let landed = landed.map(|landed| oid(landed.as_str())).transpose()?;
     let held = [landed.as_ref(), found.as_ref()].into_iter().flatten().filter(|at| **at != target);
     for at in held {
@@ -262,10 +299,7 @@ pub fn follow(
             refused(why, false)
         }
         git::Follow::Refused { why, command, stderr } => {
-            let said = stderr.0.split_whitespace().collect::<Vec<_>>().join(" ");
-            let said = if said.is_empty() { said } else { format!(" ({})", brief(&said)) };
-            let next = command.map(|command| format!("{TYPE}{command}")).unwrap_or_default();
-            refused(format!("{why}{said}{next}"), false)
+            refused(refusal(&why, command.as_deref(), &stderr), false)
         }
         git::Follow::Locked { path } => refused(locked(&path), true),
     }
@@ -283,6 +317,14 @@ fn locked(path: &Path) -> String {
         }
         Some(_) | None => found,
     }
+}
+
+/// Returns why a branch was not moved, with git's words and the command to type.
+fn refusal(why: &str, command: Option<&str>, stderr: &git::Stderr) -> String {
+    let said = stderr.0.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = if said.is_empty() { said } else { format!(" ({})", brief(&said)) };
+    let next = command.map(|command| format!("{TYPE}{command}")).unwrap_or_default();
+    format!("{why}{said}{next}")
 }
 
 /// Cuts what git says to what fits a status line.
@@ -385,6 +427,99 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(scratch.rev("pipeline/landed"), piloted);
+    }
+
+    /// Lands `made` on `onto`.
+    fn land_one(onto: &git::Oid, made: &git::Oid, repo: &Repo) -> Result<Observation, Fault> {
+        let task = "A".parse().expect("an id");
+        land(&branches(), &task, 1, (onto.as_str(), made.as_str()), repo)
+    }
+
+    #[test]
+    fn a_checkout_of_the_landing_branch_moves_along_or_what_lands_waits() {
+        let scratch = Scratch::new();
+        let (repo, old) = (&scratch.repo, scratch.rev("main"));
+        let (look, landed) = (scratch.home().join("look"), "pipeline/landed");
+        scratch.git(["branch", landed]);
+        scratch.git(["worktree", "add", "-q", look.to_str().expect("a path"), landed]);
+        let status = || scratch.git_in(&look, ["status", "--porcelain"]);
+        let first = scratch.commit_on(&old, "b", "b");
+        std::fs::write(look.join("mine"), "mine").expect("written");
+        let seen = land_one(&old, &first, repo).expect("an answer");
+        assert!(matches!(seen, Observation::Landed { .. }), "{seen:?}");
+        assert_eq!((scratch.rev(landed), status()), (first.clone(), "?? mine".into()));
+
+        // The base is taken in there, too.
+        let base = scratch.commit_on(&old, "base", "base");
+        let taken = take_base(&branches(), base.as_str(), Some(first.as_str()), 1, repo);
+        assert!(matches!(taken, Ok(Observation::BaseTaken { .. })), "{taken:?}");
+        let merged = scratch.rev(landed);
+        assert_eq!((look.join("base").exists(), status()), (true, "?? mine".into()));
+
+        // An edit in the way stays, and what lands waits until the branch is left.
+        let next = scratch.commit_on(&merged, "a.txt", "theirs");
+        std::fs::write(look.join("a.txt"), "mine").expect("written");
+        let Err(Fault(why)) = land_one(&merged, &next, repo) else { panic!("landed") };
+        assert!(why.contains("switch --detach"), "{why}");
+        assert_eq!((scratch.rev(landed), status()), (merged.clone(), " M a.txt\n?? mine".into()));
+        let lock = scratch.root.join(".git/worktrees/look/index.lock");
+        std::fs::write(&lock, "").expect("written");
+        let Err(Fault(why)) = land_one(&merged, &next, repo) else { panic!("landed") };
+        assert!(why.contains("index.lock") && lock.exists(), "{why}");
+        std::fs::remove_file(lock).expect("removed");
+        scratch.git_in(&look, ["switch", "-q", "--detach"]);
+        let seen = land_one(&merged, &next, repo).expect("an answer");
+        assert!(matches!(seen, Observation::Landed { .. }), "{seen:?}");
+        assert_eq!(scratch.rev(landed), next);
+        assert_eq!(std::fs::read_to_string(look.join("a.txt")).expect("there"), "mine");
+    }
+
+    #[test]
+    fn the_landing_branch_is_not_put_back_under_a_person() {
+        let scratch = Scratch::new();
+        let (repo, old) = (&scratch.repo, scratch.rev("main"));
+        let piloted = scratch.commit_on(&old, "piloted", "piloted");
+        scratch.git(["switch", "-q", "-c", "pipeline/landed", piloted.as_str()]);
+        let drop = || {
+            let (to, landed) = (known(&old), known(&piloted));
+            drop_pilot(&branches(), &to, Some(&landed), &BTreeMap::new(), repo)
+        };
+        let Err(Fault(why)) = drop() else { panic!("dropped") };
+        assert!(why.contains("; type: git -C"), "{why}");
+        let status = || scratch.git(["status", "--porcelain"]);
+        assert_eq!((scratch.rev("pipeline/landed"), status()), (piloted.clone(), String::new()));
+
+        // Nor where he took back what had landed.
+        scratch.git(["reset", "-q", "--hard", old.as_str()]);
+        let next = scratch.commit_on(&piloted, "next", "next");
+        let Err(Fault(why)) = land_one(&piloted, &next, repo) else { panic!("landed") };
+        assert!(why.contains("is to be put back"), "{why}");
+        assert_eq!((scratch.rev("pipeline/landed"), status()), (old.clone(), String::new()));
+        scratch.git(["switch", "-q", "main"]);
+        let seen = land_one(&piloted, &next, repo).expect("an answer");
+        assert!(matches!(seen, Observation::Landed { .. }), "{seen:?}");
+        assert_eq!(scratch.rev("pipeline/landed"), next);
+        scratch.git(["branch", "-f", "pipeline/landed", piloted.as_str()]);
+        let dropped = drop().expect("an answer");
+        assert!(matches!(dropped, Observation::PilotDropped { .. }), "{dropped:?}");
+    }
+
+    #[test]
+    fn a_fast_forward_of_the_landing_branch_that_was_killed_is_finished() {
+        let scratch = Scratch::new();
+        let (repo, old) = (&scratch.repo, scratch.rev("main"));
+        scratch.git(["switch", "-q", "-c", "pipeline/landed"]);
+        let next = scratch.commit_on(&old, "next", "next");
+        // Killed when the files stood there, and the branch did not.
+        let dir = scratch.root.join(".git/pipeline/git");
+        std::fs::create_dir_all(&dir).expect("made");
+        let note = format!("{next}\n{}", scratch.root.display());
+        std::fs::write(dir.join("landing-follow"), note).expect("written");
+        scratch.git(["read-tree", "-m", "-u", old.as_str(), next.as_str()]);
+        let seen = land_one(&old, &next, repo).expect("an answer");
+        assert!(matches!(seen, Observation::Landed { .. }), "{seen:?}");
+        assert_eq!(scratch.git(["status", "--porcelain"]), "");
+        assert!(!dir.join("landing-follow").exists());
     }
 
     #[test]

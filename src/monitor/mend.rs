@@ -235,6 +235,11 @@ fn one(mend: &Mend, landed: &str, repo: &Repo) -> Result<Done, Fault> {
         if ends.map(|(to, found)| repo.is_ancestor(to, found)).transpose()?.unwrap_or(false) {
             return Ok(Done::Nothing);
         }
+        if found.is_some()
+            && let Some(dir) = held_in(repo, name)?
+        {
+            return Ok(Done::Held(dir));
+        }
     } else if let Some(dir) = held_in(repo, name)? {
         return Ok(Done::Held(dir));
     } else if mend.is_at_work && is_in_slot(repo, name)? {

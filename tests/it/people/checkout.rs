@@ -72,6 +72,54 @@ fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
 }
 
 #[test]
+fn a_commit_in_a_checkout_of_the_landing_branch_takes_nothing_back() {
+    let project = Project::new(1);
+    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.import(ONE);
+    until_idle();
+    let look = project.dir().join("look");
+    let dir = look.to_str().expect("a path");
+    project.git(&["worktree", "add", "-q", dir, "pipeline/landed"]);
+    project.import(&[("B", &[])]);
+    until_idle();
+    assert_eq!(project.git(&["-C", dir, "status", "--porcelain"]), "");
+    assert!(look.join("architect/B.txt").exists());
+    fs::write(look.join("README"), "reviewed\n").expect("written");
+    project.git(&["-C", dir, "commit", "-qam", "Reviewed"]);
+
+    // An edit where the next task lands: it waits for the person, and says what to type.
+    fs::create_dir_all(look.join("architect")).expect("a folder");
+    fs::write(look.join("architect/C.txt"), "mine\n").expect("written");
+    project.import(&[("C", &[])]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the reason", || project.ok(&["status"]).contains("cannot move on"));
+    assert_eq!(fs::read_to_string(look.join("architect/C.txt")).expect("there"), "mine\n");
+    fs::remove_file(look.join("architect/C.txt")).expect("it is there");
+    assert_eq!(monitor.end(&project), Some(0), "{}{}", monitor.said(), project.story());
+    assert_eq!(project.git(&["-C", dir, "status", "--porcelain"]), "");
+    for name in ["A", "B", "C"] {
+        assert!(project.path(&format!("architect/{name}.txt")).exists(), "{name}");
+    }
+    assert_eq!(fs::read_to_string(project.path("README")).expect("there"), "reviewed\n");
+}
+
+#[test]
+fn a_pilot_lands_in_the_main_checkout_of_the_landing_branch() {
+    let project = Project::new(1);
+    project.ok(&["rollout", "set", "pilot"]);
+    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.import(ONE);
+    until_idle();
+    project.git(&["switch", "-q", "pipeline/landed"]);
+    project.import(&[("B", &[])]);
+    until_idle();
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    assert!(project.path("architect/B.txt").exists());
+    let log = project.log();
+    assert!(log.iter().all(|entry| entry["kind"] != "attempt_found_outside"), "{log:#?}");
+}
+
+#[test]
 fn a_repository_moved_while_nothing_runs_goes_on() {
     let mut project = Project::new(1);
     let mut monitor = held(&project, TWO);
