@@ -30,6 +30,7 @@ mod shape;
 mod slot;
 mod snapshot;
 mod stale;
+mod whole;
 mod worktree;
 
 pub use base::{BaseGate, Follow};
