@@ -65,6 +65,7 @@ enum Input<'a> {
 pub(super) struct Call<'a> {
     point: &'static str,
     dir: &'a Path,
+    settings: Vec<&'static str>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     input: Input<'a>,
@@ -76,8 +77,9 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call that only reads and takes no optional lock; `point` names its fail point.
     pub(super) fn read(point: &'static str, dir: &'a Path) -> Self {
-        let (args, env) = (Vec::new(), Vec::new());
-        Self { point, dir, args, env, input: Input::Nothing, is_read: true, limit: None }
+        let (settings, args, env) = (Vec::new(), Vec::new(), Vec::new());
+        let (input, is_read, limit) = (Input::Nothing, true, None);
+        Self { point, dir, settings, args, env, input, is_read, limit }
     }
 
     /// A call that writes; `point` names its fail point.
@@ -92,6 +94,12 @@ impl<'a> Call<'a> {
 
     pub(super) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Has git take this setting, `name=value`, for this call.
+    pub(super) fn setting(mut self, setting: &'static str) -> Self {
+        self.settings.push(setting);
         self
     }
 
@@ -232,7 +240,8 @@ impl Git {
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.envs(call.env.iter().map(|(name, value)| (name, value)));
-        command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+        let settings = SETTINGS.iter().chain(&call.settings);
+        command.args(settings.flat_map(|setting| ["-c", setting]));
         command.arg("-c").arg(format!("core.fsync={FSYNC}")).args(&call.args);
         // A group of its own: Ctrl-C at the terminal is for us, not for a git half-way through.
         command.process_group(0);

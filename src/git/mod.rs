@@ -31,6 +31,7 @@ mod shape;
 mod slot;
 mod snapshot;
 mod stale;
+mod whole;
 mod worktree;
 
 pub use base::{BaseGate, Follow, leave_command};

@@ -100,7 +100,7 @@ impl Shape {
             );
         }
         if self.is_sparse {
-            notes.push("the checkout is sparse: agents' worktrees are sparse in the same way");
+            notes.push("the checkout is sparse: agents' worktrees have all files");
         }
         if self.has_submodules {
             notes.push(

@@ -15,6 +15,7 @@ use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::Repo;
 use super::slot::{remove_file, settle};
+use super::whole::Entries;
 use crate::sys::fail;
 
 /// Most paths given to one `git grep`, so that the command line stays short.
@@ -227,7 +228,7 @@ impl Repo {
         };
         // Git refuses paths behind a link, and nothing behind one can get into the tree.
         let exclude: Vec<&String> =
-            request.exclude.iter().filter(|path| !is_behind_link(slot, path)).collect();
+            request.exclude.iter().filter(|path| !is_behind_link(slot, Path::new(path))).collect();
         let except = exclude.iter().map(|path| format!(":(top,exclude,literal){path}"));
         let args = ["add", "-A", "--ignore-errors", "--", ":(top)"];
         let add = || {
@@ -242,6 +243,8 @@ impl Repo {
         };
         if !is_copied {
             read_anew()?;
+        } else if Entries::read(&index, request.tip.as_str().len())?.has_flags {
+            self.unflag(gate, slot, admin, &index)?;
         }
         let mut added = add()?;
         if added.code == 128 {
@@ -302,8 +305,8 @@ impl Repo {
 }
 
 /// Returns whether one of the folders on the way from `slot` to `path` is a symbolic link.
-fn is_behind_link(slot: &Path, path: &str) -> bool {
-    let folders = Path::new(path).ancestors().skip(1);
+pub(super) fn is_behind_link(slot: &Path, path: &Path) -> bool {
+    let folders = path.ancestors().skip(1);
     folders
         .filter(|folder| !folder.as_os_str().is_empty())
         .any(|folder| fs::symlink_metadata(slot.join(folder)).is_ok_and(|meta| meta.is_symlink()))

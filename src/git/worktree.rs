@@ -129,21 +129,33 @@ impl Repo {
             write(&admin.join(MARK), "")?;
         }
         clear_state(admin)?;
-        let changed = self.changed_since_set_up(slot, admin, request.at)?;
+        let mut changed = self.changed_since_set_up(slot, admin, request.at)?;
+        let digits = request.at.as_str().len();
+        self.make_whole(slot, admin, digits)?;
         if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
             let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
         let mut unclean = self.check_out(gate, slot, admin, request)?;
         if !unclean.is_empty() {
-            // Flags that an agent set in the index, or racy times: read every file anew, once.
+            // Racy times: read every file anew, once.
             remove_file(&admin.join("index"))?;
             unclean = self.check_out(gate, slot, admin, request)?;
         }
+        let mark = admin.join(SET_UP);
+        let mut is_emptied = self.empty_modules(slot, admin, digits, &mark)?;
         let conflicts = match request.merge {
-            Some(theirs) => self.prepare_merge(gate, slot, admin, theirs)?,
+            Some(theirs) => {
+                let conflicts = self.prepare_merge(gate, slot, admin, theirs)?;
+                // The merge may have moved some in the index.
+                is_emptied |= self.empty_modules(slot, admin, digits, &mark)?;
+                conflicts
+            }
             None => Vec::new(),
         };
+        if is_emptied {
+            changed = Changed::Everything;
+        }
         Ok(SlotReady { head: request.at.clone(), conflicts, changed, unclean })
     }
 
@@ -294,8 +306,9 @@ impl Repo {
         Err(merged.failure(slot))
     }
 
-    /// Points a call at a slot by its administrative folder.
+    /// Points a call at a slot by its administrative folder; whatever anybody has set, it is not sparse.
     pub(super) fn in_slot<'a>(&self, call: Call<'a>, slot: &Path, admin: &Path) -> Call<'a> {
+        let call = call.setting("core.sparseCheckout=false");
         call.env("GIT_DIR", admin).env("GIT_WORK_TREE", slot)
     }
 }

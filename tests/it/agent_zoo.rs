@@ -5,4 +5,5 @@ mod ends;
 mod lane;
 mod place;
 mod prompts;
+mod whole;
 mod zoo;
