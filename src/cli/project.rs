@@ -85,7 +85,8 @@ impl Project {
             let (repo, landed) = (self.repo.as_ref()?, landed?.as_str().parse().ok()?);
             let name = format!("refs/heads/{}", state.settings.project.base);
             let tip = repo.read_ref(&name).ok()??;
-            repo.is_ancestor(&landed, &tip).ok()
+            // One that was killed may have moved the branch, and left locks that must be told.
+            Some(!repo.has_base_step() && repo.is_ancestor(&landed, &tip).ok()?)
         };
         if has_all() != Some(true) {
             return Cow::Borrowed(base);

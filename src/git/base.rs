@@ -98,6 +98,13 @@ impl Repo {
         Ok(BaseGate(Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?))
     }
 
+    /// Returns whether a step of the base has begun, and is under way or was killed; the next one
+    /// finds out.
+    #[must_use]
+    pub fn has_base_step(&self) -> bool {
+        self.gates_dir().join(NOTE).exists()
+    }
+
     /// Moves the base branch (full name) forward from `expect_old` to `to`: by compare-and-swap when
     /// nobody has it checked out, else by `git merge --ff-only` in that checkout, waited for.
     ///
@@ -668,6 +675,7 @@ mod tests {
         case.write("new.txt", "");
         for _ in 0..2 {
             assert!(matches!(case.follow(), Follow::Refused { command: Some(_), .. }));
+            assert!(repo.has_base_step(), "it is not over");
         }
         let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
         let mut shell = child::command("sh", root);

@@ -66,6 +66,10 @@ fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
     assert_eq!(done.code, Some(0), "{command}: {}", done.err);
     assert_eq!(fs::read_to_string(project.path("architect.aside-1")).expect("it"), "mine\n");
     assert_eq!(project.git(&["rev-parse", "main"]), project.git(&["rev-parse", "pipeline/landed"]));
+    // While a step of the base is not over, what it may have left must be told.
+    project.write(".git/pipeline/git/base-follow", "");
+    assert!(project.status()["landing"]["why"].is_string());
+    fs::remove_file(project.path(".git/pipeline/git/base-follow")).expect("it is there");
     let landing = project.status()["landing"].clone();
     assert_eq!((&landing["behind"], landing["why"].is_null()), (&0.into(), true), "{landing}");
     assert!(!project.run(&["doctor"]).out.contains("does not follow"));
