@@ -17,7 +17,7 @@ use crate::config::layout::Layout;
 use crate::git::{GitError, Repo};
 use crate::machine::lane::Base;
 use crate::machine::time::Time;
-use crate::machine::{Answer, Command, Event, EventBody, State};
+use crate::machine::{Answer, Command, Event, EventBody, State, step};
 use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
@@ -225,12 +225,18 @@ impl Open {
     /// Adds a warning where `pipeline.toml` says something else than what is shown: nobody has taken it
     /// up yet, or nobody can.
     pub fn look_at_settings(&mut self) {
-        if !self.has_monitor() && self.adoption().is_some() {
-            self.warnings.push(
-                "`pipeline.toml` has changed, and the next monitor takes it up: this is by the old one"
-                    .into(),
-            );
+        if self.has_monitor() {
+            return;
         }
+        let Some(command) = self.adoption() else { return };
+        let event = Event { at: self.clock.now(), random: 0, body: EventBody::Command(command) };
+        self.warnings.push(match step(self.ledger.state(), &event).answer {
+            Answer::Refuse(refusal) => format!("the settings stay as they were: {}", refusal.reason),
+            Answer::Accept | Answer::Note(_) => {
+                "`pipeline.toml` has changed, and the next monitor takes it up: this is by the old one"
+                    .into()
+            }
+        });
     }
 
     fn renew_view(&mut self, has_imported: bool) {

@@ -5,7 +5,7 @@ use pipeline::machine::attempt::{AttemptPhase, Class};
 use pipeline::machine::event::{Dependents, Edit};
 use pipeline::machine::id::{AttemptId, Oid};
 use pipeline::machine::settings::{Completion, Settings};
-use pipeline::machine::{Answer, Command, Effect, Observation};
+use pipeline::machine::{Answer, Command, Effect, EventBody, Observation};
 
 use crate::machine_support::{End, Machine, exit, group, id, new_task, settings};
 use crate::support::project::{Backlog, Project};
@@ -53,6 +53,48 @@ fn an_attempt_is_judged_by_the_rules_it_was_launched_under() {
     m.exit(&next, End::NoMarker);
     assert_eq!(m.stand("A"), "landing");
     m.state.check();
+}
+
+#[test]
+fn another_base_is_refused_once_there_is_a_landing_branch() {
+    let old = one_stage();
+    let mut m = Machine::new(old.clone());
+    let other = |hash: &str, base: &str| {
+        let mut other = old.clone();
+        (other.hash, other.project.base) = (hash.repeat(16), base.into());
+        other
+    };
+    adopt(&mut m, &other("1", "trunk"));
+    m.begin();
+    let settings = Box::new(other("2", "release"));
+    let (changes, answer) = m.send(EventBody::Command(Command::AdoptSettings { settings }));
+    let Answer::Refuse(refusal) = answer else { panic!("{answer:?}") };
+    assert!(refusal.reason.contains("cannot change from `trunk` to `release`"), "{refusal:?}");
+    assert_eq!((changes, m.state.settings.project.base.as_str()), (0, "trunk"));
+    adopt(&mut m, &other("3", "trunk"));
+}
+
+#[test]
+fn another_base_does_not_get_what_has_landed_on_the_one_before() {
+    let project = Project::new(1);
+    project.import(&[("A", &[])]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let release = project.git(&["rev-list", "--max-parents=0", "main"]);
+    project.git(&["branch", "release", &release]);
+    let text = std::fs::read_to_string(project.path("pipeline.toml")).expect("the settings");
+    project.write("pipeline.toml", &format!("[project]\nbase = \"release\"\n{text}"));
+    let shown = project.run(&["status"]);
+    assert!(shown.err.contains("cannot change from `main` to `release`"), "{}", shown.err);
+    project.import(&[("B", &[])]);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    assert_eq!(monitor.end(&project), Some(0), "{}{}", monitor.said(), project.story());
+    assert!(
+        monitor.said().contains("cannot change from `main` to `release`"),
+        "{}",
+        monitor.said()
+    );
+    assert_eq!(project.git(&["rev-parse", "release"]), release);
+    project.assert_landed(&[("A", &[]), ("B", &[])]);
 }
 
 #[test]

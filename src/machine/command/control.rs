@@ -113,6 +113,16 @@ pub(super) fn adopt(state: &State, at: Time, settings: &Settings) -> Result<Step
         let reason = "`project.isolation` cannot change in a project that exists";
         return Err(Refusal::invalid(reason));
     }
+    let (old, new) = (&state.settings.project.base, &settings.project.base);
+    if old != new && state.base.landed.is_some() {
+        // The other branch would be taken in, and then follow to all of the old one.
+        let branch = &state.settings.landing.branch;
+        return Err(Refusal::invalid(format!(
+            "`project.base` cannot change from `{old}` to `{new}` once there is `{branch}`, and the \
+             old settings go on: set it back, or let all land, then `pipeline deinit` and \
+             `pipeline init`"
+        )));
+    }
     let moved = state.tasks.values().filter(|task| elsewhere(task));
     let moved = moved
         .map(|moved| step::task(&moved.id, TaskChange::Moved { to: TaskPhase::Waiting, at }))
