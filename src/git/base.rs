@@ -130,6 +130,9 @@ impl Repo {
         to: &Oid,
         expect_old: &Oid,
     ) -> Result<Follow, GitError> {
+        if let Some(refused) = self.displaced()? {
+            return Ok(refused);
+        }
         let is_under_way = self.gates_dir().join(LANDING_NOTE).exists();
         let is_free = || -> Result<bool, GitError> {
             Ok(self.rewriting(branch, true)?.is_none() && self.persons_on(branch)?.is_empty())
@@ -142,6 +145,26 @@ impl Repo {
         }
         let BaseGate(gate) = &self.base_gate()?;
         self.step(&Step { gate, branch, note: LANDING_NOTE }, to, expect_old)
+    }
+
+    /// Returns the refusal where git no longer takes the project's folder for its checkout, as when an
+    /// agent set `core.bare` or `core.worktree` for all: files would be written elsewhere, or not at all.
+    fn displaced(&self) -> Result<Option<Follow>, GitError> {
+        let call = Call::read("git.base_place", &self.root).args([
+            "rev-parse",
+            "--is-bare-repository",
+            "--is-inside-work-tree",
+            "--show-cdup",
+        ]);
+        let reply = self.git.ok(call)?;
+        let (config, root) = (self.common.join("config"), shell_path(&self.root));
+        let (name, command) = match reply.line().lines().collect::<Vec<_>>().as_slice() {
+            ["false", "true"] | ["false", "true", ""] => return Ok(None),
+            ["true", ..] => ("core.bare", format!("git -C {root} config core.bare false")),
+            _ => ("core.worktree", format!("git -C {root} config --unset core.worktree")),
+        };
+        let why = format!("somebody set `{name}` in `{}`", config.display());
+        Ok(Some(Follow::refused(why, Some(command))))
     }
 
     /// Returns the checkouts of a branch that are no slots of ours.
@@ -179,6 +202,9 @@ impl Repo {
         }
         if found != *expect_old || !self.is_ancestor(&found, to)? {
             return Ok(Follow::NotFastForward(Some(found)));
+        }
+        if let Some(refused) = self.displaced()? {
+            return Ok(refused);
         }
         if let Some(refused) = self.rewriting(step.branch, step.is_landing())? {
             return Ok(refused);
@@ -537,6 +563,28 @@ mod tests {
         case.scratch.git(["reset", "-q", "--hard", person.as_str()]);
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.rev(MAIN), person);
+    }
+
+    #[test]
+    fn a_checkout_that_the_shared_settings_move_away_is_left_alone() {
+        let case = Case::new();
+        let elsewhere = case.scratch.home().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let elsewhere = elsewhere.to_str().unwrap();
+        for (name, value) in [("core.bare", "true"), ("core.worktree", elsewhere)] {
+            case.scratch.git(["config", name, value]);
+            let Follow::Refused { why, command, .. } = case.follow() else { panic!("followed") };
+            assert!(why.contains(name), "{why}");
+            case.assert_untouched();
+            case.scratch.git(["branch", "-f", "pipeline/landed", case.old.as_str()]);
+            let landed = "refs/heads/pipeline/landed";
+            let step = case.scratch.repo.landing_follow(landed, &case.to, &case.old).unwrap();
+            assert!(matches!(step, Follow::Refused { .. }), "{step:?}");
+            case.run(&command.expect("what sets it back"));
+        }
+        assert!(fs::read_dir(elsewhere).unwrap().next().is_none());
+        assert_eq!(case.follow(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
     }
 
     #[test]

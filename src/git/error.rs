@@ -136,7 +136,11 @@ impl GitError {
             Self::NoCommits { .. } => {
                 Some("make a first commit: `git commit --allow-empty -m first`".into())
             }
-            Self::Bare { .. } => Some("use a clone that has a checkout".into()),
+            Self::Bare { dir } => Some(format!(
+                "use a clone that has a checkout, or if somebody only set that: \
+                 git -C {} config core.bare false",
+                crate::sys::file::shell_path(dir)
+            )),
             Self::Start { .. } => Some("is git 2.38 or newer installed and in `PATH`?".into()),
             Self::ForeignSlot { path, .. } => {
                 Some(format!("move `{}` out of the way", path.display()))

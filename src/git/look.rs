@@ -1,12 +1,14 @@
 //! A look at what is not ours: the user's checkout and all refs; compared with an earlier one it says
 //! what somebody changed there. Nothing of theirs is written, no lock taken, nothing read twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::call::{Call, Reply};
 use super::error::GitError;
@@ -14,7 +16,14 @@ use super::gate::Gate;
 use super::oid::Oid;
 use super::own_index::OwnIndex;
 use super::repo::Repo;
+use crate::sys::file::read_bounded;
 
+/// What of the common git folder holds for all worktrees, hooks aside.
+const SHARED: [&str; 4] = ["config", "config.worktree", "info/attributes", "info/exclude"];
+/// Largest of these files that is read, in bytes; of others the size counts.
+const SHARED_BYTES_MAX: u64 = 1 << 20;
+/// Hooks that are looked at.
+const HOOKS_MAX: usize = 100;
 /// Longest wait for a step of the base under way; then there is no look now.
 const FOLLOW_WAIT: Duration = Duration::from_secs(20);
 /// Longest that git may take for the checkout's state.
@@ -36,6 +45,8 @@ pub struct Look {
     pub refs: BTreeMap<String, Value>,
     /// What of the main checkout differs from its commit: by path, from its root, how.
     pub paths: BTreeMap<String, Entry>,
+    /// Settings and hooks that all worktrees share: by path, what is in them; `None`: not looked at.
+    pub shared: Option<BTreeMap<String, String>>,
 }
 
 /// How a path of a checkout differs from the commit.
@@ -56,6 +67,8 @@ pub enum Difference {
     Ref { name: String, old: Option<Value>, new: Option<Value> },
     /// A path of the main checkout; `None`: as committed then, or now.
     Path { path: String, was: Option<Entry>, now: Option<Entry> },
+    /// A file that all worktrees share; `None`: it was, or is, not there.
+    Shared { path: String, was: Option<String>, now: Option<String> },
 }
 
 impl Difference {
@@ -74,6 +87,9 @@ impl Difference {
                 let word = |value: &Option<Value>| short(value.as_deref().unwrap_or("")).to_owned();
                 format!("{name} moved {}..{}", word(old), word(new))
             }
+            Self::Shared { path, was: None, .. } => format!("{path} made"),
+            Self::Shared { path, now: None, .. } => format!("{path} removed"),
+            Self::Shared { path, .. } => format!("{path} changed"),
             Self::Path { path, now: None, .. } => {
                 format!("main checkout: {path} as committed again")
             }
@@ -98,7 +114,7 @@ fn short(value: &str) -> &str {
 }
 
 impl Look {
-    /// Returns what differs in `later`: HEAD, refs, then paths, each by name.
+    /// Returns what differs in `later`: HEAD, refs, paths, then what is shared, each by name.
     ///
     /// What lay in an untracked folder that is now looked into, or the other way round, is no
     /// difference: that comes of what is tracked beside it.
@@ -124,6 +140,13 @@ impl Look {
             if !is_opened(&later.paths, path) && !is_below_untracked(&later.paths, path) {
                 let was = Some(was.clone());
                 found.push(Difference::Path { path: path.clone(), was, now: None });
+            }
+        }
+        if let (Some(before), Some(after)) = (&self.shared, &later.shared) {
+            let paths: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for path in paths.into_iter().filter(|path| before.get(*path) != after.get(*path)) {
+                let (was, now) = (before.get(path).cloned(), after.get(path).cloned());
+                found.push(Difference::Shared { path: path.clone(), was, now });
             }
         }
         found
@@ -182,8 +205,26 @@ impl Repo {
             let reply = self.checkout_status(own)?;
             drop(gate);
             self.read_status(&reply, ignored, &mut look)?;
+            look.shared = Some(self.shared_files());
         }
         Ok(look)
+    }
+
+    /// Reads what every worktree goes by, git's samples of hooks aside.
+    fn shared_files(&self) -> BTreeMap<String, String> {
+        let hooks = fs::read_dir(self.common.join("hooks")).into_iter().flatten().flatten();
+        let hooks = hooks.map(|hook| format!("hooks/{}", hook.file_name().to_string_lossy()));
+        let hooks = hooks.filter(|name| !name.ends_with(".sample")).take(HOOKS_MAX);
+        let stamped = SHARED.map(str::to_owned).into_iter().chain(hooks).filter_map(|name| {
+            let path = self.common.join(&name);
+            // No pipe is opened, which might never end.
+            let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
+            let read = read_bounded(&path, SHARED_BYTES_MAX);
+            let text = read.ok().flatten().map(|bytes| format!("{:016x}", xxh3_64(&bytes)));
+            let text = text.unwrap_or_else(|| format!("{}", meta.size()));
+            Some((format!(".git/{name}"), format!("{text} {:o}", meta.mode())))
+        });
+        stamped.collect()
     }
 
     fn checkout_status(&self, own: Option<&mut OwnIndex>) -> Result<Reply, GitError> {
@@ -191,6 +232,8 @@ impl Repo {
             Call::read("git.look_outside", &self.root)
                 .args(["status", "--porcelain=v2", "-z", "--branch", "--no-renames"])
                 .args(["--untracked-files=normal", "--no-ahead-behind"])
+                // Wherever `core.worktree` points by now, and whatever `core.bare` says.
+                .env("GIT_WORK_TREE", &self.root)
                 .limited(LIMIT)
         };
         // Git drops the index for what it runs in submodules, but not the leave to lock: there it would
@@ -374,6 +417,34 @@ mod tests {
             "main checkout: a.txt as committed again".to_owned(),
         ];
         assert_eq!(words(&tagged, &look(&scratch)), expected);
+    }
+
+    #[test]
+    fn what_all_worktrees_share_is_looked_at_too() {
+        let scratch = Scratch::new();
+        let git = scratch.root.join(".git");
+        fs::create_dir_all(git.join("hooks")).unwrap();
+        fs::write(git.join("info/exclude"), "").unwrap();
+        let before = look(&scratch);
+        assert_eq!(words(&before, &look(&scratch)), [""; 0]);
+        fs::write(git.join("hooks/pre-commit"), "exit 1\n").unwrap();
+        fs::write(git.join("hooks/pre-push.sample"), "exit 1\n").unwrap();
+        fs::write(git.join("info/attributes"), "* -text\n").unwrap();
+        fs::remove_file(git.join("info/exclude")).unwrap();
+        // Neither is believed: the checkout is what it was.
+        for (name, value) in [("core.bare", "true"), ("core.worktree", "/")] {
+            scratch.git(["config", name, value]);
+            let told = [
+                ".git/config changed",
+                ".git/hooks/pre-commit made",
+                ".git/info/attributes made",
+                ".git/info/exclude removed",
+            ];
+            assert_eq!(words(&before, &look(&scratch)), told);
+            scratch.git(["config", "core.bare", "false"]);
+        }
+        let older = Look { shared: None, ..before };
+        assert_eq!(words(&older, &look(&scratch)), [""; 0]);
     }
 
     #[test]

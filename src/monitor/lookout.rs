@@ -4,6 +4,7 @@
 //! Our own refs are looked at whenever that is asked for; the checkout, which may be large, rests in
 //! between.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,6 +166,8 @@ struct Stored {
     /// Of our own refs, what had been found at branches of ours is among `refs`.
     #[serde(default)]
     has_salvage: bool,
+    #[serde(default)]
+    shared: Option<BTreeMap<String, String>>,
 }
 
 impl Stored {
@@ -179,6 +182,7 @@ impl Stored {
             refs: foreign.map(|(name, at)| (name.clone(), at.clone())).collect(),
             paths: look.paths.iter().map(path).collect(),
             has_salvage: true,
+            shared: look.shared.clone(),
         }
     }
 
@@ -188,6 +192,7 @@ impl Stored {
             head: self.head,
             refs: self.refs.into_iter().collect(),
             paths: self.paths.into_iter().map(path).collect(),
+            shared: self.shared,
         }
     }
 }
@@ -355,7 +360,10 @@ impl Lookout {
                 );
                 false
             }
-            Difference::Ref { .. } | Difference::Head { .. } | Difference::Path { .. } => true,
+            Difference::Ref { .. }
+            | Difference::Head { .. }
+            | Difference::Path { .. }
+            | Difference::Shared { .. } => true,
         });
         let is_first = is_whole && !self.has_looked;
         if is_first && !self.has_salvage {

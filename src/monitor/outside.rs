@@ -257,7 +257,8 @@ impl Outside {
             }
             Difference::Ref { new: None, .. }
             | Difference::Head { .. }
-            | Difference::Path { .. } => false,
+            | Difference::Path { .. }
+            | Difference::Shared { .. } => false,
         };
         let foreign = looked.differences.iter().filter(|found| !is_own(found));
         let mut found: Vec<Found> = foreign

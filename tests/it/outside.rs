@@ -108,6 +108,29 @@ git update-ref refs/heads/topic "$(git commit-tree -m Moved 'HEAD^{tree}')"
 }
 
 #[test]
+fn settings_that_an_agent_changes_for_all_are_told_and_what_lands_waits() {
+    let project = project(
+        "",
+        "git config core.bare true\nmkdir -p \"$PIPELINE_PROJECT/.git/hooks\"\n\
+         echo exit 1 >\"$PIPELINE_PROJECT/.git/hooks/pre-push\"",
+    );
+    let before = project.git(&["rev-parse", "main"]);
+    project.import(ONE);
+    let mut monitor = project.monitor(&["--until-idle"]);
+    monitor.until_said("somebody set `core.bare`");
+    assert_eq!(project.git(&["rev-parse", "main"]), before);
+    let said = project.fails(2, &["status"]);
+    assert!(said.contains("config core.bare false"), "{said}");
+    project.git(&["config", "core.bare", "false"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    for what in [".git/config changed", ".git/hooks/pre-push made"] {
+        assert_told(&project, "A.impl.1", what);
+    }
+}
+
+#[test]
 fn a_commit_of_an_agent_in_the_checkout_is_told_and_taken_in() {
     let project = project(
         "",
