@@ -13,7 +13,7 @@ use super::refs::Cas;
 use super::repo::Repo;
 use super::slot::remove_file;
 use crate::sys::fail;
-use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
+use crate::sys::file::{Durability, read_bounded, shell_path, small_text, write_atomic};
 
 /// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
 const NOTE: &str = "base-follow";
@@ -344,7 +344,7 @@ impl Repo {
                 ("rebase-merge/update-refs", "a rebase"),
                 ("BISECT_START", "a bisect"),
             ] {
-                let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
+                let text = small_text(&admin.join(file));
                 if text.lines().any(|line| line == branch || line == short) {
                     return Ok(Some(format!("{what} of `{short}` is under way")));
                 }

@@ -200,7 +200,7 @@ impl Repo {
 
 /// Returns whether a worktree is still in the making: detached, and filled after it was marked.
 fn is_unfilled(admin: &Path) -> bool {
-    let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+    let head = file::small_text(&admin.join("HEAD"));
     !head.starts_with("ref:") && !admin.join("index").exists()
 }
 

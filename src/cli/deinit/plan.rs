@@ -13,7 +13,7 @@ use crate::agent::terminal::tmux;
 use crate::cli::args::DeinitArgs;
 use crate::cli::error::Error;
 use crate::cli::init::{EXCLUDE, exclude_file};
-use crate::cli::init_record::{Exclude, InitRecord};
+use crate::cli::init_record::{Exclude, InitRecord, exclude_text};
 use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config::layout::Layout;
 use crate::git::{Checkout, CutOff, Oid, Repo};
@@ -156,7 +156,7 @@ impl Plan {
             let usual =
                 Exclude { had_folder: true, was_there: true, had_line: false, was_open: false };
             let before = record.as_ref().and_then(|record| record.exclude).unwrap_or(usual);
-            let text = fs::read_to_string(&path).unwrap_or_default();
+            let text = exclude_text(&path).ok().flatten().unwrap_or_default();
             let is_ours = state.is_some() && before.without(&text, EXCLUDE).is_some();
             plan.steps.extend(is_ours.then_some(Step::RestoreExclude { path, before }));
         }
