@@ -99,6 +99,7 @@ impl Repo {
         let head = one_oid(&self.git.ok(call)?)?;
         let call = Call::read("git.own_commit", &self.root).args([
             "rev-list",
+            "--ignore-missing",
             "-n1",
             "--single-worktree",
             head.as_str(),
@@ -123,7 +124,8 @@ impl Repo {
         }
         let input: String = names.iter().map(|(_, oid)| format!("{oid}\n")).collect();
         let call = Call::read("git.unlanded", &self.root)
-            .args(["rev-list", "--stdin"])
+            // A ref whose commit is gone holds nothing.
+            .args(["rev-list", "--ignore-missing", "--stdin"])
             .args(OTHERS.into_iter().filter(|arg| !keeps_branches || *arg != BUT_BRANCHES))
             .bytes(input.as_bytes());
         let reply = self.git.ok(call)?;

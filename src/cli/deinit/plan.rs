@@ -257,7 +257,13 @@ impl Plan {
         if slots_dir.exists() {
             self.steps.push(Step::RemoveEmpty(slots_dir));
         }
-        self.steps.extend(names.into_iter().map(|(name, oid)| Step::RemoveRef { name, oid }));
+        // With a ref whose commit is gone git finds no bundle whole: it goes first.
+        let kept = repo.kept().map_err(git)?;
+        let is_gone = |name: &str| kept.iter().any(|kept| kept.is_gone && kept.name == name);
+        for (name, oid) in names {
+            let at = if is_gone(&name) { 0 } else { self.steps.len() };
+            self.steps.insert(at, Step::RemoveRef { name, oid });
+        }
         if let Some(state) = state {
             let branch = &state.settings.landing.branch;
             let is_outside = !branch.starts_with("pipeline/");
