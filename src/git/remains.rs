@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 use super::call::Call;
 use super::error::GitError;
 use super::oid::Oid;
-use super::refs::one_oid;
+use super::refs::{Checkout, one_oid};
 use super::repo::Repo;
 use super::slot::{MARK, registered};
 use crate::sys::{fail, file};
@@ -175,11 +175,45 @@ impl Repo {
         Ok(names.iter().all(|(name, oid)| heads.contains(format!("{oid} {name}").as_str())))
     }
 
+    /// Returns whether a person's worktree has submodules that are filled, with commits of their own.
+    ///
+    /// # Errors
+    /// When git fails there.
+    pub fn has_modules(&self, checkout: &Checkout) -> Result<bool, GitError> {
+        if checkout.is_gone {
+            return Ok(false);
+        }
+        let admin = self.admin_of(&checkout.path)?;
+        if admin.is_some_and(|admin| admin.join("modules").exists()) {
+            return Ok(true);
+        }
+        let modules = self.modules(&checkout.path)?;
+        Ok(modules.iter().any(|path| path.join(".git").exists()))
+    }
+
+    /// Returns where a worktree has submodules, filled or not.
+    fn modules(&self, dir: &Path) -> Result<Vec<PathBuf>, GitError> {
+        let args = ["ls-files", "-z", "--stage"];
+        let reply = self.git.ok(Call::read("git.modules", dir).args(args))?;
+        let links = reply.fields().filter_map(|entry| entry.strip_prefix(b"160000 "));
+        let names = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
+        Ok(names.map(|name| dir.join(OsStr::from_bytes(name))).collect())
+    }
+
     /// Removes a person's worktree, which must be clean.
     ///
     /// # Errors
     /// When it is not, and git's failures.
     pub fn remove_checkout(&self, checkout: &Path) -> Result<(), GitError> {
+        // Git removes none that has submodules, even where they are empty.
+        if checkout.exists() && !self.modules(checkout)?.is_empty() {
+            let hand = self.hand_at(checkout)?;
+            if hand.is_none_or(|hand| !hand.unsaved.is_empty()) {
+                let why = "something in it is not committed";
+                return Err(GitError::ForeignSlot { path: checkout.into(), why });
+            }
+            return self.remove_hand(checkout);
+        }
         let registry = self.registry_gate()?;
         let call = Call::write("git.worktree_remove", &self.root);
         let call = call.args(["worktree", "remove", "--"]).args([checkout]);
