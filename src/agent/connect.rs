@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::probe::IsHeld;
 use super::protocol::{Connection, Flow, KeeperReport, decode};
 use super::rendezvous::{self, KeeperInfo};
+use crate::sys::file::read_end;
 use crate::sys::proc::{self, Process};
 use crate::sys::{child, clock, fail};
 
@@ -24,7 +25,7 @@ const KEEPER_WAIT_MAX: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const STDERR_FILE: &str = "keeper.log";
 const STDERR_BYTES_MAX: u64 = 1024 * 1024;
-const STDERR_QUOTED_BYTES: usize = 2000;
+const STDERR_QUOTED_BYTES: u64 = 2000;
 
 /// The program that becomes a keeper.
 #[derive(Debug, Clone)]
@@ -201,7 +202,6 @@ fn has_ended_within(process: &Process, wait: Duration) -> bool {
 }
 
 fn stderr_end(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap_or_default();
-    let from = bytes.len().saturating_sub(STDERR_QUOTED_BYTES);
-    String::from_utf8_lossy(&bytes[from..]).trim().to_owned()
+    let bytes = read_end(path, STDERR_QUOTED_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim().to_owned()
 }

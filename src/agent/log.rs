@@ -5,10 +5,11 @@
 //! are put behind the beginning, with one line that tells how much is missing.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::sys::fail;
+use crate::sys::file::open_regular;
 
 /// A log being written.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl CappedLog {
         for (suffix, is_there) in [("older", self.older_bytes.is_some()), ("part", true)] {
             if is_there {
                 let path = self.part_path(suffix);
-                io::copy(&mut File::open(&path)?, self.head()?)?;
+                io::copy(&mut open_regular(&path)?.take(self.part_max), self.head()?)?;
                 fs::remove_file(&path)?;
             }
         }

@@ -1,7 +1,6 @@
 //! Starting one command of a job: the only place in which an agent's program is executed.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -12,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::job::{Job, JobCommand};
+use crate::sys::file::open_regular;
 use crate::sys::{child, fail};
 
 /// A command that runs.
@@ -84,7 +84,7 @@ fn start(job: &Job, program: &Path, words: &[&str], mouth: Mouth<'_>) -> io::Res
             let mut command = child::command(program, &job.dir);
             command.arg0(words[0]).args(&words[1..]).process_group(0);
             if let Some(stdin) = &job.stdin {
-                let file = File::open(stdin).map_err(|error| {
+                let file = open_regular(stdin).map_err(|error| {
                     io::Error::new(error.kind(), format!("input `{}`: {error}", stdin.display()))
                 })?;
                 command.stdin(Stdio::from(file));

@@ -1,7 +1,6 @@
 //! `pipeline task log`: what an agent wrote.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use crate::machine::id::AttemptId;
 use crate::machine::task::{Block, Task, TaskPhase};
 use crate::observe::page::first_line;
 use crate::observe::words::{approval, used};
+use crate::sys::file::open_regular;
 
 /// How often a followed log is looked at: it grows without an event that we are told of.
 pub const LOOK: Duration = Duration::from_millis(250);
@@ -199,7 +199,7 @@ pub fn show_log(
 
 /// Returns where the last lines of a log begin, in bytes.
 fn start_of_end(path: &Path) -> Result<u64, Error> {
-    let mut file = match File::open(path) {
+    let mut file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(unreadable(path)(error)),
@@ -239,7 +239,7 @@ fn copy_from(
     console: &mut Console<'_>,
 ) -> Result<u64, Error> {
     let failed = unreadable(path);
-    let mut file = match File::open(path) {
+    let mut file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(at),
         Err(error) => return Err(failed(error)),

@@ -10,7 +10,7 @@ use super::console::Console;
 use super::error::Error;
 use super::exit_code::Kind;
 use super::init_agents as agents;
-use super::init_record::{Exclude, InitRecord};
+use super::init_record::{Exclude, InitRecord, exclude_text};
 use super::project::{CONFIG_BYTES_MAX, OTHER_VERSION, has_refs};
 use crate::agent::rendezvous;
 use crate::config;
@@ -411,11 +411,8 @@ fn note(layout: &Layout, config: Option<&str>, before: Option<Exclude>) -> Resul
 fn exclude(repo: &Repo) -> Result<(), Error> {
     let path = exclude_file(repo);
     let dir = repo.common_dir().join("info");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(file_error("read", &path, &error)),
-    };
+    let text = exclude_text(&path).map_err(|error| file_error("read", &path, &error))?;
+    let text = text.unwrap_or_default();
     if text.lines().any(|line| line.trim() == EXCLUDE) {
         return Ok(());
     }

@@ -1,18 +1,19 @@
 //! What `init` wrote outside of the state's folder, noted for `deinit`, which takes it back and no
 //! more than that.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::sys::file::{Durability, read_bounded, write_atomic};
+use crate::sys::file::{Durability, read_bounded, read_linked, write_atomic};
 
 const VERSION: u32 = 1;
 const FILE: &str = "init.json";
 const BYTES_MAX: u64 = 64 * 1024;
+/// Largest exclude file that is read, in bytes.
+const EXCLUDE_BYTES_MAX: u64 = 16 << 20;
 
 /// The note, in the state's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,11 +80,21 @@ impl InitRecord {
     }
 }
 
+/// Returns the text of an exclude file, which may be a link; `None` when there is none.
+///
+/// # Errors
+/// Any read error; a file that is too large, or no text.
+pub fn exclude_text(path: &Path) -> io::Result<Option<String>> {
+    let Some(bytes) = read_linked(path, EXCLUDE_BYTES_MAX)? else { return Ok(None) };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 impl Exclude {
     /// Looks at the file before our line goes in.
     #[must_use]
     pub fn before(path: &Path, line: &str) -> Self {
-        let text = fs::read_to_string(path).ok();
+        let text = exclude_text(path).ok().flatten();
         let lines = text.as_deref().unwrap_or_default();
         Self {
             had_folder: path.parent().is_some_and(Path::is_dir),

@@ -13,7 +13,7 @@ use super::control::stop_kind;
 use super::error::Error;
 use super::exit_code::{Exit, Kind};
 use super::gate::Gate;
-use super::project::{Open, Project};
+use super::project::{CONFIG_BYTES_MAX, Open, Project};
 use crate::agent::connect::KeeperExe;
 use crate::config::layout::Layout;
 use crate::machine::event::StopKind;
@@ -25,6 +25,7 @@ use crate::monitor::{End, Options, Until, run as run_monitor};
 use crate::observe::remaining::remaining;
 use crate::store::lock::read_owner;
 use crate::sys::child;
+use crate::sys::file::read_bounded;
 
 /// How long `--detach` waits for the monitor in the background to be there.
 const DETACH_WAIT: Duration = Duration::from_secs(10);
@@ -107,7 +108,8 @@ fn until(args: &MonitorArgs, open: &Open) -> Result<Until, Error> {
 /// A monitor without agents would wait for ever.
 fn need_agents(state: &State, project: &Project) -> Result<(), Error> {
     // The file counts, not the adopted settings: the monitor adopts it first of all.
-    let text = std::fs::read_to_string(project.layout.config()).ok();
+    let bytes = read_bounded(&project.layout.config(), CONFIG_BYTES_MAX).ok().flatten();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     let loaded = text.map(|text| crate::config::load_in(&project.layout.root, &text));
     let has_agents = match loaded {
         Some(Ok(loaded)) => !loaded.settings.agents.is_empty(),

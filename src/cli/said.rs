@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::args::{WhatArgs, WhyArgs};
 use super::console::Console;
 use super::error::Error;
+use crate::sys::file::open_regular;
 
 /// Where an agent is told its task file.
 pub const TASK_FILE_VARIABLE: &str = "PIPELINE_TASK_FILE";
@@ -131,7 +132,7 @@ fn find(dir: &Path, named: Option<PathBuf>) -> Result<PathBuf, Error> {
 /// Returns true when the file opens with the header of an attempt. One that cannot be read has
 /// none.
 fn has_header(path: &Path) -> bool {
-    let Ok(file) = fs::File::open(path) else { return false };
+    let Ok(file) = open_regular(path) else { return false };
     let mut lines = BufReader::new(file.take(HEADER_BYTES_MAX)).lines().map_while(Result::ok);
     if lines.next().is_none_or(|line| line.trim_end() != "---") {
         return false;

@@ -40,6 +40,8 @@ struct Entry {
     at: Option<Stamp>,
     /// All of it has landed, or is on its task's branch.
     is_held: bool,
+    /// The repository has no such commit (any more): there is nothing left to take.
+    is_gone: bool,
     files: u64,
     added: u64,
     removed: u64,
@@ -111,7 +113,10 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
         let origin = origin.at(&kept.commit.to_string());
         let tip = origin.task.and_then(|task| task.tip.as_ref());
         let tip = tip.and_then(|tip| tip.as_str().parse::<Oid>().ok());
-        let shared = start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?;
+        let shared = match kept.is_gone {
+            true => Some(kept.commit.clone()),
+            false => start(repo, &kept.commit, [tip.as_ref(), landed.as_ref()])?,
+        };
         let is_rooted = shared.is_some();
         let from = shared.map_or_else(|| repo.empty_tree().map_err(git), Ok)?;
         let attempt = origin.attempt;
@@ -123,7 +128,8 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
             attempt: attempt.map(|attempt| attempt.id.to_string()),
             class,
             at: kept.at_s.map(|at| Stamp(Time::from_ms(at.saturating_mul(1000)))),
-            is_held: from == kept.commit,
+            is_held: from == kept.commit && !kept.is_gone,
+            is_gone: kept.is_gone,
             files: 0,
             added: 0,
             removed: 0,
@@ -134,10 +140,10 @@ fn entries(state: &State, repo: &Repo, kept: Vec<Kept>) -> Result<Vec<Entry>, Er
             to: kept.commit,
         });
     }
-    let rooted = entries.iter().filter(|it| it.is_rooted);
+    let rooted = entries.iter().filter(|it| it.is_rooted && !it.is_gone);
     let pairs: Vec<(Oid, Oid)> = rooted.map(|it| (it.from.clone(), it.to.clone())).collect();
     let mut sizes = repo.sizes(&pairs).map_err(git)?.into_iter();
-    for entry in &mut entries {
+    for entry in entries.iter_mut().filter(|it| !it.is_gone) {
         let known = if entry.is_rooted { sizes.next() } else { None };
         let size = known.map_or_else(|| repo.size(&entry.from, &entry.to).map_err(git), Ok)?;
         Size { files: entry.files, added: entry.added, removed: entry.removed } = size;
@@ -213,6 +219,9 @@ fn lines(entry: &Entry, page: Page, now: Time, wide: &Widths) -> String {
 }
 
 fn size_words(entry: &Entry) -> String {
+    if entry.is_gone {
+        return "its commit is gone".into();
+    }
     if entry.is_held {
         return "all on its branch".into();
     }
@@ -232,8 +241,18 @@ fn find(repo: &Repo, name: &str) -> Result<Kept, Error> {
     })
 }
 
+/// Refuses what names a commit that is gone.
+fn need_there(kept: Kept) -> Result<Kept, Error> {
+    if !kept.is_gone {
+        return Ok(kept);
+    }
+    let short = kept.name.trim_start_matches(SALVAGE);
+    let what = format!("nothing is left of `{short}`: its commit {} is gone", kept.commit);
+    Err(Error::failed(what).hint(format!("pipeline salvage drop {short}")))
+}
+
 fn find_entry(open: &Open, repo: &Repo, name: &str) -> Result<Entry, Error> {
-    let kept = find(repo, name)?;
+    let kept = need_there(find(repo, name)?)?;
     let found = entries(open.now().0, repo, vec![kept])?.pop();
     Ok(found.expect("one was given, one comes back"))
 }
@@ -267,7 +286,7 @@ fn restore(
     name: &str,
     place: Option<PathBuf>,
 ) -> Result<(), Error> {
-    let kept = find(repo, name)?;
+    let kept = need_there(find(repo, name)?)?;
     let short = kept.name.trim_start_matches(SALVAGE);
     let branch = format!("{BRANCHES}/{short}");
     let full = format!("refs/heads/{branch}");
@@ -423,6 +442,7 @@ mod tests {
             class: Some("infrastructure"),
             at: Some(Stamp(Time::from_ms(0))),
             is_held: false,
+            is_gone: false,
             files: 12,
             added: 345,
             removed: 67,

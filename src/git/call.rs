@@ -14,6 +14,7 @@ use super::error::{GitError, Stderr};
 use super::gate::Gate;
 use crate::sys::child::{self, Heard, Stop};
 use crate::sys::fail;
+use crate::sys::file::unnamed;
 
 /// Longest time a call that only reads or moves refs may take; it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -213,7 +214,7 @@ impl Git {
         let start = |source| GitError::Start { call: text.clone(), source };
         fail::point(call.point).map_err(start)?;
         let run = || -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-            let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+            let (mut out, mut err) = (unnamed()?, unnamed()?);
             let mut command = self.command(&call)?;
             command.stdout(out.try_clone()?).stderr(err.try_clone()?);
             let status = command.spawn()?.wait()?;
@@ -249,7 +250,7 @@ impl Git {
             Input::Nothing => {}
             Input::Bytes(bytes) => {
                 // A file, not a pipe: no thread is needed to feed git while it answers.
-                let mut file = tempfile::tempfile()?;
+                let mut file = unnamed()?;
                 file.write_all(bytes)?;
                 file.rewind()?;
                 command.stdin(Stdio::from(file));

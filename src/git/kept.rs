@@ -26,6 +26,8 @@ pub struct Kept {
     pub commit: Oid,
     /// When the commit was made, in seconds since 1970; `None`: git does not say.
     pub at_s: Option<u64>,
+    /// The repository has no such commit (any more).
+    pub is_gone: bool,
 }
 
 impl Repo {
@@ -40,13 +42,35 @@ impl Repo {
             "--",
             super::refs::SALVAGE,
         ]);
-        let reply = self.git.ok(call)?;
+        let reply = self.git.run(call)?;
+        if reply.code != 0 {
+            // One whose commit is gone has no time, and git then tells of none.
+            return self.kept_without_times();
+        }
         let timed = named_refs(&reply)?;
         let split = |(text, commit): (String, Oid)| match text.split_once(' ') {
-            Some((name, at)) => Kept { name: name.into(), commit, at_s: at.trim().parse().ok() },
-            None => Kept { name: text, commit, at_s: None },
+            Some((name, at)) => {
+                Kept { name: name.into(), commit, at_s: at.trim().parse().ok(), is_gone: false }
+            }
+            None => Kept { name: text, commit, at_s: None, is_gone: false },
         };
         Ok(timed.into_iter().map(split).collect())
+    }
+
+    fn kept_without_times(&self) -> Result<Vec<Kept>, GitError> {
+        let found = self.list_salvage()?;
+        let input: String = found.iter().map(|(_, oid)| format!("{oid}\n")).collect();
+        let call = Call::read("git.kept_there", &self.root).args(["cat-file", "--batch-check"]);
+        let text = self.git.ok(call.bytes(input.as_bytes()))?.line();
+        let there = text.lines().map(|line| !line.ends_with(" missing"));
+        let all = found.into_iter().zip(there);
+        let kept = |((name, commit), is_there): (_, bool)| Kept {
+            name,
+            commit,
+            at_s: None,
+            is_gone: !is_there,
+        };
+        Ok(all.map(kept).collect())
     }
 
     /// Returns the newest commit that both come from; `None`: they have nothing in common.

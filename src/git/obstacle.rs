@@ -11,7 +11,7 @@ use super::error::{GitError, Stderr};
 use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{MARK, registered};
-use crate::sys::file::shell_path;
+use crate::sys::file::{shell_path, small_text};
 
 /// As many places are asked about at a time.
 const ASKED_MAX: usize = 200;
@@ -61,7 +61,7 @@ impl Repo {
         admins.retain(|admin| !is_landing || !admin.join(MARK).exists());
         for admin in admins {
             for (file, what) in REWRITING {
-                let text = fs::read_to_string(admin.join(file)).unwrap_or_default();
+                let text = small_text(&admin.join(file));
                 if text.lines().any(|line| line == branch || line == short) {
                     let dir = registered(&admin).unwrap_or_else(|| self.root.clone());
                     let why = format!("{what} of `{short}` is under way in `{}`", dir.display());

@@ -14,7 +14,7 @@ use walkdir::WalkDir;
 use super::call::Call;
 use super::error::GitError;
 use super::oid::Oid;
-use super::refs::one_oid;
+use super::refs::{Checkout, one_oid};
 use super::repo::Repo;
 use super::slot::{MARK, registered};
 use crate::sys::{fail, file};
@@ -99,6 +99,7 @@ impl Repo {
         let head = one_oid(&self.git.ok(call)?)?;
         let call = Call::read("git.own_commit", &self.root).args([
             "rev-list",
+            "--ignore-missing",
             "-n1",
             "--single-worktree",
             head.as_str(),
@@ -123,7 +124,8 @@ impl Repo {
         }
         let input: String = names.iter().map(|(_, oid)| format!("{oid}\n")).collect();
         let call = Call::read("git.unlanded", &self.root)
-            .args(["rev-list", "--stdin"])
+            // A ref whose commit is gone holds nothing.
+            .args(["rev-list", "--ignore-missing", "--stdin"])
             .args(OTHERS.into_iter().filter(|arg| !keeps_branches || *arg != BUT_BRANCHES))
             .bytes(input.as_bytes());
         let reply = self.git.ok(call)?;
@@ -173,11 +175,45 @@ impl Repo {
         Ok(names.iter().all(|(name, oid)| heads.contains(format!("{oid} {name}").as_str())))
     }
 
+    /// Returns whether a person's worktree has submodules that are filled, with commits of their own.
+    ///
+    /// # Errors
+    /// When git fails there.
+    pub fn has_modules(&self, checkout: &Checkout) -> Result<bool, GitError> {
+        if checkout.is_gone {
+            return Ok(false);
+        }
+        let admin = self.admin_of(&checkout.path)?;
+        if admin.is_some_and(|admin| admin.join("modules").exists()) {
+            return Ok(true);
+        }
+        let modules = self.modules(&checkout.path)?;
+        Ok(modules.iter().any(|path| path.join(".git").exists()))
+    }
+
+    /// Returns where a worktree has submodules, filled or not.
+    fn modules(&self, dir: &Path) -> Result<Vec<PathBuf>, GitError> {
+        let args = ["ls-files", "-z", "--stage"];
+        let reply = self.git.ok(Call::read("git.modules", dir).args(args))?;
+        let links = reply.fields().filter_map(|entry| entry.strip_prefix(b"160000 "));
+        let names = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
+        Ok(names.map(|name| dir.join(OsStr::from_bytes(name))).collect())
+    }
+
     /// Removes a person's worktree, which must be clean.
     ///
     /// # Errors
     /// When it is not, and git's failures.
     pub fn remove_checkout(&self, checkout: &Path) -> Result<(), GitError> {
+        // Git removes none that has submodules, even where they are empty.
+        if checkout.exists() && !self.modules(checkout)?.is_empty() {
+            let hand = self.hand_at(checkout)?;
+            if hand.is_none_or(|hand| !hand.unsaved.is_empty()) {
+                let why = "something in it is not committed";
+                return Err(GitError::ForeignSlot { path: checkout.into(), why });
+            }
+            return self.remove_hand(checkout);
+        }
         let registry = self.registry_gate()?;
         let call = Call::write("git.worktree_remove", &self.root);
         let call = call.args(["worktree", "remove", "--"]).args([checkout]);
@@ -200,7 +236,7 @@ impl Repo {
 
 /// Returns whether a worktree is still in the making: detached, and filled after it was marked.
 fn is_unfilled(admin: &Path) -> bool {
-    let head = fs::read_to_string(admin.join("HEAD")).unwrap_or_default();
+    let head = file::small_text(&admin.join("HEAD"));
     !head.starts_with("ref:") && !admin.join("index").exists()
 }
 

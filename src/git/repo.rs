@@ -1,17 +1,20 @@
 //! A repository: where it is, whose it is, and what agents' git is given.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::{fs, io};
 
 use super::call::{Call, FSYNC, Git, Reply};
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
 use super::oid::{ObjectFormat, Oid};
 use crate::sys::child::Stop;
+use crate::sys::file::read_linked;
 
+/// Largest excludes file of a person's that is read, in bytes.
+const EXCLUDES_BYTES_MAX: u64 = 16 << 20;
 /// A git repository with a checkout.
 #[derive(Debug)]
 pub struct Repo {
@@ -213,9 +216,12 @@ impl Repo {
         let Some(path) = given.filter(|_| reply.code == 0).or_else(usual) else {
             return Ok(Vec::new());
         };
-        match fs::read(&path) {
-            Ok(bytes) => Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // What is no file says nothing: people put `/dev/null` there.
+        if fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            return Ok(Vec::new());
+        }
+        match read_linked(&path, EXCLUDES_BYTES_MAX) {
+            Ok(bytes) => Ok(bytes.unwrap_or_default()),
             Err(source) => Err(GitError::File { doing: "read", path, source }),
         }
     }

@@ -20,11 +20,14 @@ use super::gate::{Gate, WAIT_MAX};
 use super::oid::Oid;
 use super::repo::{Repo, canonical};
 use crate::sys::fail;
+use crate::sys::file::{read_bounded, small_text};
 
 /// In a slot's administrative folder: this worktree is one of ours.
 pub(super) const MARK: &str = "pipeline-slot";
 /// Why git has a worktree locked while it adds it.
 const ADDING: &str = "initializing";
+/// More than a path that git writes into a file, in bytes.
+const PATH_BYTES_MAX: u64 = 1 << 16;
 /// A worktree of somebody else being made at this very moment is younger than this.
 pub(super) const HALF_MADE_AGE_MIN: Duration = Duration::from_secs(10);
 
@@ -170,7 +173,7 @@ impl Repo {
             let Some(path) = registered(&admin).filter(|path| *path != slot) else { continue };
             let name = path.file_name().unwrap_or_default().as_bytes();
             let is_slot = path.parent() == slot.parent() && name.iter().all(u8::is_ascii_digit);
-            let lock = fs::read_to_string(admin.join("locked")).unwrap_or_default();
+            let lock = small_text(&admin.join("locked"));
             let is_empty = fs::read_dir(&path)
                 .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == ".git"));
             if is_slot && lock.trim() == ADDING && (is_empty || !path.exists()) {
@@ -240,7 +243,7 @@ pub(super) fn settle(slot: &Path) -> Result<PathBuf, GitError> {
 
 /// Returns the worktree that an administrative folder belongs to; `None` when it does not say.
 pub(super) fn registered(admin: &Path) -> Option<PathBuf> {
-    let bytes = fs::read(admin.join("gitdir")).ok()?;
+    let bytes = read_bounded(&admin.join("gitdir"), PATH_BYTES_MAX).ok()??;
     let path = Path::new(OsStr::from_bytes(bytes.trim_ascii_end()));
     let file = absolute(admin, path);
     (file.file_name() == Some(OsStr::new(".git"))).then(|| file.parent().map(Path::to_owned))?
@@ -249,10 +252,7 @@ pub(super) fn registered(admin: &Path) -> Option<PathBuf> {
 /// Returns the administrative folder that a worktree's `.git` file names.
 fn linked(slot: &Path) -> Option<PathBuf> {
     let file = slot.join(".git");
-    if !fs::symlink_metadata(&file).ok()?.is_file() {
-        return None;
-    }
-    let bytes = fs::read(file).ok()?;
+    let bytes = read_bounded(&file, PATH_BYTES_MAX).ok()??;
     let path = bytes.trim_ascii_end().strip_prefix(b"gitdir: ")?;
     Some(absolute(slot, Path::new(OsStr::from_bytes(path))))
 }

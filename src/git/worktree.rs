@@ -16,6 +16,7 @@ use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
 use crate::sys::fail;
+use crate::sys::file::small_text;
 
 /// In a slot's administrative folder: the commit at which `setup` last ran, and after NUL each the
 /// paths that agents have changed since.
@@ -167,7 +168,7 @@ impl Repo {
         admin: &Path,
         at: &Oid,
     ) -> Result<Changed, GitError> {
-        let text = fs::read_to_string(admin.join(SET_UP)).unwrap_or_default();
+        let text = small_text(&admin.join(SET_UP));
         let mut lines = text.split('\0');
         let mark = lines.next().unwrap_or_default().parse::<Oid>();
         let Ok(mark) = mark else { return Ok(Changed::Everything) };

@@ -312,6 +312,9 @@ pub struct Tries {
     pub why: String,
 }
 
+/// In the reason of an attempt whose work could not be saved: where that is.
+pub const LEFT: &str = "what it left is in its worktree slot";
+
 /// A run and all that is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -361,6 +364,13 @@ impl Attempt {
     #[must_use]
     pub fn is_work(&self) -> bool {
         matches!(self.kind, AttemptKind::Work { .. })
+    }
+
+    /// Returns true when it ended without its work being saved: that stands in its worktree alone.
+    #[must_use]
+    pub fn is_unsaved(&self) -> bool {
+        let is_left = |outcome: &Outcome| outcome.reason.contains(LEFT);
+        self.saved.is_none() && self.outcome.as_ref().is_some_and(is_left)
     }
 
     /// Returns the stage, `None` for checks of landing and base.

@@ -12,6 +12,8 @@ const SIGKILL: i32 = 9;
 #[must_use]
 pub fn of_work(exit: &Exit, completion: Completion, is_stopping: bool) -> Outcome {
     let (class, reason) = class_of(exit, completion, is_stopping);
+    let is_wordless = reason.trim().is_empty() && class != Class::Completed;
+    let reason = if is_wordless { format!("said {}, and not why", class.word()) } else { reason };
     Outcome { class, reason, at: exit.ended_at }
 }
 
@@ -182,6 +184,18 @@ mod tests {
         for (exit, completion, class) in cases {
             assert_eq!(of_work(&exit, completion, false).class, class, "{exit:?} {completion:?}");
         }
+    }
+
+    #[test]
+    fn a_status_without_words_has_a_reason() {
+        let reason = |marker| {
+            let exit = exit(Some(0), EndedBy::Exit, Some(marker));
+            of_work(&exit, Completion::Marker, false).reason
+        };
+        let said = reason(Marker::ChangesRequested(String::new()));
+        assert_eq!(said, "said changes_requested, and not why");
+        assert_eq!(reason(Marker::Blocked(" ".into())), "said blocked, and not why");
+        assert_eq!(reason(Marker::Failed("no".into())), "no");
     }
 
     #[test]

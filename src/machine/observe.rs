@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, Outcome, Tries};
+use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, LEFT, Outcome, Tries};
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::changed;
@@ -468,7 +468,7 @@ fn faulted(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Chan
 fn stall(state: &State, event: &Event, found: &Attempt, why: &str) -> Vec<Change> {
     let failed = counted(state, found.tries.failed);
     if failed > state.settings.limits.infrastructure_retries {
-        let reason = format!("{why}; what it left is in its worktree slot {}", found.slot);
+        let reason = format!("{why}; {LEFT} {}", found.slot);
         let outcome = Outcome { class: Class::Infrastructure, reason, at: event.at };
         return end(state, event, found, &outcome);
     }

@@ -1,6 +1,5 @@
 //! What an attempt is given: task file and prompt, made from the state.
 
-use std::fs;
 use std::path::Path;
 
 use crate::agent::prompt::{self, Context, Prompt};
@@ -14,6 +13,7 @@ use crate::machine::resume;
 use crate::machine::settings::{Settings, Stage};
 use crate::machine::stage;
 use crate::machine::task::{Task, TaskPhase};
+use crate::sys::file::write_anew;
 
 /// Blocked tasks listed to the supervisor.
 const BLOCKED_MAX: usize = 50;
@@ -192,7 +192,7 @@ impl Brief {
     /// Any of write.
     pub fn write_task_file(&self, path: &Path) -> std::io::Result<()> {
         crate::sys::fail::point("brief.write")?;
-        fs::write(path, task_file::render(&self.file))
+        write_anew(path, task_file::render(&self.file).as_ref())
     }
 
     /// Puts the prompt where the attempt finds it; nobody reads it yet.
@@ -201,6 +201,6 @@ impl Brief {
     /// Any of write.
     pub fn write_prompt(&self, path: &Path, role: &Role) -> std::io::Result<()> {
         crate::sys::fail::point("brief.write_prompt")?;
-        fs::write(path, self.prompt(role).text)
+        write_anew(path, self.prompt(role).text.as_bytes())
     }
 }

@@ -46,6 +46,8 @@ pub struct Due {
     held: BTreeSet<PathBuf>,
     /// When the last attempt in a slot was over; spelled likewise.
     left: BTreeMap<PathBuf, Time>,
+    /// Ends of paths of slots that hold work which could not be saved.
+    unsaved: BTreeSet<PathBuf>,
     live: BTreeSet<String>,
     slots_dir: PathBuf,
     landed: Option<String>,
@@ -62,6 +64,7 @@ impl Due {
             slots_dir: layout.root.join(&worktree.dir),
             landed: state.base.landed.as_ref().map(|oid| oid.as_str().to_owned()),
             keep: Duration::from_millis(worktree.keep_finished_ms),
+            unsaved: unsaved(state).map(|(end, _)| end).collect(),
             ..Self::default()
         };
         let slot = |it: &Attempt| {
@@ -121,7 +124,8 @@ impl Due {
             let known = left.get(&slot).copied().or(checked_at.filter(|_| is_of_base()));
             // What came later than its last attempt is a person's; where none is known, all of it.
             let is_touched = || repo.is_touched(&slot, known.unwrap_or(0)).unwrap_or(true);
-            if !held.contains(&slot) && self.is_idle(&slot, repo) && !is_touched() {
+            let is_unsaved = self.unsaved.iter().any(|end| slot.ends_with(end));
+            if !held.contains(&slot) && !is_unsaved && self.is_idle(&slot, repo) && !is_touched() {
                 found.remains.push((None, Remains::Slot(slot)));
             }
         }
@@ -204,6 +208,16 @@ fn real(slot: &Path) -> PathBuf {
         .skip(1)
         .find_map(|above| Some(fs::canonicalize(above).ok()?.join(slot.strip_prefix(above).ok()?)));
     there.unwrap_or_else(|| slot.to_owned())
+}
+
+/// Returns the slots that alone hold the work of an attempt, which could not be saved, each as the end
+/// of its path: wherever the worktrees lay then.
+pub fn unsaved(state: &State) -> impl Iterator<Item = (PathBuf, &AttemptId)> {
+    let history = state.tasks.values().flat_map(|task| &task.history);
+    history.filter(|old| old.is_unsaved()).map(|old| {
+        let slot = old.slot.to_string();
+        (Path::new(old.agent.as_str()).join(slot), &old.id)
+    })
 }
 
 fn finished_at(task: &Task) -> Option<Time> {

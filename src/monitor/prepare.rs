@@ -21,6 +21,7 @@ use crate::git::{Cas, Changed, Oid, Repo, SlotRequest};
 use crate::machine::Observation;
 use crate::machine::id::{AttemptId, TaskId};
 use crate::machine::settings::Worktree;
+use crate::sys::file::write_anew;
 
 /// Files whose change makes `setup` run again.
 const LOCKFILES: [&str; 14] = [
@@ -432,7 +433,7 @@ fn write_brief(prepare: &Prepare, repo: &Repo, brief: &Brief, role: &Role) -> Re
         excludes.extend(exclude_line(path).bytes());
         excludes.push(b'\n');
     }
-    fs::write(&places.excludes, excludes)
+    write_anew(&places.excludes, &excludes)
         .map_err(|error| Fault::file("write", &places.excludes, &error))
 }
 

@@ -15,6 +15,10 @@ use crate::config::preset::{self, Loaded};
 use crate::machine::preset::{ENV_ALLOW, Fact, Interactive, Part, Preset, PromptBy};
 use crate::machine::resume::Session;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
+use crate::sys::file::read_bounded;
+
+/// More than any prompt that we write, in bytes.
+const PROMPT_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What an agent must be free to run to say how its stage ended.
 const SAID: [&str; 4] =
@@ -71,7 +75,7 @@ pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<L
         None => &preset.headless,
     };
     let prompt = match uses(line, "{prompt}") {
-        true => Some(std::fs::read_to_string(&places.prompt_file).map_err(|error| {
+        true => Some(read_prompt(&places.prompt_file).map_err(|error| {
             format!("cannot read the prompt `{}`: {error}", places.prompt_file.display())
         })?),
         false => None,
@@ -96,6 +100,11 @@ pub fn launch(root: &Path, group: &AgentGroup, purpose: Purpose<'_>) -> Result<L
 /// Returns true when an agent of the group is started by a line that takes up a session.
 fn can_resume(preset: &Preset, group: &AgentGroup) -> bool {
     group.launcher == LauncherKind::Process && uses(&preset.resume, "{session}")
+}
+
+fn read_prompt(path: &Path) -> std::io::Result<String> {
+    let bytes = read_bounded(path, PROMPT_FILE_BYTES_MAX)?.ok_or(std::io::ErrorKind::NotFound)?;
+    String::from_utf8(bytes).map_err(std::io::Error::other)
 }
 
 /// Returns that the preset has no line for what its agents are to run in, with what to do.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::agent::environment::agent_env;
 use crate::observe::page::{cut, first_line};
 use crate::sys::child::{self, Heard, Stop};
+use crate::sys::file::unnamed;
 
 /// Columns shown of the command.
 const COMMAND_COLUMNS_MAX: usize = 50;
@@ -65,7 +66,7 @@ impl Program {
             return Err(io::Error::other("its command is empty"));
         };
         // A file, not a pipe: nobody has to feed it while it runs.
-        let mut input = tempfile::tempfile()?;
+        let mut input = unnamed()?;
         input.write_all(text.as_bytes())?;
         input.rewind()?;
         let mut command = child::command(program, &self.root);

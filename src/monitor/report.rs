@@ -2,8 +2,6 @@
 //! end.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,11 +23,13 @@ use crate::machine::preset::Preset;
 use crate::machine::task::{EVIDENCE_BYTES_MAX, NOTES_BYTES_MAX, keep_tail};
 use crate::machine::time::Time;
 use crate::machine::{EventBody, Observation};
-use crate::sys::file::read_bounded;
+use crate::sys::file::{read_bounded, read_end};
 use crate::sys::room::is_shortage;
 
 /// Largest `usage_file` read, in bytes.
 const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+/// More than what the keeper writes into a log of its own.
+const LOG_NOTE_BYTES_MAX: u64 = 1 << 10;
 /// Longest text kept of a fault, in bytes.
 const FAULT_BYTES_MAX: usize = 1 << 10;
 
@@ -276,7 +276,10 @@ fn read_output(record: &ExitRecord, watched: &Watched) -> Option<Reading> {
     // Without a log nothing was said.
     let log = match transcripts {
         Some(transcripts) => transcripts.find(record.started_ms).map(|(_, text)| text),
-        None => std::fs::read(&watched.log).ok(),
+        None => {
+            let bytes_max = record.log_bytes.max(DOCUMENT_BYTES_MAX) + LOG_NOTE_BYTES_MAX;
+            read_bounded(&watched.log, bytes_max).ok()?
+        }
     };
     let log = log.unwrap_or_default();
     let document =
@@ -353,11 +356,7 @@ pub fn has_marker(file: &Path, nonce: &str) -> bool {
 /// Returns the end of a log, bounded; empty when it cannot be read.
 pub fn tail_of(log: &Path) -> String {
     let read = || -> std::io::Result<String> {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES_MAX as u64)))?;
-        let mut bytes = Vec::new();
-        file.take(EVIDENCE_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        let bytes = read_end(log, EVIDENCE_BYTES_MAX as u64)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     read().map(|text| keep_tail(&text, EVIDENCE_BYTES_MAX).to_owned()).unwrap_or_default()

@@ -542,12 +542,11 @@ impl Monitor {
     fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {
         bodies.extend(self.read_settings());
         let (world, state) = (&mut self.cycle.world, self.cycle.ledger.state());
-        let Some(edit) = world.current.read_edit(&world.layout, state) else { return };
-        let body = EventBody::Command(Command::PickTask { text: edit });
+        let edit = world.current.read_edit(&world.layout, state, &world.progress);
+        let picked = edit.map(|text| EventBody::Command(Command::PickTask { text }));
         // One write can come as several events.
-        if !bodies.contains(&body) {
-            bodies.push(body);
-        }
+        let picked = picked.filter(|body| !bodies.contains(body));
+        bodies.extend(picked);
     }
 
     /// The safety net: looks at all that events should have told.

@@ -146,7 +146,7 @@ impl Drop for FileLock {
 /// # Errors
 /// When the file cannot be opened or probed.
 pub fn is_held(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let file = match file::open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),

@@ -1,15 +1,18 @@
 //! Whole-file writes that a reader never sees half done.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use tempfile::NamedTempFile;
 
 use super::fail;
 use crate::machine::shell::shell_word;
+
+/// More than any file that [`small_text`] is asked for.
+const SMALL_BYTES_MAX: u64 = 1 << 20;
 
 /// How far a write is pushed before it counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,27 @@ impl Spare {
     }
 }
 
+/// Makes a file without a name, in memory: what is given to a program, or heard of one, needs no folder
+/// that may go away.
+///
+/// # Errors
+/// When descriptors run out.
+pub fn unnamed() -> io::Result<File> {
+    Ok(memfd_create("pipeline", MemfdFlags::CLOEXEC)?.into())
+}
+
+/// Writes a file anew that nobody reads yet: what somebody left there, a pipe or a link, goes first.
+///
+/// # Errors
+/// Any of removing what is there, and of writing.
+pub fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::options().write(true).create_new(true).open(path)?.write_all(bytes)
+}
+
 /// Makes the names in `dir` durable.
 ///
 /// # Errors
@@ -83,25 +107,49 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Opens a regular file for reading, whatever somebody has put in its place.
+///
+/// # Errors
+/// Any error of opening it, and anything but a regular file, a link to one too.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(path, OFlags::NOFOLLOW)
+}
+
+fn regular(path: &Path, flags: OFlags) -> io::Result<File> {
+    // A pipe does not hold the opener up: what was looked at is what is read.
+    let flags = (flags | OFlags::NONBLOCK).bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(file)
+}
+
 /// Reads a file of at most `bytes_max` bytes; `None` when there is none.
 ///
 /// # Errors
 /// Any read error, and a file that is larger than the bound or not a regular file.
 pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    // A link is an error, and a pipe does not hold the opener up: what was looked at is what is read.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let open = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
-    let file = match open {
+    whole(open_regular(path), bytes_max)
+}
+
+/// Reads as [`read_bounded`] does, but follows a link: for what people keep elsewhere.
+///
+/// # Errors
+/// As there.
+pub fn read_linked(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    whole(regular(path, OFlags::empty()), bytes_max)
+}
+
+fn whole(opened: io::Result<File>, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
-    }
-    if meta.len() > bytes_max {
-        let found = format!("{} bytes, at most {bytes_max} are read", meta.len());
+    let length = file.metadata()?.len();
+    if length > bytes_max {
+        let found = format!("{length} bytes, at most {bytes_max} are read");
         return Err(io::Error::new(io::ErrorKind::InvalidData, found));
     }
     let mut bytes = Vec::new();
@@ -111,6 +159,27 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> 
         return Err(io::Error::other(format!("more than {bytes_max} bytes")));
     }
     Ok(Some(bytes))
+}
+
+/// Returns the text of a small file of git's or ours, as far as it is UTF-8; empty when it cannot be
+/// read.
+#[must_use]
+pub fn small_text(path: &Path) -> String {
+    let bytes = read_bounded(path, SMALL_BYTES_MAX).ok().flatten().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads at most the last `bytes_max` bytes of a file.
+///
+/// # Errors
+/// Any read error, and anything but a regular file.
+pub fn read_end(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut file = open_regular(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Returns a path as one word of a command line that a person is to type.

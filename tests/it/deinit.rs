@@ -341,6 +341,81 @@ fn what_a_person_has_open_is_never_forced_away() {
     assert!(project.git(&["branch", "--list", "salvage/FAIL.impl.1"]).contains("FAIL.impl.1"));
 }
 
+/// A task whose work git could not save: a filter that it must run is not there.
+fn unsaved() -> Project {
+    let settings = "[worktree]\nkeep_finished = \"0s\"\n[limits]\ninfrastructure_retries = 0\n";
+    let project = Project::with(1, settings);
+    project.write(".gitattributes", "*.bin filter=lost\n");
+    project.write("tools/agent.sh", "date >new.bin\ndate >code.txt\n");
+    project.commit("Files behind a filter");
+    project.git(&["config", "filter.lost.clean", "no-such-program"]);
+    project.git(&["config", "filter.lost.required", "true"]);
+    project.ok(&["task", "add", "a task", "--id", "T"]);
+    project.fails(1, &["monitor", "--until-idle"]);
+    keepers_have_ended(&project);
+    project
+}
+
+#[test]
+fn work_that_could_not_be_saved_stays_in_its_worktree() {
+    let project = unsaved();
+    assert_eq!(project.git(&["for-each-ref", "refs/pipeline/salvage/"]), "");
+    let left = WalkDir::new(project.path(".pipeline/worktrees")).into_iter().flatten();
+    let code = left.map(|it| it.into_path()).find(|path| path.ends_with("code.txt"));
+    let code = code.expect("the agent wrote it");
+    for args in [&["deinit"][..], &["deinit", "-n"], &["deinit", "--force"]] {
+        let said = project.fails(4, args);
+        assert!(said.contains("alone holds what `T.arch.1` left"), "{said}");
+        assert!(said.contains("git worktree remove --force"), "{said}");
+    }
+    project.ok(&["task", "cancel", "T"]);
+    project.ok(&["doctor", "--repair"]);
+    assert!(code.is_file(), "cleaning spares it");
+    project.fails(4, &["deinit"]);
+    let slot = code.parent().expect("its worktree").to_str().expect("UTF-8").to_owned();
+    project.git(&["worktree", "remove", "--force", &slot]);
+    project.ok(&["deinit"]);
+    assert!(!project.path(".pipeline").exists());
+}
+
+#[test]
+fn a_persons_worktree_with_submodules_goes_unless_they_are_filled() {
+    let project = Project::new(1);
+    let at = project.git(&["rev-parse", "HEAD"]);
+    project.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{at},sub")]);
+    fs::create_dir(project.path("sub")).expect("where it would be");
+    project.git(&["commit", "-q", "-m", "A submodule"]);
+    project.ok(&["task", "add", "a task", "--id", "A"]);
+    let path = project.ok(&["task", "take", "A"]);
+    let sub = Path::new(path.trim_end()).join("sub");
+    let sub = sub.to_str().expect("UTF-8");
+    let root = project.root.to_str().expect("UTF-8");
+    project.git(&["clone", "-q", root, sub]);
+    project.git(&["-C", sub, "checkout", "-q", &at]);
+    let there = files(&project);
+    for args in [&["deinit"][..], &["deinit", "--force"]] {
+        let said = project.fails(4, args);
+        assert!(said.contains("holds submodules") && said.contains("remove --force"), "{said}");
+    }
+    assert_same(&files(&project), &there);
+    fs::remove_dir_all(sub).expect("it was filled");
+    fs::create_dir(sub).expect("as git leaves it");
+    project.ok(&["deinit"]);
+    assert!(!project.path(".pipeline").exists());
+}
+
+#[test]
+fn a_folder_of_the_persons_in_our_place_stays() {
+    let project = plain();
+    project.write(".pipeline/state/x", "mine\n");
+    project.git(&["add", "-f", ".pipeline/state/x"]);
+    project.git(&["commit", "-q", "-m", "Mine"]);
+    assert!(project.fails(4, &["init"]).contains("is in the way"));
+    project.run(&["deinit"]);
+    assert_eq!(project.git(&["status", "--porcelain", "--untracked-files=no"]), "");
+    assert!(project.path(".pipeline/state/x").is_file());
+}
+
 #[test]
 fn ignored_files_in_a_persons_worktree_are_in_the_way() {
     let project = Project::new(1);

@@ -292,3 +292,17 @@ fn a_landing_whose_move_is_in_doubt_is_not_given_up() {
     m.turns();
     assert_eq!(m.stand("A"), "completed");
 }
+
+#[test]
+fn a_temporary_folder_that_goes_away_costs_nothing() {
+    let project = Project::new(1);
+    let backlog: &Backlog = &[("A", &[])];
+    project.import(backlog);
+    project.hold("hold.test");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the test stage", || project.runs().iter().any(|id| id == "A.test.1"));
+    std::fs::remove_dir_all(project.dir().join("tmp")).expect("it was there");
+    project.release("hold.test");
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(backlog);
+}

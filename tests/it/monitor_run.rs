@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use crate::support::processes_of;
 use crate::support::project::{Backlog, Project, TWELVE};
 
@@ -126,6 +128,15 @@ fn sequential_mode_takes_one_task_after_the_other() {
     monitor.until_said("NOBODY");
     project.until("the id to be put back", || {
         fs::read_to_string(&file).is_ok_and(|text| text.trim() == "A")
+    });
+    // What an agent can put there instead holds nobody up.
+    let pipe = project.path(".pipeline/pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    fs::rename(&pipe, &file).expect("it takes the place");
+    monitor.until_said("not a regular file: put back");
+    project.until("the id to be put back", || {
+        let is_file = fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file());
+        is_file && fs::read_to_string(&file).is_ok_and(|text| text.trim() == "A")
     });
     // A known one counts at the next stage boundary.
     fs::write(&file, "C\n").expect("the file is ours to edit");

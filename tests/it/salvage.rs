@@ -146,6 +146,35 @@ fn what_shares_nothing_with_a_lost_journal_is_listed_all_the_same() {
 }
 
 #[test]
+fn a_ref_whose_commit_is_gone_is_listed_and_in_nobodys_way() {
+    let project = failed();
+    let bad = ".git/refs/pipeline/salvage/FAIL.impl.9";
+    let name = "refs/pipeline/salvage/FAIL.impl.9";
+    project.write(bad, &format!("{}\n", "1".repeat(40)));
+    let found = list(&project);
+    let gone: Vec<_> = found.iter().filter(|entry| entry["is_gone"] == true).collect();
+    assert_eq!((found.len(), gone.len(), &gone[0]["ref"]), (3, 1, &name.into()), "{found:?}");
+    assert_eq!((&found[0]["files"], &found[0]["is_gone"]), (&1.into(), &false.into()));
+    let text = project.ok(&["salvage", "list"]);
+    assert!(text.contains("its commit is gone") && text.contains("1 file +1 -0"), "{text}");
+    assert!(project.ok(&["salvage", "show", "FAIL.impl.2"]).contains("\n+FAIL.impl.2\n"));
+    for what in ["show", "restore"] {
+        let said = project.fails(1, &["salvage", what, "FAIL.impl.9"]);
+        assert!(said.contains("is gone") && said.contains("salvage drop FAIL.impl.9"), "{said}");
+    }
+    let told = project.run(&["doctor"]);
+    assert!(told.out.contains("pipeline salvage drop FAIL.impl.9"), "{told:?}");
+    project.ok(&["salvage", "drop", "FAIL.impl.9"]);
+    assert_eq!(list(&project).len(), 2);
+    assert!(!project.run(&["doctor"]).out.contains("salvage drop"));
+    project.git(&["gc", "-q"]);
+    // Nor does it keep anything from being taken out.
+    project.write(bad, &format!("{}\n", "1".repeat(40)));
+    project.ok(&["deinit", "--force"]);
+    assert_eq!(project.git(&["for-each-ref", "--format=%(refname)"]), "refs/heads/main");
+}
+
+#[test]
 fn what_is_dropped_is_named_so_that_it_can_be_taken_back() {
     let project = failed();
     let before = list(&project);

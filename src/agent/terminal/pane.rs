@@ -5,7 +5,7 @@
 //! end is the shim's record; a connection that ends without one says that the attempt is lost.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
@@ -20,6 +20,7 @@ use crate::agent::protocol::{Connection, Flow, KeeperReport, Order, decode};
 use crate::agent::tree::{KILL_WAIT_MAX, end_orphans};
 use crate::sys::clock::{self, Clock, SystemClock};
 use crate::sys::fail;
+use crate::sys::file::open_regular;
 use crate::sys::proc::{self, Process};
 
 /// The hidden command that runs in a window, given the socket and the agent.
@@ -386,7 +387,7 @@ const LOG_BYTES_MAX: u64 = 1 << 20;
 /// Returns true when the program that wrote `log` wants pastes marked (DECSET 2004).
 fn asks_for_brackets(log: &Path) -> bool {
     let mut bytes = Vec::new();
-    let read = File::open(log).and_then(|file| file.take(LOG_BYTES_MAX).read_to_end(&mut bytes));
+    let read = open_regular(log).and_then(|file| file.take(LOG_BYTES_MAX).read_to_end(&mut bytes));
     let last = |word: &[u8]| bytes.windows(word.len()).rposition(|found| found == word);
     read.is_ok() && last(b"\x1b[?2004h") > last(b"\x1b[?2004l")
 }

@@ -2,13 +2,12 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use super::place::{Fit, Named};
-use crate::cli::project::Project;
+use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config;
 use crate::machine::settings::Settings;
 use crate::sys::file::read_bounded;
@@ -132,7 +131,8 @@ impl Known {
     fn settings(&self) -> Option<&Settings> {
         let settings = self.settings.get_or_init(|| {
             let path = self.project()?.layout.config();
-            let text = fs::read_to_string(path).ok()?;
+            let bytes = read_bounded(&path, CONFIG_BYTES_MAX).ok()??;
+            let text = String::from_utf8(bytes).ok()?;
             config::load(&text).ok().map(|loaded| loaded.settings)
         });
         settings.as_ref()

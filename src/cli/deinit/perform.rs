@@ -12,7 +12,7 @@ use super::plan::{Step, removed};
 use crate::agent::terminal::tmux::Tmux;
 use crate::cli::error::Error;
 use crate::cli::init::EXCLUDE;
-use crate::cli::init_record::Exclude;
+use crate::cli::init_record::{Exclude, exclude_text};
 use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
 use crate::store::lock::FileLock;
@@ -125,7 +125,7 @@ fn remove_empty(path: &Path) -> io::Result<()> {
 
 /// Takes our line out of the exclude file; what `init` had to make for it goes too.
 fn restore(path: &Path, before: Exclude, state: &Path) -> io::Result<()> {
-    let text = fs::read_to_string(path)?;
+    let text = exclude_text(path)?.unwrap_or_default();
     let Some(kept) = before.without(&text, EXCLUDE) else { return Ok(()) };
     if before.was_there || !kept.is_empty() {
         // Made in our own folder, which goes whatever happens; and what a link leads to is replaced.

@@ -13,12 +13,13 @@ use crate::agent::terminal::tmux;
 use crate::cli::args::DeinitArgs;
 use crate::cli::error::Error;
 use crate::cli::init::{EXCLUDE, exclude_file};
-use crate::cli::init_record::{Exclude, InitRecord};
+use crate::cli::init_record::{Exclude, InitRecord, exclude_text};
 use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config::layout::Layout;
 use crate::git::{Checkout, CutOff, Oid, Repo};
 use crate::machine::State;
 use crate::machine::task::TaskPhase;
+use crate::monitor::finished;
 use crate::store::lock::is_held;
 use crate::sys::file::{read_bounded, shell_path};
 
@@ -156,12 +157,12 @@ impl Plan {
             let usual =
                 Exclude { had_folder: true, was_there: true, had_line: false, was_open: false };
             let before = record.as_ref().and_then(|record| record.exclude).unwrap_or(usual);
-            let text = fs::read_to_string(&path).unwrap_or_default();
+            let text = exclude_text(&path).ok().flatten().unwrap_or_default();
             let is_ours = state.is_some() && before.without(&text, EXCLUDE).is_some();
             plan.steps.extend(is_ours.then_some(Step::RestoreExclude { path, before }));
         }
         plan.config(layout, repo.as_ref(), record.as_ref())?;
-        plan.folders(layout, state);
+        plan.folders(layout, repo.as_ref(), state)?;
         for aside in asides(layout) {
             plan.kept.push(format!("`{}` stays: a state without a journal", aside.display()));
         }
@@ -243,6 +244,7 @@ impl Plan {
         });
         let slots = repo.own_slots(&slots_dir).map_err(git)?;
         let keep = state.map_or(&[][..], |state| &state.settings.worktree.keep);
+        self.slots(&slots, state);
         self.checkouts(layout, repo, &slots, (args, keep))?;
         if args.force && !unlanded.is_empty() {
             let text: String =
@@ -257,7 +259,13 @@ impl Plan {
         if slots_dir.exists() {
             self.steps.push(Step::RemoveEmpty(slots_dir));
         }
-        self.steps.extend(names.into_iter().map(|(name, oid)| Step::RemoveRef { name, oid }));
+        // With a ref whose commit is gone git finds no bundle whole: it goes first.
+        let kept = repo.kept().map_err(git)?;
+        let is_gone = |name: &str| kept.iter().any(|kept| kept.is_gone && kept.name == name);
+        for (name, oid) in names {
+            let at = if is_gone(&name) { 0 } else { self.steps.len() };
+            self.steps.insert(at, Step::RemoveRef { name, oid });
+        }
         if let Some(state) = state {
             let branch = &state.settings.landing.branch;
             let is_outside = !branch.starts_with("pipeline/");
@@ -268,6 +276,22 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Looks at the worktrees of agents: what could not be saved is in no ref, and never forced away.
+    fn slots(&mut self, slots: &[PathBuf], state: Option<&State>) {
+        for (end, attempt) in state.into_iter().flat_map(finished::unsaved) {
+            let of_attempt = slots.iter().filter(|slot| slot.ends_with(&end) && slot.exists());
+            self.in_way.extend(of_attempt.map(|slot| {
+                let (path, word) = (slot.display(), shell_path(slot));
+                (
+                    format!("the worktree `{path}` alone holds what `{attempt}` left"),
+                    format!(
+                        "take what you want out of it, then: git worktree remove --force {word}"
+                    ),
+                )
+            }));
+        }
     }
 
     /// Looks at the worktrees of people, which are never forced away.
@@ -296,6 +320,11 @@ impl Plan {
                 self.in_way.push((
                     format!("the worktree `{path}` holds {what}"),
                     format!("keep it elsewhere, or take all away: git worktree move {word} DIR"),
+                ));
+            } else if is_removed && repo.has_modules(&checkout).map_err(git)? {
+                self.in_way.push((
+                    format!("the worktree `{path}` holds submodules with commits of their own"),
+                    format!("when you need none of them: git worktree remove --force {word}"),
                 ));
             } else if is_removed && let Some(head) = loose(repo, &checkout, args)? {
                 self.in_way.push((
@@ -361,7 +390,12 @@ impl Plan {
     }
 
     /// What lies in `.pipeline`, and the current-task file wherever it is.
-    fn folders(&mut self, layout: &Layout, state: Option<&State>) {
+    fn folders(
+        &mut self,
+        layout: &Layout,
+        repo: Option<&Repo>,
+        state: Option<&State>,
+    ) -> Result<(), Error> {
         if let Some(state) = state {
             let open = state.tasks.values().filter(|task| !task.is_final());
             let waits = |phase: &TaskPhase| !matches!(phase, TaskPhase::Landing { .. });
@@ -386,6 +420,17 @@ impl Plan {
             if path == layout.state || path == removed(&layout.state) {
                 continue;
             }
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            // With git the state lies elsewhere, and what is no link to it is a person's.
+            let is_foreign = repo.is_some() && name == "state" && !is_link;
+            let below = path.strip_prefix(&layout.root).unwrap_or(&path);
+            let is_tracked = match repo {
+                Some(repo) if is_own || is_temp => repo.is_tracked(below).map_err(git)?,
+                Some(_) | None => false,
+            };
+            if is_foreign || is_tracked {
+                continue;
+            }
             match (is_own, is_folder) {
                 (true, true) => self.steps.push(Step::RemoveTree(path)),
                 (true, false) => self.steps.push(Step::RemoveFile(path)),
@@ -397,6 +442,7 @@ impl Plan {
         if dot.exists() && !layout.state.starts_with(&dot) {
             self.steps.push(Step::RemoveEmpty(dot));
         }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::agent::rendezvous::{self, KeeperInfo};
 use crate::cli::orphans::{self, Orphan, left_socket};
 use crate::cli::project::{Open, Project};
 use crate::cli::repair;
-use crate::git::{CutOff, GitError};
+use crate::git::{CutOff, GitError, Kept};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
 use crate::machine::lane::Base;
@@ -246,7 +246,11 @@ pub fn refs(project: &Project, state: &State) -> Vec<Finding> {
     let remedy = "`pipeline doctor --repair` puts that right, and so does `pipeline monitor`; \
                   what was found is kept: `pipeline salvage list`";
     let tell = |mend: &Mend| Finding::warning("refs", mend.to_string(), remedy);
-    let findings: Vec<Finding> = mends.iter().map(tell).collect();
+    let mut findings: Vec<Finding> = mends.iter().map(tell).collect();
+    match repo.kept() {
+        Ok(kept) => findings.extend(kept.iter().filter(|it| it.is_gone).map(gone)),
+        Err(error) => findings.push(of_git("refs", &error)),
+    }
     if findings.is_empty() {
         return vec![Finding::good("refs", "all branches stand where the journal has them")];
     }
@@ -270,6 +274,13 @@ pub fn base_branch(project: &Project, settings: &Settings) -> Option<Finding> {
 pub fn mode(state: &State, settings: &Settings) -> Option<Finding> {
     let what = differing_mode(settings.project.orchestration, state.orchestration)?;
     Some(Finding::warning("settings", what, "say the same in pipeline.toml"))
+}
+
+/// Tells of salvage whose commit the repository does not have: git cannot even collect garbage then.
+fn gone(kept: &Kept) -> Finding {
+    let short = kept.name.trim_start_matches("refs/pipeline/salvage/");
+    let what = format!("the commit of `{}`, {}, is gone", kept.name, kept.commit);
+    Finding::warning("refs", what, format!("pipeline salvage drop {}", shell_word(short)))
 }
 
 fn of_git(what: &'static str, error: &GitError) -> Finding {
