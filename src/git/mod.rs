@@ -10,6 +10,7 @@
 
 mod base;
 mod call;
+mod conflict;
 mod create;
 mod error;
 mod forecast;

@@ -17,9 +17,6 @@ use super::repo::Repo;
 use super::slot::{remove_file, settle};
 use crate::sys::fail;
 
-/// Most paths given to one `git grep`, so that the command line stays short.
-const GREP_PATHS_MAX: usize = 200;
-
 /// What to make of a slot.
 #[derive(Debug, Clone)]
 pub struct SnapshotRequest<'a> {
@@ -50,9 +47,8 @@ pub struct Snapshot {
     pub commit: Option<Oid>,
     /// Whether its tree differs from that of `tip`.
     pub tree_changed: bool,
-    /// With a merge owed: files that both sides and the agent touched and that still hold conflict
-    /// markers. Sorted.
-    pub markers: Vec<String>,
+    /// Files in which a conflict is left. Sorted.
+    pub conflicts: Vec<String>,
     /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch), or its commits
     /// hold an excluded file: the tree was put on top of `tip`, and the agent's own commits are kept
     /// at `<pin>.head`.
@@ -93,6 +89,7 @@ impl Repo {
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
         let mut taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        let conflicts = self.conflicts_left(&slot, &admin, &taken.tree, request)?;
         if let Some(head) = &head
             && !self.is_ancestor(request.tip, head)?
         {
@@ -110,14 +107,11 @@ impl Repo {
         let mut snapshot = Snapshot {
             commit: None,
             tree_changed,
-            markers: Vec::new(),
+            conflicts,
             head_moved_away,
             is_gone: false,
             left_out: taken.left_out,
         };
-        if let Some(merge) = request.merge {
-            snapshot.markers = self.markers_left(request.tip, merge, &taken.tree)?;
-        }
         if let (true, Some(head)) = (head_moved_away, &head)
             && !self.is_ancestor(head, request.tip)?
             && self.is_ancestor(request.tip, head)?
@@ -275,29 +269,6 @@ impl Repo {
         let from = admin.join("index");
         let is_copied = admin != self.common && copy_with_time(&from, &index).map_err(file)?;
         Ok((index, is_copied))
-    }
-
-    /// Returns the files of `tree` that differ from both sides of a merge and hold markers.
-    fn markers_left(&self, ours: &Oid, theirs: &Oid, tree: &Oid) -> Result<Vec<String>, GitError> {
-        let ours = self.changed_paths(ours, tree)?;
-        let theirs = self.changed_paths(theirs, tree)?;
-        let both: Vec<String> = ours.into_iter().filter(|path| theirs.contains(path)).collect();
-        let mut markers = Vec::new();
-        for paths in both.chunks(GREP_PATHS_MAX) {
-            let call = Call::read("git.markers", &self.root)
-                .args(["grep", "-l", "-z", "-I", "-E", "-e", r"^(<{7,}|>{7,}|\|{7,}) "])
-                .args([tree.as_str(), "--"])
-                .args(paths.iter().map(|path| format!(":(top,literal){path}")));
-            let reply = self.git.run(call)?;
-            if reply.code > 1 {
-                return Err(reply.failure(&self.root));
-            }
-            let prefix = format!("{tree}:");
-            markers
-                .extend(reply.texts().iter().map(|it| it.trim_start_matches(&prefix).to_owned()));
-        }
-        markers.sort();
-        Ok(markers)
     }
 }
 
@@ -519,13 +490,13 @@ mod tests {
         let theirs = scratch.commit_on(&theirs, "docs", "<<<<<<< an example\n");
         let case = Case::at(scratch, ours.clone(), Some(theirs.clone()));
         let (snapshot, commit) = case.taken();
-        assert_eq!(snapshot.markers, ["a.txt"]);
+        assert_eq!(snapshot.conflicts, ["a.txt"]);
         assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
 
         case.scratch.git(["update-ref", "-d", PIN]);
         case.write("a.txt", "both\n=======\n");
         let (snapshot, commit) = case.taken();
-        assert!(snapshot.markers.is_empty());
+        assert!(snapshot.conflicts.is_empty());
         assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
 
         // The agent committed the merge itself.

@@ -256,7 +256,8 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
-    /// What it left is pinned at `commit`; `None`: nothing differs from where it began.
+    /// What it left is pinned at `commit`; `None`: nothing differs from where it began. `markers`: files
+    /// in which a conflict is left.
     Saved {
         attempt: AttemptId,
         commit: Option<Oid>,

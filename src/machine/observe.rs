@@ -319,9 +319,13 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
         .is_some_and(|(_, stage)| stage.must_change);
     if verdict.class == Class::Completed {
         let is_merging = found.merge.is_some();
-        if is_merging && !left.markers.is_empty() {
+        if !left.markers.is_empty() {
             verdict.class = Class::ConflictLeft;
-            verdict.reason = format!("conflict markers are left in {}", left.markers.join(", "));
+            verdict.reason = format!(
+                "conflicts are left in {}: leave no marker, and `git add` or `git rm` what has none \
+                 (a link, a binary file, one that a side removed)",
+                left.markers.join(", ")
+            );
         } else if must_change && !left.has_changed && !is_merging {
             let fault = found.exit.as_ref().and_then(judge::of_fault);
             let empty = (Class::Empty, "said completed but changed no file".into());

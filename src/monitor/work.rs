@@ -109,7 +109,7 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         attempt: save.attempt.clone(),
         commit,
         has_changed: left.tree_changed,
-        markers: left.markers,
+        markers: left.conflicts,
     })
 }
 

@@ -416,7 +416,7 @@ fn ended(outcome: &Outcome, is_check: bool) -> String {
         Class::Failed => "failed",
         Class::ChecksFailed if is_check => "failed",
         Class::ChecksFailed => "failed its checks",
-        Class::ConflictLeft => "left conflict markers",
+        Class::ConflictLeft => "left conflicts",
         Class::Blocked => "is blocked",
         Class::ChangesRequested => "requested changes",
         Class::RateLimited => "met a limit",
