@@ -19,6 +19,7 @@ mod hand;
 mod history;
 mod kept;
 mod landing;
+mod left;
 mod look;
 mod oid;
 mod own_index;

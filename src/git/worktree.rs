@@ -132,6 +132,7 @@ impl Repo {
         let changed = self.changed_since_set_up(slot, admin, request.at)?;
         if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
             let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
+            self.mark_log(admin)?;
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
         let mut unclean = self.check_out(gate, slot, admin, request)?;
@@ -144,6 +145,7 @@ impl Repo {
             Some(theirs) => self.prepare_merge(gate, slot, admin, theirs)?,
             None => Vec::new(),
         };
+        self.mark_log(admin)?;
         Ok(SlotReady { head: request.at.clone(), conflicts, changed, unclean })
     }
 

@@ -410,7 +410,7 @@ fn added(settings: &Settings, subject: &str, attempt: &Attempt) -> String {
 fn ended(outcome: &Outcome, is_check: bool) -> String {
     let verb = match outcome.class {
         Class::Completed if is_check => return "passed".into(),
-        Class::Completed => return "completed".into(),
+        Class::Completed => "completed",
         Class::Empty => "changed nothing",
         Class::Incomplete => "ended unfinished",
         Class::Failed => "failed",
