@@ -283,7 +283,8 @@ pub(super) fn merge(file: &TaskFile, bytes_max: usize) -> Passage {
     let text = format!(
         "This work conflicts with {with}. The merge stands half-done in this worktree, with \
          conflict\nmarkers in these files. Make both changes work together, leave no marker, do \
-         not\nabort the merge; committing is not needed.\n\n"
+         not\nabort the merge; committing is not needed. What has no markers (a link, a binary \
+         file, one\nthat a side removed): `git add` or `git rm` it once it is as it should be.\n\n"
     );
     let files = merge.files.iter();
     headed(text, |room| list(files.clone().map(|path| format!("`{path}`")), room), bytes_max)

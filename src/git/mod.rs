@@ -10,6 +10,7 @@
 
 mod base;
 mod call;
+mod conflict;
 mod create;
 mod error;
 mod forecast;
@@ -18,6 +19,7 @@ mod hand;
 mod history;
 mod kept;
 mod landing;
+mod left;
 mod look;
 mod obstacle;
 mod oid;

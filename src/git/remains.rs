@@ -30,7 +30,7 @@ const FOLDERS: [&str; 5] = [
 /// Our branches, as refs that hold nothing.
 const BUT_BRANCHES: &str = "--exclude=refs/heads/pipeline/*";
 /// Which refs are not ours.
-const OTHERS: [&str; 5] =
+pub(super) const OTHERS: [&str; 5] =
     ["--single-worktree", "--not", BUT_BRANCHES, "--exclude=refs/pipeline/*", "--all"];
 
 impl Repo {

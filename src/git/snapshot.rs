@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::call::{Call, Reply};
@@ -14,12 +15,9 @@ use super::landing::Trees;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::Repo;
-use super::slot::{remove_file, settle};
+use super::slot::{Found, remove_file, settle};
 use super::whole::Entries;
 use crate::sys::fail;
-
-/// Most paths given to one `git grep`, so that the command line stays short.
-const GREP_PATHS_MAX: usize = 200;
 
 /// What to make of a slot.
 #[derive(Debug, Clone)]
@@ -51,23 +49,27 @@ pub struct Snapshot {
     pub commit: Option<Oid>,
     /// Whether its tree differs from that of `tip`.
     pub tree_changed: bool,
-    /// With a merge owed: files that both sides and the agent touched and that still hold conflict
-    /// markers. Sorted.
-    pub markers: Vec<String>,
+    /// Files in which a conflict is left. Sorted.
+    pub conflicts: Vec<String>,
     /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch), or its commits
     /// hold an excluded file: the tree was put on top of `tip`, and the agent's own commits are kept
     /// at `<pin>.head`.
     pub head_moved_away: bool,
-    /// The slot is not there, or no longer a worktree: only what the agent committed could be taken.
+    /// The slot is not there, or no longer a worktree of ours: only what the agent committed could be
+    /// taken.
     pub is_gone: bool,
-    /// What could not be committed: repositories inside the worktree, unreadable files. Git's words
-    /// for the latter.
+    /// Repositories inside the slot, which cannot be committed; sorted.
+    pub repositories: Vec<String>,
+    /// What else could not be committed, in git's words.
     pub left_out: Vec<String>,
+    /// Refs of ours that keep commits which the agent made and its HEAD went away from.
+    pub kept: Vec<String>,
 }
 
 /// A slot's files as a tree.
 struct Taken {
     tree: Oid,
+    repositories: Vec<String>,
     left_out: Vec<String>,
 }
 
@@ -94,6 +96,7 @@ impl Repo {
         let head_moved_away = on_tip.is_none();
         let below = on_tip.unwrap_or_else(|| request.tip.clone());
         let mut taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        let conflicts = self.conflicts_left(&slot, &admin, &taken.tree, request)?;
         if let Some(head) = &head
             && !self.is_ancestor(request.tip, head)?
         {
@@ -111,14 +114,13 @@ impl Repo {
         let mut snapshot = Snapshot {
             commit: None,
             tree_changed,
-            markers: Vec::new(),
+            conflicts,
             head_moved_away,
             is_gone: false,
+            repositories: taken.repositories,
             left_out: taken.left_out,
+            kept: Vec::new(),
         };
-        if let Some(merge) = request.merge {
-            snapshot.markers = self.markers_left(request.tip, merge, &taken.tree)?;
-        }
         if let (true, Some(head)) = (head_moved_away, &head)
             && !self.is_ancestor(head, request.tip)?
             && self.is_ancestor(request.tip, head)?
@@ -137,7 +139,10 @@ impl Repo {
             snapshot.commit = Some(commit);
         }
         // Looked at last: one that went away meanwhile must not count as files deleted.
-        snapshot.is_gone = !slot.join(".git").exists();
+        snapshot.is_gone = self.is_foreign(&slot)? || !slot.join(".git").exists();
+        let result = snapshot.commit.as_ref().unwrap_or(request.tip);
+        let known: Vec<&Oid> = [request.tip].into_iter().chain(&head).collect();
+        snapshot.kept = self.keep_left(&admin, result, &known, request.pin)?;
         Ok(snapshot)
     }
 
@@ -218,9 +223,9 @@ impl Repo {
         below: &Oid,
         request: &SnapshotRequest<'_>,
     ) -> Result<Taken, GitError> {
-        if !slot.is_dir() {
-            let (tree, left_out) = (self.tree_of(below)?, Vec::new());
-            return Ok(Taken { tree, left_out });
+        if !slot.is_dir() || self.is_foreign(slot)? {
+            let (tree, repositories, left_out) = (self.tree_of(below)?, Vec::new(), Vec::new());
+            return Ok(Taken { tree, repositories, left_out });
         }
         let (index, is_copied) = self.own_index(slot, admin)?;
         let call = |point| {
@@ -252,9 +257,16 @@ impl Repo {
             read_anew()?;
             added = add()?;
         }
-        let left_out = Left::of(added, slot)?;
+        if added.stderr.contains("Permission denied") && make_readable(slot) {
+            added = add()?;
+        }
+        let Left { mut embedded, mut messages } = Left::of(added, slot)?;
+        embedded.extend(self.embedded(gate, (slot, admin, &index), request.tip)?);
+        embedded.sort();
+        embedded.dedup();
+        messages.retain(|text| !embedded.iter().any(|path| text.contains(&format!("'{path}/'"))));
         // Whatever the agent staged or committed of these, they are in the result as at the tip.
-        let paths = exclude.into_iter().chain(&left_out.embedded);
+        let paths = exclude.into_iter().chain(&embedded);
         let paths: Vec<String> = paths.map(|path| format!(":(top,literal){path}")).collect();
         if !paths.is_empty() {
             let args = ["reset", "-q", "--no-refresh", request.tip.as_str(), "--"];
@@ -262,8 +274,12 @@ impl Repo {
         }
         let tree = one_oid(&self.git.ok(call("git.write_tree").args(["write-tree"]).gate(gate))?)?;
         remove_file(&index)?;
-        let left_out = left_out.embedded.into_iter().chain(left_out.messages).collect();
-        Ok(Taken { tree, left_out })
+        Ok(Taken { tree, repositories: embedded, left_out: messages })
+    }
+
+    /// Returns whether something else stands in the slot's place, or a link: that is not the agent's work.
+    fn is_foreign(&self, slot: &Path) -> Result<bool, GitError> {
+        Ok(matches!(self.find_slot(slot)?, Found::Foreign(_)))
     }
 
     /// Makes a copy of the slot's index, which knows the times of its files; a stale one is replaced.
@@ -278,29 +294,6 @@ impl Repo {
         let from = admin.join("index");
         let is_copied = admin != self.common && copy_with_time(&from, &index).map_err(file)?;
         Ok((index, is_copied))
-    }
-
-    /// Returns the files of `tree` that differ from both sides of a merge and hold markers.
-    fn markers_left(&self, ours: &Oid, theirs: &Oid, tree: &Oid) -> Result<Vec<String>, GitError> {
-        let ours = self.changed_paths(ours, tree)?;
-        let theirs = self.changed_paths(theirs, tree)?;
-        let both: Vec<String> = ours.into_iter().filter(|path| theirs.contains(path)).collect();
-        let mut markers = Vec::new();
-        for paths in both.chunks(GREP_PATHS_MAX) {
-            let call = Call::read("git.markers", &self.root)
-                .args(["grep", "-l", "-z", "-I", "-E", "-e", r"^(<{7,}|>{7,}|\|{7,}) "])
-                .args([tree.as_str(), "--"])
-                .args(paths.iter().map(|path| format!(":(top,literal){path}")));
-            let reply = self.git.run(call)?;
-            if reply.code > 1 {
-                return Err(reply.failure(&self.root));
-            }
-            let prefix = format!("{tree}:");
-            markers
-                .extend(reply.texts().iter().map(|it| it.trim_start_matches(&prefix).to_owned()));
-        }
-        markers.sort();
-        Ok(markers)
     }
 }
 
@@ -327,9 +320,13 @@ impl Left {
         for line in added.stderr.lines() {
             if let Some(path) = line.strip_prefix("warning: adding embedded git repository: ") {
                 embedded.push(path.trim_end_matches('/').to_owned());
+            } else if let Some(path) = line
+                .strip_prefix("error: '")
+                .and_then(|rest| rest.strip_suffix("/' does not have a commit checked out"))
+            {
+                embedded.push(path.to_owned());
             } else if let Some(error) = line.strip_prefix("error: ") {
-                let is_passed = error.ends_with("does not have a commit checked out")
-                    || error.ends_with("Permission denied")
+                let is_passed = error.ends_with("Permission denied")
                     || error.starts_with("unable to index file");
                 is_known &= is_passed;
                 messages.push(error.to_owned());
@@ -339,6 +336,27 @@ impl Left {
         }
         if is_known { Ok(Self { embedded, messages }) } else { Err(added.failure(slot)) }
     }
+}
+
+/// Lets the owner read all below `dir` but what is git's, as a commit knows nothing of that; returns
+/// whether something was changed.
+fn make_readable(dir: &Path) -> bool {
+    let mut has_changed = false;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        let mode = meta.permissions().mode();
+        let wanted = if meta.is_dir() { 0o700 } else { 0o400 };
+        if meta.is_symlink() || entry.file_name() == ".git" {
+            continue;
+        }
+        if mode & wanted != wanted {
+            let opened = fs::Permissions::from_mode(mode | wanted);
+            // One of another user stays as it is, and git says so.
+            has_changed |= fs::set_permissions(entry.path(), opened).is_ok();
+        }
+        has_changed |= meta.is_dir() && make_readable(&entry.path());
+    }
+    has_changed
 }
 
 /// Copies an index with its modification time: git takes entries as old as the index itself for
@@ -389,19 +407,23 @@ mod tests {
             Self { scratch, slot, tip, merge }
         }
 
-        /// Takes the snapshot twice: the second one must find the same.
-        fn take(&self) -> Snapshot {
-            let exclude = ["TASK-1.md".to_owned()];
-            let request = SnapshotRequest {
+        fn request<'a>(&'a self, exclude: &'a [String]) -> SnapshotRequest<'a> {
+            SnapshotRequest {
                 slot: &self.slot,
                 tip: &self.tip,
                 merge: self.merge.as_ref(),
-                exclude: &exclude,
+                exclude,
                 message: MESSAGE,
                 date_s: 1_700_000_000,
                 begun: None,
                 pin: PIN,
-            };
+            }
+        }
+
+        /// Takes the snapshot twice: the second one must find the same.
+        fn take(&self) -> Snapshot {
+            let exclude = ["TASK-1.md".to_owned()];
+            let request = self.request(&exclude);
             let repo = &self.scratch.repo;
             let status = || self.git(&["status", "--porcelain=v2", "--branch"]);
             let before = self.slot.join(".git").is_file().then(status);
@@ -522,13 +544,13 @@ mod tests {
         let theirs = scratch.commit_on(&theirs, "docs", "<<<<<<< an example\n");
         let case = Case::at(scratch, ours.clone(), Some(theirs.clone()));
         let (snapshot, commit) = case.taken();
-        assert_eq!(snapshot.markers, ["a.txt"]);
+        assert_eq!(snapshot.conflicts, ["a.txt"]);
         assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
 
         case.scratch.git(["update-ref", "-d", PIN]);
         case.write("a.txt", "both\n=======\n");
         let (snapshot, commit) = case.taken();
-        assert!(snapshot.markers.is_empty());
+        assert!(snapshot.conflicts.is_empty());
         assert_eq!(case.scratch.parents(&commit), [ours.clone(), theirs.clone()]);
 
         // The agent committed the merge itself.
@@ -605,16 +627,7 @@ mod tests {
             case.write("b", "b");
             let exclude = ["TASK-1.md".to_owned()];
             damage(&case);
-            let request = SnapshotRequest {
-                slot: &case.slot,
-                tip: &case.tip,
-                merge: None,
-                exclude: &exclude,
-                message: MESSAGE,
-                date_s: 1,
-                begun: None,
-                pin: PIN,
-            };
+            let request = case.request(&exclude);
             let commit = case.scratch.repo.snapshot(&request).unwrap().commit.unwrap();
             assert_eq!(case.scratch.repo.changed_paths(&case.tip, &commit).unwrap(), ["b"]);
         }
@@ -643,8 +656,96 @@ mod tests {
         let (snapshot, commit) = case.taken();
         let paths = case.scratch.repo.changed_paths(&case.tip, &commit).unwrap();
         assert_eq!(paths, ["b"]);
-        assert_eq!(snapshot.left_out[0], "full");
-        assert!(snapshot.left_out[1].contains("empty one"), "{:?}", snapshot.left_out);
+        assert_eq!(snapshot.repositories, ["empty one", "full"]);
+        assert!(snapshot.left_out.is_empty(), "{:?}", snapshot.left_out);
+    }
+
+    #[test]
+    fn repositories_that_cannot_land_are_moved_out_of_the_slot_and_their_links_taken_back() {
+        let case = Case::new();
+        case.git(&["init", "-q", "sub/own"]);
+        case.git(&["-C", "sub/own", "commit", "-q", "--allow-empty", "-m", "x"]);
+        case.write("sub/own/f", "not committed");
+        case.git(&["worktree", "add", "-q", "-b", "mine", "inner"]);
+        case.write("inner/f", "not committed");
+        case.git(&["init", "-q", "cache"]);
+        case.git(&["add", "sub"]);
+        case.git(&["commit", "-q", "-m", "with a link to nowhere"]);
+        let (snapshot, commit) = case.taken();
+        assert_eq!(snapshot.repositories, ["cache", "inner", "sub/own"]);
+        assert!(case.scratch.repo.changed_paths(&case.tip, &commit).unwrap().is_empty());
+        let aside = || {
+            let keep = ["cache".to_owned()];
+            let paths = &snapshot.repositories;
+            case.scratch.repo.set_apart(&case.slot, paths, &keep, "T-1.impl.1").unwrap()
+        };
+        let (to, found) = aside();
+        assert_eq!(found, ["inner", "sub/own"]);
+        assert_eq!(aside(), (to.clone(), found), "done twice is done once");
+        assert!(case.slot.join("cache").is_dir() && !case.slot.join("sub/own").exists());
+        let exclude = ["TASK-1.md".to_owned()];
+        let again = case.request(&exclude);
+        assert_eq!(case.scratch.repo.snapshot(&again).unwrap().commit, Some(commit));
+        case.scratch.repo.remove_slot(&case.slot).unwrap();
+        for name in ["inner", "sub/own"] {
+            let text = fs::read_to_string(to.join(name).join("f")).unwrap();
+            assert_eq!(text, "not committed");
+        }
+        let branch = case.scratch.git_in(&to.join("inner"), ["symbolic-ref", "HEAD"]);
+        assert_eq!(branch, "refs/heads/mine");
+    }
+
+    #[test]
+    fn a_commit_that_head_went_away_from_is_kept() {
+        let case = Case::new();
+        case.write("fix.txt", "fix");
+        case.git(&["add", "fix.txt"]);
+        case.git(&["commit", "-q", "-m", "a first try"]);
+        case.git(&["commit", "-q", "--amend", "-m", "the fix"]);
+        let fix: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
+        assert!(case.take().kept.is_empty(), "the result holds it");
+        case.scratch.git(["update-ref", "-d", PIN]);
+        case.git(&["checkout", "-q", "HEAD~1"]);
+        let snapshot = case.take();
+        assert_eq!(snapshot.commit, None);
+        let [kept] = snapshot.kept.as_slice() else { panic!("{:?}", snapshot.kept) };
+        assert_eq!(case.scratch.repo.read_ref(kept).unwrap(), Some(fix.clone()));
+        // Picked anew it is there under another name.
+        case.scratch.git(["update-ref", "-d", kept]);
+        case.write("b", "b");
+        case.git(&["add", "b"]);
+        case.git(&["commit", "-q", "-m", "b"]);
+        case.git(&["cherry-pick", fix.as_str()]);
+        assert!(case.take().kept.is_empty());
+        // What an earlier attempt left is not looked at again.
+        case.scratch.git(["update-ref", "-d", PIN]);
+        let (path, at) = (&case.slot, &case.tip);
+        let request = SlotRequest { path, at, keep: &[], merge: None, is_ready: false };
+        case.scratch.repo.prepare_slot(&request).unwrap();
+        assert!(case.take().kept.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_taken_from_where_a_link_leads() {
+        let case = Case::new();
+        fs::remove_dir_all(&case.slot).unwrap();
+        std::os::unix::fs::symlink(&case.scratch.root, &case.slot).unwrap();
+        fs::write(case.scratch.root.join("a person's"), "own").unwrap();
+        let snapshot = case.scratch.repo.snapshot(&case.request(&[])).unwrap();
+        assert!(snapshot.is_gone && snapshot.commit.is_none(), "{snapshot:?}");
+    }
+
+    #[test]
+    fn what_the_owner_may_not_read_is_made_readable() {
+        let case = Case::new();
+        case.write("closed/f", "f");
+        for (path, mode) in [("closed/f", 0o000), ("closed", 0o000)] {
+            fs::set_permissions(case.slot.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        make_readable(&case.slot);
+        assert!(!make_readable(&case.slot), "once");
+        let mode = |path| fs::metadata(case.slot.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("closed"), mode("closed/f")), (0o700, 0o400));
     }
 
     #[test]

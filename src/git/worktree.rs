@@ -135,6 +135,7 @@ impl Repo {
         self.make_whole(slot, admin, digits)?;
         if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
             let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
+            self.mark_log(admin)?;
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
         let mut unclean = self.check_out(gate, slot, admin, request)?;
@@ -157,6 +158,7 @@ impl Repo {
         if is_emptied {
             changed = Changed::Everything;
         }
+        self.mark_log(admin)?;
         Ok(SlotReady { head: request.at.clone(), conflicts, changed, unclean })
     }
 

@@ -259,12 +259,14 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
-    /// What it left is pinned at `commit`; `None`: nothing differs from where it began.
+    /// What it left is pinned at `commit`; `None`: nothing differs from where it began. `markers`: files
+    /// in which a conflict is left. `notes`: what is not part of it, and where that is.
     Saved {
         attempt: AttemptId,
         commit: Option<Oid>,
         has_changed: bool,
         markers: Vec<String>,
+        notes: Vec<String>,
     },
     /// Its worktree went away under it; `commit`: what of it could still be pinned.
     WorktreeGone {

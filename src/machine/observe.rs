@@ -52,10 +52,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::Lost { attempt, why } => {
             with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
         }
-        Observation::Saved { attempt, commit, has_changed, markers } => {
-            with(state, attempt, &SAVING, |found| {
-                saved(state, event, found, &Left { commit, has_changed: *has_changed, markers })
-            })
+        Observation::Saved { attempt, commit, has_changed, markers, notes } => {
+            let left = Left { commit, has_changed: *has_changed, markers, notes };
+            with(state, attempt, &SAVING, |found| saved(state, event, found, &left))
         }
         Observation::WorktreeGone { attempt, commit } => {
             with(state, attempt, &SAVING, |found| gone(state, event, found, commit.as_ref()))
@@ -185,6 +184,12 @@ fn completed(at: Time) -> Outcome {
     Outcome { class: Class::Completed, reason: String::new(), at }
 }
 
+/// As `completed`, with what was noted of it.
+fn completed_with(found: &Attempt, at: Time) -> Outcome {
+    let noted = found.verdict.as_ref().filter(|verdict| verdict.class == Class::Completed);
+    Outcome { at, ..noted.cloned().unwrap_or_else(|| completed(at)) }
+}
+
 fn prepared(
     state: &State,
     event: &Event,
@@ -307,6 +312,7 @@ struct Left<'a> {
     commit: &'a Option<Oid>,
     has_changed: bool,
     markers: &'a [String],
+    notes: &'a [String],
 }
 
 fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<Change> {
@@ -317,20 +323,29 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
         .stage()
         .and_then(|stage| state.rules_of(found).stage(stage.as_str()))
         .is_some_and(|(_, stage)| stage.must_change);
-    if verdict.class == Class::Completed {
+    let was_completed = verdict.class == Class::Completed;
+    if was_completed {
         let is_merging = found.merge.is_some();
-        if is_merging && !left.markers.is_empty() {
+        if !left.markers.is_empty() {
             verdict.class = Class::ConflictLeft;
-            verdict.reason = format!("conflict markers are left in {}", left.markers.join(", "));
+            verdict.reason = format!(
+                "conflicts are left in {}: leave no marker, and `git add` or `git rm` what has none \
+                 (a link, a binary file, one that a side removed)",
+                left.markers.join(", ")
+            );
         } else if must_change && !left.has_changed && !is_merging {
             let fault = found.exit.as_ref().and_then(judge::of_fault);
             let empty = (Class::Empty, "said completed but changed no file".into());
             (verdict.class, verdict.reason) = fault.unwrap_or(empty);
         }
-        if verdict.class != Class::Completed {
-            let judged = AttemptChange::Judged { verdict: verdict.clone() };
-            changes.push(of_attempt(&found.id, judged));
-        }
+    }
+    for note in left.notes {
+        let joint = if verdict.reason.is_empty() { "" } else { "; " };
+        verdict.reason = format!("{}{joint}{note}", verdict.reason);
+    }
+    if !left.notes.is_empty() || (was_completed && verdict.class != Class::Completed) {
+        let judged = AttemptChange::Judged { verdict: verdict.clone() };
+        changes.push(of_attempt(&found.id, judged));
     }
     let found = Attempt { saved: left.commit.clone(), ..found.clone() };
     changes.extend(after_saving(state, event, &found, &verdict, left.commit.as_ref()));
@@ -379,7 +394,7 @@ fn advanced(
     found: &Attempt,
     changed: Option<&[String]>,
 ) -> Vec<Change> {
-    let mut changes = end(state, event, found, &completed(event.at));
+    let mut changes = end(state, event, found, &completed_with(found, event.at));
     changes.extend(branch_changed(state, found, changed));
     changes
 }
@@ -428,11 +443,13 @@ fn checked(
     if verdict.class == Class::Completed {
         return match parent.saved {
             Some(_) => vec![of_attempt(&parent.id, AttemptChange::Advancing)],
-            None => end(state, event, parent, verdict),
+            None => end(state, event, parent, &completed_with(parent, event.at)),
         };
     }
     if verdict.class == Class::ChecksFailed {
+        let notes = completed_with(parent, event.at).reason;
         let reason = with_tail(&verdict.reason, check);
+        let reason = if notes.is_empty() { reason } else { format!("{reason}\n{notes}") };
         let verdict = Outcome { class: Class::ChecksFailed, reason, at: event.at };
         return end(state, event, parent, &verdict);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::mend;
 use super::prepare::put_back;
-use crate::git::{Cas, GitError, Oid, Repo, SnapshotRequest};
+use crate::git::{Cas, GitError, Oid, Repo, Snapshot, SnapshotRequest};
 use crate::machine::Observation;
 use crate::machine::id::{AttemptId, TaskId};
 
@@ -80,6 +80,8 @@ pub struct Save {
     pub exclude: Vec<String>,
     pub message: String,
     pub date_s: u64,
+    /// What the cleaning of the worktree leaves there.
+    pub keep: Vec<String>,
     /// The commit that it began at, where that is kept as it is when nothing was added to it.
     pub begun: Option<String>,
 }
@@ -101,6 +103,8 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         begun: begun.as_ref(),
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
+    let is_gone = is_gone || left.is_gone;
+    let notes = notes(save, &left, repo)?;
     let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));
     if is_gone {
         return Ok(Observation::WorktreeGone { attempt: save.attempt.clone(), commit });
@@ -109,8 +113,30 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         attempt: save.attempt.clone(),
         commit,
         has_changed: left.tree_changed,
-        markers: left.markers,
+        markers: left.conflicts,
+        notes,
     })
+}
+
+/// Says what of a worktree is in no commit of the result, and where it is; what would go away with the
+/// worktree is moved out of it.
+fn notes(save: &Save, left: &Snapshot, repo: &Repo) -> Result<Vec<String>, Fault> {
+    let attempt = save.attempt.as_str();
+    let (to, aside) = repo.set_apart(&save.slot, &left.repositories, &save.keep, attempt)?;
+    let mut notes = Vec::new();
+    if !aside.is_empty() {
+        let (names, to) = (aside.join("`, `"), to.display());
+        notes.push(format!(
+            "not committed, since it is a repository of its own: `{names}`; kept in `{to}`"
+        ));
+    }
+    if !left.left_out.is_empty() {
+        notes.push(format!("not committed: {}", left.left_out.join(", ")));
+    }
+    if !left.kept.is_empty() {
+        notes.push(format!("commits that its HEAD left are kept at {}", left.kept.join(", ")));
+    }
+    Ok(notes)
 }
 
 /// What moving the task branch needs.

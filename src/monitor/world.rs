@@ -404,6 +404,7 @@ impl RealWorld {
                 task.id
             ),
             date_s: ended.as_ms() / 1000,
+            keep: state.rules_of(attempt).worktree.keep.clone(),
             begun: begun.map(|oid| oid.as_str().into()),
         };
         self.spawn_for(id, move || work::save(&save, &repo));

@@ -410,13 +410,13 @@ fn added(settings: &Settings, subject: &str, attempt: &Attempt) -> String {
 fn ended(outcome: &Outcome, is_check: bool) -> String {
     let verb = match outcome.class {
         Class::Completed if is_check => return "passed".into(),
-        Class::Completed => return "completed".into(),
+        Class::Completed => "completed",
         Class::Empty => "changed nothing",
         Class::Incomplete => "ended unfinished",
         Class::Failed => "failed",
         Class::ChecksFailed if is_check => "failed",
         Class::ChecksFailed => "failed its checks",
-        Class::ConflictLeft => "left conflict markers",
+        Class::ConflictLeft => "left conflicts",
         Class::Blocked => "is blocked",
         Class::ChangesRequested => "requested changes",
         Class::RateLimited => "met a limit",

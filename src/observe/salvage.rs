@@ -53,7 +53,7 @@ impl<'a> Origin<'a> {
             if let Some((task, attempt)) = attempt_of(state, whose) {
                 let kind = match rest {
                     "" => Kind::Left,
-                    ".head" => Kind::Beside,
+                    _ if rest.starts_with(".head") => Kind::Beside,
                     _ => kind_of(rest).unwrap_or(Kind::Earlier),
                 };
                 return Self { kind, task: Some(task), attempt: Some(attempt) };

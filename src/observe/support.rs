@@ -260,7 +260,13 @@ impl Pipeline {
         if live.phase == AttemptPhase::Saving {
             let commit = Some(oid('b'));
             let (has_changed, markers) = (true, Vec::new());
-            self.see(Observation::Saved { attempt: attempt.clone(), commit, has_changed, markers });
+            self.see(Observation::Saved {
+                attempt: attempt.clone(),
+                commit,
+                has_changed,
+                markers,
+                notes: Vec::new(),
+            });
         }
         let phase = self.state.attempts.get(&attempt).map(|attempt| attempt.phase);
         if phase == Some(AttemptPhase::Advancing) {

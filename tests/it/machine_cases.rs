@@ -138,6 +138,7 @@ fn work_without_a_change_is_empty_only_where_one_is_due() {
             commit: None,
             has_changed: false,
             markers: Vec::new(),
+            notes: Vec::new(),
         });
         m.turns();
         assert_eq!(m.stand("A"), stand, "{stage}");

@@ -362,6 +362,7 @@ fn what_could_not_be_ordered_counts_as_infrastructure_up_to_its_bound() {
             commit: None,
             has_changed: false,
             markers: vec![],
+            notes: vec![],
         };
         m.see(saved);
         m.turns();

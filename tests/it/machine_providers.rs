@@ -40,7 +40,13 @@ fn end_with(m: &mut Machine, task: &str, end: End, fault: Option<Fault>) {
     let exit = Exit { fault, ..exit(end, m.now) };
     m.see(Observation::Exited { attempt: attempt.clone(), exit: Box::new(exit) });
     let commit = Some(pipeline::machine::id::Oid::new("5a7ed"));
-    m.see(Observation::Saved { attempt, commit, has_changed: end == End::Done, markers: vec![] });
+    m.see(Observation::Saved {
+        attempt,
+        commit,
+        has_changed: end == End::Done,
+        markers: vec![],
+        notes: vec![],
+    });
     m.turns();
     m.state.check();
 }
@@ -246,7 +252,13 @@ fn what_the_agent_did_counts_more_than_what_its_program_quotes() {
         ..crate::machine_support::exit(End::Done, m.now)
     };
     m.see(Observation::Exited { attempt: attempt.clone(), exit: Box::new(done) });
-    m.see(Observation::Saved { attempt, commit: None, has_changed: false, markers: vec![] });
+    m.see(Observation::Saved {
+        attempt,
+        commit: None,
+        has_changed: false,
+        markers: vec![],
+        notes: vec![],
+    });
     assert_eq!(last_class(&m, "A"), Class::RateLimited);
 }
 

@@ -424,6 +424,7 @@ impl Machine {
             commit: Some(Oid::new(format!("saved-{attempt}"))),
             has_changed,
             markers: markers.iter().map(|path| (*path).to_owned()).collect(),
+            notes: Vec::new(),
         });
         self.turns();
     }

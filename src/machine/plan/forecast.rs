@@ -298,7 +298,13 @@ impl Ahead<'_> {
             Effect::Save { attempt, .. } => {
                 let (attempt, commit) = (attempt.clone(), None);
                 let markers = Vec::new();
-                self.see(Observation::Saved { attempt, commit, has_changed: true, markers })
+                self.see(Observation::Saved {
+                    attempt,
+                    commit,
+                    has_changed: true,
+                    markers,
+                    notes: Vec::new(),
+                })
             }
             Effect::Advance { attempt, .. } => {
                 self.see(Observation::Advanced { attempt: attempt.clone(), changed: None })

@@ -80,7 +80,13 @@ impl Drive {
 
     fn save(&mut self, id: &str, commit: Option<Oid>) {
         let (attempt, has_changed) = (AttemptId::new(id), commit.is_some());
-        self.see(Observation::Saved { attempt, commit, has_changed, markers: Vec::new() });
+        self.see(Observation::Saved {
+            attempt,
+            commit,
+            has_changed,
+            markers: Vec::new(),
+            notes: Vec::new(),
+        });
         self.settle();
     }
 

@@ -22,7 +22,7 @@ const fn way(
 }
 
 const NO_LINE: &str = "without a status line";
-const WAYS: [Way; 21] = [
+const WAYS: [Way; 22] = [
     way("silent", "true", "incomplete", NO_LINE),
     way("fence", r#"printf '\n```\n## Status: COMPLETED\n```\n' >> "$F""#, "incomplete", NO_LINE),
     way("prose", r#"echo 'then ## Status: COMPLETED comes' >> "$F""#, "incomplete", NO_LINE),
@@ -43,6 +43,12 @@ const WAYS: [Way; 21] = [
     way("crlf", r#"printf '\r\n## Status: COMPLETED\r\n' >> "$F""#, "completed", ""),
     way("empty", r#"rm "$W"; pipeline done"#, "empty", "changed no file"),
     way("onlytask", r#"rm "$W"; git add -f "$F"; git commit -qm x; pipeline done"#, "empty", ""),
+    way(
+        "older",
+        "git add -A; git commit -qm fix; git checkout -q HEAD~1; pipeline done",
+        "empty",
+        "kept at refs/pipeline/salvage/older.impl.1.head.",
+    ),
     way("fails", "pipeline fail 'it is too hard'", "failed", "it is too hard"),
     way("blocks", "pipeline block 'which colour?'", "blocked", "which colour?"),
     way("asks", "pipeline request-changes 'do more'", "changes_requested", "do more"),

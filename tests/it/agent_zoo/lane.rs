@@ -239,3 +239,26 @@ pipeline done"#;
     let kept = zoo.git(&["for-each-ref", "--format=%(subject)", "refs/pipeline/salvage"]);
     assert!(kept.contains("astray"), "{kept}");
 }
+
+#[test]
+fn a_link_that_both_changed_is_left_in_conflict_until_it_is_staged() {
+    let script = format!(
+        "if grep -q 'Merge to finish' \"$PIPELINE_TASK_FILE\"; then\n\
+         case $PIPELINE_ATTEMPT in *.2) ;; *) git add lnk;; esac\npipeline done\nexit 0\nfi\n\
+         {TOGETHER}\nln -sfn by-$PIPELINE_TASK_ID lnk\npipeline done"
+    );
+    let zoo = Zoo::new(&one_stage("", 2, &script));
+    std::os::unix::fs::symlink("nothing", zoo.root().join("lnk")).expect("a link");
+    zoo.git(&["add", "lnk"]);
+    zoo.git(&["commit", "-q", "-m", "link"]);
+    zoo.add("T-1", &[]);
+    zoo.add("T-2", &[]);
+    assert_eq!(zoo.run().code, Some(0));
+    let log = zoo.git(&["log", "--first-parent", "--reverse", "--format=%s", "main"]);
+    let is_first =
+        log.lines().find(|line| line.contains("T-")).is_some_and(|it| it.contains("T-1"));
+    let task = zoo.task(if is_first { "T-2" } else { "T-1" });
+    assert_eq!(task.classes(), "completed conflict_left completed");
+    let left = task.attempts("work")[1]["reason"].to_string();
+    assert!(left.contains("lnk: leave no marker"), "{left}");
+}

@@ -274,3 +274,55 @@ fn a_stop_after_the_monitors_death_ends_the_agent_and_saves_its_work() {
     assert_eq!((task.status(), task.classes().as_str()), ("impl_ready", "stopped"));
     assert_eq!(zoo.git(&["show", "refs/pipeline/salvage/T-1.impl.1:half"]), "half");
 }
+
+#[test]
+fn a_repository_inside_the_worktree_is_moved_beside_it_and_named() {
+    let script = r#"
+echo x > by-$PIPELINE_TASK_ID
+if test "$PIPELINE_TASK_ID" = T-1; then
+  git clone -q "$PIPELINE_PROJECT" engine
+  git -C engine commit -q --allow-empty -m fix
+  echo more > engine/unc.txt
+  git add -A; git commit -qm all
+fi
+pipeline done"#;
+    let zoo = Zoo::new(&one_stage("", 1, script));
+    zoo.add("T-1", &[]);
+    zoo.add("T-2", &["--depends-on", "T-1"]);
+    let ran = zoo.run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let place = zoo.root().join(".pipeline/worktrees/imp/left/T-1.impl.1");
+    assert_eq!(fs::read_to_string(place.join("engine/unc.txt")).expect("it stays"), "more\n");
+    let told = format!(
+        "completed: not committed, since it is a repository of its own: `engine`; kept in `{}`",
+        place.display()
+    );
+    let said = ran.out + &ran.err;
+    assert!(said.contains(&told), "{said}");
+    let shown = zoo.ok(&["task", "show", "T-1"]);
+    assert!(shown.contains(&told), "{shown}");
+    let files = zoo.landed_files();
+    let has = |name: &str| files.iter().any(|file| file == name);
+    assert!(has("by-T-1") && has("by-T-2") && !has("engine"), "{files:?}");
+    let left = zoo.ok(&["deinit", "--force"]);
+    assert!(place.join("engine/unc.txt").exists(), "{left}");
+}
+
+#[test]
+fn nothing_of_the_checkout_is_taken_where_a_worktree_became_a_link_to_it() {
+    let script = r#"
+W=$PWD
+cd /
+rm -rf "$W"
+ln -s "$PIPELINE_PROJECT" "$W""#;
+    let zoo = Zoo::new(&one_stage("[limits]\ninfrastructure_retries = 1", 1, script));
+    zoo.write("own.txt", "a person's\n");
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let task = zoo.task("T-1");
+    assert!(task.classes().starts_with("lost"), "{}", task.classes());
+    assert!(!zoo.landed_files().contains(&"own.txt".to_owned()));
+    let all = zoo.git(&["log", "--all", "--format=", "--name-only"]);
+    assert!(!all.contains("own.txt"), "{all}");
+    assert_eq!(fs::read_to_string(zoo.root().join("own.txt")).expect("it stays"), "a person's\n");
+}

@@ -561,7 +561,13 @@ impl Answer {
             Self::Lost { attempt } => Observation::Lost { attempt, why: "killed".into() },
             Self::Saved { attempt, commit } => {
                 let has_changed = commit.is_some();
-                Observation::Saved { attempt, commit, has_changed, markers: Vec::new() }
+                Observation::Saved {
+                    attempt,
+                    commit,
+                    has_changed,
+                    markers: Vec::new(),
+                    notes: Vec::new(),
+                }
             }
             Self::Advanced { attempt } => {
                 let file = attempt.as_str().split('.').next().unwrap_or_default().to_owned();

@@ -587,7 +587,13 @@ impl World {
         } else {
             Vec::new()
         };
-        Some(Observation::Saved { attempt, commit: commit.map(oid), has_changed, markers })
+        Some(Observation::Saved {
+            attempt,
+            commit: commit.map(oid),
+            has_changed,
+            markers,
+            notes: Vec::new(),
+        })
     }
 
     /// Where the landing branch stands: at `recorded`, or at what descends from it.
