@@ -281,7 +281,7 @@ fn a_repository_inside_the_worktree_is_moved_beside_it_and_named() {
 echo x > by-$PIPELINE_TASK_ID
 if test "$PIPELINE_TASK_ID" = T-1; then
   git clone -q "$PIPELINE_PROJECT" engine
-  git -C engine commit -q --allow-empty -m fix
+  git -C engine -c user.name=x -c user.email=x@y commit -q --allow-empty -m fix
   echo more > engine/unc.txt
   git add -A; git commit -qm all
 fi
