@@ -701,7 +701,10 @@ mod tests {
         case.write("fix.txt", "fix");
         case.git(&["add", "fix.txt"]);
         case.git(&["commit", "-q", "-m", "a first try"]);
-        case.git(&["commit", "-q", "--amend", "-m", "the fix"]);
+        // As an agent's git says it, which knows nothing of our own word for the log.
+        let call = Call::write("git.x", &case.slot).args(["commit", "-q", "--amend", "-m", "fix"]);
+        let call = call.env("GIT_REFLOG_ACTION", "commit (amend)");
+        case.scratch.repo.git.ok(call).unwrap();
         let fix: Oid = case.git(&["rev-parse", "HEAD"]).parse().unwrap();
         assert!(case.take().kept.is_empty(), "the result holds it");
         case.scratch.git(["update-ref", "-d", PIN]);
