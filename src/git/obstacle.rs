@@ -87,28 +87,28 @@ impl Repo {
             return Ok(unfinished(&why, dir, "status"));
         }
         let untracked = self.untracked_in_the_way(dir, found, to)?;
-        if edits.is_empty() && untracked.is_empty() {
-            let why = format!("git cannot fast-forward `{place}`");
-            let command = match is_landing {
-                // What has landed waits for it: leaving the branch keeps all edits.
-                true => leave_command(dir),
-                false => format!("git -C {} {FORWARD} {to}", shell_path(dir)),
-            };
-            return Ok(Follow::Refused { why, command: Some(command), stderr });
-        }
-        let mut command = format!("cd {}", shell_path(dir));
-        let (why, stderr) = if edits.is_empty() {
-            (format!("what is not tracked is in the way in `{place}`"), stderr)
-        } else {
-            command += " && git stash push";
-            let edits = named(&edits);
-            let why = format!(
-                "edits of {edits} are in the way in `{place}`: once committed it follows by itself"
-            );
-            (why, Stderr(String::new()))
+        let (why, stderr) = match (edits.is_empty(), untracked.is_empty()) {
+            (true, true) => (format!("git cannot fast-forward `{place}`"), stderr),
+            (true, false) => (format!("what is not tracked is in the way in `{place}`"), stderr),
+            (false, _) => {
+                let why = format!("edits of {} are in the way in `{place}`", named(&edits));
+                (why, Stderr(String::new()))
+            }
         };
-        command += &set_aside(dir, &untracked);
-        let command = Some(format!("{command} && git {FORWARD} {to}"));
+        if is_landing {
+            // What has landed waits for it: leaving the branch keeps all edits.
+            return Ok(Follow::Refused { why, command: Some(leave_command(dir)), stderr });
+        }
+        if edits.is_empty() && untracked.is_empty() {
+            let command = Some(format!("git -C {} {FORWARD} {to}", shell_path(dir)));
+            return Ok(Follow::Refused { why, command, stderr });
+        }
+        let (why, stash) = match edits.is_empty() {
+            true => (why, ""),
+            false => (format!("{why}: once committed it follows by itself"), " && git stash push"),
+        };
+        let aside = set_aside(dir, &untracked);
+        let command = Some(format!("cd {}{stash}{aside} && git {FORWARD} {to}", shell_path(dir)));
         Ok(Follow::Refused { why, command, stderr })
     }
 
