@@ -495,7 +495,8 @@ fn killed_anywhere_it_goes_on_when_it_is_run_again() {
     assert!(passes.len() > 15 && passes.contains_key("deinit.rename"), "{passes:?}");
     let mut killed = 0;
     for (name, count) in passes {
-        for (pass, how) in [(1, "kill"), (1, "error"), (count, "kill")] {
+        let strikes = [(1, "kill"), (1, "error"), (count, "kill")];
+        for (pass, how) in strikes.into_iter().take(if count == 1 { 2 } else { 3 }) {
             fs::remove_dir_all(&project.root).expect("it is there");
             copy(&kept, &project.root);
             let mut command = project.command(&project.root, &["deinit"]);
