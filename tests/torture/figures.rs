@@ -61,9 +61,26 @@ impl Figures {
         }
     }
 
+    /// Adds what `part` counted and what went wrong in it.
+    pub fn add(&mut self, part: Self) {
+        for (what, more) in &part.counts {
+            self.count(what, *more);
+        }
+        self.failures.extend(part.failures);
+    }
+
+    /// Keeps what was counted up to now, with the time it took.
+    pub fn keep(&mut self) {
+        self.seconds += self.began.take().map_or(0, |began| began.elapsed().as_secs());
+        let text = serde_json::to_string_pretty(self).expect("figures are plain data");
+        let path = path(&self.layer);
+        fs::create_dir_all(path.parent().expect("it is in a folder")).expect("writable");
+        fs::write(path, text + "\n").expect("the target folder is writable");
+    }
+
     /// Prints the figures, keeps them for the report if they are whole, and makes them an exit code.
     pub fn finish(mut self) -> ExitCode {
-        self.seconds = self.began.map_or(0, |began| began.elapsed().as_secs());
+        self.seconds += self.began.take().map_or(0, |began| began.elapsed().as_secs());
         for failure in &self.failures {
             println!("FAILED {failure}");
         }
@@ -72,10 +89,7 @@ impl Figures {
         }
         println!("{}: {} failures in {} s", self.layer, self.failures.len(), self.seconds);
         if !self.is_part {
-            let text = serde_json::to_string_pretty(&self).expect("figures are plain data");
-            let path = path(&self.layer);
-            fs::create_dir_all(path.parent().expect("it is in a folder")).expect("writable");
-            fs::write(path, text + "\n").expect("the target folder is writable");
+            self.keep();
         }
         if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }

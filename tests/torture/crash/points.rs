@@ -71,9 +71,25 @@ pub(super) fn run(options: &Options) -> Figures {
     };
     for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
         figures.count("scenarios", 1);
-        if let Err(text) = run_scenario(scenario, options, &mut figures) {
-            figures.failures.push(format!("crash --scenario {}: {text}", scenario.name));
+        let name = scenario.name;
+        let Options { sample, twice, seed, .. } = options;
+        let mut part = Figures::new(&format!("crash/{name}-{sample}-{twice}-{seed}"));
+        let can_resume = options.resume && !figures.is_part && !figures.commit.ends_with('+');
+        let kept = Figures::kept(&part.layer)
+            .filter(|kept| can_resume && kept.commit == figures.commit && kept.failures.is_empty());
+        if let Some(kept) = kept {
+            println!("{name}: {} s in an earlier run", kept.seconds);
+            figures.seconds += kept.seconds;
+            figures.add(kept);
+            continue;
         }
+        if let Err(text) = run_scenario(scenario, options, &mut part) {
+            part.failures.push(format!("crash --scenario {name}: {text}"));
+        }
+        if can_resume {
+            part.keep();
+        }
+        figures.add(part);
     }
     figures
 }
