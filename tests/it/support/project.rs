@@ -179,7 +179,8 @@ impl Project {
 
     /// Runs git where it may fail; its status.
     pub(crate) fn try_git(&self, args: &[&str]) -> Done {
-        run(self.cleaned("git", &self.root).args(args))
+        // What looks on takes no lock from a git of the program.
+        run(self.cleaned("git", &self.root).env("GIT_OPTIONAL_LOCKS", "0").args(args))
     }
 
     /// From now on has `script`, for sh, run before every git; `$git` is the real one.
