@@ -89,12 +89,12 @@ const CALLS: &[(libc::c_long, &str, Kind)] = &[
 /// Returns the call that a stopped thread is about to make, as told to people; `None` when it is
 /// not at an entry, or the call changes nothing outside.
 pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
-    if ptrace::syscall_info(pid).ok()?.op != ENTRY {
-        return None;
-    }
     let regs = ptrace::getregs(pid).ok()?;
     let number = regs.orig_rax.cast_signed();
     let (_, name, kind) = CALLS.iter().find(|(call, _, _)| *call == number)?;
+    if ptrace::syscall_info(pid).ok()?.op != ENTRY {
+        return None;
+    }
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10];
     let base = base.to_str().unwrap_or_default();
     let about = match kind {
