@@ -212,7 +212,7 @@ fn disk_that_fills_and_empties_again_and_again_loses_nothing() {
         if end != Some(0) {
             // An agent that found no room thrice is blocked, which is its own failure.
             project.ok(&["task", "retry", "--blocked"]);
-            project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+            project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
         }
         project.assert_landed(&TWELVE[..6]);
         project.assert_nothing_left();
@@ -232,7 +232,7 @@ fn read_only_disk_is_named_at_the_start_and_nothing_changes() {
         }
         assert_eq!(project.runs(), Vec::<String>::new());
         disk.remount("rw");
-        project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+        project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
         project.assert_landed(FOUR);
         project.assert_nothing_left();
     });

@@ -66,7 +66,7 @@ fn make_old(path: &Path) {
 fn a_project_in_order_is_all_good_and_nothing_is_changed() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.until("its keepers to leave", || processes_of(&project.dir()).is_empty());
     let list = || {
         let files = walkdir::WalkDir::new(&project.root).sort_by_file_name().into_iter().flatten();
@@ -157,7 +157,7 @@ fn a_version_that_the_project_does_not_take_does_nothing_to_it() {
 fn worktrees_without_folder_and_folders_without_worktree_are_told_apart() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.ok(&["task", "add", "two", "--id", "TWO"]);
     let taken = project.ok(&["task", "take", "TWO"]);
     has(&finds(&project, 0, "worktrees"), &["ok       worktrees: "]);
@@ -183,7 +183,7 @@ fn worktrees_without_folder_and_folders_without_worktree_are_told_apart() {
 fn branches_that_nobody_owns_or_that_are_gone_are_put_right() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     has(&finds(&project, 0, "refs"), &["ok       refs: all branches stand"]);
     let landed = project.git(&["rev-parse", "pipeline/landed"]);
     project.git(&["update-ref", "refs/heads/pipeline/task/STRAY", "HEAD~1"]);
@@ -285,7 +285,7 @@ fn a_disk_that_is_full_or_read_only_and_limits_of_file_events_are_named() {
 fn folders_of_attempts_that_nobody_knows_go_when_they_are_old() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let attempts = project.state_dir().join("attempts");
     let (young, old) = (attempts.join("GONE.impl.1"), attempts.join("GONE.impl.2"));
     for path in [&young, &old] {

@@ -161,7 +161,7 @@ fn a_repair_is_refused_while_a_monitor_or_an_agent_is_at_work() {
 #[test]
 fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
     let project = three();
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let git = project.path(".git");
     let admin = git.join("worktrees");
     let slot = fs::read_dir(&admin).expect("slots").flatten().next().expect("a slot").path();

@@ -78,7 +78,7 @@ fn another_base_is_refused_once_there_is_a_landing_branch() {
 fn another_base_does_not_get_what_has_landed_on_the_one_before() {
     let project = Project::new(1);
     project.import(&[("A", &[])]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let release = project.git(&["rev-list", "--max-parents=0", "main"]);
     project.git(&["branch", "release", &release]);
     let text = std::fs::read_to_string(project.path("pipeline.toml")).expect("the settings");
@@ -238,7 +238,7 @@ fn a_base_broken_during_a_run_costs_a_task_nothing() {
     let shown = project.ok(&["status"]);
     assert!(shown.contains("checks fail on `main` itself"), "{shown}");
     project.git(&["revert", "--no-edit", "HEAD"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(one);
     // Nothing was done again, and no send-back was counted.
     assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);

@@ -160,7 +160,7 @@ fn a_finished_task_is_reopened_from_its_first_stage() {
 
 /// Runs the monitor until only a person can go on, or all is done.
 fn run_on(project: &Project) {
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(matches!(done.code, Some(0 | 1)), "{}{}", done.out, project.story());
 }
 

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::support::install;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const AGENT: &str = "impl-1";
 /// Waits for the file `go`.
 const UNTIL_GO: &str = "while ! test -e go; do sleep 0.01; done";
@@ -316,7 +316,7 @@ fn timeout_ends_the_tree_with_a_daemon_in_its_own_session() {
     let record = world.run(job);
     assert_eq!((record.ended_by, record.left), (EndedBy::Timeout, 0));
     assert!(record.reason.contains("600ms"), "{}", record.reason);
-    assert!(monotonic() - begun < Duration::from_secs(10));
+    assert!(monotonic() - begun < Duration::from_secs(60));
     assert!(!is_alive(world.pid_in("daemon")));
 }
 
@@ -374,7 +374,7 @@ fn output_held_open_by_a_stray_does_not_delay() {
     let begun = monotonic();
     let record = world.run(world.job("a1", &["setsid sleep 600 & echo done"]));
     assert_eq!((record.code, record.leaked), (Some(0), 1));
-    assert!(monotonic() - begun < Duration::from_secs(5));
+    assert!(monotonic() - begun < Duration::from_secs(60));
     assert_eq!(world.log("a1"), "done\n");
 }
 

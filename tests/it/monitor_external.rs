@@ -30,7 +30,7 @@ fn told(project: &Project) -> Vec<String> {
 fn lands_beside(script: &str) -> Vec<String> {
     let project = project(script);
     project.import(TWO);
-    let said = project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let said = project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(said.contains("who gets what says `sh tools/scheduler.sh`"), "{said}");
     assert_eq!(project.count("completed"), 2, "{}", project.story());
     project.assert_nothing_left();
@@ -43,7 +43,7 @@ fn its_order_is_followed() {
     let project = project(&script);
     project.import(FOUR);
     project.hold("hold");
-    let mut monitor = project.start(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let mut monitor = project.start(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.until("two agents", || project.runs().len() == 2);
     let mut first = project.runs();
     first.sort();
@@ -102,7 +102,7 @@ fn unknown_tasks_and_agents_given_twice_are_refused_and_all_lands() {
 fn a_program_that_is_not_there_is_told_and_all_lands() {
     let project = Project::with(2, "[scheduler]\ncommand = [\"tools/none\"]\n");
     project.import(TWO);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let told = told(&project);
     let [why] = told.as_slice() else { panic!("{told:?}") };
     assert!(why.contains("tools/none` cannot be started: No such file"), "{why}");

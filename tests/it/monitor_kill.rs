@@ -37,7 +37,7 @@ fn killed_monitors(seed: u64, kills: usize) {
         until_grown(&project, &mut monitor, dice.below(20_000));
         monitor.kill();
     }
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(TWELVE);
     project.assert_nothing_left();
 }
@@ -57,7 +57,7 @@ fn monitors_killed_soon_after_their_start_lose_nothing() {
         until_grown(&project, &mut monitor, 1 + dice.below(1_500));
         monitor.kill();
     }
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(&TWELVE[..4]);
     project.assert_nothing_left();
 }
@@ -108,7 +108,7 @@ fn monitor_and_keepers_killed_together_lose_nothing() {
     monitor.kill();
     keepers(&project).into_iter().for_each(|pid| signal(pid, Signal::KILL));
     project.release("hold.implementation");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(&TWELVE[..4]);
     project.assert_nothing_left();
 }
@@ -254,7 +254,7 @@ fn an_agent_that_ends_while_no_monitor_runs_is_taken_as_it_ended() {
     monitor.kill();
     project.release("hold.implementation");
     project.until("its keeper to leave", || processes_of(&project.dir()).is_empty());
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.runs(), ["A.arch.1", "A.test.1", "A.impl.1", "A.super.1"]);
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();

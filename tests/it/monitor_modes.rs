@@ -39,7 +39,7 @@ fn stages_of_ones_own_are_passed_by_the_tasks_they_are_for() {
     project.ok(&["task", "add", "Plain", "--id", "A"]);
     project.ok(&["task", "add", "Safe", "--id", "S", "--label", "security"]);
     project.ok(&["task", "add", "Other", "--id", "B", "--label", "else", "--depends-on", "S"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.count("completed"), 3, "{}", project.story());
     let plain = ["architect", "test", "implementation", "docs", "supervisor"];
     let safe = ["architect", "test", "implementation", "docs", "security", "supervisor"];

@@ -12,7 +12,7 @@ use crate::support::project::{Backlog, Project, TWELVE};
 fn a_backlog_lands_in_an_order_that_respects_every_dependency() {
     let project = Project::new(2);
     project.import(TWELVE);
-    let said = project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let said = project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(said.contains("12 open tasks, parallel, production"), "{said}");
     project.assert_landed(TWELVE);
     project.assert_nothing_left();
@@ -191,7 +191,7 @@ fn the_mode_is_switched_in_the_middle() {
     let said = project.fails(4, &["mode", "switch", "sequential", "--wait", "200ms"]);
     assert!(said.contains("in the time given"), "{said}");
     assert_eq!(project.ok(&["mode", "show"]).trim(), "parallel");
-    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "60s"]);
+    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "240s"]);
     project.until("the drain", || {
         project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
     });
@@ -215,7 +215,7 @@ fn a_pilot_works_on_its_slice_and_leaves_the_base_alone() {
     project.import(TWELVE);
     let before = project.git(&["rev-parse", "main"]);
     // What is not in the slice waits for a person.
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
     assert_eq!(project.git(&["rev-parse", "main"]), before);
     let landed: BTreeSet<String> = project.landings("pipeline/landed").into_iter().collect();
@@ -289,7 +289,7 @@ fn a_red_base_starts_no_agent() {
     let agent = fs::read_to_string(project.path("tools/agent.sh")).expect("the agent");
     project.write("tools/agent.sh", &format!("{agent}rm -f broken\n"));
     project.commit("Let agents mend it");
-    project.ok(&["monitor", "--until-idle", "--allow-red-base", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--allow-red-base", "--timeout", "240s"]);
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();
     // The fault is gone from the base: nothing of it is remembered.
@@ -300,7 +300,7 @@ fn a_red_base_starts_no_agent() {
 fn a_base_that_turned_red_between_two_monitors_starts_no_agent() {
     let project = Project::new(1);
     project.import(&TWELVE[..1]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let before = project.runs();
     project.write("broken", "");
     project.commit("Break it");
@@ -326,7 +326,7 @@ fn a_red_base_is_judged_anew_by_the_next_monitor() {
     project.release("tool");
     project.fails(4, &["monitor", "--until-idle"]);
     project.hold("tool");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(&TWELVE[..1]);
     project.assert_nothing_left();
 }

@@ -116,7 +116,7 @@ fn a_group_that_a_person_lets_grow_and_go_beside_a_killed_monitor_does_as_told()
 
     project.ok(&["agent", "scale", "architect", "auto"]);
     assert_eq!(project.status()["agents"]["architect"]["completed"], 1);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(names(&project, "architect"), ["architect"]);
     project.assert_landed(&EIGHT[..4]);
     project.assert_nothing_left();
@@ -128,7 +128,7 @@ fn a_group_of_none_comes_when_something_is_to_be_done() {
     project.import(&EIGHT[..3]);
     let shown = project.ok(&["agent", "list"]);
     assert!(shown.contains("architect: 0 of 0 to 2, by queue length"), "{shown}");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(&EIGHT[..3]);
     let log = project.ok(&["log"]);
     assert!(log.contains("agents of architect: 2 from now on: for 2 tasks that wait"), "{log}");

@@ -62,7 +62,7 @@ fn an_edit_in_the_way_holds_up_the_base_alone() {
     // What the task is to make is here already, untracked.
     project.write("architect/A.txt", "something of a person\n");
     let before = project.git(&["rev-parse", "main"]);
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.task("A"), "completed", "{}", project.story());
     assert_eq!(project.git(&["rev-parse", "main"]), before);
     assert_eq!(
@@ -73,7 +73,7 @@ fn an_edit_in_the_way_holds_up_the_base_alone() {
     assert!(said.contains("git merge --ff-only --no-overwrite-ignore"), "{said}");
     assert!(project.status()["landing"]["behind"].as_u64() > Some(0));
     fs::remove_file(project.path("architect/A.txt")).expect("it is ours");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(ONE);
     project.assert_nothing_left();
 }
@@ -235,7 +235,7 @@ fn a_second_interrupt_ends_agents_and_saves_their_work() {
     assert_saved(&project);
     project.assert_nothing_left();
     project.release("hold.implementation");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(ONE);
     project.assert_nothing_left();
 }
@@ -267,7 +267,7 @@ fn stop_leaves_agents_at_work() {
     assert_eq!(drain.end(&project), Some(0), "{}", drain.said());
     assert_eq!(project.runs(), ONCE_EACH[..3]);
     project.assert_nothing_left();
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.runs(), ONCE_EACH);
     project.assert_landed(ONE);
     project.assert_nothing_left();
@@ -289,7 +289,7 @@ fn stop_now_ends_agents_with_a_monitor_and_without() {
     project.ok(&["stop", "--now"]);
     project.assert_nothing_left();
     project.release("hold.implementation");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(ONE);
     project.assert_nothing_left();
 }
@@ -306,7 +306,7 @@ fn a_drain_waits_for_agents_and_starts_nothing() {
     assert_eq!(monitor.end(&project), Some(0));
     assert_eq!(project.runs(), ONCE_EACH[..3]);
     project.assert_nothing_left();
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(&[("A", &[]), ("Z", &[])]);
 }
 
@@ -331,7 +331,7 @@ fn once_performs_what_is_due_and_waits_for_no_agent() {
     project.ok(&["monitor", "--once"]);
     assert_eq!(project.runs(), ["A.arch.1"]);
     project.release("hold");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(TWO);
     project.assert_nothing_left();
 }
@@ -359,12 +359,12 @@ fn time_is_up_at_the_time_out() {
     let project = Project::new(1);
     project.import(ONE);
     project.hold("hold");
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "4s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "8s"]);
     assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
     assert!(done.err.contains("time is up"), "{}", done.err);
     assert_eq!(project.runs(), ["A.arch.1"]);
     project.release("hold");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(ONE);
     project.assert_nothing_left();
 }

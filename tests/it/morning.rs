@@ -334,7 +334,7 @@ fn a_night_of_failures_is_told_and_each_is_brought_home_by_what_is_said_to_type(
         assert_eq!(done.code, Some(0), "{id}: {line}: {done:?}");
     }
     project.ok(&["agent", "resume", "metered"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.count("completed"), 10, "{}", project.story());
     let first = project.ok(&["status"]);
     assert!(first.starts_with("10 of 10 landed (7 in this run: "), "{first}");

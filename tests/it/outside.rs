@@ -464,7 +464,7 @@ fn a_task_is_taken_from_an_agent_that_left_its_worktree_on_the_branch() {
     let own = "git switch -q pipeline/task/A\ngit commit -q --allow-empty -m Own\nexit 3\n";
     let project = project("[limits]\nattempts_per_stage = 1\n", own);
     project.import(ONE);
-    project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    project.fails(1, &["monitor", "--until-idle", "--timeout", "240s"]);
     let dir = project.ok(&["task", "take", "A"]);
     let on = |dir: &str| project.git(&["-C", dir, "branch", "--show-current"]);
     assert_eq!(on(dir.trim_end()), "pipeline/task/A");

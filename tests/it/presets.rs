@@ -108,7 +108,7 @@ fn init_writes_the_programs_that_it_finds_and_says_what_they_may_do() {
     assert!(text.contains("# Claude Code edits files of its worktree;"), "{text}");
     project.commit("Settings");
     project.ok(&["task", "add", "First", "--id", "A"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.count("completed"), 1);
     let subjects = project.git(&["log", "--format=%s", "main"]);
     assert_eq!(subjects, "Settings\nA beginning", "in pilot the base stays");
@@ -314,7 +314,7 @@ fn agents_of_two_presets_take_a_task_to_its_landing() {
         {"input_tokens":10,"cache_read_input_tokens":1190,"output_tokens":42}}"#;
     fs::write(project.dir().join("home/claude.out"), result.replace('\n', "") + "\n")
         .expect("written");
-    let mut monitor = project.start_with(&["monitor", "--until-idle", "--timeout", "60s"], &env);
+    let mut monitor = project.start_with(&["monitor", "--until-idle", "--timeout", "240s"], &env);
     assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
     assert_eq!(project.count("completed"), 1);
     assert_eq!(project.git(&["show", "main:implementation/A.txt"]), "A");
@@ -361,7 +361,7 @@ exit 1
     project.install("claude", &format!("#!/bin/sh\n{said}"));
     project.install("codex", STAND_IN);
     project.ok(&["task", "add", "First", "--id", "A"]);
-    project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    project.fails(1, &["monitor", "--until-idle", "--timeout", "240s"]);
     let task: Value = serde_json::from_str(&project.ok(&["task", "show", "A", "--json"]))
         .expect("a task is JSON");
     let text = task["evidence"][0]["text"].as_str().expect("a text");
@@ -381,7 +381,7 @@ fn a_program_that_is_missing_is_said_and_its_tasks_wait_for_it() {
         "agent `coder` cannot start: `claude` is not on the PATH: install it with `npm install";
     let said = project.fails(1, &["doctor"]);
     assert!(said.contains(why) && said.contains("agent `judge` can start"), "{said}");
-    let said = project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    let said = project.fails(1, &["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(said.contains("agent coder cannot start: `claude` is not on the PATH"), "{said}");
     assert!(said.contains(why), "what the task waits for: {said}");
     let status = project.status();
@@ -408,7 +408,7 @@ fn a_preset_of_the_project_counts_from_the_next_attempt_on() {
     }
     let run = |id: &str| -> Done {
         project.ok(&["task", "add", "A task", "--id", id]);
-        project.run(&["monitor", "--until-idle", "--timeout", "60s"])
+        project.run(&["monitor", "--until-idle", "--timeout", "240s"])
     };
     let text =
         "about = \"mine\"\nheadless = [\"mine\", \"{task_file}\"]\nenv_allow = [\"E2E_DIR\"]\n";
@@ -424,7 +424,7 @@ fn a_preset_of_the_project_counts_from_the_next_attempt_on() {
     let why = "cannot use the preset `agents/presets/claude.toml`: line 2, column 1: unknown key";
     assert!(done.err.contains(why), "{}", done.err);
     fs::remove_file(project.path("agents/presets/claude.toml")).expect("removed");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(project.kept("claude.implementation.args").contains("--model"));
     assert_eq!(project.count("completed"), 2);
     project.assert_nothing_left();

@@ -66,7 +66,7 @@ fn classes(project: &Project) -> Vec<String> {
 fn a_limit_is_waited_for_until_the_time_it_names_and_uses_up_no_attempt() {
     let limit = r#"{"type":"error","status":429,"message":"slow down","retry_after":4}"#;
     let project = project(limit);
-    let mut monitor = project.start(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let mut monitor = project.start(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.until("the limit to be told", || {
         let status = project.status();
         let waits = &status["waiting"][0];
@@ -93,7 +93,7 @@ fn a_limit_is_waited_for_until_the_time_it_names_and_uses_up_no_attempt() {
 fn a_refused_key_waits_for_a_person_also_over_a_restart() {
     let project = project(r#"{"type":"error","status":401,"message":"no such key"}"#);
     for _ in 0..2 {
-        let said = project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+        let said = project.fails(1, &["monitor", "--until-idle", "--timeout", "240s"]);
         let why = "`meter` refuses its agents (no such key): pipeline agent resume coder";
         assert!(said.contains(why), "{said}");
         assert_eq!(runs(&project), 1, "nothing starts");
@@ -108,7 +108,7 @@ fn a_refused_key_waits_for_a_person_also_over_a_restart() {
     let list = project.ok(&["agent", "list"]);
     assert!(list.contains("coder  paused  meter: no such key"), "{list}");
     project.ok(&["agent", "resume", "coder"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(classes(&project), ["unauthorized", "completed", "completed", "completed"]);
     project.assert_nothing_left();
 }

@@ -69,7 +69,7 @@ fn told(project: &Project) -> Vec<(String, f64)> {
     told.map(|entry| (word(&entry), entry["used"].as_f64().expect("a number"))).collect()
 }
 
-const UNTIL_IDLE: [&str; 4] = ["monitor", "--until-idle", "--timeout", "60s"];
+const UNTIL_IDLE: [&str; 4] = ["monitor", "--until-idle", "--timeout", "240s"];
 
 #[test]
 fn a_run_warns_stops_at_its_cost_and_goes_on_when_the_limit_is_raised() {

@@ -61,7 +61,7 @@ impl Project {
             self.ok(&[&["task", "retry", "A"], retry].concat());
         }
         let prompt = self.ok(&["task", "prompt", "A"]);
-        let done = self.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+        let done = self.run(&["monitor", "--until-idle", "--timeout", "240s"]);
         assert_eq!(done.code, Some(code), "{}\n{}", done.err, self.story());
         let starts = self.starts();
         let last = starts.last().expect("one has started");

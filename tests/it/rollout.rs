@@ -119,7 +119,7 @@ fn piloted(more: &str) -> (Project, BTreeSet<String>, String) {
     project.ok(&["rollout", "set", "pilot"]);
     project.import(TWELVE);
     let before = project.git(&["rev-parse", "main"]);
-    project.fails(1, &["monitor", "--until-idle", "--timeout", "60s"]);
+    project.fails(1, &["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.git(&["rev-parse", "main"]), before);
     let landed: BTreeSet<String> = project.landings("pipeline/landed").into_iter().collect();
     assert!(!landed.is_empty() && landed.len() < 12, "{landed:?}");
@@ -138,7 +138,7 @@ fn promotion_is_refused_then_granted_and_the_pilot_lands() {
     project.ok(&["monitor", "--once"]);
     assert_eq!(check(&project).0, Some(0));
     assert_eq!(project.ok(&["rollout", "promote", "--land-pilot"]), "production\n");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_ne!(project.git(&["rev-parse", "main"]), before);
     project.assert_landed(TWELVE);
     project.assert_nothing_left();
@@ -149,7 +149,7 @@ fn how_far_the_base_is_behind_is_one_measure_in_pilot_and_after_a_refusal() {
     let project = Project::new(1);
     project.ok(&["rollout", "set", "pilot"]);
     project.import(&[("A", &[]), ("B", &["A"])]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let behind = || project.status()["landing"]["behind"].clone();
     assert_eq!((project.count("completed"), behind()), (2, 2.into()));
     assert!(project.ok(&["status"]).contains("main is 2 landings behind pipeline/landed\n"));
@@ -165,7 +165,7 @@ fn how_far_the_base_is_behind_is_one_measure_in_pilot_and_after_a_refusal() {
     let report = project.ok(&["report", "--since", "1h"]);
     assert!(report.contains("`main` is 2 landings behind `pipeline/landed`."), "{report}");
     std::fs::remove_file(project.path("architect/A.txt")).expect("it is there");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(behind(), 0);
     project.assert_nothing_left();
 }
@@ -182,7 +182,7 @@ fn a_dropped_pilot_goes_to_salvage_and_its_tasks_are_done_anew() {
     let kept = project.git(&["for-each-ref", "--format=%(objectname)", "refs/pipeline/salvage/"]);
     assert!(kept.lines().any(|at| at == tip), "{kept}");
     project.ok(&["resume"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     is_landed_once(&project, "main");
     let runs = project.runs();
     for id in landed {
@@ -200,7 +200,7 @@ fn a_pilot_that_a_person_merged_is_not_done_again_when_it_is_dropped() {
     let project = Project::new(1);
     project.ok(&["rollout", "set", "pilot"]);
     project.import(&[("A", &[]), ("B", &[])]);
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(done.code, Some(0), "{}", project.story());
     project.git(&["merge", "-q", "--no-ff", "-m", "Theirs", "pipeline/landed"]);
     let merged = project.git(&["rev-parse", "main"]);
@@ -212,7 +212,7 @@ fn a_pilot_that_a_person_merged_is_not_done_again_when_it_is_dropped() {
     project.ok(&["task", "give", "C"]);
     project.ok(&["task", "cancel", "C"]);
     project.ok(&["rollout", "promote", "--force", "--drop-pilot"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.runs(), runs, "nothing is done again");
     assert_eq!([project.task("A"), project.task("B")], ["completed", "completed"]);
     let tips = ["main", "pipeline/landed"].map(|name| project.git(&["rev-parse", name]));
@@ -239,7 +239,7 @@ fn production_falls_back_to_the_pilot_when_a_third_of_the_landings_break() {
     project.write("tools/agent.sh", BREAKING);
     project.commit("Agents that break a third");
     project.import(TWELVE);
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "90s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(done.out.contains("rollout: fell back from production"), "{}{}", done.out, done.err);
     assert_eq!(project.ok(&["rollout", "show"]), "pilot\n");
     // The slice is everything: all of it lands, and the base stays where it was then.
@@ -253,7 +253,7 @@ fn production_falls_back_to_the_pilot_when_a_third_of_the_landings_break() {
     assert_eq!(code, Some(1));
     assert!(checked["reason"].as_str().expect("why").contains("fell back"), "{checked:#}");
     assert_eq!(project.ok(&["rollout", "promote", "--force"]), "production\n");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     is_landed_once(&project, "main");
     assert_eq!(project.ok(&["rollout", "show"]), "production\n");
     project.assert_nothing_left();

@@ -32,7 +32,7 @@ fn shown() -> (Project, crate::support::project::Running) {
     project.commit("A backlog");
     project.ok(&["task", "add", "An epic", "--id", "EPIC", "--kind", "epic"]);
     project.ok(&["task", "add", "One", "--id", "A", "--parent", "EPIC", "--label", "l"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.ok(&["task", "import", "extra.json"]);
     project.ok(&["task", "hold", "X"]);
     project.hold("hold");

@@ -134,7 +134,7 @@ fn what_an_older_program_wrote_is_read_at_once_and_taken_over_by_the_monitor_alo
         assert!(said.contains("`pipeline monitor` takes it over and keeps a backup"), "{said}");
         assert_eq!(project.state_files(), before, "{args:?}");
     }
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
     let backup = project.state_dir().join("journal.format-0-2");
     let place = format!("as it was it is kept in `{}`", backup.display());

@@ -114,7 +114,7 @@ fn a_watched_status_goes_on_until_what_a_script_waits_for_is_so() {
         .collect();
     assert!(seqs.len() >= 3 && seqs.is_sorted(), "{seqs:?}");
     project.release("hold");
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(project.count("completed"), 1);
     project.assert_nothing_left();
 }

@@ -212,7 +212,7 @@ fn transcript_tells_what_an_agent_in_a_window_took_and_that_it_was_refused() {
     fs::create_dir(project.dir().join("sessions")).expect("a folder");
     project.hold("refuse");
     project.import(ONE);
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_eq!(done.code, Some(1), "it waits for a person: {}{}", done.out, done.err);
     let attempts = || {
         let shown = project.ok(&["task", "show", "A", "--json"]);
@@ -223,7 +223,7 @@ fn transcript_tells_what_an_agent_in_a_window_took_and_that_it_was_refused() {
     assert_eq!(attempts().len(), 1);
     project.release("refuse");
     project.ok(&["agent", "resume", "worker"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let second = &attempts()[1];
     assert_eq!(second["class"], "completed", "{second:#}");
     assert_eq!(second["usage"]["input_tokens"], 42, "{second:#}");

@@ -14,9 +14,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing here takes longer, except on a machine that is far too busy.
-const LIMIT: &str = "60s";
+const LIMIT: &str = "240s";
 /// How long what a run started may take to leave.
-const LEAVE: Duration = Duration::from_secs(10);
+const LEAVE: Duration = Duration::from_secs(60);
 
 /// Quick retries, no waiting.
 pub const QUICK: &str = r#"

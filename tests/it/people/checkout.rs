@@ -17,7 +17,7 @@ fn edits_and_files_of_a_person_survive_a_run() {
     project.write("staged.txt", "staged\n");
     project.git(&["add", "staged.txt"]);
     let before = project.git(&["status", "--porcelain", "--ignored"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(TWO);
     assert_eq!(project.git(&["rev-parse", "main"]), project.git(&["rev-parse", "pipeline/landed"]));
     let after = project.git(&["status", "--porcelain", "--ignored"]);
@@ -53,7 +53,7 @@ fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
     let project = Project::new(1);
     project.write("architect", "mine\n");
     project.import(ONE);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     let landing = project.status()["landing"].clone();
     assert_eq!(landing["behind"], 1, "{landing}");
     let command = landing["next"].as_str().expect("a command");
@@ -78,7 +78,7 @@ fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
 #[test]
 fn a_commit_in_a_checkout_of_the_landing_branch_takes_nothing_back() {
     let project = Project::new(1);
-    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.import(ONE);
     until_idle();
     let look = project.dir().join("look");
@@ -111,7 +111,7 @@ fn a_commit_in_a_checkout_of_the_landing_branch_takes_nothing_back() {
 fn a_pilot_lands_in_the_main_checkout_of_the_landing_branch() {
     let project = Project::new(1);
     project.ok(&["rollout", "set", "pilot"]);
-    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.import(ONE);
     until_idle();
     project.git(&["switch", "-q", "pipeline/landed"]);

@@ -32,7 +32,7 @@ fn a_commit_that_conflicts_with_a_landing_is_left_to_the_person_with_the_command
     // All is done but for the base, which waits for the person.
     assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
     project.git(&["merge", "-q", "-X", "theirs", "--no-edit", "pipeline/landed"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_kept(&project, &mine);
     assert_kept(&project, "pipeline/landed");
     project.ok(&["doctor"]);
@@ -125,7 +125,7 @@ fn a_base_that_is_deleted_is_said_and_follows_when_it_is_back() {
     let said = project.ok(&["status"]);
     assert!(said.contains("git branch main pipeline/landed"), "{said}");
     project.git(&["branch", "-q", "main", &before]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     project.assert_landed(ONE);
     project.git(&["checkout", "-q", "main"]);
     project.assert_nothing_left();

@@ -142,7 +142,7 @@ pub(super) fn assert_done(project: &Project, backlog: &Backlog) {
 }
 
 pub(super) fn run_to_the_end(project: &Project, backlog: &Backlog) {
-    project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert_done(project, backlog);
 }
 

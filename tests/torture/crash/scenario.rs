@@ -44,7 +44,7 @@ while [ -e "$E2E_DIR/hold" ]; do sleep 0.02; done
 const STAGES: [&str; 4] = ["architect", "test", "implementation", "supervisor"];
 
 /// Goes on until nothing is left to do.
-pub(super) const MONITOR: &[&str] = &["monitor", "--until-idle", "--timeout", "60s"];
+pub(super) const MONITOR: &[&str] = &["monitor", "--until-idle", "--timeout", "240s"];
 
 /// One thing that happens, and what holds afterwards wherever it was interrupted.
 #[derive(Debug)]
@@ -566,7 +566,7 @@ fn drained(project: &Project) {
 /// A drain that waits for an agent, and no monitor.
 fn draining(project: &Project) {
     running(project);
-    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "60s"]);
+    let mut switch = project.start(&["mode", "switch", "sequential", "--wait", "240s"]);
     project.until("the drain", || {
         project.ok(&["mode", "show", "--json"]).contains("\"to\":\"sequential\"")
     });

@@ -218,7 +218,7 @@ fn keepers() -> u64 {
             .filter(|(_, line)| line.contains("__keeper"))
             .for_each(|(pid, _)| crate::support::signal(*pid, rustix::process::Signal::KILL));
         project.release("hold");
-        project.ok(&["monitor", "--until-idle", "--timeout", "60s"]);
+        project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
         assert_eq!(project.task("A"), "completed", "{}", project.story());
         project.until("the keepers' end", || crate::support::processes_of(&base).is_empty());
     }
