@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::git::GitError;
 use crate::machine::{Refusal, RefusalKind};
 
 use super::exit_code::Kind;
@@ -66,6 +67,13 @@ impl Error {
             next = cause.source();
         }
         self
+    }
+
+    /// Adds git's failure, what is behind it, and what can be done about it.
+    #[must_use]
+    pub fn because_git(self, error: &GitError) -> Self {
+        let told = self.because(error).hint(error.hint().unwrap_or_default());
+        if let Some(lock) = error.lock() { told.at(&lock) } else { told }
     }
 
     /// Adds a cause in words.
@@ -164,6 +172,7 @@ impl From<Refusal> for Error {
 mod tests {
     use std::path::Path;
 
+    use crate::git::GitError;
     use crate::machine::{Refusal, RefusalKind};
 
     use super::Error;

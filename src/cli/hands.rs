@@ -342,8 +342,7 @@ fn short_of(branch: &str) -> &str {
 }
 
 fn git(error: GitError) -> Error {
-    let hint = error.hint().unwrap_or_default();
-    Error::failed("git failed on the task's worktree or branch").because(&error).hint(hint)
+    Error::failed("git failed on the task's worktree or branch").because_git(&error)
 }
 
 fn oid(of: &id::Oid) -> Result<Oid, Error> {

@@ -195,7 +195,7 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
         if !is_none {
             let told =
                 Error::failed(format!("cannot look at the repository of `{}`", dir.display()));
-            return told.because(&error).hint(error.hint().unwrap_or_default());
+            return told.because_git(&error);
         }
         let told = Error::usage(error.to_string());
         told.hint(error.hint().unwrap_or_default())

@@ -154,10 +154,10 @@ fn no_project(dir: &Path, error: &GitError) -> Error {
     );
     if !is_none {
         let what = format!("cannot see which project `{}` belongs to", dir.display());
-        return Error::failed(what).because(error).hint(error.hint().unwrap_or_default());
+        return Error::failed(what).because_git(error);
     }
-    let told = Error::usage(format!("there is no pipeline in `{}`", dir.display())).because(error);
-    told.hint(error.hint().unwrap_or_default()).hint("set it up with `pipeline init`")
+    let told = Error::usage(format!("there is no pipeline in `{}`", dir.display()));
+    told.because_git(error).hint("set it up with `pipeline init`")
 }
 
 /// Returns true when refs of a pipeline are there.

@@ -82,8 +82,7 @@ pub fn run(
 }
 
 fn git(error: GitError) -> Error {
-    let hint = error.hint().unwrap_or_default();
-    Error::failed("cannot look into salvage").because(&error).hint(hint)
+    Error::failed("cannot look into salvage").because_git(&error)
 }
 
 fn list(open: &Open, repo: &Repo, console: &mut Console<'_>) -> Result<(), Error> {
@@ -319,10 +318,15 @@ fn restore(
         (None, place) => {
             let dot = open.project.layout.dot();
             let place = place.unwrap_or_else(|| dot.join(RESTORED).join(short));
-            need_free(&place, short)?;
             let made = repo.add_worktree(&place, &branch, &kept.commit).map_err(|error| {
                 let what = format!("cannot restore `{short}` to `{}`", place.display());
-                Error::failed(what).because(&error).at(&place)
+                match &error {
+                    GitError::ForeignSlot { why, .. } => Error::busy(what)
+                        .because_of(format!("it is in the way: {why}"))
+                        .at(&place)
+                        .hint("name a folder that is not there yet"),
+                    _ => Error::failed(what).at(&place).because_git(&error),
+                }
             })?;
             console.note(&format!("on branch `{branch}`; the salvage stays until it is dropped"));
             made
@@ -335,16 +339,6 @@ fn restore(
 fn is_same(one: &Path, other: &Path) -> bool {
     let true_path = |path: &Path| std::fs::canonicalize(path).ok();
     true_path(one).is_some() && true_path(one) == true_path(other)
-}
-
-/// Refuses a place at which there is something.
-fn need_free(place: &Path, short: &str) -> Result<(), Error> {
-    let is_empty = std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
-    if std::fs::symlink_metadata(place).is_err() || is_empty {
-        return Ok(());
-    }
-    let what = format!("cannot restore `{short}` to `{}`: it is in the way", place.display());
-    Err(Error::busy(what).at(place).hint("name a folder that is not there yet"))
 }
 
 /// What was let go.
@@ -394,7 +388,8 @@ fn drop_all(
 
 fn drop_one(repo: &Repo, kept: &Kept) -> Result<(), Error> {
     let Kept { name, commit, .. } = kept;
-    match repo.cas_ref(name, None, Some(commit)).map_err(git)? {
+    let failed = |error| Error::failed(format!("cannot drop `{name}`")).because_git(&error);
+    match repo.cas_ref(name, None, Some(commit)).map_err(failed)? {
         Cas::Done | Cas::Moved(None) => Ok(()),
         Cas::Moved(Some(now)) => {
             Err(Error::failed(format!("cannot drop `{name}`: it has just changed"))

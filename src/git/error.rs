@@ -147,13 +147,25 @@ impl GitError {
             }
             Self::Late { .. } => Some("does its disk answer, and do its filters?".into()),
             Self::Busy { .. } => Some("try again when that git has ended".into()),
-            Self::Failed { .. }
-            | Self::Killed { .. }
+            // It may be a person's.
+            Self::Failed { .. } => self.lock().map(|lock| {
+                let path = crate::sys::file::shell_path(&lock);
+                format!("when no git runs here, type: rm -f {path}")
+            }),
+            Self::Killed { .. }
             | Self::Answer { .. }
             | Self::File { .. }
             | Self::SlotHead { .. }
             | Self::ForeignRef { .. } => None,
         }
+    }
+
+    /// Returns the lock file that kept git from its work: of another git, or of one that was killed.
+    #[must_use]
+    pub fn lock(&self) -> Option<PathBuf> {
+        let Self::Failed { dir, stderr, .. } = self else { return None };
+        let (_, rest) = stderr.0.split_once("Unable to create '")?;
+        Some(dir.join(rest.split_once("': File exists")?.0))
     }
 
     pub(super) fn answer(call: &str, found: &[u8]) -> Self {

@@ -157,11 +157,12 @@ impl Repo {
     /// # Errors
     /// When the place or the branch is taken; git's failures.
     pub fn add_worktree(&self, dir: &Path, branch: &str, at: &Oid) -> Result<PathBuf, GitError> {
+        let path = self.hand_path(dir)?;
+        self.check_hand_place(&path)?;
         if self.read_ref(&format!("refs/heads/{branch}"))?.is_none() {
             let args = ["branch", "-q", "--no-track", "--", branch, at.as_str()];
             self.git.ok(Call::write("git.restored_branch", &self.root).args(args))?;
         }
-        let path = self.hand_path(dir)?;
         self.add_hand(&path, branch)?;
         Ok(path)
     }

@@ -16,7 +16,7 @@ use super::error::GitError;
 use super::oid::Oid;
 use super::refs::{Checkout, one_oid};
 use super::repo::Repo;
-use super::slot::{MARK, registered};
+use super::slot::{MARK, registered, remove_file};
 use crate::sys::{fail, file};
 
 /// Folders of the common git folder in which nothing of ours is to stay, not even empty ones.
@@ -145,6 +145,8 @@ impl Repo {
             return Ok(());
         }
         let temp = path.with_extension("bundle.tmp");
+        // What was left by a git that was killed here.
+        remove_file(&temp.with_extension("tmp.lock"))?;
         let call = Call::write("git.bundle", &self.root)
             .args(["bundle", "create", "-q"])
             .args([temp.as_os_str()])
@@ -289,6 +291,8 @@ mod tests {
         assert!(repo.unlanded(&all[1..], true).unwrap().is_empty(), "a branch that stays holds it");
         scratch.git(["update-ref", "-d", "refs/heads/pipeline/task/B"]);
         let file = scratch.dir.path().join("x.bundle");
+        // A git was killed before.
+        std::fs::write(scratch.dir.path().join("x.bundle.tmp.lock"), "").unwrap();
         for _ in 0..2 {
             repo.bundle(&file, &all[..2]).unwrap();
         }

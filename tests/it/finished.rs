@@ -54,6 +54,16 @@ fn clean_now(project: &Project) {
     project.write("pipeline.toml", &format!("{NOW}{text}"));
 }
 
+/// The same, of which all may go by now, and no monitor has cleaned up anything.
+fn due() -> Project {
+    let project = mixed("");
+    project.ok(&["rollout", "set", "shadow"]);
+    clean_now(&project);
+    project.ok(&["monitor", "--once"]);
+    project.ok(&["rollout", "set", "production"]);
+    project
+}
+
 /// Waits until the monitor is done with all that it could find by now.
 fn passes(project: &Project) {
     for name in ["base.check.a.log", "base.check.b.log"] {
@@ -129,7 +139,7 @@ fn the_monitor_cleans_up_after_finished_tasks_and_leaves_unlanded_work() {
 
 #[test]
 fn doctor_cleans_up_too_and_says_so_first() {
-    let project = mixed(NOW);
+    let project = due();
     let before = (refs(&project), names(&project, "attempts"), slots(&project));
     let said = project.ok(&["doctor", "--repair", "-n"]);
     assert!(said.contains("remove `refs/heads/pipeline/task/GOOD`"), "{said}");
@@ -155,7 +165,7 @@ fn nothing_goes_before_its_time() {
 
 #[test]
 fn a_branch_that_a_person_has_checked_out_stays() {
-    let project = mixed(NOW);
+    let project = due();
     let place = project.dir().join("mine");
     let place = place.to_str().expect("UTF-8");
     project.git(&["worktree", "add", "-q", place, "pipeline/task/GOOD"]);
@@ -184,12 +194,12 @@ fn a_branch_goes_once_nobody_has_it_checked_out_any_more() {
 #[test]
 fn in_shadow_nothing_goes() {
     let project = mixed("");
+    let all = |project: &Project| (refs(project), names(project, "attempts"), slots(project));
+    let before = all(&project);
     project.ok(&["rollout", "set", "shadow"]);
     clean_now(&project);
-    let all = || (refs(&project), names(&project, "attempts"), slots(&project));
-    let before = all();
     project.ok(&["monitor", "--once"]);
-    assert_eq!(all(), before);
+    assert_eq!(all(&project), before);
 }
 
 #[test]
@@ -244,7 +254,7 @@ fn a_worktree_with_a_commit_of_a_person_stays_and_one_that_cannot_be_read() {
 
 #[test]
 fn what_cannot_be_removed_keeps_a_repair_from_nothing_else() {
-    let project = mixed(NOW);
+    let project = due();
     let stuck = project.state_dir().join("attempts/GOOD.arch.1");
     fs::remove_dir_all(&stuck).expect("it was there");
     fs::write(&stuck, "no folder").expect("a file in its place");
@@ -296,7 +306,7 @@ fn cleaning_all_the_time_disturbs_no_attempt() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn a_cleaning_that_was_killed_is_gone_on_with() {
-    let project = mixed(NOW);
+    let project = due();
     for point in
         ["finished.remove:1", "finished.remove:5", "git.update_ref:1", "git.remove_admin:1"]
     {

@@ -132,6 +132,42 @@ fn a_restoring_that_was_cut_off_is_finished() {
 }
 
 #[test]
+fn what_gits_that_were_killed_left_is_finished_or_told() {
+    let project = failed();
+    let (restore, drop) =
+        (["salvage", "restore", "FAIL.impl.1"], ["salvage", "drop", "FAIL.impl.1"]);
+    // Of a branch that may be the person's, and of all refs.
+    for (name, args) in [("refs/heads/salvage/FAIL.impl.1", restore), ("packed-refs", drop)] {
+        let lock = project.path(&format!(".git/{name}.lock"));
+        std::fs::create_dir_all(lock.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&lock, "").expect("writes");
+        let said = project.fails(1, &args);
+        let told = format!("hint: when no git runs here, type: rm -f {}\n", lock.display());
+        assert!(said.ends_with(&told), "{said}");
+        std::fs::remove_file(&lock).expect("it is there");
+        if args == restore {
+            // A worktree that was about to be made.
+            let dir = std::path::PathBuf::from(project.ok(&args).trim_end());
+            let admin =
+                project.git(&["-C", dir.to_str().expect("UTF-8"), "rev-parse", "--git-dir"]);
+            std::fs::remove_file(std::path::Path::new(&admin).join("HEAD")).expect("it is there");
+            std::fs::remove_file(dir.join("FAIL.txt")).expect("it is there");
+            let said = project.fails(4, &args);
+            assert!(said.contains("in the way: files of a broken worktree"), "{said}");
+            for entry in std::fs::read_dir(&dir).expect("a folder").flatten() {
+                match entry.path() {
+                    path if path.ends_with(".git") => {}
+                    path if path.is_dir() => std::fs::remove_dir_all(path).expect("it is there"),
+                    path => std::fs::remove_file(path).expect("it is there"),
+                }
+            }
+        }
+        project.ok(&args);
+    }
+    assert!(project.path(".pipeline/restored/FAIL.impl.1/FAIL.txt").is_file());
+}
+
+#[test]
 fn what_shares_nothing_with_a_lost_journal_is_listed_all_the_same() {
     let project = failed();
     std::fs::remove_dir_all(project.state_dir()).expect("it was there");

@@ -168,10 +168,7 @@ fn tell(
 }
 
 fn git(error: GitError) -> Error {
-    let hint = error.hint().unwrap_or_default();
-    Error::failed("cannot look at what the pipeline left in the repository")
-        .because(&error)
-        .hint(hint)
+    Error::failed("cannot look at what the pipeline left in the repository").because_git(&error)
 }
 
 /// Returns why the pipeline cannot be taken out while it works.

@@ -17,7 +17,7 @@ use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
 use crate::store::lock::FileLock;
 use crate::sys::fail;
-use crate::sys::file::{Durability, shell_path, sync_dir, write_atomic};
+use crate::sys::file::{Durability, sync_dir, write_atomic};
 
 /// Does a step of taking the pipeline out of the project.
 ///
@@ -30,10 +30,7 @@ pub fn step(
     wait: Duration,
 ) -> Result<(), Error> {
     let of_git = |done: Result<(), GitError>| {
-        done.map_err(|error| {
-            let hint = error.hint().unwrap_or_default();
-            Error::failed(format!("cannot {step}")).because(&error).hint(hint)
-        })
+        done.map_err(|error| Error::failed(format!("cannot {step}")).because_git(&error))
     };
     let of_files = |path: &Path, done: io::Result<()>| {
         done.map_err(|error| Error::failed(format!("cannot {step}")).because(&error).at(path))
@@ -69,13 +66,8 @@ pub fn step(
 }
 
 fn remove_ref(repo: &Repo, name: &str, oid: &Oid) -> Result<(), Error> {
-    let lock = repo.common_dir().join("packed-refs.lock");
-    let failed = |error: GitError| {
-        let told = Error::failed(format!("cannot remove `{name}`")).because(&error);
-        // It may be a person's git that holds it.
-        let hint = format!("when no git runs here, type: rm -f {}", shell_path(&lock));
-        if lock.exists() { told.at(&lock).hint(hint) } else { told }
-    };
+    let failed =
+        |error: GitError| Error::failed(format!("cannot remove `{name}`")).because_git(&error);
     match repo.cas_ref(name, None, Some(oid)).map_err(failed)? {
         Cas::Done | Cas::Moved(None) => Ok(()),
         Cas::Moved(Some(now)) => Err(Error::busy(format!("cannot remove `{name}`: it has moved"))

@@ -197,6 +197,5 @@ fn cannot(what: &str, error: &io::Error) -> Error {
 }
 
 fn of_git(error: GitError) -> Error {
-    let told = Error::failed("cannot make or remove a worktree for the checks").because(&error);
-    told.hint(error.hint().unwrap_or_default())
+    Error::failed("cannot make or remove a worktree for the checks").because_git(&error)
 }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::scenario::{MONITOR, add, cancelled, pilot, staged};
-use crate::support::project::Project;
+use crate::support::project::{Done, Project};
 
 pub(super) const TAKE: &[&str] = &["task", "take", "A"];
 pub(super) const GIVE: &[&str] = &["task", "give", "A"];
@@ -12,6 +12,7 @@ pub(super) const COMPLETE: &[&str] = &["task", "complete", "A"];
 pub(super) const REOPEN: &[&str] = &["task", "reopen", "A"];
 pub(super) const RESTORE: &[&str] = &["salvage", "restore", "A.impl.1"];
 pub(super) const DROP: &[&str] = &["salvage", "drop", "A.impl.1"];
+const A_KEPT: &str = "refs/pipeline/salvage/A.impl.1";
 pub(super) const FORCE: &[&str] = &["deinit", "--force"];
 
 /// A person's commit in the worktree that they were given.
@@ -93,28 +94,41 @@ pub(super) fn is_restored(project: &Project) {
     assert_eq!(project.git(&["-C", name, "rev-parse", "HEAD"]), kept);
 }
 
+/// Says it again; a lock that may be a person's, which a git left that was killed, is taken away
+/// first, as the error says.
+fn as_told(project: &Project, args: &[&str]) -> Done {
+    let done = project.run(args);
+    let told =
+        done.err.lines().find_map(|line| line.split_once("when no git runs here, type: rm -f "));
+    let Some((_, lock)) = told else { return done };
+    assert!(lock.starts_with(project.path(".git/").to_str().expect("UTF-8")), "{lock}");
+    assert!(lock.ends_with(".lock"), "{lock}");
+    fs::remove_file(lock).expect("it is there");
+    project.run(args)
+}
+
+/// Done once more it is done.
+pub(super) fn restore_again(project: &Project) {
+    let done = as_told(project, RESTORE);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+}
+
 /// Said again it drops, or has dropped.
 pub(super) fn drop_again(project: &Project) {
-    let kept = project.git(&["for-each-ref", "refs/pipeline/salvage/A.impl.1"]);
+    let kept = project.git(&["for-each-ref", A_KEPT]);
     let code = if kept.is_empty() { 2 } else { 0 };
-    assert_eq!(project.run(DROP).code, Some(code), "{kept}");
+    let done = as_told(project, DROP);
+    assert_eq!(done.code, Some(code), "{kept}: {}", done.err);
 }
 
 pub(super) fn is_dropped(project: &Project) {
-    assert_eq!(project.git(&["for-each-ref", "refs/pipeline/salvage"]), "", "{}", project.story());
+    assert_eq!(project.git(&["for-each-ref", A_KEPT]), "", "{}", project.story());
 }
 
 /// Takes the pipeline out once more.
 pub(super) fn taken_out(project: &Project, args: &[&str]) {
-    // A git that was killed left a lock that may be a person's: taken away as the error says.
-    let lock = project.path(".git/packed-refs.lock");
-    if lock.exists() && project.path(".git/pipeline").exists() {
-        let done = project.run(args);
-        let is_told = done.err.contains("rm -f") && done.err.contains("packed-refs.lock");
-        assert!(done.code == Some(0) || is_told, "{}", done.err);
-        fs::remove_file(&lock).expect("it is there");
-    }
-    project.ok(args);
+    let done = as_told(project, args);
+    assert_eq!(done.code, Some(0), "{}", done.err);
 }
 
 /// The work that had not landed stands in a file of git.

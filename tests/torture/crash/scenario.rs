@@ -4,8 +4,8 @@ use std::fs;
 
 use super::hands::{
     COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
-    give_again, give_back, in_hand, is_bundled, is_dropped, is_restored, reopen_again, taken_out,
-    was_by_hand, with_salvage,
+    give_again, give_back, in_hand, is_bundled, is_dropped, is_restored, reopen_again,
+    restore_again, taken_out, was_by_hand, with_salvage,
 };
 use crate::support::project::Project;
 
@@ -189,7 +189,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "salvage-restored",
         prepare: with_salvage,
         args: RESTORE,
-        again: |project| drop(project.ok(RESTORE)),
+        again: restore_again,
         landed: &["B"],
         check: is_restored,
         ..PLAIN
