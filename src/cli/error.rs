@@ -172,7 +172,6 @@ impl From<Refusal> for Error {
 mod tests {
     use std::path::Path;
 
-    use crate::git::GitError;
     use crate::machine::{Refusal, RefusalKind};
 
     use super::Error;

@@ -67,7 +67,7 @@ impl Repo {
         name: &str,
     ) -> Result<(PathBuf, Vec<String>), GitError> {
         let slot = settle(slot)?;
-        let to = slot.with_file_name(ASIDE).join(name);
+        let to = aside(&slot, name);
         let _gate = self.slot_gate(&slot)?;
         if let Found::Ready(admin) = self.find_slot(&slot)? {
             let kept = self.kept_in(&slot, &admin, paths, keep)?;
@@ -191,6 +191,11 @@ impl Repo {
         }
         Ok(names)
     }
+}
+
+/// Returns the folder for what an attempt of that name left in the slot.
+pub(super) fn aside(slot: &Path, name: &str) -> PathBuf {
+    slot.with_file_name(ASIDE).join(name)
 }
 
 /// Returns where a slot's HEAD stood since it was prepared, the newest first, but for what was amended.

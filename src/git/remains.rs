@@ -194,7 +194,7 @@ impl Repo {
     }
 
     /// Returns where a worktree has submodules, filled or not.
-    fn modules(&self, dir: &Path) -> Result<Vec<PathBuf>, GitError> {
+    pub(super) fn modules(&self, dir: &Path) -> Result<Vec<PathBuf>, GitError> {
         let args = ["ls-files", "-z", "--stage"];
         let reply = self.git.ok(Call::read("git.modules", dir).args(args))?;
         let links = reply.fields().filter_map(|entry| entry.strip_prefix(b"160000 "));

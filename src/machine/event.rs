@@ -260,13 +260,15 @@ pub enum Observation {
         why: String,
     },
     /// What it left is pinned at `commit`; `None`: nothing differs from where it began. `markers`: files
-    /// in which a conflict is left. `notes`: what is not part of it, and where that is.
+    /// in which a conflict is left. `notes`: what is not part of it, and where that is. `lacks`: why it
+    /// is not the whole of what was done.
     Saved {
         attempt: AttemptId,
         commit: Option<Oid>,
         has_changed: bool,
         markers: Vec<String>,
         notes: Vec<String>,
+        lacks: Option<String>,
     },
     /// Its worktree went away under it; `commit`: what of it could still be pinned.
     WorktreeGone {

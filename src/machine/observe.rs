@@ -52,8 +52,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         Observation::Lost { attempt, why } => {
             with(state, attempt, &ALIVE, |found| lost(state, event, found, why))
         }
-        Observation::Saved { attempt, commit, has_changed, markers, notes } => {
-            let left = Left { commit, has_changed: *has_changed, markers, notes };
+        Observation::Saved { attempt, commit, has_changed, markers, notes, lacks } => {
+            let left =
+                Left { commit, has_changed: *has_changed, markers, notes, lacks: lacks.as_deref() };
             with(state, attempt, &SAVING, |found| saved(state, event, found, &left))
         }
         Observation::WorktreeGone { attempt, commit } => {
@@ -313,6 +314,7 @@ struct Left<'a> {
     has_changed: bool,
     markers: &'a [String],
     notes: &'a [String],
+    lacks: Option<&'a str>,
 }
 
 fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<Change> {
@@ -333,6 +335,9 @@ fn saved(state: &State, event: &Event, found: &Attempt, left: &Left<'_>) -> Vec<
                  (a link, a binary file, one that a side removed)",
                 left.markers.join(", ")
             );
+        } else if let Some(why) = left.lacks {
+            verdict.class = Class::Incomplete;
+            verdict.reason = format!("said completed, but {why}");
         } else if must_change && !left.has_changed && !is_merging {
             let fault = found.exit.as_ref().and_then(judge::of_fault);
             let empty = (Class::Empty, "said completed but changed no file".into());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::mend;
 use super::prepare::put_back;
-use crate::git::{Cas, GitError, Oid, Repo, Snapshot, SnapshotRequest};
+use crate::git::{Cas, GitError, ModuleWork, Oid, Repo, Snapshot, SnapshotRequest};
 use crate::machine::Observation;
 use crate::machine::id::{AttemptId, TaskId};
 
@@ -93,18 +93,21 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     let begun = save.begun.as_deref().map(oid).transpose()?;
     // What `git clean` of a person left half removed must not pass for the agent's work.
     let is_gone = std::fs::symlink_metadata(save.slot.join(".git")).is_err();
+    let modules = repo.keep_modules(&save.slot, &tip, save.attempt.as_str())?;
+    let ahead = modules.iter().filter(|it| it.is_ahead).map(|it| it.path.clone());
+    let exclude: Vec<String> = save.exclude.iter().cloned().chain(ahead).collect();
     let left = repo.snapshot(&SnapshotRequest {
         slot: &save.slot,
         tip: &tip,
         merge: merge.as_ref(),
-        exclude: &save.exclude,
+        exclude: &exclude,
         message: &save.message,
         date_s: save.date_s,
         begun: begun.as_ref(),
         pin: &refs::salvage(save.attempt.as_str()),
     })?;
     let is_gone = is_gone || left.is_gone;
-    let notes = notes(save, &left, repo)?;
+    let notes = notes(save, &left, &modules, repo)?;
     let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));
     if is_gone {
         return Ok(Observation::WorktreeGone { attempt: save.attempt.clone(), commit });
@@ -115,15 +118,21 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         has_changed: left.tree_changed,
         markers: left.conflicts,
         notes,
+        lacks: lacks(&modules),
     })
 }
 
 /// Says what of a worktree is in no commit of the result, and where it is; what would go away with the
 /// worktree is moved out of it.
-fn notes(save: &Save, left: &Snapshot, repo: &Repo) -> Result<Vec<String>, Fault> {
+fn notes(
+    save: &Save,
+    left: &Snapshot,
+    modules: &[ModuleWork],
+    repo: &Repo,
+) -> Result<Vec<String>, Fault> {
     let attempt = save.attempt.as_str();
     let (to, aside) = repo.set_apart(&save.slot, &left.repositories, &save.keep, attempt)?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = modules.iter().map(note_of_module).collect();
     if !aside.is_empty() {
         let (names, to) = (aside.join("`, `"), to.display());
         notes.push(format!(
@@ -137,6 +146,23 @@ fn notes(save: &Save, left: &Snapshot, repo: &Repo) -> Result<Vec<String>, Fault
         notes.push(format!("commits that its HEAD left are kept at {}", left.kept.join(", ")));
     }
     Ok(notes)
+}
+
+fn note_of_module(work: &ModuleWork) -> String {
+    let (path, bundle) = (&work.path, work.bundle.display());
+    format!("what only the submodule `{path}` has is not part of it; kept in `{bundle}`")
+}
+
+/// Says why a result is not whole: a commit that names what nobody else could get must not land.
+fn lacks(modules: &[ModuleWork]) -> Option<String> {
+    let ahead: Vec<&str> =
+        modules.iter().filter(|it| it.is_ahead).map(|it| it.path.as_str()).collect();
+    (!ahead.is_empty()).then(|| {
+        let names = ahead.join("`, `");
+        format!(
+            "the submodule `{names}` stands at a commit that no remote of it has: push it first"
+        )
+    })
 }
 
 /// What moving the task branch needs.

@@ -266,6 +266,7 @@ impl Pipeline {
                 has_changed,
                 markers,
                 notes: Vec::new(),
+                lacks: None,
             });
         }
         let phase = self.state.attempts.get(&attempt).map(|attempt| attempt.phase);

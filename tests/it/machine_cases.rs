@@ -139,6 +139,7 @@ fn work_without_a_change_is_empty_only_where_one_is_due() {
             has_changed: false,
             markers: Vec::new(),
             notes: Vec::new(),
+            lacks: None,
         });
         m.turns();
         assert_eq!(m.stand("A"), stand, "{stage}");

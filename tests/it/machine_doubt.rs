@@ -363,6 +363,7 @@ fn what_could_not_be_ordered_counts_as_infrastructure_up_to_its_bound() {
             has_changed: false,
             markers: vec![],
             notes: vec![],
+            lacks: None,
         };
         m.see(saved);
         m.turns();

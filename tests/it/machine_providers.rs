@@ -46,6 +46,7 @@ fn end_with(m: &mut Machine, task: &str, end: End, fault: Option<Fault>) {
         has_changed: end == End::Done,
         markers: vec![],
         notes: vec![],
+        lacks: None,
     });
     m.turns();
     m.state.check();
@@ -258,6 +259,7 @@ fn what_the_agent_did_counts_more_than_what_its_program_quotes() {
         has_changed: false,
         markers: vec![],
         notes: vec![],
+        lacks: None,
     });
     assert_eq!(last_class(&m, "A"), Class::RateLimited);
 }

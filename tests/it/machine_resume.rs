@@ -85,6 +85,7 @@ fn run(m: &mut Machine, run: Run<'_>) -> Attempt {
         has_changed,
         markers,
         notes: Vec::new(),
+        lacks: None,
     });
     m.see(Observation::Advanced { attempt: attempt.clone(), changed: None });
     m.turns();
@@ -169,7 +170,14 @@ fn an_attempt_that_never_began_changes_nothing_of_what_is_gone_on_from() {
     m.see(Observation::Prepared { attempt: attempt.clone(), base, tip });
     m.see(Observation::Lost { attempt: attempt.clone(), why: "keeper gone".into() });
     let (commit, markers) = (Some(Oid::new("w")), Vec::new());
-    m.see(Observation::Saved { attempt, commit, has_changed: true, markers, notes: Vec::new() });
+    m.see(Observation::Saved {
+        attempt,
+        commit,
+        has_changed: true,
+        markers,
+        notes: Vec::new(),
+        lacks: None,
+    });
     m.turns();
     let (continues, from, _) = next(&mut m);
     assert_eq!((&*continues, &*from), ("A.impl.1", "w"));

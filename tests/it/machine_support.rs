@@ -425,6 +425,7 @@ impl Machine {
             has_changed,
             markers: markers.iter().map(|path| (*path).to_owned()).collect(),
             notes: Vec::new(),
+            lacks: None,
         });
         self.turns();
     }

@@ -304,6 +304,7 @@ impl Ahead<'_> {
                     has_changed: true,
                     markers,
                     notes: Vec::new(),
+                    lacks: None,
                 })
             }
             Effect::Advance { attempt, .. } => {

@@ -86,6 +86,7 @@ impl Drive {
             has_changed,
             markers: Vec::new(),
             notes: Vec::new(),
+            lacks: None,
         });
         self.settle();
     }

@@ -104,3 +104,52 @@ pipeline done"#
     assert_eq!(zoo.task("T-2").status(), "completed", "{:?}", zoo.task("T-2"));
     assert_eq!(zoo.git(&["rev-parse", "main:sub"]), before);
 }
+
+/// An agent that commits in a submodule, does `push` there, and leaves more that is not committed.
+fn committed_in_submodule(push: &str) -> Zoo {
+    let more = "[limits]\nattempts_per_stage = 1\nattempts_per_task = 1\n";
+    let script = format!(
+        r#"
+echo x > $PIPELINE_TASK_ID
+{UPDATE}; cd sub; echo sm > v; echo new > w
+git -c user.name=a -c user.email=a@example.org commit -qam x
+{push}
+git -C .. commit -q -m bump sub
+rm w; echo dirty >> v
+pipeline done"#
+    );
+    let zoo = with_submodule(&one_stage(more, 1, &script));
+    in_lib(&zoo, &["switch", "-q", "-c", "other"]);
+    zoo.add("T-1", &[]);
+    zoo
+}
+
+/// Runs git in the origin of the submodule.
+fn in_lib(zoo: &Zoo, args: &[&str]) -> String {
+    let lib = zoo.path("lib").display().to_string();
+    zoo.git(&[&["-C", &lib], args].concat())
+}
+
+#[test]
+fn a_commit_that_only_a_submodule_has_is_kept_and_not_landed() {
+    let zoo = committed_in_submodule("");
+    let before = zoo.git(&["rev-parse", "main:sub"]);
+    assert_eq!(zoo.run().code, Some(1), "{:?}", zoo.task("T-1"));
+    assert_eq!(zoo.git(&["rev-parse", "main:sub"]), before);
+    let told = format!("{:?}", zoo.task("T-1"));
+    assert!(told.contains("incomplete") && told.contains("no remote of it has: push it"), "{told}");
+    let (_, bundle) = told.split_once("kept in `").expect("it is told where");
+    let (bundle, _) = bundle.split_once('`').expect("a path");
+    assert!(bundle.ends_with("/left/T-1.impl.1/sub.bundle"), "{bundle}");
+    in_lib(&zoo, &["fetch", "-q", bundle, "refs/pipeline/saved:refs/heads/back"]);
+    assert_eq!(in_lib(&zoo, &["show", "back:v"]), "sm\ndirty");
+    assert_eq!(in_lib(&zoo, &["show", "back~1:v"]), "sm");
+}
+
+#[test]
+fn a_commit_that_was_pushed_from_a_submodule_lands() {
+    let zoo = committed_in_submodule("git push -q origin HEAD:main");
+    assert_eq!(zoo.run().code, Some(0), "{:?}", zoo.task("T-1"));
+    assert_eq!(zoo.git(&["rev-parse", "main:sub"]), in_lib(&zoo, &["rev-parse", "main"]));
+    assert_eq!(zoo.git(&["show", "main:T-1"]), "x");
+}

@@ -567,6 +567,7 @@ impl Answer {
                     has_changed,
                     markers: Vec::new(),
                     notes: Vec::new(),
+                    lacks: None,
                 }
             }
             Self::Advanced { attempt } => {

@@ -593,6 +593,7 @@ impl World {
             has_changed,
             markers,
             notes: Vec::new(),
+            lacks: None,
         })
     }
 
