@@ -21,8 +21,18 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Longest time a call may take that goes through all files of a tree.
 const LIMIT_OF_TREES: Duration = Duration::from_secs(600);
 /// Commands that go through all files of a tree.
-const OF_TREES: [&str; 9] =
-    ["add", "clean", "commit", "diff", "merge", "merge-tree", "read-tree", "status", "worktree"];
+const OF_TREES: [&str; 10] = [
+    "add",
+    "bundle",
+    "clean",
+    "commit",
+    "diff",
+    "merge",
+    "merge-tree",
+    "read-tree",
+    "status",
+    "worktree",
+];
 
 /// What our own writes sync, here and in the agents' git: git by default syncs no ref and no loose
 /// object (measured with strace on 2.47).

@@ -38,19 +38,13 @@ impl Repo {
         let args = ["diff-index", "--cached", "-z", "--no-renames", "--ignore-submodules=none"];
         let call = call.env("GIT_INDEX_FILE", index).args(args).args([tip.as_str(), "--"]);
         let fields = self.git.ok(call.gate(gate))?.texts();
-        let modules = fs::read_to_string(slot.join(".gitmodules")).unwrap_or_default();
-        let is_module = |path: &str| {
-            modules
-                .lines()
-                .filter_map(|line| line.trim().strip_prefix("path"))
-                .any(|rest| rest.trim_start().strip_prefix('=').is_some_and(|it| it.trim() == path))
-        };
+        let modules = named_modules(slot);
         let is_new = |pair: &&[String]| {
             let mut modes = pair[0].split(' ');
             modes.next() != Some(":160000") && modes.next() == Some("160000")
         };
         let found = fields.chunks_exact(2).filter(is_new).map(|pair| pair[1].clone());
-        Ok(found.filter(|path| !is_module(path)).collect())
+        Ok(found.filter(|path| !modules.contains(path)).collect())
     }
 
     /// Moves repositories out of a slot, so that nobody removes them with it, to a folder beside the
@@ -191,6 +185,14 @@ impl Repo {
         }
         Ok(names)
     }
+}
+
+/// Returns where `.gitmodules` has submodules.
+pub(super) fn named_modules(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join(".gitmodules")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("path"));
+    let paths = lines.filter_map(|rest| rest.trim_start().strip_prefix('='));
+    paths.map(|path| path.trim().to_owned()).collect()
 }
 
 /// Returns the folder for what an attempt of that name left in the slot.

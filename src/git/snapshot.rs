@@ -12,6 +12,7 @@ use super::call::{Call, Reply};
 use super::error::GitError;
 use super::gate::Gate;
 use super::landing::Trees;
+use super::modules::Lone;
 use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::Repo;
@@ -52,7 +53,7 @@ pub struct Snapshot {
     /// Files in which a conflict is left. Sorted.
     pub conflicts: Vec<String>,
     /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch), or its commits
-    /// hold an excluded file: the tree was put on top of `tip`, and the agent's own commits are kept
+    /// hold an excluded file or one of `modules`: the tree was put on top of `tip`, and the agent's own commits are kept
     /// at `<pin>.head`.
     pub head_moved_away: bool,
     /// The slot is not there, or no longer a worktree of ours: only what the agent committed could be
@@ -60,6 +61,9 @@ pub struct Snapshot {
     pub is_gone: bool,
     /// Repositories inside the slot, which cannot be committed; sorted.
     pub repositories: Vec<String>,
+    /// Submodules that stand at a commit which nobody else could get: the result has them as they were
+    /// before.
+    pub modules: Vec<String>,
     /// What else could not be committed, in git's words.
     pub left_out: Vec<String>,
     /// Refs of ours that keep commits which the agent made and its HEAD went away from.
@@ -70,6 +74,7 @@ pub struct Snapshot {
 struct Taken {
     tree: Oid,
     repositories: Vec<String>,
+    modules: Vec<String>,
     left_out: Vec<String>,
 }
 
@@ -93,9 +98,12 @@ impl Repo {
             }
             Some(_) | None => None,
         };
-        let head_moved_away = on_tip.is_none();
-        let below = on_tip.unwrap_or_else(|| request.tip.clone());
+        let mut head_moved_away = on_tip.is_none();
+        let mut below = on_tip.unwrap_or_else(|| request.tip.clone());
         let mut taken = self.take_files(&gate, &slot, &admin, &below, request)?;
+        if self.has_committed(request.tip, &below, &taken.modules)? {
+            (head_moved_away, below) = (true, request.tip.clone());
+        }
         let conflicts = self.conflicts_left(&slot, &admin, &taken.tree, request)?;
         if let Some(head) = &head
             && !self.is_ancestor(request.tip, head)?
@@ -118,6 +126,7 @@ impl Repo {
             head_moved_away,
             is_gone: false,
             repositories: taken.repositories,
+            modules: taken.modules,
             left_out: taken.left_out,
             kept: Vec::new(),
         };
@@ -224,8 +233,9 @@ impl Repo {
         request: &SnapshotRequest<'_>,
     ) -> Result<Taken, GitError> {
         if !slot.is_dir() || self.is_foreign(slot)? {
-            let (tree, repositories, left_out) = (self.tree_of(below)?, Vec::new(), Vec::new());
-            return Ok(Taken { tree, repositories, left_out });
+            let tree = self.tree_of(below)?;
+            let (repositories, modules, left_out) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Taken { tree, repositories, modules, left_out });
         }
         let (index, is_copied) = self.own_index(slot, admin)?;
         let call = |point| {
@@ -272,9 +282,12 @@ impl Repo {
             let args = ["reset", "-q", "--no-refresh", request.tip.as_str(), "--"];
             self.git.ok(call("git.reset_paths").args(args).args(&paths).gate(gate))?;
         }
+        let lone = self.lone_modules((slot, admin, &index), request)?;
+        self.put_modules_back(gate, (slot, admin, &index), &lone)?;
         let tree = one_oid(&self.git.ok(call("git.write_tree").args(["write-tree"]).gate(gate))?)?;
         remove_file(&index)?;
-        Ok(Taken { tree, repositories: embedded, left_out: messages })
+        let modules = lone.iter().map(Lone::name).collect();
+        Ok(Taken { tree, repositories: embedded, modules, left_out: messages })
     }
 
     /// Returns whether something else stands in the slot's place, or a link: that is not the agent's work.

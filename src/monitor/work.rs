@@ -94,13 +94,11 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     // What `git clean` of a person left half removed must not pass for the agent's work.
     let is_gone = std::fs::symlink_metadata(save.slot.join(".git")).is_err();
     let modules = repo.keep_modules(&save.slot, &tip, save.attempt.as_str())?;
-    let ahead = modules.iter().filter(|it| it.is_ahead).map(|it| it.path.clone());
-    let exclude: Vec<String> = save.exclude.iter().cloned().chain(ahead).collect();
     let left = repo.snapshot(&SnapshotRequest {
         slot: &save.slot,
         tip: &tip,
         merge: merge.as_ref(),
-        exclude: &exclude,
+        exclude: &save.exclude,
         message: &save.message,
         date_s: save.date_s,
         begun: begun.as_ref(),
@@ -118,7 +116,7 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
         has_changed: left.tree_changed,
         markers: left.conflicts,
         notes,
-        lacks: lacks(&modules),
+        lacks: lacks(&left.modules),
     })
 }
 
@@ -149,18 +147,21 @@ fn notes(
 }
 
 fn note_of_module(work: &ModuleWork) -> String {
-    let (path, bundle) = (&work.path, work.bundle.display());
-    format!("what only the submodule `{path}` has is not part of it; kept in `{bundle}`")
+    let path = &work.path;
+    let what = format!("what only the submodule `{path}` has is not part of it");
+    match &work.bundle {
+        Ok(bundle) => format!("{what}; kept in `{}`", bundle.display()),
+        Err(why) => format!("{what}, and could not be kept: {why}"),
+    }
 }
 
 /// Says why a result is not whole: a commit that names what nobody else could get must not land.
-fn lacks(modules: &[ModuleWork]) -> Option<String> {
-    let ahead: Vec<&str> =
-        modules.iter().filter(|it| it.is_ahead).map(|it| it.path.as_str()).collect();
-    (!ahead.is_empty()).then(|| {
-        let names = ahead.join("`, `");
+fn lacks(modules: &[String]) -> Option<String> {
+    (!modules.is_empty()).then(|| {
         format!(
-            "the submodule `{names}` stands at a commit that no remote of it has: push it first"
+            "the submodule `{}` stands at a commit that no remote-tracking branch of it has: push it \
+             there, and fetch that branch where it is not seen",
+            modules.join("`, `")
         )
     })
 }

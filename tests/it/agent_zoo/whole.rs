@@ -137,11 +137,15 @@ fn a_commit_that_only_a_submodule_has_is_kept_and_not_landed() {
     assert_eq!(zoo.run().code, Some(1), "{:?}", zoo.task("T-1"));
     assert_eq!(zoo.git(&["rev-parse", "main:sub"]), before);
     let told = format!("{:?}", zoo.task("T-1"));
-    assert!(told.contains("incomplete") && told.contains("no remote of it has: push it"), "{told}");
+    assert!(
+        told.contains("incomplete")
+            && told.contains("that no remote-tracking branch of it has: push it"),
+        "{told}"
+    );
     let (_, bundle) = told.split_once("kept in `").expect("it is told where");
     let (bundle, _) = bundle.split_once('`').expect("a path");
     assert!(bundle.ends_with("/left/T-1.impl.1/sub.bundle"), "{bundle}");
-    in_lib(&zoo, &["fetch", "-q", bundle, "refs/pipeline/saved:refs/heads/back"]);
+    in_lib(&zoo, &["fetch", "-q", bundle, "refs/pipeline/saved/T-1.impl.1:refs/heads/back"]);
     assert_eq!(in_lib(&zoo, &["show", "back:v"]), "sm\ndirty");
     assert_eq!(in_lib(&zoo, &["show", "back~1:v"]), "sm");
 }
