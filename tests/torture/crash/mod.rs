@@ -47,8 +47,8 @@ pub struct Options {
     /// Where the choice of pairs begins.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Go on behind the scenarios in which an earlier run with this switch, of the same commit and
-    /// the same numbers, came to the end and saw nothing wrong.
+    /// Pass over the scenarios in which an earlier run with this switch, of the same commit and the
+    /// same numbers, came to the end and saw nothing wrong.
     #[arg(long)]
     resume: bool,
     /// Only list the points.

@@ -50,10 +50,8 @@ impl Strike {
 /// Strikes as asked; prints what came of it by scenario.
 pub(super) fn run(options: &Options) -> Figures {
     let mut figures = Figures::new(if options.twice > 0 { "twice" } else { "crash" });
-    figures.is_part = options.list
-        || !options.scenario.is_empty()
-        || options.role.is_some()
-        || options.ordinal.is_some();
+    let is_cut = options.list || options.role.is_some() || options.ordinal.is_some();
+    figures.is_part = is_cut || !options.scenario.is_empty();
     if let Some(why) = obstacle() {
         figures.failures.push(why);
         return figures;
@@ -74,7 +72,7 @@ pub(super) fn run(options: &Options) -> Figures {
         let name = scenario.name;
         let Options { sample, twice, seed, .. } = options;
         let mut part = Figures::new(&format!("crash/{name}-{sample}-{twice}-{seed}"));
-        let can_resume = options.resume && !figures.is_part && !figures.commit.ends_with('+');
+        let can_resume = options.resume && !is_cut && !figures.commit.ends_with('+');
         let kept = Figures::kept(&part.layer)
             .filter(|kept| can_resume && kept.commit == figures.commit && kept.failures.is_empty());
         if let Some(kept) = kept {
