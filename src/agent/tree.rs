@@ -292,6 +292,10 @@ mod tests {
             command.spawn().expect("starts")
         };
         let (mut ours, mut other) = (start(&nonce), start(&neighbour));
+        // A parent goes on before its child's environment is in place.
+        for (child, value) in [(&ours, &nonce), (&other, &neighbour)] {
+            while !proc::environ_has(child.id().cast_signed(), &format!("{NONCE_NAME}={value}")) {}
+        }
         // A session of pid 0 has no members that we may look at: only the nonce counts here.
         let ended = end_orphans(&started(&nonce, -1), Duration::from_millis(50)).expect("ends");
         assert!(ended.found >= 1 && ended.left == 0, "{ended:?}");

@@ -365,9 +365,9 @@ mod tests {
         let gate = Gate::close(scratch.dir.path(), "x.lock", None, Duration::ZERO).unwrap();
         let args = ["-c", "alias.hang=!echo stuck >&2; sleep 600", "hang"];
         let mut call = Call::write("git.x", &scratch.root).args(args).gate(&gate);
-        call.limit = Some(Duration::from_millis(300));
+        call.limit = Some(Duration::from_secs(3));
         match scratch.repo.git.run(call) {
-            Err(GitError::Late { limit_ms: 300, stderr, .. }) => assert_eq!(stderr.0, "stuck\n"),
+            Err(GitError::Late { limit_ms: 3_000, stderr, .. }) => assert_eq!(stderr.0, "stuck\n"),
             other => panic!("{:?}", other.map(|reply| reply.code)),
         }
         // Whatever it started holds the gate as its standard input.

@@ -245,9 +245,11 @@ mod tests {
     fn old_temporary_files_are_swept_and_new_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join(".old.tmp"), dir.path().join(".new.tmp"));
-        fs::write(&new, "").unwrap();
-        let age = fs::metadata(&new).unwrap().modified().unwrap() - 2 * TEMP_AGE_MIN;
-        fs::File::create(&old).unwrap().set_modified(age).unwrap();
+        let file = fs::File::create(&new).unwrap();
+        let now = file.metadata().unwrap().modified().unwrap();
+        // Younger than the view, however long that takes.
+        file.set_modified(now + 1_000 * TEMP_AGE_MIN).unwrap();
+        fs::File::create(&old).unwrap().set_modified(now - 2 * TEMP_AGE_MIN).unwrap();
         write_view(dir.path(), b"{}", NOW).unwrap();
         assert_eq!(names(dir.path()), [".new.tmp", "state.json"]);
     }

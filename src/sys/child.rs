@@ -311,7 +311,7 @@ mod tests {
     fn what_is_ended_may_tidy_up_first_and_what_does_not_end_is_made_to() {
         for end in ["exit 1", "true"] {
             let script = format!("trap 'echo tidy; {end}' TERM; while :; do sleep 0.01; done");
-            match run(&script, Duration::from_millis(300)) {
+            match run(&script, Duration::from_secs(3)) {
                 Heard::Late(output) => {
                     assert!(output.stdout.starts_with(b"tidy\n"), "{output:?}");
                     assert!(!output.status.success());
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn what_hangs_is_ended_with_its_group_and_what_it_said_is_kept() {
         // The output ends when the last of the group is gone.
-        match run("echo so far; sleep 600 & sleep 600", Duration::from_millis(300)) {
+        match run("echo so far; sleep 600 & sleep 600", Duration::from_secs(3)) {
             Heard::Late(output) => {
                 assert_eq!(output.stdout, b"so far\n");
                 assert!(!output.status.success());

@@ -67,12 +67,7 @@ fn run(project: &Project) {
         project.ok(&["task", "add", "a task", "--id", id]);
     }
     project.ok(&["monitor", "--until-idle"]);
-    keepers_have_ended(project);
-}
-
-/// Keepers with nothing to do end after their monitor has, and take their files along.
-fn keepers_have_ended(project: &Project) {
-    project.until("the keepers' end", || processes_of(&project.dir()).is_empty());
+    project.keepers_have_ended();
 }
 
 #[test]
@@ -163,7 +158,7 @@ fn failed() -> Project {
         project.ok(&["task", "add", "a task", "--id", id]);
     }
     project.fails(1, &["monitor", "--until-idle"]);
-    keepers_have_ended(&project);
+    project.keepers_have_ended();
     project
 }
 
@@ -216,7 +211,7 @@ fn branches_are_kept_where_that_is_asked_for() {
 
 #[test]
 fn what_runs_is_refused_and_forced_to_end() {
-    let project = Project::new(1);
+    let project = Project::not_ahead(1);
     project.hold("hold");
     project.ok(&["task", "add", "a task", "--id", "RUNS"]);
     let mut monitor = project.monitor(&[]);
@@ -352,7 +347,7 @@ fn unsaved() -> Project {
     project.git(&["config", "filter.lost.required", "true"]);
     project.ok(&["task", "add", "a task", "--id", "T"]);
     project.fails(1, &["monitor", "--until-idle"]);
-    keepers_have_ended(&project);
+    project.keepers_have_ended();
     project
 }
 

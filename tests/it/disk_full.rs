@@ -69,7 +69,9 @@ impl Drop for Disk {
 
 fn project_on_disk(count: usize, options: &str) -> (Project, Disk) {
     let mut disk = None;
-    let project = Project::on(count, "", |root| disk = Some(Disk::mount(root, options)));
+    let project = Project::on(count, "[scheduler]\nprefetch = 0\n", |root| {
+        disk = Some(Disk::mount(root, options))
+    });
     // In this order, so that the disk goes before the folder it is in.
     (project, disk.expect("it is mounted"))
 }
@@ -102,7 +104,7 @@ fn assert_nobody_gave_up(project: &Project) {
 #[test]
 fn full_disk_pauses_launches_and_all_lands_when_there_is_room() {
     with_mounts("full_disk_pauses_launches_and_all_lands_when_there_is_room", || {
-        let (project, _disk) = project_on_disk(1, "size=24m");
+        let (project, _disk) = project_on_disk(1, "size=128m");
         project.import(FOUR);
         project.hold("hold");
         let mut monitor = project.monitor(&["--until-idle"]);

@@ -157,7 +157,7 @@ fn a_version_that_the_project_does_not_take_does_nothing_to_it() {
 fn worktrees_without_folder_and_folders_without_worktree_are_told_apart() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    project.idle();
     project.ok(&["task", "add", "two", "--id", "TWO"]);
     let taken = project.ok(&["task", "take", "TWO"]);
     has(&finds(&project, 0, "worktrees"), &["ok       worktrees: "]);
@@ -183,7 +183,7 @@ fn worktrees_without_folder_and_folders_without_worktree_are_told_apart() {
 fn branches_that_nobody_owns_or_that_are_gone_are_put_right() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    project.idle();
     has(&finds(&project, 0, "refs"), &["ok       refs: all branches stand"]);
     let landed = project.git(&["rev-parse", "pipeline/landed"]);
     project.git(&["update-ref", "refs/heads/pipeline/task/STRAY", "HEAD~1"]);
@@ -201,7 +201,7 @@ fn branches_that_nobody_owns_or_that_are_gone_are_put_right() {
 
 #[test]
 fn keepers_are_told_alive_killed_and_of_another_program() {
-    let project = Project::new(1);
+    let project = Project::not_ahead(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
     project.hold("hold");
     // The program is replaced while it runs, as by an upgrade.
@@ -285,7 +285,7 @@ fn a_disk_that_is_full_or_read_only_and_limits_of_file_events_are_named() {
 fn folders_of_attempts_that_nobody_knows_go_when_they_are_old() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);
-    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    project.idle();
     let attempts = project.state_dir().join("attempts");
     let (young, old) = (attempts.join("GONE.impl.1"), attempts.join("GONE.impl.2"));
     for path in [&young, &old] {

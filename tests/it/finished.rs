@@ -33,7 +33,8 @@ fn slots(project: &Project) -> usize {
 
 /// Has tasks that landed, that failed, that were cancelled with work and without.
 fn mixed(settings: &str) -> Project {
-    let project = Project::with(1, &format!("{settings}[limits]\nattempts_per_stage = 1\n"));
+    let more = "[limits]\nattempts_per_stage = 1\n[scheduler]\nprefetch = 0\n";
+    let project = Project::with(1, &format!("{settings}{more}"));
     project.write("tools/agent.sh", FAILING);
     project.commit("Agents that fail");
     for id in ["GOOD", "FAIL", "FOUL", "GONE"] {
@@ -42,11 +43,13 @@ fn mixed(settings: &str) -> Project {
     project.ok(&["task", "hold", "GONE"]);
     project.fails(1, &["monitor", "--until-idle"]);
     project.ok(&["task", "cancel", "FOUL", "GONE"]);
+    project.keepers_have_ended();
     project
 }
 
 const NOW: &str = "[worktree]\nkeep_finished = \"0s\"\n";
-const OFTEN: &str = "[monitor]\npoll = { busy = \"10ms\", normal = \"10ms\", idle = \"10ms\" }\n";
+const OFTEN: &str =
+    "[monitor]\npoll = { busy = \"100ms\", normal = \"100ms\", idle = \"100ms\" }\n";
 
 /// Has what finished tasks leave go at once from now on.
 fn clean_now(project: &Project) {
@@ -61,6 +64,7 @@ fn due() -> Project {
     clean_now(&project);
     project.ok(&["monitor", "--once"]);
     project.ok(&["rollout", "set", "production"]);
+    project.keepers_have_ended();
     project
 }
 

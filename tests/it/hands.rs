@@ -279,7 +279,7 @@ fn a_take_that_was_killed_brings_nothing_back_that_was_given_up() {
 
 #[test]
 fn an_agent_at_work_is_not_interrupted_by_take() {
-    let project = Project::new(1);
+    let project = Project::not_ahead(1);
     project.import(&[("A", &[])]);
     project.hold("hold");
     let _monitor = project.monitor(&[]);

@@ -81,10 +81,18 @@ fn killed_keepers_cost_a_try_and_no_work() {
         project.until("an agent to be held", || {
             project.runs().iter().filter(|id| id.contains(short)).count() > begun
         });
-        let before = project.runs().len();
+        let runs = project.runs();
+        let (before, mut held) = (runs.len(), runs.iter().filter(|id| id.contains(short)));
+        let held = held.nth(begun).expect("it was waited for");
+        let log = project.log();
+        let is_added = |it: &&serde_json::Value| {
+            it["kind"] == "attempt_added" && it["attempt"] == held.as_str()
+        };
+        let agent =
+            log.iter().find(is_added).and_then(|it| it["agent"].as_str()).expect("an agent");
         let pid = keepers(&project).into_iter().find(|pid| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.contains(stage)
+            line.contains(agent)
         });
         signal(pid.expect("the stage's keeper lives"), Signal::KILL);
         project.until("the loss to be seen", || {
@@ -162,6 +170,8 @@ fn an_attempt_whose_keeper_does_not_answer_is_not_begun_beside_itself() {
     project.until("the architect to run", || has_started() && !project.runs().is_empty());
     monitor.kill();
     forget_start(&project, "A.arch.1");
+    // That of the base leaves with its monitor.
+    project.until("its keeper alone", || keepers(&project).len() == 1);
     let [keeper] = keepers(&project)[..] else { panic!("{}", project.story()) };
     signal(keeper, Signal::STOP);
 
@@ -267,6 +277,14 @@ fn agents_are_ended_and_saved_though_the_monitor_that_was_told_to_is_killed() {
     project.ok(&["task", "add", "a task", "--id", "RUNS"]);
     let mut monitor = project.monitor(&[]);
     project.until("the agent", || project.runs().len() == 1);
+    // What is stopped while it writes holds the lock.
+    project.until("all to be written", || {
+        let text = fs::read_to_string(project.path(".git/pipeline/state.json")).unwrap_or_default();
+        let view: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let log = project.log();
+        log.iter().any(|it| it["kind"] == "attempt_started" && it["attempt"] == "RUNS.arch.1")
+            && log.last().is_some_and(|last| last["seq"] == view["seq"])
+    });
     monitor.signal(Signal::STOP);
     let mut stop = project.start(&["stop", "--now"]);
     project.until("the order", || {

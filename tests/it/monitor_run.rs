@@ -68,16 +68,16 @@ fn a_drain_that_outlasts_the_timeout_waits_asleep() {
     let project = Project::new(1);
     project.import(&[("A", &[])]);
     project.hold("hold");
-    let mut monitor = project.monitor(&["--until-idle", "--timeout", "3s"]);
+    let mut monitor = project.monitor(&["--until-idle", "--timeout", "15s"]);
     let begun = pipeline::sys::clock::monotonic();
     project.until("the first stage", || !project.runs().is_empty());
     let mut stop = project.start(&["stop", "--drain"]);
     monitor.until_said("stop");
     let past = |ms| begun.elapsed().as_millis() > ms;
-    project.until("the time to be up", || past(3_200));
+    project.until("the time to be up", || past(15_200));
     let both = || [ticks(monitor.pid()), ticks(stop.pid())];
     let before = both();
-    project.until("a second more", || past(4_200));
+    project.until("a second more", || past(16_200));
     for (who, (now, then)) in ["monitor", "stop"].iter().zip(both().iter().zip(before)) {
         let used = now - then;
         assert!(used < 30, "{who}: {used} of 100 ticks, in a second with nothing to do");

@@ -100,7 +100,7 @@ fn the_base_follows_once_the_edit_is_gone_and_more_has_landed() {
 
 #[test]
 fn cleaning_the_checkout_in_the_middle_costs_no_work() {
-    let project = Project::new(1);
+    let project = Project::not_ahead(1);
     // The settings are a person's own file here: cleaning takes them away too.
     project.git(&["rm", "-q", "--cached", "pipeline.toml"]);
     project.git(&["commit", "-q", "-m", "Settings are not for everybody"]);
@@ -121,7 +121,7 @@ fn cleaning_the_checkout_in_the_middle_costs_no_work() {
 
 #[test]
 fn worktrees_deleted_under_agents_are_made_again() {
-    let project = Project::new(1);
+    let project = Project::not_ahead(1);
     project.import(CHAIN);
     project.hold("hold.test");
     let mut monitor = project.monitor(&["--until-idle"]);
@@ -359,7 +359,7 @@ fn time_is_up_at_the_time_out() {
     let project = Project::new(1);
     project.import(ONE);
     project.hold("hold");
-    let done = project.run(&["monitor", "--until-idle", "--timeout", "8s"]);
+    let done = project.run(&["monitor", "--until-idle", "--timeout", "20s"]);
     assert_eq!(done.code, Some(1), "{}{}", done.out, done.err);
     assert!(done.err.contains("time is up"), "{}", done.err);
     assert_eq!(project.runs(), ["A.arch.1"]);

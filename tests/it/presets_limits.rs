@@ -64,15 +64,15 @@ fn classes(project: &Project) -> Vec<String> {
 
 #[test]
 fn a_limit_is_waited_for_until_the_time_it_names_and_uses_up_no_attempt() {
-    let limit = r#"{"type":"error","status":429,"message":"slow down","retry_after":4}"#;
+    let limit = r#"{"type":"error","status":429,"message":"slow down","retry_after":12}"#;
     let project = project(limit);
     let mut monitor = project.start(&["monitor", "--until-idle", "--timeout", "240s"]);
+    let mut status = Value::Null;
     project.until("the limit to be told", || {
-        let status = project.status();
+        status = project.status();
         let waits = &status["waiting"][0];
         waits["on"] == "rate_limit" && waits["until"].is_string()
     });
-    let status = project.status();
     assert_eq!(status["agents"]["coder"]["status"], "cooling", "{status}");
     assert_eq!(status["providers"]["meter"]["status"], "rate_limited", "{status}");
     assert_eq!(status["providers"]["meter"]["why"], "slow down", "{status}");

@@ -43,7 +43,7 @@ fn project() -> Project {
     project.write(
         "pipeline.toml",
         "[limits]\nattempts_per_stage = 1\n[landing]\nchecks = [\"true\"]\n\
-         [[stage]]\nname = \"implementation\"\ntimeout = \"4s\"\n\
+         [[stage]]\nname = \"implementation\"\ntimeout = \"8s\"\n\
          [[agent]]\nname = \"coder\"\nstages = [\"impl\"]\npreset = \"worker\"\n",
     );
     project.write("agents/presets/worker.toml", PRESET);

@@ -153,7 +153,7 @@ fi
 echo half > half.txt
 sleep 300 & sleep 300"#;
     let mut settings = one_stage("", 1, script);
-    settings = settings.replace("must_change = true", "must_change = true\ntimeout = \"4s\"");
+    settings = settings.replace("must_change = true", "must_change = true\ntimeout = \"10s\"");
     let zoo = Zoo::new(&settings);
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(0));

@@ -79,7 +79,7 @@ fn time_limit_in_a_window_ends_the_tree_with_a_daemon_that_nothing_names() {
         "env -i setsid sh -c 'trap \"\" TERM HUP; echo $$ >daemon; while :; do sleep 60; done'";
     let line = format!("trap '' TERM HUP; {daemon} & while :; do sleep 60; done");
     let mut job = in_window(world.job("a1", &[&line]), None);
-    job.timeout_ms = Some(1_000);
+    job.timeout_ms = Some(5_000);
     let record = run_in_window(&world, job);
     assert_eq!((record.ended_by, record.signal, record.left), (EndedBy::Timeout, Some(9), 0));
     assert!(!is_alive(world.pid_in("daemon")));

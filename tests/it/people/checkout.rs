@@ -160,7 +160,7 @@ fn a_repository_moved_under_its_agents_loses_no_task() {
 
 #[test]
 fn a_repository_moved_under_a_living_monitor_ends_it_and_goes_on_in_its_new_place() {
-    let mut project = Project::new(1);
+    let mut project = Project::not_ahead(1);
     let mut monitor = held(&project, TWO);
     let to = project.dir().join("moved");
     fs::rename(&project.root, &to).expect("a folder can be moved");

@@ -59,7 +59,7 @@ fn folders_of_the_run_that_are_deleted_are_made_again() {
     for name in
         [".pipeline", ".git/pipeline/keepers", ".git/pipeline/attempts", ".git/pipeline/logs"]
     {
-        let project = Project::new(1);
+        let project = Project::not_ahead(1);
         let mut monitor = held(&project, TWO);
         fs::remove_dir_all(project.path(name)).expect(name);
         project.release("hold.implementation");

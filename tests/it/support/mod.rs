@@ -12,7 +12,7 @@ use std::time::Duration;
 use pipeline::sys::clock::monotonic;
 
 /// Longest that a test waits for one thing.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 /// Between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -76,6 +76,11 @@ impl Project {
         Self::with(count, "")
     }
 
+    /// The same, with no worktree made ahead: what is deleted or moved is not being written.
+    pub(crate) fn not_ahead(count: usize) -> Self {
+        Self::with(count, "[scheduler]\nprefetch = 0\n")
+    }
+
     /// The same with more settings before those of the agents.
     pub(crate) fn with(count: usize, settings: &str) -> Self {
         Self::on(count, settings, |_| {})
@@ -94,6 +99,17 @@ impl Project {
         project.commit("A beginning");
         project.ok(&["init"]);
         project
+    }
+
+    /// Runs it until nothing is left to do, and nobody holds anything.
+    pub(crate) fn idle(&self) {
+        self.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+        self.keepers_have_ended();
+    }
+
+    /// Keepers with nothing to do end after their monitor has, and take their files along.
+    pub(crate) fn keepers_have_ended(&self) {
+        self.until("the keepers' end", || processes_of(&self.dir()).is_empty());
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
