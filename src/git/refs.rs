@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use walkdir::WalkDir;
 
@@ -16,6 +18,11 @@ use crate::sys::fail;
 
 /// Where work that did not land is kept.
 pub(super) const SALVAGE: &str = "refs/pipeline/salvage/";
+
+/// How often a list of worktrees is asked for again that one in the making keeps git from, and how
+/// long is waited in between.
+const HALF_MADE_TRIES: u32 = 20;
+const HALF_MADE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a compare-and-swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,8 +311,23 @@ impl Repo {
     /// # Errors
     /// When git fails.
     pub fn checkouts(&self) -> Result<Vec<Checkout>, GitError> {
-        let args = ["worktree", "list", "--porcelain", "-z"];
-        let reply = self.git.ok(Call::read("git.checkouts", &self.root).args(args))?;
+        let list = || {
+            let args = ["worktree", "list", "--porcelain", "-z"];
+            self.git.ok(Call::read("git.checkouts", &self.root).args(args))
+        };
+        let mut tries = HALF_MADE_TRIES;
+        let reply = loop {
+            match list() {
+                // While somebody makes a worktree, git reads a file of it that is still empty.
+                Err(GitError::Failed { stderr, .. })
+                    if tries > 0 && stderr.0.contains("/commondir: Success") =>
+                {
+                    tries -= 1;
+                    thread::sleep(HALF_MADE_PAUSE);
+                }
+                reply => break reply?,
+            }
+        };
         let mut checkouts: Vec<Checkout> = Vec::new();
         for field in reply.fields() {
             if let Some(path) = field.strip_prefix(b"worktree ") {

@@ -28,8 +28,12 @@ impl SettingsFile {
         progress: &mut Progress,
     ) -> Option<EventBody> {
         let path = layout.config();
-        // A file gone missing keeps the adopted settings.
+        // A file gone missing keeps the adopted settings, and so does an empty one: most programs empty
+        // a file first, and write into it then.
         let bytes = read_bounded(&path, BYTES_MAX).ok()??;
+        if bytes.trim_ascii().is_empty() {
+            return None;
+        }
         let is_seen = self.seen.as_ref() == Some(&bytes);
         if is_seen && !self.is_broken {
             return None;
@@ -85,5 +89,7 @@ mod tests {
         fs::write(dir.path().join("a.md"), "Do it.\n").expect("written");
         assert!(adopts());
         assert!(!adopts(), "it is not told twice");
+        fs::write(layout.config(), "\n").expect("emptied");
+        assert!(!adopts(), "it is about to be written");
     }
 }

@@ -25,6 +25,9 @@ pub struct Figures {
     pub seconds: u64,
     /// The commit that was tested; with `+` when something was not committed.
     pub commit: String,
+    /// A hash of the program that was tested.
+    #[serde(default)]
+    pub program: String,
     /// Only some of the layer's cases were asked for: not kept for the report.
     #[serde(skip)]
     pub is_part: bool,
@@ -43,6 +46,7 @@ impl Figures {
             failures: Vec::new(),
             seconds: 0,
             commit: commit(),
+            program: program(),
             began: Some(monotonic()),
         }
     }
@@ -104,6 +108,12 @@ fn commit() -> String {
     let output = command("git", Path::new(env!("CARGO_MANIFEST_DIR"))).args(args).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.unwrap_or_default()
+}
+
+/// Returns a hash of the program, which tells it from others that were built at other commits.
+fn program() -> String {
+    let bytes = fs::read(env!("CARGO_BIN_EXE_pipeline")).expect("the program was built");
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes))
 }
 
 /// Writes a number with commas between its thousands.

@@ -47,7 +47,7 @@ pub struct Options {
     /// Where the choice of pairs begins.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Pass over the scenarios in which an earlier run with this switch, of the same commit and the
+    /// Pass over the scenarios in which an earlier run with this switch, of the same program and the
     /// same numbers, came to the end and saw nothing wrong.
     #[arg(long)]
     resume: bool,

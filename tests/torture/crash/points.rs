@@ -72,9 +72,9 @@ pub(super) fn run(options: &Options) -> Figures {
         let name = scenario.name;
         let Options { sample, twice, seed, .. } = options;
         let mut part = Figures::new(&format!("crash/{name}-{sample}-{twice}-{seed}"));
-        let can_resume = options.resume && !is_cut && !figures.commit.ends_with('+');
-        let kept = Figures::kept(&part.layer)
-            .filter(|kept| can_resume && kept.commit == figures.commit && kept.failures.is_empty());
+        let can_resume = options.resume && !is_cut;
+        let is_good = |kept: &Figures| kept.program == figures.program && kept.failures.is_empty();
+        let kept = Figures::kept(&part.layer).filter(|kept| can_resume && is_good(kept));
         if let Some(kept) = kept {
             println!("{name}: {} s in an earlier run", kept.seconds);
             figures.seconds += kept.seconds;
