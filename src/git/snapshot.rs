@@ -53,8 +53,8 @@ pub struct Snapshot {
     /// Files in which a conflict is left. Sorted.
     pub conflicts: Vec<String>,
     /// The agent's HEAD is no descendant of `tip` (reset, rebase, another branch), or its commits
-    /// hold an excluded file or one of `modules`: the tree was put on top of `tip`, and the agent's own commits are kept
-    /// at `<pin>.head`.
+    /// hold an excluded file or one of `modules`: the tree was put on top of `tip`, and the agent's own
+    /// commits are kept at `<pin>.head`.
     pub head_moved_away: bool,
     /// The slot is not there, or no longer a worktree of ours: only what the agent committed could be
     /// taken.
