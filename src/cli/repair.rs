@@ -184,7 +184,7 @@ pub fn moved(repo: &Repo, state: &State) -> Result<Vec<Mend>, GitError> {
 /// Puts them back as a monitor does.
 fn put_back(repo: &Repo, state: &State, done: &mut Vec<String>) -> Result<(), Error> {
     let mends = moved(repo, state).map_err(git)?;
-    let mended = mend::run(&mends, &mend::landing_branch(state), repo);
+    let mended = mend::run(&mends, &[], &mend::landing_branch(state), repo);
     done.extend(mended.words);
     let held = mended.held.iter();
     done.extend(held.map(|(name, dir)| format!("left `{name}`, which is checked out in `{dir}`")));

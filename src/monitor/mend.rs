@@ -87,6 +87,8 @@ pub struct Mended {
     pub ran: Vec<Ran>,
     pub words: Vec<String>,
     pub warnings: Vec<String>,
+    /// Those that could not be put back.
+    pub failed: Vec<Mend>,
     /// Branches that somebody has checked out, by name, with the folder.
     pub held: BTreeMap<String, String>,
     /// All branches of ours were looked at.
@@ -176,12 +178,16 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
     })
 }
 
-/// Puts them back: first what may be in the way of others.
-pub fn run(mends: &[Mend], landed: &str, repo: &Repo) -> Mended {
+/// Puts them back: first what may be in the way of others. Of those that failed `earlier` and are
+/// not found any more it is told when an effect of ours has put them back meanwhile.
+pub fn run(mends: &[Mend], earlier: &[Mend], landed: &str, repo: &Repo) -> Mended {
     let mut done = Mended::default();
     let (made, moved): (Vec<&Mend>, Vec<&Mend>) = mends.iter().partition(|it| it.to.is_none());
-    for mend in made.into_iter().chain(moved) {
-        match one(mend, landed, repo) {
+    let found = made.into_iter().chain(moved).map(|mend| (mend, one(mend, landed, repo)));
+    let is_found = |mend: &&Mend| mends.iter().any(|it| it.name == mend.name);
+    let gone = earlier.iter().filter(|mend| !is_found(mend));
+    for (mend, result) in found.chain(gone.map(|mend| (mend, by_another(mend, repo)))) {
+        match result {
             Ok(Done::Told(words)) => done.words.push(words),
             Ok(Done::Held(dir)) => {
                 done.held.insert(mend.name.clone(), dir);
@@ -193,6 +199,7 @@ pub fn run(mends: &[Mend], landed: &str, repo: &Repo) -> Mended {
                     "`{name}` is not where it should be and cannot be put back, which is tried \
                      again: {fault}"
                 ));
+                done.failed.push(mend.clone());
             }
         }
     }
@@ -319,6 +326,7 @@ mod tests {
     use crate::git::scratch::Scratch;
 
     const NAME: &str = "refs/heads/pipeline/task/A";
+    const LANDED: &str = "refs/heads/pipeline/landed";
 
     fn mend(found: &git::Oid, to: &git::Oid, landed: &git::Oid, is_preparing: bool) -> Mend {
         Mend {
@@ -335,7 +343,7 @@ mod tests {
     fn put(scratch: &Scratch, mend: &Mend) -> Mended {
         let found = mend.found.clone().expect("it is somewhere");
         scratch.git(["update-ref", NAME, &found]);
-        run(std::slice::from_ref(mend), "refs/heads/pipeline/landed", &scratch.repo)
+        run(std::slice::from_ref(mend), &[], LANDED, &scratch.repo)
     }
 
     #[test]
@@ -369,9 +377,39 @@ mod tests {
         for is_preparing in [true, false] {
             let old = mend(&older, &tip, &tip, is_preparing);
             for old in [Mend { found: None, ..old.clone() }, old] {
-                let done = run(&[old], "refs/heads/pipeline/landed", &scratch.repo);
+                let done = run(&[old], &[], LANDED, &scratch.repo);
                 assert!(done.words.is_empty() && done.warnings.is_empty(), "{done:?}");
             }
         }
+    }
+
+    #[test]
+    fn one_that_failed_is_told_when_an_effect_of_ours_has_put_it_back_meanwhile() {
+        let scratch = Scratch::new();
+        let tip = scratch.rev("HEAD");
+        let astray = scratch.commit_on(&tip, "astray", "astray");
+        let saved = scratch.commit_on(&tip, "saved", "saved");
+        scratch.git(["update-ref", NAME, astray.as_str()]);
+        let failed = [mend(&astray, &tip, &tip, false)];
+        // Nothing can be kept under that name.
+        let in_the_way = format!("{}/in-the-way", failed[0].salvage().expect("it is somewhere"));
+        scratch.git(["update-ref", &in_the_way, tip.as_str()]);
+        let done = run(&failed, &[], LANDED, &scratch.repo);
+        assert_eq!((done.words.len(), done.warnings.len()), (0, 1), "{done:?}");
+        assert_eq!(done.failed, failed);
+        scratch.git(["update-ref", "-d", &in_the_way]);
+        // It is where it was: the next look finds it, so that nothing is told here.
+        let done = run(&[], &failed, LANDED, &scratch.repo);
+        assert!(done.words.is_empty() && done.failed.is_empty(), "{done:?}");
+        assert_eq!(scratch.rev(NAME), astray);
+        put_back(&scratch.repo, NAME, &saved, Some(&astray), None).unwrap();
+        let done = run(&[], &failed, LANDED, &scratch.repo);
+        assert_eq!(done.words, [told(&failed[0])]);
+        assert_eq!(scratch.rev(NAME), saved);
+        // One that is found again is put back, and told once.
+        let again = [mend(&saved, &tip, &tip, false)];
+        let done = run(&again, &failed, LANDED, &scratch.repo);
+        assert_eq!(done.words, [told(&again[0])]);
+        assert_eq!(scratch.rev(NAME), tip);
     }
 }

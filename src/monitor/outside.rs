@@ -47,6 +47,8 @@ pub struct Outside {
     mending: usize,
     /// Who ran when what could not be put back was moved: told with them once it is.
     unmended: Vec<Ran>,
+    /// What could not be put back: told too where an effect of ours does it first.
+    failed: Vec<Mend>,
     /// Mends that failed in a row.
     mend_failures: u32,
     input: Sender<Input>,
@@ -75,6 +77,7 @@ impl Outside {
             unkept: None,
             mending: 0,
             unmended: Vec::new(),
+            failed: Vec::new(),
             mend_failures: 0,
             input,
         }
@@ -292,7 +295,7 @@ impl Outside {
             ours.filter_map(|(name, at)| mend::of(state, name, at.as_deref())).collect()
         };
         let are_all = looked.are_all;
-        if mends.is_empty() {
+        if mends.is_empty() && self.failed.is_empty() {
             if are_all {
                 self.unmended.clear();
             }
@@ -306,9 +309,10 @@ impl Outside {
         let mut ran = ran.to_vec();
         let earlier = std::mem::take(&mut self.unmended);
         ran.extend(earlier.into_iter().filter(|of| !ran.contains(of)).collect::<Vec<_>>());
+        let failed = std::mem::take(&mut self.failed);
         let (input, landed) = (self.input.clone(), mend::landing_branch(state));
         let run = move || {
-            let done = mend::run(&mends, &landed, &repo);
+            let done = mend::run(&mends, &failed, &landed, &repo);
             // The loop has ended: the next monitor looks.
             let _ = input.send(Input::Mended(Mended { ran, are_all, ..done }));
         };
@@ -322,7 +326,8 @@ impl Outside {
     /// Takes in what was put back.
     pub fn mended(&mut self, done: Mended, state: &State) -> News {
         self.mending = self.mending.saturating_sub(1);
-        let Mended { ran, words, warnings, held, are_all } = done;
+        let Mended { ran, words, warnings, failed, held, are_all } = done;
+        self.failed.extend(failed);
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         self.mend_failures = if warnings.is_empty() { 0 } else { self.mend_failures + 1 };
         if !warnings.is_empty() && self.mend_failures < FAILURES_MAX {
@@ -366,7 +371,9 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
+    use super::super::prepare::put_back;
     use super::*;
+    use crate::git::scratch::Scratch;
     use crate::machine::id::AttemptId;
     use crate::observe::support::{Pipeline, settings};
 
@@ -403,5 +410,57 @@ mod tests {
         outside.spans.end(&state, at(4));
         assert_eq!(outside.looked(look(5, true), &state).observations.len(), 1);
         assert!(outside.looked(look(7, true), &state).observations.is_empty(), "nobody ran");
+    }
+
+    #[test]
+    fn what_could_not_be_put_back_is_told_with_who_ran_when_it_is_put_back_by_an_effect() {
+        let scratch = Scratch::new();
+        let state = Pipeline::new(settings()).state;
+        let (sender, answers) = channel();
+        let mut outside = Outside::new(sender, SystemClock::start());
+        outside.repo = Some(Arc::new(scratch.reopened()));
+        let (tip, name) = (scratch.rev("HEAD"), "refs/heads/pipeline/task/A");
+        let astray = scratch.commit_on(&tip, "astray", "astray");
+        scratch.git(["update-ref", name, astray.as_str()]);
+        let ran = vec![(AttemptId::new("A.impl.1"), None)];
+        let failed = vec![Mend {
+            name: name.into(),
+            found: Some(astray.to_string()),
+            to: Some(tip.to_string()),
+            landed: None,
+            is_at_work: true,
+            is_preparing: false,
+            is_moving: false,
+        }];
+        let warnings = vec!["its git was killed".to_owned()];
+        let news = outside
+            .mended(Mended { ran: ran.clone(), warnings, failed, ..Mended::default() }, &state);
+        assert!(news.observations.is_empty() && news.warning.is_some(), "{news:?}");
+        // The attempt is saved, and its branch moved on.
+        let saved = scratch.commit_on(&tip, "saved", "saved");
+        put_back(&scratch.repo, name, &saved, Some(&astray), None).unwrap();
+        let now = monotonic();
+        let look = Looked {
+            number: 1,
+            began: now,
+            ended: now,
+            is_whole: false,
+            is_first: false,
+            differences: Vec::new(),
+            more: 0,
+            ours: Vec::new(),
+            are_all: false,
+            salvaged: Vec::new(),
+        };
+        assert!(outside.looked(Ok(look), &state).observations.is_empty());
+        let Ok(Input::Mended(done)) = answers.recv() else { panic!("nothing was tried") };
+        match &outside.mended(done, &state).observations[..] {
+            [Observation::OutsideSeen { ran: told, found, .. }] => {
+                assert_eq!(*told, ran);
+                assert!(found[0].words.contains("A.found-"), "{found:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!outside.is_owed());
     }
 }
