@@ -46,7 +46,8 @@ impl Case {
         until_alone(&project);
         let kept = tempfile::Builder::new().prefix("e2e-kept-").tempdir().expect("a folder");
         copy(&project.dir(), kept.path());
-        let records = project.log().len();
+        // Before `init` there is no log.
+        let records = if project.state_dir().exists() { project.log().len() } else { 0 };
         Self { scenario, project, records, kept }
     }
 
@@ -322,7 +323,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What `work` gives, or the text of its panic.
-fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic: Box<dyn Any + Send>| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

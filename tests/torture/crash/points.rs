@@ -7,7 +7,7 @@ use std::thread;
 use libtest_mimic::Trial;
 
 use super::Options;
-use super::case::{Case, Ending};
+use super::case::{Case, Ending, caught};
 use super::scenario::{SCENARIOS, Scenario};
 use crate::figures::Figures;
 use crate::tracer::{self, Plan, Point, obstacle};
@@ -97,7 +97,7 @@ fn run_scenario(
     options: &Options,
     figures: &mut Figures,
 ) -> Result<(), String> {
-    let case = Case::new(scenario);
+    let case = caught(|| Case::new(scenario))?;
     let points = case.observe()?;
     let wanted = chosen(&points, options);
     if options.list {
