@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::machine::time::Time;
 use crate::machine::{Answer, Begun, Change, Effect, Event, EventBody, State, next_deadline};
+use crate::store::Store;
 use crate::store::ledger::{Foreign, Ledger, LedgerError, Turns};
-use crate::store::{Store, StoreError};
 use crate::sys::clock::Clock;
 
 /// The world as the loop sees it: effects go out, observations and commands come back.
@@ -114,21 +114,15 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
             .map(|(body, random)| Event { at, random, body })
             .collect();
         let before = self.ledger.seq();
-        let done = loop {
-            let done = self.ledger.transact(self.lock_wait, at, &events, turns);
-            for warning in self.ledger.take_warnings() {
-                self.world.warn(&warning);
-            }
-            match done {
-                // Somebody was stopped while he held it: nothing is lost by waiting on.
-                Err(LedgerError::Store(error @ StoreError::LockTimeout { .. })) => {
-                    self.world.warn(&format!("{error}; waiting on"));
-                }
-                Ok(done) => break done,
-                Err(error) => {
-                    self.owed = events.into_iter().map(|event| event.body).collect();
-                    return Err(error);
-                }
+        let done = self.ledger.transact(self.lock_wait, at, &events, turns);
+        for warning in self.ledger.take_warnings() {
+            self.world.warn(&warning);
+        }
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                self.owed = events.into_iter().map(|event| event.body).collect();
+                return Err(error);
             }
         };
         self.begun.settle(&done.settled);

@@ -58,12 +58,12 @@ impl Outage {
         }
     }
 
-    /// Waits until the next try, keeping what arrives; returns the signal that asks for the end, if
-    /// one does.
-    pub fn wait(&mut self, receiver: &Receiver<Input>) -> Option<i32> {
+    /// Waits until the next try, keeping what arrives, at most `rest`; returns the signal that asks
+    /// for the end, if one does.
+    pub fn wait(&mut self, receiver: &Receiver<Input>, rest: Option<Duration>) -> Option<i32> {
         let pause = self.pause.map_or(PAUSE, |pause| (pause * 2).min(PAUSE_MAX));
         (self.is_on, self.pause) = (true, Some(pause));
-        let until = clock::monotonic() + pause;
+        let until = clock::monotonic() + rest.map_or(pause, |rest| pause.min(rest));
         loop {
             let rest = until.saturating_duration_since(clock::monotonic());
             match receiver.recv_timeout(rest) {
@@ -93,7 +93,7 @@ mod tests {
         let of = |id: &str| Input::Superseded { attempt: AttemptId::new(id) };
         let inputs = [of("a"), Input::Signal(SIGHUP), Input::Signal(SIGTERM), of("b")];
         inputs.into_iter().for_each(|input| sender.send(input).expect("it is received"));
-        assert_eq!(outage.wait(&receiver), Some(SIGTERM));
+        assert_eq!(outage.wait(&receiver, None), Some(SIGTERM));
         assert!(outage.is_on());
         let mut next = || outage.next(&receiver, Duration::ZERO);
         assert!(matches!(next(), Ok(Input::Superseded { attempt }) if attempt.as_str() == "a"));
@@ -109,11 +109,12 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..7 {
             sender.send(Input::Signal(SIGTERM)).expect("it is received");
-            outage.wait(&receiver);
+            outage.wait(&receiver, None);
             pauses.extend(outage.pause);
         }
         assert_eq!((pauses[0], pauses[1], pauses[6]), (PAUSE, PAUSE * 2, PAUSE_MAX));
         outage.end();
         assert!(!outage.is_on());
+        assert_eq!(outage.wait(&receiver, Some(Duration::ZERO)), None, "there is no time left");
     }
 }

@@ -1,5 +1,7 @@
 //! One monitor from start to end.
 
+mod ending;
+
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT};
+use signal_hook::consts::SIGINT;
 
 use super::ahead::Prefetch;
 use super::current::CurrentFile;
@@ -22,7 +24,7 @@ use super::progress::Progress;
 use super::report::{Watch, pass_on};
 use super::room::{Guard, fault_of};
 use super::settings_file::SettingsFile;
-use super::sources::{Input, Watched, watch_files, watch_signals};
+use super::sources::{Input, open_watcher, watch_signals};
 use super::takeover::open_ledger;
 use super::view::{View, write_newest};
 use super::world::{RealWorld, branches};
@@ -34,8 +36,6 @@ use crate::git::Repo;
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::event::StopKind;
 use crate::machine::id::AttemptId;
-use crate::machine::mode::Isolation;
-use crate::machine::settings::OnExit;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, EventBody, Observation, State};
 use crate::store::StoreError;
@@ -44,10 +44,6 @@ use crate::store::ledger::{LedgerError, Turns};
 use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::sys::clock::{Clock, SystemClock};
 
-/// How long a first SIGINT waits for a second one.
-const SECOND_SIGNAL_MS: u64 = 5_000;
-/// How long a monitor that leaves waits for git calls under way.
-const LEAVE_WAIT_MS: u64 = 5_000;
 /// More attempts than this make polling brisk.
 const BUSY_ATTEMPTS: usize = 3;
 /// How often a single turn looks whether all it began has answered.
@@ -138,6 +134,8 @@ struct Monitor {
     /// Set by a signal: when to leave, whatever runs.
     leave_at: Option<Time>,
     is_interrupted: bool,
+    /// Its last moment has come, and what ran then is ended or waited for.
+    is_time_up: bool,
     /// When it was last looked at whether to end.
     looked_at: Time,
     /// With [`Until::Once`]: nothing is being done, and nothing has arrived since the last look.
@@ -172,7 +170,11 @@ impl Monitor {
         let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
         let watcher = (!options.is_poll_only).then(|| {
-            open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
+            let watched = open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender);
+            let none = |error| {
+                progress.warn(&format!("no file events ({error}): looking now and then instead"));
+            };
+            watched.map_err(none).ok()
         });
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
@@ -210,6 +212,7 @@ impl Monitor {
             next_poll: started_at,
             leave_at: None,
             is_interrupted: false,
+            is_time_up: false,
             looked_at: started_at,
             has_looked: false,
             settings_file: SettingsFile::default(),
@@ -291,7 +294,7 @@ impl Monitor {
             match turned {
                 Ok(Some(end)) => return Ok(end),
                 Ok(None) => {}
-                Err(RunError::Ledger(error)) if error.is_passing() => {
+                Err(RunError::Ledger(error)) if self.may_sit_out(&error) => {
                     if let Some(end) = self.sit_out(&error) {
                         return Ok(end);
                     }
@@ -302,10 +305,13 @@ impl Monitor {
     }
 
     fn turn(&mut self) -> Result<Option<End>, RunError> {
-        if let Some(end) = self.end()? {
-            return Ok(Some(end));
+        let mut bodies: Vec<EventBody> = self.stop_in_time().into_iter().collect();
+        if bodies.is_empty() {
+            if let Some(end) = self.end()? {
+                return Ok(Some(end));
+            }
+            bodies = self.wait()?;
         }
-        let bodies = self.wait()?;
         let now = self.cycle.clock.now();
         let is_due = self.cycle.deadline().is_some_and(|deadline| deadline <= now);
         // A transaction reads what others wrote by itself.
@@ -321,6 +327,12 @@ impl Monitor {
         self.view.renew(&self.cycle, Some(now));
         self.cycle.world.progress.tick(self.cycle.ledger.state(), now);
         Ok(None)
+    }
+
+    /// Returns whether trying again later may help; a single turn waits for nobody.
+    fn may_sit_out(&self, error: &LedgerError) -> bool {
+        let is_held = matches!(error, LedgerError::Store(StoreError::LockTimeout { .. }));
+        error.is_passing() && !(is_held && self.until == Until::Once)
     }
 
     /// Waits while the journal cannot be written: agents go on, what they report is kept, and so is
@@ -341,9 +353,15 @@ impl Monitor {
                 told.join(": ")
             ));
         }
-        let signal = self.outage.wait(&self.receiver)?;
+        let rest = |at: Time| Duration::from_millis(at.ms_since(self.cycle.clock.now()));
+        let signal = self.outage.wait(&self.receiver, self.last_moment().map(rest));
+        let end = match signal {
+            Some(SIGINT) => End::Interrupted,
+            Some(_) => End::Done,
+            None => self.time_up(self.cycle.clock.now())?,
+        };
         self.cycle.world.progress.warn("ending; agents keep running");
-        Some(if signal == SIGINT { End::Interrupted } else { End::Done })
+        Some(end)
     }
 
     /// Tries to record what could not be recorded, from the journal as it stands now.
@@ -461,24 +479,6 @@ impl Monitor {
         }
     }
 
-    /// Returns when to look again whether it is time to end. A moment that the last look has seen
-    /// pass wakes nobody any more: what is under way ends first.
-    fn end_due_at(&self) -> Option<Time> {
-        let leave = self
-            .leave_at
-            .map(|at| if at <= self.looked_at { at.plus_ms(LEAVE_WAIT_MS) } else { at });
-        let last = self.last_moment().filter(|at| *at > self.looked_at);
-        leave.into_iter().chain(last).min()
-    }
-
-    fn last_moment(&self) -> Option<Time> {
-        match self.until {
-            Until::Idle { within_ms: Some(within) } => Some(self.started_at.plus_ms(within)),
-            Until::Moment(at) => Some(at),
-            Until::Idle { within_ms: None } | Until::Told | Until::Once => None,
-        }
-    }
-
     fn take(&mut self, input: Input, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
         match input {
             Input::Event(body) => {
@@ -577,96 +577,6 @@ impl Monitor {
         }
     }
 
-    fn on_signal(&mut self, signal: i32, bodies: &mut Vec<EventBody>) {
-        if signal == SIGHUP {
-            self.cycle.world.progress.lose_terminal();
-            return;
-        }
-        let state = self.cycle.ledger.state();
-        let running = match state.attempts.len() {
-            1 => "1 agent".to_owned(),
-            count => format!("{count} agents"),
-        };
-        let has_running = !state.attempts.is_empty();
-        let on_exit = on_exit(state);
-        let now = self.cycle.clock.now();
-        let is_first = self.leave_at.is_none() && !self.is_interrupted;
-        let progress = &mut self.cycle.world.progress;
-        self.is_interrupted |= signal == SIGINT;
-        let kind = match (is_first, signal, on_exit) {
-            (false, SIGINT, _) | (true, _, OnExit::Kill) => StopKind::Now,
-            (true, _, OnExit::Drain) => StopKind::Drain,
-            (true, _, OnExit::Leave) => StopKind::Leave,
-            (false, _, _) => return,
-        };
-        match kind {
-            StopKind::Leave if has_running && signal == SIGINT => {
-                progress.warn(&format!(
-                    "nothing new starts, but {running} will go on; Ctrl-C again within 5 s ends them"
-                ));
-                self.leave_at = Some(now.plus_ms(SECOND_SIGNAL_MS));
-            }
-            StopKind::Leave => self.leave_at = Some(now),
-            StopKind::Now => {
-                progress.warn(&format!("ending {running}; work is saved"));
-                self.leave_at = None;
-            }
-            StopKind::Drain => progress.warn(&format!("waiting for {running}")),
-        }
-        bodies.push(EventBody::Command(Command::Stop { kind }));
-    }
-
-    fn end(&mut self) -> Result<Option<End>, RunError> {
-        let now = self.cycle.clock.now();
-        self.looked_at = now;
-        let state = self.cycle.ledger.state();
-        let is_performing = self.cycle.is_performing() || self.cycle.world.outside.is_owed();
-        let done = if self.is_interrupted { End::Interrupted } else { End::Done };
-        if let Some(at) = self.leave_at {
-            let is_over = !is_performing || now >= at.plus_ms(LEAVE_WAIT_MS);
-            return Ok((now >= at && is_over).then_some(done));
-        }
-        match state.stopping {
-            Some(StopKind::Leave) => {
-                self.leave_at = Some(now);
-                return Ok((!is_performing).then_some(done));
-            }
-            Some(StopKind::Drain | StopKind::Now) => {
-                let is_over = state.attempts.is_empty() && !state.is_landing();
-                return Ok((is_over && !is_performing).then_some(done));
-            }
-            None => {}
-        }
-        if self.has_stop_order {
-            return Ok(Some(done));
-        }
-        let is_unused = state.attempts.is_empty() && state.monitor.attempts == 0;
-        // A base that moved on meanwhile is judged anew.
-        let is_newest = |commit| state.base.tip.as_ref() == Some(commit);
-        if let Some((commit, output)) = state.base.red.as_ref().filter(|_| is_unused)
-            && is_newest(commit)
-            && !self.allows_red_base
-        {
-            return Ok(Some(End::RedBase { output: output.clone() }));
-        }
-        if self.last_moment().is_some_and(|at| now >= at) {
-            let is_timeout = matches!(self.until, Until::Idle { .. });
-            self.leave_at = Some(now);
-            return Ok(Some(if is_timeout { End::TimedOut } else { done }));
-        }
-        let is_quiet = !is_performing && state.is_idle();
-        match self.until {
-            Until::Once => Ok((!is_performing && self.has_looked).then_some(done)),
-            Until::Idle { .. } if is_quiet => {
-                let counts = state.index.counts;
-                let is_all =
-                    counts.unassigned + counts.ready + counts.landing + counts.blocked == 0;
-                Ok(Some(if is_all { done } else { End::PersonNeeded }))
-            }
-            Until::Idle { .. } | Until::Told | Until::Moment(_) => Ok(None),
-        }
-    }
-
     /// Makes sure that the lock is still the one that other monitors see.
     fn keep_lock(&self) -> Result<(), RunError> {
         let path = self.cycle.world.layout.monitor_lock();
@@ -738,11 +648,6 @@ fn is_start(body: &EventBody) -> bool {
     matches!(body, EventBody::Observation(Started { .. } | Ordered { .. }))
 }
 
-fn on_exit(state: &State) -> OnExit {
-    let in_ci = std::env::var_os("CI").is_some();
-    state.settings.monitor.on_exit.unwrap_or(if in_ci { OnExit::Kill } else { OnExit::Leave })
-}
-
 /// Returns how long to wait between looks that nothing asked for.
 pub fn poll_interval_ms(state: &State) -> u64 {
     let monitor = &state.settings.monitor;
@@ -770,30 +675,4 @@ fn open_keepers(
     let is_lock_held = |path: &std::path::Path| is_held(path).unwrap_or(true);
     let report = move |report| pass_on(&watch, &input, report);
     Ok(Arc::new(Keepers::new(dirs, report, is_lock_held)))
-}
-
-fn open_watcher(
-    layout: &Layout,
-    repo: Option<&Repo>,
-    state: &State,
-    sender: &Sender<Input>,
-    progress: &mut Progress,
-) -> Option<notify::RecommendedWatcher> {
-    let current = layout.root.join(&state.settings.project.current_task_file);
-    let base =
-        repo.map(|repo| repo.common_dir().join("refs/heads").join(&state.settings.project.base));
-    // Agents without a worktree write into the project's folder all the time: there the files are
-    // watched themselves, and an editor's replacing them is for the poll to see.
-    let is_bare = state.settings.project.isolation == Isolation::None;
-    let watched = Watched {
-        journal: layout.state.join("journal"),
-        refs: base.and_then(|base| base.parent().map(PathBuf::from)),
-        files: vec![layout.config(), current],
-        is_by_folder: !is_bare,
-    };
-    watch_files(&watched, sender)
-        .map_err(|error| {
-            progress.warn(&format!("no file events ({error}): looking now and then instead"));
-        })
-        .ok()
 }

@@ -12,8 +12,11 @@ use signal_hook::iterator::Signals;
 use super::lookout;
 use super::mend::Mended;
 use crate::agent::probe::Probe;
-use crate::machine::EventBody;
+use crate::config::layout::Layout;
+use crate::git::Repo;
 use crate::machine::id::AttemptId;
+use crate::machine::mode::Isolation;
+use crate::machine::{EventBody, State};
 
 /// Something that arrived.
 #[derive(Debug)]
@@ -51,22 +54,43 @@ pub enum Input {
 
 /// What is watched.
 #[derive(Debug, Clone)]
-pub struct Watched {
+struct Watched {
     /// The journal's folder.
-    pub journal: PathBuf,
+    journal: PathBuf,
     /// The folder in which the base's ref lies as a file, if there is git.
-    pub refs: Option<PathBuf>,
+    refs: Option<PathBuf>,
     /// Files of the user that count: settings, current task.
-    pub files: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     /// Their folders are watched, since an editor replaces files by renaming.
-    pub is_by_folder: bool,
+    is_by_folder: bool,
 }
 
-/// Watches until dropped.
+/// Watches what matters of a project until dropped.
 ///
 /// # Errors
 /// When the kernel gives no events for a folder; polling goes on without.
-pub fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<RecommendedWatcher> {
+pub fn open_watcher(
+    layout: &Layout,
+    repo: Option<&Repo>,
+    state: &State,
+    sender: &Sender<Input>,
+) -> notify::Result<RecommendedWatcher> {
+    let current = layout.root.join(&state.settings.project.current_task_file);
+    let base =
+        repo.map(|repo| repo.common_dir().join("refs/heads").join(&state.settings.project.base));
+    // Agents without a worktree write into the project's folder all the time: there the files are
+    // watched themselves, and an editor's replacing them is for the poll to see.
+    let is_bare = state.settings.project.isolation == Isolation::None;
+    let watched = Watched {
+        journal: layout.state.join("journal"),
+        refs: base.and_then(|base| base.parent().map(PathBuf::from)),
+        files: vec![layout.config(), current],
+        is_by_folder: !is_bare,
+    };
+    watch_files(&watched, sender)
+}
+
+fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<RecommendedWatcher> {
     let sender = input.clone();
     let seen = watched.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {

@@ -93,8 +93,8 @@ impl StoreError {
         move |source| Self::Io { attempt, path: path.to_path_buf(), source }
     }
 
-    /// Returns true when trying again later may help, since nothing but the file system, or what a
-    /// process may use, stood in the way.
+    /// Returns true when trying again later may help, since nothing but the file system, what a
+    /// process may use, or another process stood in the way.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
@@ -102,8 +102,9 @@ impl StoreError {
             Self::Io { source, .. } => {
                 !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
             }
-            Self::LockTimeout { .. }
-            | Self::LockLost { .. }
+            // Somebody was stopped while he held it.
+            Self::LockTimeout { .. } => true,
+            Self::LockLost { .. }
             | Self::Conflict { .. }
             | Self::Gap { .. }
             | Self::Missing { .. }

@@ -200,11 +200,66 @@ fn a_lock_that_somebody_keeps_is_waited_for() {
     let lock = fs::OpenOptions::new().write(true).open(path).expect("the journal's lock is there");
     lock.lock().expect("locks");
     project.release("hold.implementation");
-    monitor.until_said("waiting on");
+    monitor.until_said("it is tried again");
     drop(lock);
     assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
     assert_eq!(project.runs(), ONCE_EACH);
     project.assert_landed(ONE);
+}
+
+#[test]
+fn a_monitor_ends_as_asked_while_somebody_keeps_the_lock() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, &["--lock-timeout", "100ms"]);
+    let path = project.path(".git/pipeline/lock");
+    let lock = fs::OpenOptions::new().write(true).open(path).expect("the journal's lock is there");
+    lock.lock().expect("locks");
+    // It has something to write.
+    project.release("hold.implementation");
+    monitor.until_said("it is tried again");
+    monitor.signal(Signal::TERM);
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    // Nobody begins meanwhile.
+    for args in [&["--once"][..], &["--until-idle", "--timeout", "240s"]] {
+        let said = project.fails(4, &[&["monitor", "--lock-timeout", "100ms"], args].concat());
+        assert!(said.contains("cannot lock"), "{said}");
+    }
+    drop(lock);
+    project.idle();
+    assert_eq!(project.runs(), ONCE_EACH);
+    project.assert_landed(ONE);
+}
+
+#[test]
+fn when_time_is_up_agents_are_ended_or_waited_for_where_the_settings_say_so() {
+    let project = Project::with(1, "[monitor]\non_exit = \"kill\"\n");
+    // An agent that runs already, however slow the machine is.
+    let killed = |args: &[&str]| {
+        let before = project.runs().len();
+        let mut first = project.monitor(&[]);
+        project.until("the agent", || project.runs().len() > before);
+        first.kill();
+        project.monitor(args)
+    };
+    project.ok(&["task", "add", "Task A", "--id", "A", "--stages", "implementation,supervisor"]);
+    project.hold("hold.implementation");
+    let mut monitor = killed(&["--until-idle", "--timeout", "1s"]);
+    half_done(&project);
+    assert_eq!(monitor.end(&project), Some(1), "{}", monitor.said());
+    let said = monitor.said();
+    assert!(said.contains("time is up: ending 1 agent; work is saved"), "{said}");
+    assert!(!said.contains("agents go on"), "{said}");
+    project.keepers_have_ended();
+    assert_saved(&project);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("the settings");
+    project.write("pipeline.toml", &text.replace("\"kill\"", "\"drain\""));
+    let mut monitor = killed(&["--until", "1s"]);
+    monitor.until_said("time is up: waiting for 1 agent");
+    project.release("hold.implementation");
+    assert_eq!(monitor.end(&project), Some(0), "{}", monitor.said());
+    let task = project.ok(&["task", "show", "A", "--json"]);
+    assert!(task.contains("\"status\":\"super_ready\""), "done, and nothing new begun: {task}");
+    project.keepers_have_ended();
 }
 
 /// The refs under which unfinished work is kept.
