@@ -48,7 +48,7 @@ pub fn load(text: &str) -> Result<Loaded, ConfigError> {
 /// Reads the text of the `pipeline.toml` of the project at `root`, and looks at the files it names.
 ///
 /// # Errors
-/// As [`load`]; and when a stage's prompt file is of no use.
+/// As [`load`]; and when a file that is named is of no use.
 pub fn load_in(root: &Path, text: &str) -> Result<Loaded, ConfigError> {
     load_as(text, VERSION, Some(root))
 }
@@ -80,7 +80,7 @@ fn load_as(text: &str, running: &'static str, root: Option<&Path>) -> Result<Loa
         let mut read = file::read(&mut Section::root(&report, table), hash);
         warnings = validate::check(&mut read, root);
         if let Some(root) = root.filter(|_| report.problems().is_empty()) {
-            validate::check_prompts(&read, root);
+            validate::check_files(&read, root);
         }
         settings = Some(read.settings);
     }
@@ -444,6 +444,8 @@ pilot = { labels = ["pilot"] }
             ("[project]\ncurrent_task_file = \"../x\"", "inside the project"),
             ("[worktree]\ndir = \"/tmp/x\"", "inside the project"),
             ("[worktree]\ndir = \".\"", "inside the project"),
+            ("[worktree]\ndir = \".pipeline\"", "a folder of its own"),
+            ("[worktree]\ndir = \".pipeline/state/x\"", "a folder of its own"),
             ("[worktree]\ncopy = [\"a/../../b\"]", "inside the project"),
             ("[worktree]\nkeep = [\".git/x\"]", "inside the project"),
             ("[worktree]\nsetup = [\" \"]", "blank"),
@@ -544,6 +546,23 @@ pilot = { labels = ["pilot"] }
         let error = load_in(dir.path(), &text).expect_err("it is not there").to_string();
         let place = "line 6, column 10: cannot use `stage.prompt`, `agents/b.md`: there is no";
         assert!(error.contains(place), "{error}");
+    }
+
+    #[test]
+    fn a_place_of_ours_in_which_something_else_stands_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |text: &str| std::fs::write(dir.path().join("NOW"), text).expect("written");
+        let text = "[project]\ncurrent_task_file = \"NOW\"\n";
+        assert!(load_in(dir.path(), text).is_ok(), "it is not there");
+        for ours in ["", "TASK-001\n"] {
+            write(ours);
+            assert!(load_in(dir.path(), text).is_ok(), "{ours:?}");
+        }
+        write("# A project\n\nIts words.\n");
+        let error = load_in(dir.path(), text).expect_err("it is a person's").to_string();
+        assert!(error.contains("`project.current_task_file`, `NOW`: it holds"), "{error}");
+        let error = load_in(dir.path(), "[worktree]\ndir = \"NOW\"\n").expect_err("it is a file");
+        assert!(error.to_string().contains("`worktree.dir`, `NOW`: it is no folder"), "{error}");
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use globset::GlobBuilder;
 
+use crate::machine::id::TaskId;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, Settings, Slice, Stage};
+use crate::sys::file::read_bounded;
 
 use super::file::Read;
 use super::preset;
@@ -25,6 +27,12 @@ const STAGE_NAMES_TAKEN: [&str; 9] = [
     "check",
     "setup",
 ];
+
+/// The folder that is ours in any case.
+const DOT: &str = ".pipeline";
+
+/// More than a task's id and a line end.
+const CURRENT_BYTES_MAX: u64 = 4096;
 
 /// Names of worktrees that belong to the pipeline itself.
 const AGENT_NAMES_TAKEN: [&str; 2] = ["landing", "base"];
@@ -51,13 +59,36 @@ pub fn check(read: &mut Read<'_>, root: Option<&Path>) -> Vec<String> {
     warnings(&read.settings)
 }
 
-/// Looks at the prompt files of the project at `root`.
-pub fn check_prompts(read: &Read<'_>, root: &Path) {
+/// Checks the files that the settings name below `root`: prompts that can be read, and places of ours
+/// where nothing else stands.
+pub fn check_files(read: &Read<'_>, root: &Path) {
     for (stage, at) in read.settings.stages.iter().zip(&read.stages) {
         let Some(name) = &stage.prompt else { continue };
         if let Err(unusable) = prompt_file::read(root, name) {
             at.wrong_file("prompt", name, &unusable.why);
         }
+    }
+    let name = &read.settings.project.current_task_file;
+    let is_ours = Path::new(name).starts_with(DOT);
+    if !is_ours && let Some(why) = something_else(&root.join(name)) {
+        read.project.wrong_file("current_task_file", name, why);
+    }
+    let dir = &read.settings.worktree.dir;
+    if root.join(dir).exists() && !root.join(dir).is_dir() {
+        read.worktree.wrong_file("dir", dir, "it is no folder");
+    }
+}
+
+/// Returns what a file holds that could not be replaced by a task's id; `None`: nothing.
+fn something_else(path: &Path) -> Option<&'static str> {
+    match read_bounded(path, CURRENT_BYTES_MAX) {
+        Ok(None) => None,
+        Ok(Some(bytes)) => {
+            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+            let is_id = text.is_empty() || text.parse::<TaskId>().is_ok();
+            (!is_id).then_some("it holds something else, which a task's id would replace")
+        }
+        Err(_) => Some("it is no small file that can be read"),
     }
 }
 
@@ -95,6 +126,13 @@ fn check_paths(read: &mut Read<'_>) {
     make_inside(&mut project.current_task_file, &read.project, "current_task_file");
     let worktree = &mut read.settings.worktree;
     make_inside(&mut worktree.dir, &read.worktree, "dir");
+    let taken = [DOT.to_owned(), format!("{DOT}/state")];
+    if taken.iter().any(|dir| worktree.dir.eq_ignore_ascii_case(dir))
+        || Path::new(&worktree.dir).starts_with(&taken[1])
+    {
+        let expected = "a folder of its own, such as `.pipeline/worktrees`";
+        read.worktree.wrong_value("dir", &worktree.dir, expected);
+    }
     worktree.copy.iter_mut().for_each(|path| make_inside(path, &read.worktree, "copy"));
     worktree.keep.iter_mut().for_each(|path| make_inside(path, &read.worktree, "keep"));
     for (stage, at) in read.settings.stages.iter_mut().zip(&read.stages) {

@@ -190,6 +190,24 @@ fn unlanded_work_is_refused_and_forced_into_a_file() {
 }
 
 #[test]
+fn nothing_is_removed_while_another_process_writes_the_state() {
+    let project = plain();
+    run(&project);
+    let before = project.git(&["for-each-ref"]);
+    let path = project.path(".git/pipeline/lock");
+    let lock = fs::OpenOptions::new().write(true).open(path).expect("the journal's lock is there");
+    lock.lock().expect("locks");
+    for args in [&["deinit"][..], &["deinit", "--force"]] {
+        let said = project.fails(4, &[&["--lock-timeout", "100ms"], args].concat());
+        assert!(said.contains("another process writes the state"), "{said}");
+        assert_eq!(project.git(&["for-each-ref"]), before);
+        assert!(project.path(".pipeline/state").exists());
+    }
+    drop(lock);
+    project.ok(&["deinit"]);
+}
+
+#[test]
 fn branches_are_kept_where_that_is_asked_for() {
     let project = failed();
     project.ok(&["salvage", "drop", "FAIL.impl.1"]);

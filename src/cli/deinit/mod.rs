@@ -120,15 +120,30 @@ fn carry_out(
     wait: Duration,
     console: &mut Console<'_>,
 ) -> Result<(), Error> {
+    let _held = layout.state.is_dir().then(|| hold(layout, wait)).transpose()?;
     let mut done: Vec<&Step> = Vec::new();
     for step in &plan.steps {
-        if let Err(error) = perform::step(step, layout, repo, wait) {
+        if let Err(error) = perform::step(step, layout, repo) {
             tell(console, "done   ", plan, &done, &[])?;
             return Err(error.hint("what is done is done: run `pipeline deinit` again"));
         }
         done.push(step);
     }
     tell(console, "done   ", plan, &done, &[])
+}
+
+/// Keeps others from writing the state, before anything is removed.
+fn hold(layout: &Layout, wait: Duration) -> Result<FileLock, Error> {
+    let path = layout.state.join("lock");
+    let held = FileLock::exclusive(&path, "deinit", wait).map_err(|error| {
+        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
+    })?;
+    let owner = || read_owner(&path).map_or(String::new(), |owner| format!(": {owner}"));
+    held.ok_or_else(|| {
+        Error::busy(format!("another process writes the state{}", owner()))
+            .hint("nothing is removed; try again when it has ended")
+            .at(&path)
+    })
 }
 
 /// Prints the steps, and what stays once those `ahead` are done: a folder in which somebody has

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use walkdir::WalkDir;
 
@@ -15,7 +14,6 @@ use crate::cli::init::EXCLUDE;
 use crate::cli::init_record::{Exclude, exclude_text};
 use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
-use crate::store::lock::FileLock;
 use crate::sys::fail;
 use crate::sys::file::{Durability, sync_dir, write_atomic};
 
@@ -23,12 +21,7 @@ use crate::sys::file::{Durability, sync_dir, write_atomic};
 ///
 /// # Errors
 /// What could not be done, on what.
-pub fn step(
-    step: &Step,
-    layout: &Layout,
-    repo: Option<&Repo>,
-    wait: Duration,
-) -> Result<(), Error> {
+pub fn step(step: &Step, layout: &Layout, repo: Option<&Repo>) -> Result<(), Error> {
     let of_git = |done: Result<(), GitError>| {
         done.map_err(|error| Error::failed(format!("cannot {step}")).because_git(&error))
     };
@@ -60,7 +53,7 @@ pub fn step(
                 of_git(repo.clear_stale_locks().map(drop))?;
                 repo.sweep_folders();
             }
-            remove_state(path, layout, wait)
+            remove_state(path, layout)
         }
     }
 }
@@ -141,7 +134,7 @@ fn restore(path: &Path, before: Exclude, state: &Path) -> io::Result<()> {
 }
 
 /// Removes the state: by a rename first, after which there is no pipeline any more.
-fn remove_state(path: &Path, layout: &Layout, wait: Duration) -> Result<(), Error> {
+fn remove_state(path: &Path, layout: &Layout) -> Result<(), Error> {
     let failed = |error: io::Error| {
         Error::failed(format!("cannot remove the folder `{}`", path.display()))
             .because(&error)
@@ -149,11 +142,6 @@ fn remove_state(path: &Path, layout: &Layout, wait: Duration) -> Result<(), Erro
     };
     let aside = removed(&layout.state);
     if *path == layout.state {
-        let lock = path.join("lock");
-        let held = FileLock::exclusive(&lock, "deinit", wait).map_err(failed)?;
-        if held.is_none() {
-            return Err(Error::busy("another process writes the state").at(&lock));
-        }
         // What an earlier run left there.
         remove_tree(&aside).map_err(failed)?;
         fail::point("deinit.rename").and_then(|()| fs::rename(path, &aside)).map_err(failed)?;
