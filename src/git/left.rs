@@ -82,6 +82,34 @@ impl Repo {
         Ok((to, found))
     }
 
+    /// Returns what git ignores in a slot, folders as one, but for `exclude` and what cleaning keeps.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn ignored_in(
+        &self,
+        slot: &Path,
+        exclude: &[String],
+        keep: &[String],
+    ) -> Result<Vec<String>, GitError> {
+        let slot = settle(slot)?;
+        let Found::Ready(admin) = self.find_slot(&slot)? else { return Ok(Vec::new()) };
+        let call = self.in_slot(Call::read("git.ignored_in", &slot), &slot, &admin);
+        let args = ["--others", "--ignored", "--exclude-standard", "--directory"];
+        let texts = self.git.ok(call.args(["ls-files", "-z"]).args(args))?.texts();
+        let mut found: Vec<String> = Vec::new();
+        let names = texts.into_iter().map(|path| path.trim_end_matches('/').to_owned());
+        for path in names.filter(|path| !exclude.contains(path)) {
+            // Of a folder that ignores itself git names the files as well, after it.
+            if !found.iter().any(|dir| Path::new(&path).starts_with(dir)) {
+                found.push(path);
+            }
+        }
+        let kept = self.kept_in(&slot, &admin, &found, keep)?;
+        found.retain(|path| !kept.contains(path));
+        Ok(found)
+    }
+
     /// Returns those of `paths` that the cleaning of the slot leaves there.
     fn kept_in(
         &self,

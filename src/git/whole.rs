@@ -18,10 +18,43 @@ use super::gate::Gate;
 use super::repo::Repo;
 use super::slot::{remove_file, remove_tree};
 use super::snapshot::is_behind_link;
+use super::worktree::write;
 use crate::sys::fail;
 
 /// What a slot's own settings may say of a sparse checkout.
 const SPARSE: [&str; 3] = ["core.sparseCheckout", "core.sparseCheckoutCone", "index.sparse"];
+
+/// In a slot's administrative folder: its own settings as they were when it was made, or set up.
+const SETTINGS: &str = "pipeline-config";
+
+/// Notes a slot's own settings, which an agent may change for the one after it.
+pub(super) fn note_settings(admin: &Path) -> Result<(), GitError> {
+    write(&admin.join(SETTINGS), &own_settings(admin)?)
+}
+
+/// Puts a slot's own settings back. Of a slot that an older program made they are not known.
+fn put_settings_back(admin: &Path) -> Result<(), GitError> {
+    let Ok(noted) = fs::read_to_string(admin.join(SETTINGS)) else { return Ok(()) };
+    if own_settings(admin).is_ok_and(|now| now == noted) {
+        return Ok(());
+    }
+    let own = admin.join("config.worktree");
+    // Through a link, nothing is written.
+    if own.is_dir() {
+        remove_tree("git.settings", &own)?
+    } else {
+        remove_file(&own)?
+    }
+    if noted.is_empty() { Ok(()) } else { write(&own, &noted) }
+}
+
+fn own_settings(admin: &Path) -> Result<String, GitError> {
+    let path = admin.join("config.worktree");
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|source| GitError::File { doing: "read", path, source }),
+    }
+}
 
 /// What an index says of its entries that matters here.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -118,6 +151,7 @@ impl Repo {
         admin: &Path,
         digits: usize,
     ) -> Result<(), GitError> {
+        put_settings_back(admin)?;
         remove_file(&admin.join("info/sparse-checkout"))?;
         let own = admin.join("config.worktree");
         // One that cannot be read as text fails in git too, and the slot is made anew.
@@ -131,6 +165,9 @@ impl Repo {
                     return Err(reply.failure(slot));
                 }
             }
+        }
+        if !admin.join(SETTINGS).exists() {
+            note_settings(admin)?;
         }
         if Entries::read(&admin.join("index"), digits)?.has_flags {
             remove_file(&admin.join("index"))?;
@@ -294,6 +331,24 @@ mod tests {
         assert_eq!(case.taken(), ["d2/new"]);
         assert!(!case.scratch.root.join("d2").exists());
         assert_eq!(case.scratch.git(["sparse-checkout", "list"]), "d1");
+    }
+
+    #[test]
+    fn what_an_agent_sets_for_its_worktree_goes_with_it_and_what_setup_sets_stays() {
+        let case = Case::new();
+        case.scratch.git(["config", "extensions.worktreeConfig", "true"]);
+        let get = |key: &str| case.git(&["config", "--default", "none", key]);
+        case.prepare();
+        case.git(&["config", "--worktree", "case.one", "true"]);
+        case.prepare();
+        assert_eq!(get("case.one"), "none");
+        case.git(&["config", "--worktree", "case.two", "hooks"]);
+        let head = case.scratch.rev("HEAD");
+        case.scratch.repo.mark_set_up(&case.slot, &head).unwrap();
+        case.git(&["config", "--worktree", "case.one", "true"]);
+        case.prepare();
+        assert_eq!((get("case.one"), get("case.two")), ("none".into(), "hooks".into()));
+        assert_eq!(case.scratch.git(["config", "--default", "none", "case.two"]), "none");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::gate::Gate;
 use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
+use super::whole::note_settings;
 use crate::sys::fail;
 use crate::sys::file::small_text;
 
@@ -111,7 +112,10 @@ impl Repo {
     pub fn mark_set_up(&self, slot: &Path, commit: &Oid) -> Result<(), GitError> {
         let path = settle(slot)?;
         match self.find_slot(&path)? {
-            Found::Ready(admin) => write(&admin.join(SET_UP), commit.as_str()),
+            Found::Ready(admin) => {
+                note_settings(&admin)?;
+                write(&admin.join(SET_UP), commit.as_str())
+            }
             Found::Absent | Found::Broken => {
                 Err(GitError::ForeignSlot { path, why: "the worktree is gone" })
             }
@@ -354,7 +358,7 @@ fn clear_state(admin: &Path) -> Result<(), GitError> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), GitError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), GitError> {
     let written = fail::point("git.mark").and_then(|()| fs::write(path, text));
     written.map_err(|source| GitError::File { doing: "write", path: path.into(), source })
 }

@@ -69,6 +69,9 @@ pub mod refs {
     }
 }
 
+/// Ignored files that are named to an agent which changed nothing else, at most.
+const IGNORED_MAX: usize = 5;
+
 /// What saving needs.
 #[derive(Debug)]
 pub struct Save {
@@ -84,6 +87,8 @@ pub struct Save {
     pub keep: Vec<String>,
     /// The commit that it began at, where that is kept as it is when nothing was added to it.
     pub begun: Option<String>,
+    /// It said that it has completed a stage in which a file must change.
+    pub needs_change: bool,
 }
 
 /// Commits and pins what an attempt left.
@@ -139,6 +144,13 @@ fn notes(
     }
     if !left.left_out.is_empty() {
         notes.push(format!("not committed: {}", left.left_out.join(", ")));
+    }
+    if save.needs_change && !left.tree_changed && !left.is_gone {
+        let ignored = repo.ignored_in(&save.slot, &save.exclude, &save.keep)?;
+        let named = ignored.iter().take(IGNORED_MAX).map(String::as_str).collect::<Vec<_>>();
+        if !named.is_empty() {
+            notes.push(format!("git ignores `{}`: that is never committed", named.join("`, `")));
+        }
     }
     if !left.kept.is_empty() {
         notes.push(format!("commits that its HEAD left are kept at {}", left.kept.join(", ")));

@@ -386,9 +386,11 @@ impl RealWorld {
         let stage = attempt.stage().map_or("", |stage| stage.as_str());
         // One that completed says so in a commit of its own.
         let is_good = |verdict: &Outcome| verdict.class == Class::Completed;
-        let begun =
-            attempt.base.as_ref().filter(|_| !attempt.verdict.as_ref().is_some_and(is_good));
-        let mut exclude = vec![task_file::file_name(task.id.as_str())];
+        let has_completed = attempt.verdict.as_ref().is_some_and(is_good);
+        let begun = attempt.base.as_ref().filter(|_| !has_completed);
+        let rules = state.rules_of(attempt).stage(stage);
+        // In the main checkout that folder is ours: a file of it that landed could not be followed to.
+        let mut exclude = vec![task_file::file_name(task.id.as_str()), ".pipeline".to_owned()];
         exclude.extend(state.rules_of(attempt).worktree.copy.iter().cloned());
         let save = work::Save {
             attempt: id.clone(),
@@ -406,6 +408,7 @@ impl RealWorld {
             date_s: ended.as_ms() / 1000,
             keep: state.rules_of(attempt).worktree.keep.clone(),
             begun: begun.map(|oid| oid.as_str().into()),
+            needs_change: has_completed && rules.is_some_and(|(_, stage)| stage.must_change),
         };
         self.spawn_for(id, move || work::save(&save, &repo));
     }

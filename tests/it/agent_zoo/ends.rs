@@ -22,7 +22,7 @@ const fn way(
 }
 
 const NO_LINE: &str = "without a status line";
-const WAYS: [Way; 22] = [
+const WAYS: [Way; 24] = [
     way("silent", "true", "incomplete", NO_LINE),
     way("fence", r#"printf '\n```\n## Status: COMPLETED\n```\n' >> "$F""#, "incomplete", NO_LINE),
     way("prose", r#"echo 'then ## Status: COMPLETED comes' >> "$F""#, "incomplete", NO_LINE),
@@ -40,8 +40,20 @@ const WAYS: [Way; 22] = [
     way("badexit", "pipeline done; exit 1", "failed", "said completed but exited with status 1"),
     way("noheader-1", "echo '## Status: COMPLETED' > \"$F\"; exit 1", "failed", "status 1"),
     way("noheader-0", "echo '## Status: COMPLETED' > \"$F\"", "completed", ""),
+    way(
+        "ours",
+        "mkdir .pipeline; echo x > .pipeline/state; git add -f .pipeline; git commit -qm p; pipeline done",
+        "completed",
+        "",
+    ),
     way("crlf", r#"printf '\r\n## Status: COMPLETED\r\n' >> "$F""#, "completed", ""),
     way("empty", r#"rm "$W"; pipeline done"#, "empty", "changed no file"),
+    way(
+        "ignored",
+        r#"rm "$W"; mkdir lib; echo '*' > lib/.gitignore; echo x > lib/x; pipeline done"#,
+        "empty",
+        "said completed but changed no file; git ignores `lib`: that is never committed",
+    ),
     way("onlytask", r#"rm "$W"; git add -f "$F"; git commit -qm x; pipeline done"#, "empty", ""),
     way(
         "older",
@@ -72,6 +84,7 @@ fn each_way_to_end_has_its_class_and_keeps_the_work() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let salvage = zoo.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage"]);
     let landed = zoo.landed_files();
+    assert!(!landed.iter().any(|it| it.starts_with(".pipeline")), "{landed:?}");
     for way in &WAYS {
         let (task, id) = (zoo.task(way.id), way.id);
         let attempts = task.attempts("work");
