@@ -245,6 +245,8 @@ impl Git {
             ("GIT_SEQUENCE_EDITOR", "true"),
             ("GIT_PAGER", "cat"),
             ("GIT_REFLOG_ACTION", "pipeline"),
+            // What an agent has git show in a commit's place is not what lands.
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
         ]);
         if call.is_read {
             command.env("GIT_OPTIONAL_LOCKS", "0");
@@ -308,6 +310,16 @@ fn reply(
 mod tests {
     use super::*;
     use crate::git::scratch::Scratch;
+
+    #[test]
+    fn what_stands_in_for_a_commit_is_not_looked_at() {
+        let scratch = Scratch::new();
+        let first = scratch.rev("HEAD");
+        let second = scratch.commit_on(&first, "b", "b");
+        let root = scratch.git(["commit-tree", "-m", "another root", "HEAD^{tree}"]);
+        scratch.git(["replace", second.as_str(), &root]);
+        assert!(scratch.repo.is_ancestor(&first, &second).unwrap());
+    }
 
     #[test]
     fn every_inherited_git_variable_is_removed() {
