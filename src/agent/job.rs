@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::FolderId;
 use super::terminal::Terminal;
+use super::tree::PROJECT_NAME;
 use crate::sys::file::{self, Spare};
 
 /// The version of [`Job`], [`StartedRecord`] and [`ExitRecord`].
@@ -81,6 +83,13 @@ impl Job {
             attempt_dir: self.attempt_dir.clone(),
         }
     }
+
+    /// Returns what the commands' environment says of whose project they are.
+    #[must_use]
+    pub fn project(&self) -> Option<&str> {
+        let entry = self.env.iter().find(|(name, _)| name == PROJECT_NAME);
+        entry.map(|(_, value)| value.as_str())
+    }
 }
 
 /// What identifies an attempt in the world.
@@ -114,6 +123,12 @@ pub struct StartedRecord {
     /// Leaders of the sessions that a job in a terminal has beside the keeper's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaders: Vec<Leader>,
+    /// The attempt's folder at the start; `None` where an older keeper does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderId>,
+    /// [`Job::project`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
 }
 
 /// The leader of a session, as long as it lives.
@@ -199,6 +214,8 @@ impl StartedRecord {
             boot_id: crate::sys::proc::boot_id()?,
             started_ms: 0,
             leaders: Vec::new(),
+            folder: None,
+            project: None,
         })
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::folder::FolderId;
 use super::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, StartedRecord};
 use super::process::{MarkerSeen, Run};
 use super::protocol::{Connection, Flow, KeeperReport, Order, decode};
@@ -76,7 +77,7 @@ pub fn run(options: KeeperOptions, lock: impl Send) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let info = KeeperInfo::of_self(&options.socket)?;
+    let info = KeeperInfo::of_self(&options.dir, &options.socket)?;
     match std::fs::remove_file(&options.socket) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -221,6 +222,8 @@ impl Keeper {
             boot_id: self.info.boot_id.clone(),
             started_ms: SystemClock::start().now().as_ms(),
             leaders: Vec::new(),
+            folder: FolderId::of(&job.attempt_dir).ok(),
+            project: job.project().map(str::to_owned),
         };
         let begun = fail::point("keeper.started")
             .and_then(|()| started.write(&job.attempt_dir, self.spare.take()))

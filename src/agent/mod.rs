@@ -9,6 +9,7 @@ pub(crate) mod budget;
 pub mod client;
 pub mod connect;
 pub mod environment;
+pub mod folder;
 pub mod job;
 pub mod keeper;
 pub(crate) mod line;

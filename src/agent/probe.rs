@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::folder::FolderId;
 use super::job::{AttemptRef, ExitRecord, StartedRecord};
 use super::rendezvous::lock_path;
 use super::tree::Strays;
@@ -20,6 +21,8 @@ pub enum Probe {
     KeeperAlive,
     /// The keeper died and left processes: end them, the attempt is lost.
     Strays(StartedRecord),
+    /// It was started in the folder that this one is a copy of, whose processes are not ours: lost.
+    Elsewhere,
     /// It was started, and nothing is left of it: lost.
     Started(StartedRecord),
     /// It was never started: launch it.
@@ -51,6 +54,9 @@ pub fn probe(keeper_dir: &Path, attempt: &AttemptRef, is_held: IsHeld) -> io::Re
         Ok(None) if exit.is_ok() => return Ok(Probe::Nothing),
         Ok(None) | Err(Garbled) => StartedRecord::unknown(attempt)?,
     };
+    if !FolderId::is_home(started.folder, &attempt.attempt_dir)? {
+        return Ok(Probe::Elsewhere);
+    }
     let strays = Strays::of_dead_keeper(&started)?;
     Ok(if strays.is_empty() { Probe::Started(started) } else { Probe::Strays(started) })
 }
@@ -72,6 +78,7 @@ mod tests {
     use std::fs;
 
     use super::{Probe, probe};
+    use crate::agent::folder::FolderId;
     use crate::agent::job::{AttemptRef, JOB_VERSION, StartedRecord};
     use crate::sys::proc;
 
@@ -94,9 +101,11 @@ mod tests {
             boot_id: proc::boot_id().expect("readable"),
             started_ms: 0,
             leaders: Vec::new(),
+            folder: None,
+            project: None,
         };
         started.write(dir.path(), None).expect("writes");
-        assert_eq!(check(|_| false), Probe::Started(started));
+        assert_eq!(check(|_| false), Probe::Started(started.clone()));
         assert_eq!(check(|_| true), Probe::KeeperAlive);
         for garbled in ["torn", "", "\0\0", "[1]"] {
             fs::write(dir.path().join("exit.json"), garbled).expect("writes");
@@ -107,5 +116,10 @@ mod tests {
             fs::remove_file(dir.path().join("started.json")).expect("goes");
             assert!(matches!(check(|_| false), Probe::Started(_)), "{garbled}");
         }
+        let elsewhere = tempfile::tempdir().expect("temporary folder");
+        let folder = FolderId::of(elsewhere.path()).ok();
+        let copied = StartedRecord { folder, ..started };
+        copied.write(dir.path(), None).expect("writes");
+        assert_eq!(check(|_| false), Probe::Elsewhere);
     }
 }

@@ -356,7 +356,7 @@ impl Run {
     ) -> io::Result<(Phase, bool)> {
         // The child is not reaped yet, so the group's id cannot be another's.
         let _ = rustix::process::kill_process_group(main.pid, Signal::KILL);
-        Strays::of_keeper(&self.job.nonce)?.kill();
+        Strays::of_keeper(&self.job)?.kill();
         if proc::is_dead_child(main.fd.as_fd())? {
             self.reap(&mut main)?;
             return self.after_main(Phase::Terminating, now);
@@ -377,7 +377,7 @@ impl Run {
         if proc::reap_children()? == Children::None {
             return Ok((Phase::Over, true));
         }
-        Ok((next(Strays::of_keeper(&self.job.nonce)?, until), false))
+        Ok((next(Strays::of_keeper(&self.job)?, until), false))
     }
 
     fn settle(
@@ -440,7 +440,7 @@ impl Run {
         if !strays.is_empty() {
             return Ok(Found::Known);
         }
-        *strays = Strays::of_keeper(&self.job.nonce)?;
+        *strays = Strays::of_keeper(&self.job)?;
         let children = proc::reap_children()?;
         // Without a stray but with a child: one is about to die, and is looked for again soon.
         let is_over = strays.is_empty() && children == Children::None;
@@ -454,7 +454,7 @@ impl Run {
         // The group at once, so that a shell is not left to go on with its next command.
         let _ = rustix::process::kill_process_group(main.pid, Signal::TERM);
         let _ = rustix::process::kill_process_group(main.pid, Signal::CONT);
-        if let Ok(strays) = Strays::of_keeper(&self.job.nonce) {
+        if let Ok(strays) = Strays::of_keeper(&self.job) {
             strays.terminate();
         }
         self.phase = Phase::Ending(main, now + grace);

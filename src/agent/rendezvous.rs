@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::folder::FolderId;
 use super::protocol::PROTOCOL_VERSION;
 use crate::sys::fail;
 use crate::sys::file::{self, Durability};
@@ -44,14 +45,17 @@ pub struct KeeperInfo {
     /// The version of its program; `None` where it does not say.
     #[serde(default)]
     pub program: Option<String>,
+    /// The folder that it serves; `None` where it does not say.
+    #[serde(default)]
+    pub folder: Option<FolderId>,
 }
 
 impl KeeperInfo {
-    /// Describes the calling process, listening at `socket`.
+    /// Describes the calling process, which serves `keeper_dir` and listens at `socket`.
     ///
     /// # Errors
-    /// When /proc cannot be read.
-    pub fn of_self(socket: &Path) -> io::Result<Self> {
+    /// When /proc or the folder cannot be read.
+    pub fn of_self(keeper_dir: &Path, socket: &Path) -> io::Result<Self> {
         let pid = proc::own_pid();
         let stat = proc::read_stat(pid)?.ok_or_else(|| io::Error::other("/proc hides us"))?;
         Ok(Self {
@@ -62,14 +66,17 @@ impl KeeperInfo {
             socket: socket.to_owned(),
             protocol: PROTOCOL_VERSION,
             program: Some(env!("CARGO_PKG_VERSION").into()),
+            folder: Some(FolderId::of(keeper_dir)?),
         })
     }
 
-    /// Reads what the last keeper in `keeper_dir` said; `None` when it said nothing readable.
+    /// Reads what the last keeper in `keeper_dir` said; `None` when it said nothing readable, and when
+    /// the folder is a copy: then it was said of another project's.
     #[must_use]
     pub fn read(keeper_dir: &Path) -> Option<Self> {
         let bytes = file::read_bounded(&keeper_dir.join(INFO_FILE), INFO_BYTES_MAX).ok()??;
-        serde_json::from_slice(&bytes).ok()
+        let info: Self = serde_json::from_slice(&bytes).ok()?;
+        FolderId::is_home(info.folder, keeper_dir).ok()?.then_some(info)
     }
 
     /// Puts it into `keeper_dir`, whose lock the caller holds.
@@ -200,7 +207,7 @@ mod tests {
     #[test]
     fn keeper_of_another_boot_or_start_is_gone() {
         let dir = tempfile::tempdir().expect("temporary folder");
-        let info = KeeperInfo::of_self(Path::new("/s")).expect("readable");
+        let info = KeeperInfo::of_self(dir.path(), Path::new("/s")).expect("readable");
         fs::write(dir.path().join(".left.tmp"), "").expect("writes");
         info.write(dir.path()).expect("writes");
         assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1, "what a killed one left");
@@ -211,5 +218,18 @@ mod tests {
         assert!(other.process().expect("looks").is_none());
         let other = KeeperInfo { start_ticks: info.start_ticks + 1, ..info };
         assert!(other.process().expect("looks").is_none());
+    }
+
+    #[test]
+    fn a_copy_of_the_folder_says_nothing_of_its_keeper() {
+        let temp = tempfile::tempdir().expect("temporary folder");
+        let (dir, copy) = (temp.path().join("a"), temp.path().join("b"));
+        fs::create_dir(&dir).and_then(|()| fs::create_dir(&copy)).expect("made");
+        let info = KeeperInfo::of_self(&dir, Path::new("/s")).expect("readable");
+        info.write(&dir).expect("writes");
+        fs::copy(dir.join("keeper.json"), copy.join("keeper.json")).expect("copies");
+        assert!(KeeperInfo::read(&copy).is_none());
+        fs::remove_dir_all(&copy).and_then(|()| fs::rename(&dir, &copy)).expect("moves");
+        assert_eq!(KeeperInfo::read(&copy), Some(info), "moved it is the same");
     }
 }

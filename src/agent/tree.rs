@@ -1,6 +1,7 @@
 //! Finding and ending every process of an attempt.
 //!
-//! A process belongs to an attempt when its environment carries the attempt's nonce, when it
+//! A process belongs to an attempt when its environment carries the attempt's nonce and names its
+//! project (a copy of a project may run the same attempt, under the same nonce), when it
 //! descends from such a one, when it descends from the attempt's keeper (a subreaper, so orphans
 //! stay below it), or when it is in the session of that keeper after the keeper's death.
 //! Nothing is found by name, and every signal goes through a verified [`Process`].
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::job::{Leader, StartedRecord};
+use super::job::{Job, Leader, StartedRecord};
 use crate::sys::proc::{self, Process, ProcessStat};
 use crate::sys::{clock, fail};
 
@@ -23,6 +24,8 @@ pub const RESCAN: Duration = Duration::from_millis(50);
 
 /// The name under which the nonce stands in the environment.
 pub const NONCE_NAME: &str = "PIPELINE_NONCE";
+/// The name under which the project's root stands there.
+pub const PROJECT_NAME: &str = "PIPELINE_PROJECT";
 
 /// Processes of an attempt, taken hold of; all were alive when found.
 #[derive(Debug, Default)]
@@ -31,14 +34,14 @@ pub struct Strays {
 }
 
 impl Strays {
-    /// Finds what lives below the calling keeper, and whatever carries `nonce`.
+    /// Finds what lives below the calling keeper, and whatever carries the nonce of its `job`.
     ///
     /// # Errors
     /// When /proc cannot be read, or descriptors run out.
-    pub fn of_keeper(nonce: &str) -> io::Result<Self> {
+    pub fn of_keeper(job: &Job) -> io::Result<Self> {
         let all = proc::all()?;
         let me = proc::own_pid();
-        let roots: HashSet<i32> = carriers(&all, nonce).chain([me]).collect();
+        let roots: HashSet<i32> = carriers(&all, &job.nonce, job.project()).chain([me]).collect();
         Self::open(&all, &with_descendants(&all, roots))
     }
 
@@ -54,7 +57,8 @@ impl Strays {
             return Ok(Self::default());
         }
         let all = proc::all()?;
-        let mut roots: HashSet<i32> = carriers(&all, &started.nonce).collect();
+        let found = carriers(&all, &started.nonce, started.project.as_deref());
+        let mut roots: HashSet<i32> = found.collect();
         let leader = all.iter().find(|stat| stat.pid == started.keeper_pid);
         if leader
             .is_none_or(|stat| stat.start_ticks == started.keeper_start_ticks && stat.state == b'Z')
@@ -77,7 +81,7 @@ impl Strays {
     /// When /proc cannot be read, or descriptors run out.
     pub fn of_nonce(nonce: &str) -> io::Result<Self> {
         let all = proc::all()?;
-        let roots = carriers(&all, nonce).collect();
+        let roots = carriers(&all, nonce, None).collect();
         Self::open(&all, &with_descendants(&all, roots))
     }
 
@@ -212,11 +216,16 @@ fn count(strays: &Strays) -> u32 {
     u32::try_from(strays.len()).unwrap_or(u32::MAX)
 }
 
-fn carriers<'a>(all: &'a [ProcessStat], nonce: &str) -> impl Iterator<Item = i32> + 'a {
-    let entry = format!("{NONCE_NAME}={nonce}");
+fn carriers<'a>(
+    all: &'a [ProcessStat],
+    nonce: &str,
+    project: Option<&str>,
+) -> impl Iterator<Item = i32> + 'a {
+    let mut entries = vec![format!("{NONCE_NAME}={nonce}")];
+    entries.extend(project.map(|root| format!("{PROJECT_NAME}={root}")));
     let is_usable = !nonce.is_empty();
     all.iter()
-        .filter(move |stat| is_usable && proc::environ_has(stat.pid, &entry))
+        .filter(move |stat| is_usable && proc::environ_has(stat.pid, &entries))
         .map(|stat| stat.pid)
 }
 
@@ -252,7 +261,7 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use super::{NONCE_NAME, ancestors, end_orphans, with_descendants};
+    use super::{NONCE_NAME, PROJECT_NAME, ancestors, end_orphans, with_descendants};
     use crate::agent::job::{JOB_VERSION, StartedRecord};
     use crate::sys::child::command;
     use crate::sys::proc::{self, ProcessStat};
@@ -271,6 +280,8 @@ mod tests {
             boot_id: proc::boot_id().expect("readable"),
             started_ms: 0,
             leaders: Vec::new(),
+            folder: None,
+            project: None,
         }
     }
 
@@ -294,7 +305,8 @@ mod tests {
         let (mut ours, mut other) = (start(&nonce), start(&neighbour));
         // A parent goes on before its child's environment is in place.
         for (child, value) in [(&ours, &nonce), (&other, &neighbour)] {
-            while !proc::environ_has(child.id().cast_signed(), &format!("{NONCE_NAME}={value}")) {}
+            while !proc::environ_has(child.id().cast_signed(), &[format!("{NONCE_NAME}={value}")]) {
+            }
         }
         // A session of pid 0 has no members that we may look at: only the nonce counts here.
         let ended = end_orphans(&started(&nonce, -1), Duration::from_millis(50)).expect("ends");
@@ -303,6 +315,29 @@ mod tests {
         assert!(other.try_wait().expect("looked at").is_none());
         let swept = end_orphans(&started(&neighbour, -1), Duration::ZERO).expect("ends");
         assert!(swept.killed >= 1, "{swept:?}");
+        other.wait().expect("reaped");
+    }
+
+    #[test]
+    fn carrier_of_the_nonce_in_another_project_is_left() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let nonce = format!("copy-{}", proc::own_pid());
+        let start = |root: &str| {
+            let mut command = command("sleep", dir.path());
+            command.arg("60").env(NONCE_NAME, &nonce).env(PROJECT_NAME, root);
+            command.spawn().expect("starts")
+        };
+        let (mut ours, mut other) = (start("/ours"), start("/other"));
+        for (child, root) in [(&ours, "/ours"), (&other, "/other")] {
+            let entry = format!("{PROJECT_NAME}={root}");
+            while !proc::environ_has(child.id().cast_signed(), std::slice::from_ref(&entry)) {}
+        }
+        let record = StartedRecord { project: Some("/ours".into()), ..started(&nonce, -1) };
+        let ended = end_orphans(&record, Duration::from_secs(60)).expect("ends");
+        assert_eq!((ended.found, ended.left), (1, 0));
+        assert!(ours.wait().expect("reaped").code().is_none());
+        assert!(other.try_wait().expect("looked at").is_none());
+        other.kill().expect("ends");
         other.wait().expect("reaped");
     }
 

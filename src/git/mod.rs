@@ -11,6 +11,7 @@
 mod base;
 mod call;
 mod conflict;
+mod copied;
 mod create;
 mod error;
 mod forecast;

@@ -46,7 +46,8 @@ impl Repo {
             let is_marked = admin.join(MARK).exists();
             let is_unfilled = is_unfilled(&admin);
             let is_ours = |path: &PathBuf| is_marked || (is_unfilled && path.starts_with(&dir));
-            slots.extend(registered(&admin).filter(is_ours));
+            let slot = registered(&admin).filter(is_ours);
+            slots.extend(slot.filter(|slot| !self.is_others(slot)));
         }
         slots.sort();
         slots.dedup();

@@ -122,6 +122,9 @@ impl Repo {
                 return Ok(Found::Ready(admin.clone()));
             }
         }
+        if self.is_others(slot) {
+            return Ok(Found::Foreign("it is a worktree of another repository"));
+        }
         let is_ours = !admins.is_empty()
             || link.is_some_and(|link| link.starts_with(self.common.join("worktrees")));
         let is_empty = || fs::read_dir(slot).is_ok_and(|mut entries| entries.next().is_none());
@@ -187,7 +190,7 @@ impl Repo {
 
     /// Removes an administrative folder: at once for git, by a rename into our own folder. Killed in the
     /// middle of a plain removal, parts would stay that nobody can tell whose they are.
-    fn remove_admin(&self, admin: &Path) -> Result<(), GitError> {
+    pub(super) fn remove_admin(&self, admin: &Path) -> Result<(), GitError> {
         let name = admin.file_name().unwrap_or_default().to_string_lossy();
         let aside = self.gates_dir().join(format!("removed-{name}"));
         remove_tree("git.remove_admin", &aside)?;
@@ -250,7 +253,7 @@ pub(super) fn registered(admin: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the administrative folder that a worktree's `.git` file names.
-fn linked(slot: &Path) -> Option<PathBuf> {
+pub(super) fn linked(slot: &Path) -> Option<PathBuf> {
     let file = slot.join(".git");
     let bytes = read_bounded(&file, PATH_BYTES_MAX).ok()??;
     let path = bytes.trim_ascii_end().strip_prefix(b"gitdir: ")?;

@@ -371,7 +371,11 @@ fn end_leftovers(prepare: &Prepare, keepers: &Keepers, watch: &Arc<Watch>) -> Re
                     Ok(SetupEnd::Exited(_)) | Err(_) => break,
                 }
             }
-            Probe::Exited(_) | Probe::Strays(_) | Probe::Started(_) | Probe::Nothing => {
+            Probe::Exited(_)
+            | Probe::Strays(_)
+            | Probe::Elsewhere
+            | Probe::Started(_)
+            | Probe::Nothing => {
                 break end_strays(Some(found))?;
             }
         }

@@ -367,6 +367,9 @@ pub fn lost_because(found: Option<&Probe>) -> Option<String> {
     match found {
         Some(Probe::Nothing) => None,
         Some(Probe::Strays(_)) => Some("its keeper died; what it left running was ended".into()),
+        Some(Probe::Elsewhere) => {
+            Some("it ran in another folder, of which this one is a copy".into())
+        }
         Some(Probe::Started(_) | Probe::KeeperAlive | Probe::Exited(_)) | None => {
             Some("its keeper died, and nothing is left of it".into())
         }

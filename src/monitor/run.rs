@@ -161,7 +161,8 @@ impl Monitor {
         let mut progress = options.progress;
         let ledger = open_ledger(store, options.lock_wait, &mut progress)?;
         if let Some(repo) = &options.repo {
-            repo.clear_stale_ref_locks().map_err(|error| RunError::Git(error.to_string()))?;
+            let cleared = repo.clear_stale_ref_locks().and_then(|_| repo.forget_copied());
+            cleared.map_err(|error| RunError::Git(error.to_string()))?;
             // Asked once, here, so that the loop's thread starts no process for it.
             repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
         }

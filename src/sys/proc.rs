@@ -108,13 +108,16 @@ pub fn all() -> io::Result<Vec<ProcessStat>> {
     Ok(found)
 }
 
-/// Returns whether the environment that process `pid` was started with has the entry `NAME=value`.
+/// Returns whether the environment that process `pid` was started with has all `entries`, each being
+/// `NAME=value`.
 ///
 /// False as well when it is gone or not ours to read.
 #[must_use]
-pub fn environ_has(pid: i32, entry: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|text| text.split(|byte| *byte == 0).any(|part| part == entry.as_bytes()))
+pub fn environ_has(pid: i32, entries: &[String]) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| {
+        let has = |entry: &String| text.split(|byte| *byte == 0).any(|it| it == entry.as_bytes());
+        entries.iter().all(has)
+    })
 }
 
 /// What there was to reap of the caller's children.
@@ -256,12 +259,13 @@ mod tests {
             .expect("starts");
         let pid = i32::try_from(child.id()).expect("fits");
         // The kernel lets the parent go on a moment before the environment is in place.
-        while !environ_has(pid, "PIPELINE_NONCE=abc") {
+        let has = |entry: &str| environ_has(pid, &[entry.to_owned()]);
+        while !has("PIPELINE_NONCE=abc") {
             assert!(child.try_wait().expect("looked at").is_none());
         }
-        assert!(!environ_has(pid, "PIPELINE_NONCE=ab"));
+        assert!(!has("PIPELINE_NONCE=ab"));
         child.kill().expect("ends");
         child.wait().expect("reaped");
-        assert!(!environ_has(pid, "PIPELINE_NONCE=abc"));
+        assert!(!has("PIPELINE_NONCE=abc"));
     }
 }

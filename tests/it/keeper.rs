@@ -722,7 +722,7 @@ fn keeper_killed_at_any_point_never_hides_a_run() {
             }
             Probe::Started(_) => {}
             Probe::Nothing => assert!(!has_run(), "at `{plan}`"),
-            Probe::KeeperAlive => panic!("at `{plan}`: {found:?}"),
+            Probe::KeeperAlive | Probe::Elsewhere => panic!("at `{plan}`: {found:?}"),
         }
         let points = log(&world);
         world.finish(monitor);

@@ -227,10 +227,11 @@ fn a_keeper_of_an_older_program_is_adopted_and_spoken_to_in_its_version() {
     let _lock = FileLock::try_exclusive(&lock_path(&dir), "keeper").expect("it works");
     fs::remove_file(&info.socket).expect("what the killed one left");
     let listener = UnixListener::bind(&info.socket).expect("a socket");
-    let own = KeeperInfo::of_self(&info.socket).expect("readable");
+    let own = KeeperInfo::of_self(&dir, &info.socket).expect("readable");
     let mut written = serde_json::to_value(&own).expect("JSON");
     let fields = written.as_object_mut().expect("an object");
     assert!(fields.remove("protocol").is_some() && fields.remove("program").is_some());
+    assert!(fields.remove("folder").is_some());
     fs::write(dir.join("keeper.json"), written.to_string()).expect("it");
     let said = project.ok(&["doctor"]);
     let older =

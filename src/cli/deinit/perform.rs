@@ -51,6 +51,7 @@ pub fn step(step: &Step, layout: &Layout, repo: Option<&Repo>) -> Result<(), Err
             if let Some(repo) = repo.filter(|_| *path == layout.state) {
                 // The last calls that close a gate, which lies in the state.
                 of_git(repo.clear_stale_locks().map(drop))?;
+                of_git(repo.forget_copied())?;
                 repo.sweep_folders();
             }
             remove_state(path, layout)

@@ -156,7 +156,9 @@ impl RealWorld {
                 let observation = ended(&record, Some(&self.watched(state, attempt)));
                 let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
             }
-            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
+            Ok(
+                found @ (Probe::Strays(_) | Probe::Elsewhere | Probe::Started(_) | Probe::Nothing),
+            ) => {
                 self.keeper_lost(state, attempt, Some(found));
             }
             // That says nothing of the attempt, which may be running.
@@ -175,7 +177,9 @@ impl RealWorld {
                 let observation = ended(&record, Some(&self.watched(state, attempt)));
                 let _ = self.input.send(Input::Event(EventBody::Observation(observation)));
             }
-            Ok(found @ (Probe::Strays(_) | Probe::Started(_) | Probe::Nothing)) => {
+            Ok(
+                found @ (Probe::Strays(_) | Probe::Elsewhere | Probe::Started(_) | Probe::Nothing),
+            ) => {
                 self.keeper_lost(state, attempt, Some(found));
             }
             // What cannot be read now is looked at again.

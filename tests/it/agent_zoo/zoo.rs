@@ -205,7 +205,9 @@ impl Zoo {
     fn leftovers(&self) -> Vec<(String, Process)> {
         let entry = format!("ZOO={}", self.dir.path().display());
         let all = proc::all().expect("/proc is readable");
-        let ours = all.into_iter().filter(|stat| proc::environ_has(stat.pid, &entry));
+        let ours = all
+            .into_iter()
+            .filter(|stat| proc::environ_has(stat.pid, std::slice::from_ref(&entry)));
         ours.filter_map(|stat| {
             let line = fs::read(format!("/proc/{}/cmdline", stat.pid)).unwrap_or_default();
             let process = Process::open(stat).expect("can be looked at")?;

@@ -173,7 +173,7 @@ fn struck(plan: &str, job: impl Fn(&World) -> Job) -> Vec<String> {
         },
         Probe::Nothing => assert_eq!(runs, 0, "at `{plan}`"),
         Probe::Strays(_) | Probe::Started(_) => assert!(runs <= 1, "at `{plan}`"),
-        Probe::KeeperAlive => panic!("at `{plan}`: {found:?}"),
+        Probe::KeeperAlive | Probe::Elsewhere => panic!("at `{plan}`: {found:?}"),
     }
     let points = fs::read_to_string(world.path("points")).unwrap_or_default();
     points.lines().map(str::to_owned).collect()

@@ -1,8 +1,9 @@
 //! The person's own checkout, and where the repository lies.
 
 use std::fs;
+use std::path::Path;
 
-use super::{ONE, TWO, assert_ends_landed, held};
+use super::{ONCE_EACH, ONE, TWO, assert_ends_landed, held};
 use crate::support::project::Project;
 
 #[test]
@@ -174,6 +175,43 @@ fn a_repository_moved_under_a_living_monitor_ends_it_and_goes_on_in_its_new_plac
     project.ok(&["doctor", "--repair"]);
     project.assert_landed(ONE);
     project.assert_nothing_left();
+}
+
+#[test]
+fn a_copy_of_a_repository_leaves_the_agents_of_the_original_alone() {
+    let project = Project::new(1);
+    let mut monitor = held(&project, ONE);
+    let copies = project.dir().join("copies");
+    fs::create_dir(&copies).expect("a folder");
+    let (copy, other) = (copies.join("copy"), copies.join("other"));
+    for to in [&copy, &other] {
+        let (from, to) = (project.root.display(), to.display());
+        assert_eq!(project.shell(&format!("cp -a '{from}' '{to}'")).code, Some(0));
+    }
+    let in_copy = |dir: &Path, args: &[&str]| {
+        // Its agents are not held.
+        let mut command = project.command(dir, args);
+        let done = command.env("E2E_DIR", &copies).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{args:?}: {said}{}", project.story());
+        let slot = project.path(".pipeline/worktrees/implementation/0/.git");
+        assert!(slot.exists(), "{args:?}: {said}");
+        said
+    };
+    in_copy(&copy, &["stop", "--now"]);
+    let log = in_copy(&copy, &["log"]);
+    assert!(log.contains("it ran in another folder, of which this one is a copy"), "{log}");
+    in_copy(&copy, &["monitor", "--until-idle", "--timeout", "240s"]);
+    in_copy(&copy, &["doctor", "--repair"]);
+    for dir in [&copy, &other] {
+        in_copy(dir, &["deinit", "--force"]);
+    }
+    let main =
+        project.shell(&format!("git -C '{}' show main:implementation/A.txt", copy.display()));
+    assert_eq!(main.out, "A\n", "it landed there: {}", main.err);
+    project.release("hold.implementation");
+    assert_ends_landed(&project, &mut monitor, ONE);
+    assert_eq!(project.runs(), ONCE_EACH, "{}", project.story());
 }
 
 #[test]
