@@ -190,7 +190,10 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
     let repo = Repo::discover(dir).map_err(|error| {
         let is_none = matches!(
             error,
-            GitError::NotARepository { .. } | GitError::NoCommits { .. } | GitError::Bare { .. }
+            GitError::NotARepository { .. }
+                | GitError::NoCommits { .. }
+                | GitError::Bare { .. }
+                | GitError::NoCheckout { .. }
         );
         if !is_none {
             let told =

@@ -150,11 +150,17 @@ fn journal_gone(state: &Path) -> Error {
 fn no_project(dir: &Path, error: &GitError) -> Error {
     let is_none = matches!(
         error,
-        GitError::NotARepository { .. } | GitError::NoCommits { .. } | GitError::Bare { .. }
+        GitError::NotARepository { .. }
+            | GitError::NoCommits { .. }
+            | GitError::Bare { .. }
+            | GitError::NoCheckout { .. }
     );
     if !is_none {
         let what = format!("cannot see which project `{}` belongs to", dir.display());
         return Error::failed(what).because_git(error);
+    }
+    if matches!(error, GitError::NoCheckout { .. }) {
+        return Error::usage(error.to_string()).hint(error.hint().unwrap_or_default());
     }
     let told = Error::usage(format!("there is no pipeline in `{}`", dir.display()));
     told.because_git(error).hint("set it up with `pipeline init`")

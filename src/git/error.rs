@@ -40,6 +40,15 @@ pub enum GitError {
     Bare {
         /// Where was looked.
         dir: PathBuf,
+        /// It once had one, so that somebody only set it to be bare.
+        had_checkout: bool,
+    },
+    /// The git folder lies apart from the main checkout, and does not say where that is.
+    NoCheckout {
+        /// Where was looked.
+        dir: PathBuf,
+        /// The git folder.
+        common: PathBuf,
     },
     /// Git could not be started, or its output not read; nothing may be assumed about the outcome.
     Start {
@@ -136,11 +145,19 @@ impl GitError {
             Self::NoCommits { .. } => {
                 Some("make a first commit: `git commit --allow-empty -m first`".into())
             }
-            Self::Bare { dir } => Some(format!(
+            Self::Bare { dir, had_checkout: true } => Some(format!(
                 "use a clone that has a checkout, or if somebody only set that: \
                  git -C {} config core.bare false",
                 crate::sys::file::shell_path(dir)
             )),
+            Self::Bare { dir, had_checkout: false } => Some(format!(
+                "use a clone with a checkout of its own, which a worktree of a bare repository is \
+                 not: git clone {} NEW-DIR",
+                crate::sys::file::shell_path(dir)
+            )),
+            Self::NoCheckout { .. } => {
+                Some("run it in the main checkout, or use `-C DIR` with that".into())
+            }
             Self::Start { .. } => Some("is git 2.38 or newer installed and in `PATH`?".into()),
             Self::ForeignSlot { path, .. } => {
                 Some(format!("move `{}` out of the way", path.display()))
@@ -186,9 +203,16 @@ impl fmt::Display for GitError {
             Self::NoCommits { root } => {
                 write!(f, "cannot use the repository `{}`: it has no commit", root.display())
             }
-            Self::Bare { dir } => {
+            Self::Bare { dir, .. } => {
                 write!(f, "cannot use the repository at `{}`: it is bare", dir.display())
             }
+            Self::NoCheckout { dir, common } => write!(
+                f,
+                "cannot find the main checkout of the repository at `{}`: its git folder `{}` lies \
+                 apart, and does not say where it is",
+                dir.display(),
+                common.display()
+            ),
             Self::Start { call, .. } => write!(f, "cannot run `{call}`"),
             Self::Failed { call, dir, code, .. } => {
                 write!(f, "cannot run `{call}` in `{}`: exit status {code}", dir.display())
@@ -237,6 +261,7 @@ impl Error for GitError {
             | Self::Late { stderr, .. } => Some(stderr),
             Self::NoCommits { .. }
             | Self::Bare { .. }
+            | Self::NoCheckout { .. }
             | Self::Answer { .. }
             | Self::Busy { .. }
             | Self::ForeignSlot { .. }

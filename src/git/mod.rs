@@ -22,6 +22,7 @@ mod kept;
 mod landing;
 mod left;
 mod look;
+mod main_checkout;
 mod modules;
 mod obstacle;
 mod oid;

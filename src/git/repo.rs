@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::call::{Call, FSYNC, Git, Reply};
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
+use super::main_checkout;
 use super::oid::{ObjectFormat, Oid};
 use crate::sys::child::Stop;
 use crate::sys::file::read_linked;
@@ -43,8 +44,8 @@ impl Repo {
     /// worktree or a slot of ours.
     ///
     /// # Errors
-    /// [`GitError::NotARepository`], [`GitError::Bare`], [`GitError::NoCommits`] when no branch has
-    /// a commit; git's own failures else.
+    /// [`GitError::NotARepository`], [`GitError::Bare`], [`GitError::NoCheckout`],
+    /// [`GitError::NoCommits`] when no branch has a commit; git's own failures else.
     pub fn discover(dir: &Path) -> Result<Self, GitError> {
         Self::discover_by(Git::default(), dir)
     }
@@ -66,15 +67,15 @@ impl Repo {
             b"sha256" => ObjectFormat::Sha256,
             found => return Err(GitError::answer(&reply.call, found)),
         };
-        if *bare == b"true" {
-            return Err(GitError::Bare { dir: dir.into() });
-        }
         let common = canonical(Path::new(OsStr::from_bytes(common)))?;
+        if *bare == b"true" {
+            return Err(main_checkout::bare(&common, dir));
+        }
         let is_main = canonical(Path::new(OsStr::from_bytes(own)))? == common;
         let root = if is_main && *inside == b"true" {
             canonical(&dir.join(OsStr::from_bytes(cdup)))?
         } else {
-            main_checkout(&git, &common, dir)?
+            main_checkout::find(&git, &common, dir)?
         };
         let is_born = std::str::from_utf8(head).is_ok_and(|text| text.parse::<Oid>().is_ok());
         let (refs_turn, registry_turn) = (Mutex::new(()), Mutex::new(()));
@@ -255,19 +256,6 @@ fn not_found(dir: &Path, reply: Reply) -> GitError {
     } else {
         reply.failure(dir)
     }
-}
-
-/// Returns the main checkout of the repository whose common folder is `common`.
-fn main_checkout(git: &Git, common: &Path, dir: &Path) -> Result<PathBuf, GitError> {
-    let call = Call::read("git.discover", common).args(["worktree", "list", "--porcelain", "-z"]);
-    let reply = git.ok(call)?;
-    let mut main = reply.stdout.split(|byte| *byte == 0).take_while(|line| !line.is_empty());
-    let path = main.next().and_then(|line| line.strip_prefix(b"worktree "));
-    let path = path.ok_or_else(|| GitError::answer(&reply.call, &reply.stdout))?;
-    if main.any(|line| line == b"bare") {
-        return Err(GitError::Bare { dir: dir.into() });
-    }
-    canonical(Path::new(OsStr::from_bytes(path)))
 }
 
 #[cfg(test)]

@@ -143,6 +143,23 @@ fn write(path: &Path, text: &str) {
 }
 
 #[test]
+fn init_writes_nothing_into_a_git_folder_that_lies_apart() {
+    let scratch = Scratch::new();
+    scratch.git("init -q -b main --separate-git-dir=apart main");
+    scratch.git("-C main commit -q --allow-empty -m first");
+    scratch.git("-C main worktree add -q ../linked");
+    scratch.check(&[("-C linked init", 2, Nothing, "hint: run it in the main checkout")]);
+    for name in ["pipeline.toml", ".pipeline", "pipeline"] {
+        assert!(!scratch.work().join("apart").join(name).exists(), "{name}");
+    }
+    scratch.check(&[
+        ("-C main init --agents shell", 0, Nothing, "set up on branch `main`"),
+        ("-C linked status", 2, Nothing, "hint: run it in the main checkout"),
+    ]);
+    assert!(scratch.work().join("main/pipeline.toml").exists());
+}
+
+#[test]
 fn init_refuses_what_will_not_do_and_says_what_to_run() {
     let bare = Scratch::new();
     bare.check(&[
