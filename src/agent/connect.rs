@@ -23,7 +23,8 @@ const REACH_WAIT_MAX: Duration = Duration::from_secs(3);
 const KEEPER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long to wait before looking again at a keeper that has its lock and does not listen yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-const STDERR_FILE: &str = "keeper.log";
+/// In a keeper's folder: what it says on its standard error.
+pub const KEEPER_LOG: &str = "keeper.log";
 const STDERR_BYTES_MAX: u64 = 1024 * 1024;
 const STDERR_QUOTED_BYTES: u64 = 2000;
 
@@ -166,7 +167,7 @@ impl Connector {
     fn start_keeper(&self) -> io::Result<()> {
         fs::create_dir_all(&self.keeper_dir)?;
         let socket = rendezvous::socket_path(&self.runtime_dir, &self.keeper_dir)?;
-        let stderr_path = self.keeper_dir.join(STDERR_FILE);
+        let stderr_path = self.keeper_dir.join(KEEPER_LOG);
         let stderr = OpenOptions::new().create(true).append(true).open(&stderr_path)?;
         if stderr.metadata()?.len() > STDERR_BYTES_MAX {
             stderr.set_len(0)?;

@@ -84,7 +84,9 @@ fn send_now(desk: &mut Desk, ask: &Ask) -> bool {
         Ask::Stop { attempt, grace } => (stop_order(attempt, *grace), None),
         Ask::Adopt(_) | Ask::Quit => return false,
     };
-    let is_sent = encode(&order, *version).and_then(|line| send_line(stream, &line)).is_ok();
+    // One that cannot be written is for the thread to tell of: nothing is wrong with the connection.
+    let Ok(line) = encode(&order, *version) else { return false };
+    let is_sent = send_line(stream, &line).is_ok();
     if !is_sent {
         desk.stream = None;
     } else if expected.is_some() {
@@ -155,16 +157,10 @@ impl Worker {
 
     fn carry_out(&mut self, ask: Ask) {
         match ask {
-            Ask::Run(job) => {
-                let expected = Some(job.attempt_ref());
-                match self.connect_or_start() {
-                    Ok(()) => {
-                        locked(&self.shared.desk).expected = expected;
-                        self.send(&Order::Run { job });
-                    }
-                    Err(error) => self.tell(unmet(self.agent(), Ask::Run(job), error.to_string())),
-                }
-            }
+            Ask::Run(job) => match self.connect_or_start() {
+                Ok(()) => self.order(job),
+                Err(error) => self.tell(unmet(self.agent(), Ask::Run(job), error.to_string())),
+            },
             Ask::Stop { attempt, grace } => match self.connect_if_alive() {
                 Ok(true) => self.send(&stop_order(&attempt, grace)),
                 Ok(false) => self.tell(unmet(
@@ -248,6 +244,25 @@ impl Worker {
         locked(&self.shared.desk).stream = Some((stream, version));
         self.pass_on_lines(early);
         Ok(())
+    }
+
+    /// Orders a job. One that cannot be written, as with a path that is not UTF-8, starts nothing, and
+    /// never would: the keeper is not to blame.
+    fn order(&mut self, job: Box<Job>) {
+        let (expected, order) = (job.attempt_ref(), Order::Run { job });
+        let Some(link) = &self.link else { return };
+        let line = match encode(&order, link.connection.version()) {
+            Ok(line) => line,
+            Err(error) => {
+                let (agent, attempt) = (self.agent().to_owned(), expected.attempt);
+                let why = format!("cannot write the order to its keeper: {error}");
+                return self.tell(Report::StartFailed { agent, attempt, why });
+            }
+        };
+        locked(&self.shared.desk).expected = Some(expected);
+        if send_line(link.connection.stream(), &line).is_err() {
+            self.lose();
+        }
     }
 
     fn send(&mut self, order: &Order) {

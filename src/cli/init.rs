@@ -11,7 +11,7 @@ use super::error::Error;
 use super::exit_code::Kind;
 use super::init_agents as agents;
 use super::init_record::{Exclude, InitRecord, exclude_text};
-use super::project::{CONFIG_BYTES_MAX, OTHER_VERSION, has_refs};
+use super::project::{CONFIG_BYTES_MAX, OTHER_VERSION, check_path, has_refs};
 use crate::agent::rendezvous;
 use crate::config;
 use crate::config::detect::{self, Found};
@@ -161,6 +161,7 @@ fn init_folder(
     given: Option<(Settings, String)>,
 ) -> Result<Inited, Error> {
     let layout = Layout::of_folder(dir);
+    check_path(&layout)?;
     let notes: Vec<String> = clear_remains(&layout, args.force)?.into_iter().collect();
     let found = Found::default();
     let (settings, text, agents) = match given {
@@ -205,6 +206,7 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
             .hint("or go without git: pipeline init --isolation none")
     })?;
     let layout = Layout::of_repository(repo.root(), repo.common_dir());
+    check_path(&layout)?;
     let given = existing_config(repo.root())?;
     let git = |error: crate::git::GitError| {
         Error::failed("cannot look at the repository").because(&error)

@@ -13,7 +13,7 @@ use super::control::stop_kind;
 use super::error::Error;
 use super::exit_code::{Exit, Kind};
 use super::gate::Gate;
-use super::project::{CONFIG_BYTES_MAX, Open, Project};
+use super::project::{CONFIG_BYTES_MAX, Open, Project, check_path};
 use crate::agent::connect::KeeperExe;
 use crate::config::layout::Layout;
 use crate::machine::event::StopKind;
@@ -61,6 +61,7 @@ pub fn run(
     console: &mut Console<'_>,
 ) -> Result<Exit, Error> {
     let until = until(args, &open)?;
+    check_path(&open.project.layout)?;
     need_agents(open.now().0, &open.project)?;
     if args.detach {
         return detach(open, console);

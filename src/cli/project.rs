@@ -125,6 +125,16 @@ impl Project {
     }
 }
 
+/// Refuses a project whose path is not UTF-8: agents could not be started there.
+///
+/// # Errors
+/// [`Kind::Usage`], with the path.
+pub fn check_path(layout: &Layout) -> Result<(), Error> {
+    let Some(path) = layout.unspeakable() else { return Ok(()) };
+    Err(Error::usage(format!("cannot work in `{}`: its path is not UTF-8", path.display()))
+        .hint("rename the folder, or go on in one with another path"))
+}
+
 /// Returns true when the state folder `state` holds something of a journal that is not there.
 pub fn has_remains(state: &Path) -> bool {
     let names = ["journal", "state.json"];

@@ -27,6 +27,12 @@ impl Layout {
         Self { root: root.into(), state: root.join(".pipeline/state") }
     }
 
+    /// Returns the path that is not UTF-8, if one is: orders to keepers and records cannot name it.
+    #[must_use]
+    pub fn unspeakable(&self) -> Option<&Path> {
+        [self.root.as_path(), &self.state].into_iter().find(|path| path.to_str().is_none())
+    }
+
     /// Returns the settings file.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -76,6 +76,8 @@ pub enum SetupEnd {
 pub struct Watch {
     attempts: Mutex<HashMap<String, Watched>>,
     setups: Mutex<HashMap<String, Sender<SetupEnd>>>,
+    /// How many keepers have died before they began an attempt.
+    false_starts: Mutex<HashMap<String, u32>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,6 +89,14 @@ impl Watch {
     /// Remembers what belongs to an attempt.
     pub fn add(&self, attempt: &str, watched: Watched) {
         locked(&self.attempts).insert(attempt.to_owned(), watched);
+    }
+
+    /// Counts a keeper that died before it began the attempt; returns how many have.
+    pub fn count_false_start(&self, attempt: &str) -> u32 {
+        let mut counts = locked(&self.false_starts);
+        let count = counts.entry(attempt.to_owned()).or_default();
+        *count += 1;
+        *count
     }
 
     /// Directs the end of a setup job to `sender`.

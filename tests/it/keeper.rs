@@ -3,6 +3,7 @@
 mod windows;
 
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -630,6 +631,35 @@ fn orphans_of_an_older_attempt_do_not_include_the_keepers_present_one() {
     assert_eq!(end_orphans(&started, Duration::ZERO).expect("ends").found, 0);
     world.go();
     assert_eq!(monitor.exited().code, Some(0));
+    world.finish(monitor);
+}
+
+#[test]
+fn job_that_cannot_be_written_is_not_started_and_the_next_one_is() {
+    let world = World::new("unspeakable");
+    let monitor = world.monitor();
+    let dir = PathBuf::from(std::ffi::OsString::from_vec(b"/m\xffy".to_vec()));
+    // By a keeper that is started for it, then over the connection that stands.
+    for name in ["a1", "a3"] {
+        monitor.keepers.start(AGENT, Job { dir: dir.clone(), ..world.job(name, &["true"]) });
+        let report = loop {
+            match monitor.next() {
+                Report::Connected { .. } => {}
+                other => break other,
+            }
+        };
+        match report {
+            Report::StartFailed { attempt, why, .. } => {
+                assert_eq!(attempt, name);
+                assert!(why.contains("cannot write the order"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+        if name == "a1" {
+            monitor.keepers.start(AGENT, world.job("a2", &["true"]));
+            assert_eq!(monitor.exited().attempt, "a2");
+        }
+    }
     world.finish(monitor);
 }
 

@@ -298,3 +298,23 @@ fn agents_are_ended_and_saved_though_the_monitor_that_was_told_to_is_killed() {
     assert!(project.log().iter().any(is_over), "{}", project.story());
     project.until("its processes to leave", || processes_of(&project.dir()).is_empty());
 }
+
+#[test]
+fn keepers_that_die_before_they_begin_are_given_up() {
+    let project = Project::with(1, "[limits]\ninfrastructure_retries = 1\n");
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("it is there");
+    let text = text.replace("checks = [\"sh tools/check.sh\"]", "checks = []");
+    project.write("pipeline.toml", &text);
+    project.commit("No checks");
+    project.import(&[("A", &[])]);
+    let fault = [("PIPELINE_FAILPOINT", "keeper.started")];
+    let mut monitor = project.start_with(&["monitor", "--until-idle"], &fault);
+    assert_eq!(monitor.end(&project), Some(1), "{}", monitor.said());
+    assert_eq!(project.task("A"), "blocked");
+    assert!(monitor.said().contains("3 keepers in a row died before they began"));
+    assert_eq!(project.runs(), Vec::<String>::new());
+    // Without the fault it is as good as new.
+    project.ok(&["task", "retry", "A"]);
+    project.idle();
+    assert_eq!(project.task("A"), "completed");
+}

@@ -11,6 +11,7 @@ use super::super::standstill::Pane;
 use super::super::work::Fault;
 use super::RealWorld;
 use crate::agent::Launcher;
+use crate::agent::connect::KEEPER_LOG;
 use crate::agent::probe::Probe;
 use crate::agent::tree;
 use crate::config;
@@ -22,6 +23,8 @@ use crate::machine::{EventBody, Observation, State};
 
 /// How long the strays of a dead keeper get to leave.
 const STRAYS_GRACE: Duration = Duration::from_secs(2);
+/// How often an attempt is ordered whose keepers die before they begin; then it has failed to start.
+const STARTS_MAX: u32 = 3;
 
 impl RealWorld {
     /// Orders an attempt that has never been ordered.
@@ -191,7 +194,18 @@ impl RealWorld {
     pub fn keeper_lost(&self, state: &State, attempt: &Attempt, found: Option<Probe>) {
         let id = attempt.id.clone();
         match (lost_because(found.as_ref()), found) {
-            (None, _) if attempt.phase == AttemptPhase::Starting => self.start(state, attempt),
+            (None, _) if attempt.phase == AttemptPhase::Starting => {
+                let count = self.watch.count_false_start(id.as_str());
+                if count < STARTS_MAX && !attempt.is_stopping {
+                    return self.start(state, attempt);
+                }
+                let log = self.layout.keepers().join(attempt.agent.as_str()).join(KEEPER_LOG);
+                let why = format!(
+                    "{count} keepers in a row died before they began; see `{}`",
+                    log.display()
+                );
+                self.see(Observation::AttemptFaulted { attempt: id, why });
+            }
             (None, _) => {
                 let why = "its keeper died before it began".to_owned();
                 self.spawn_lost(&attempt.id, move || Ok(Observation::Lost { attempt: id, why }));

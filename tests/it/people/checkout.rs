@@ -1,6 +1,8 @@
 //! The person's own checkout, and where the repository lies.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{ONCE_EACH, ONE, TWO, assert_ends_landed, held};
@@ -212,6 +214,30 @@ fn a_copy_of_a_repository_leaves_the_agents_of_the_original_alone() {
     project.release("hold.implementation");
     assert_ends_landed(&project, &mut monitor, ONE);
     assert_eq!(project.runs(), ONCE_EACH, "{}", project.story());
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_refused_and_what_runs_there_ends() {
+    let mut project = Project::new(1);
+    let mut monitor = held(&project, ONE);
+    monitor.kill();
+    let to = project.dir().join(OsStr::from_bytes(b"m\xffy"));
+    fs::rename(&project.root, &to).expect("a folder can be moved");
+    project.root = to;
+    let refused = "its path is not UTF-8\n  hint: rename the folder";
+    for args in [&["monitor", "--until-idle"][..], &["monitor", "--detach"]] {
+        let said = project.fails(2, args);
+        assert!(said.contains(refused), "{said}");
+    }
+    project.ok(&["stop", "--now"]);
+    project.keepers_have_ended();
+    assert_eq!(project.count("wip"), 0);
+    project.ok(&["deinit", "--force"]);
+    for args in [&["init"][..], &["init", "--isolation", "none"]] {
+        let said = project.fails(2, args);
+        assert!(said.contains(refused), "{said}");
+    }
+    assert!(!project.state_dir().exists() && !project.path(".pipeline/state").exists());
 }
 
 #[test]
