@@ -19,6 +19,7 @@ use crate::machine::lane::Base;
 use crate::machine::time::Time;
 use crate::machine::{Answer, Command, Event, EventBody, State, step};
 use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
+use crate::observe::lane::Lane;
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
@@ -74,24 +75,27 @@ impl Project {
             .hint("set it up with `pipeline init`"))
     }
 
-    /// Returns how the base stands: as on record, but that what a person has merged since needs no
-    /// monitor to be seen. What git cannot tell stays as it is on record.
+    /// Returns how lane and base stand: as on record, but that what a person has merged since needs
+    /// no monitor to be seen. What git cannot tell stays as it is on record.
     #[must_use]
-    pub fn base_now<'a>(&self, state: &'a State) -> Cow<'a, Base> {
+    pub fn lane_now<'a>(&self, state: &'a State) -> Lane<'a> {
+        let mut lane = Lane::on_record(state);
+        if self.has_caught_up(state) == Some(true) {
+            let base = state.base.clone();
+            lane.base = Cow::Owned(Base { behind: 0, why: None, conflict: None, ..base });
+        }
+        lane
+    }
+
+    /// Returns whether the base has all that it lacks on record; `None`: that is not known.
+    fn has_caught_up(&self, state: &State) -> Option<bool> {
         let base = &state.base;
         let is_lacking = base.behind > 0 || base.why.is_some() || base.conflict.is_some();
-        let landed = base.landed.as_ref().filter(|_| is_lacking);
-        let has_all = || {
-            let (repo, landed) = (self.repo.as_ref()?, landed?.as_str().parse().ok()?);
-            let name = format!("refs/heads/{}", state.settings.project.base);
-            let tip = repo.read_ref(&name).ok()??;
-            // One that was killed may have moved the branch, and left locks that must be told.
-            Some(!repo.has_base_step() && repo.is_ancestor(&landed, &tip).ok()?)
-        };
-        if has_all() != Some(true) {
-            return Cow::Borrowed(base);
-        }
-        Cow::Owned(Base { behind: 0, why: None, conflict: None, ..base.clone() })
+        let landed = base.landed.as_ref().filter(|_| is_lacking)?.as_str().parse().ok()?;
+        let repo = self.repo.as_ref()?;
+        let tip = repo.read_ref(&base_ref(state)).ok()??;
+        // One that was killed may have moved the branch, and left locks that must be told.
+        Some(!repo.has_base_step() && repo.is_ancestor(&landed, &tip).ok()?)
     }
 
     /// Opens the state for reading and for commands, where this program is one that the project
@@ -133,6 +137,10 @@ pub fn check_path(layout: &Layout) -> Result<(), Error> {
     let Some(path) = layout.unspeakable() else { return Ok(()) };
     Err(Error::usage(format!("cannot work in `{}`: its path is not UTF-8", path.display()))
         .hint("rename the folder, or go on in one with another path"))
+}
+
+fn base_ref(state: &State) -> String {
+    format!("refs/heads/{}", state.settings.project.base)
 }
 
 /// Returns true when the state folder `state` holds something of a journal that is not there.

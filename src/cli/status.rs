@@ -68,8 +68,8 @@ fn rendered(open: &Open, format: Format, page: Page) -> String {
     // Without a monitor nothing moves.
     let outlook = if info.running { outlook(state, now) } else { Outlook::Unknown };
     let document = status_of(state, seq, at, info).seen_at(state, now);
-    let base = open.project.base_now(state);
-    let document = document.with_base(state, &base).with_outlook(outlook, now);
+    let lane = open.project.lane_now(state);
+    let document = document.with_lane(state, &lane).with_outlook(outlook, now);
     match format {
         Format::Text => text::text(&document, page.has_color, page.width),
         Format::Json => show::document(&document),
@@ -115,7 +115,9 @@ fn is_so(what: FailOn, open: &Open) -> bool {
     match what {
         FailOn::Blocked => {
             let (state, ..) = open.now();
-            state.index.counts.blocked > 0 || state.tasks.values().any(needs_approval)
+            state.index.counts.blocked > 0
+                || state.tasks.values().any(needs_approval)
+                || open.project.lane_now(state).stuck.is_some()
         }
         FailOn::Stalled => is_stalled(open),
         FailOn::Unhealthy => super::doctor::is_unhealthy(&open.project),

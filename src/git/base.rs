@@ -130,7 +130,7 @@ impl Repo {
         to: &Oid,
         expect_old: &Oid,
     ) -> Result<Follow, GitError> {
-        if let Some(refused) = self.displaced()? {
+        if let Some(refused) = self.away()? {
             return Ok(refused);
         }
         let is_under_way = self.gates_dir().join(LANDING_NOTE).exists();
@@ -147,9 +147,13 @@ impl Repo {
         self.step(&Step { gate, branch, note: LANDING_NOTE }, to, expect_old)
     }
 
-    /// Returns the refusal where git no longer takes the project's folder for its checkout, as when an
-    /// agent set `core.bare` or `core.worktree` for all: files would be written elsewhere, or not at all.
-    fn displaced(&self) -> Result<Option<Follow>, GitError> {
+    /// Returns why git no longer takes the project's folder for its checkout, as when an agent set
+    /// `core.bare` or `core.worktree` for all, and the command that sets it back: files would be
+    /// written elsewhere, or not at all.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn displaced(&self) -> Result<Option<(String, String)>, GitError> {
         let call = Call::read("git.base_place", &self.root).args([
             "rev-parse",
             "--is-bare-repository",
@@ -164,7 +168,13 @@ impl Repo {
             _ => ("core.worktree", format!("git -C {root} config --unset core.worktree")),
         };
         let why = format!("somebody set `{name}` in `{}`", config.display());
-        Ok(Some(Follow::refused(why, Some(command))))
+        Ok(Some((why, command)))
+    }
+
+    /// Returns the refusal where the checkout is displaced.
+    fn away(&self) -> Result<Option<Follow>, GitError> {
+        let displaced = self.displaced()?;
+        Ok(displaced.map(|(why, command)| Follow::refused(why, Some(command))))
     }
 
     /// Returns the checkouts of a branch that are no slots of ours.
@@ -203,7 +213,7 @@ impl Repo {
         if found != *expect_old || !self.is_ancestor(&found, to)? {
             return Ok(Follow::NotFastForward(Some(found)));
         }
-        if let Some(refused) = self.displaced()? {
+        if let Some(refused) = self.away()? {
             return Ok(refused);
         }
         if let Some(refused) = self.rewriting(step.branch, step.is_landing())? {
@@ -583,6 +593,9 @@ mod tests {
             case.run(&command.expect("what sets it back"));
         }
         assert!(fs::read_dir(elsewhere).unwrap().next().is_none());
+        // As in the main checkout of a submodule: set, and it leads here.
+        case.scratch.git(["config", "core.worktree", ".."]);
+        assert_eq!(case.scratch.repo.displaced().unwrap(), None);
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
     }

@@ -312,6 +312,15 @@ pub struct Tries {
     pub why: String,
 }
 
+impl Tries {
+    /// Returns true when it is tried again and again in vain, more often than `bound`: what is in
+    /// its way needs a person.
+    #[must_use]
+    pub const fn is_stuck(&self, bound: u32) -> bool {
+        self.until.is_some() && self.failed > bound
+    }
+}
+
 /// In the reason of an attempt whose work could not be saved: where that is.
 pub const LEFT: &str = "what it left is in its worktree slot";
 

@@ -19,15 +19,6 @@ pub struct Landing {
     pub tries: Tries,
 }
 
-impl Landing {
-    /// Returns true when it is tried again and again in vain, more often than `bound`: what is in
-    /// its way needs a person.
-    #[must_use]
-    pub fn is_stuck(&self, bound: u32) -> bool {
-        self.tries.until.is_some() && self.tries.failed > bound
-    }
-}
-
 /// Where a landing stands, in life-cycle order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LandingPhase {

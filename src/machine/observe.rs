@@ -27,6 +27,7 @@ use super::task::{
     Block, EVIDENCE_BYTES_MAX, Evidence, NOTES_BYTES_MAX, Task, TaskPhase, keep_ends, keep_tail,
 };
 use super::time::Time;
+use super::turn::retry_stuck_lane;
 use super::usage::Usage;
 
 /// Decides what an observation leads to; a late or odd one is noted.
@@ -152,6 +153,7 @@ fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool
         let (why, behind) = (base.why.clone(), base.behind);
         changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
     }
+    changes.extend(retry_stuck_lane(state));
     changes
 }
 

@@ -216,7 +216,18 @@ impl State {
     #[must_use]
     pub fn is_landing(&self) -> bool {
         let bound = self.settings.limits.infrastructure_retries;
-        self.landing.as_ref().is_some_and(|landing| !landing.is_stuck(bound))
+        self.landing.as_ref().is_some_and(|landing| !landing.tries.is_stuck(bound))
+    }
+
+    /// Returns the tries of the lane that are past their bound, so that a person is needed; it is
+    /// tried on all the same, with pauses, and at once by the next monitor.
+    #[must_use]
+    pub fn stuck_lane(&self) -> Option<&Tries> {
+        let bound = self.settings.limits.infrastructure_retries;
+        let landing = self.landing.as_ref().map(|landing| &landing.tries);
+        let dropping = self.base.dropping.as_ref().map(|dropping| &dropping.tries);
+        let all = [landing, dropping, Some(&self.base.take_tries)];
+        all.into_iter().flatten().find(|tries| tries.is_stuck(bound))
     }
 
     /// Returns true while something that failed is tried again without a person.

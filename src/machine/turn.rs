@@ -119,6 +119,22 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
             changes.push(attempt(&stalled.id, AttemptChange::Stalled { tries }));
         }
     }
+    changes.extend(wake_lane(state, woken));
+    if let Some(tries) = woken(&state.base.check_tries) {
+        changes.push(lane(LaneChange::BaseCheckStalled { tries }));
+    }
+    if let Some(follow) = &state.base.follow
+        && let Some(tries) = woken(&follow.tries)
+    {
+        let follow = Some(Follow { tries, ..follow.clone() });
+        let (why, behind) = (state.base.why.clone(), state.base.behind);
+        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
+    }
+}
+
+/// Ends the pauses of the lane of which `woken` makes something.
+fn wake_lane(state: &State, woken: impl Fn(&Tries) -> Option<Tries>) -> Vec<Change> {
+    let mut changes = Vec::new();
     if let Some(landing) = &state.landing
         && let Some(tries) = woken(&landing.tries)
     {
@@ -128,22 +144,20 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
     if let Some(tries) = woken(&state.base.take_tries) {
         changes.push(lane(LaneChange::TakeStalled { tries }));
     }
-    if let Some(tries) = woken(&state.base.check_tries) {
-        changes.push(lane(LaneChange::BaseCheckStalled { tries }));
-    }
     if let Some(dropping) = &state.base.dropping
         && let Some(tries) = woken(&dropping.tries)
     {
         let dropping = Some(Dropping { tries, ..dropping.clone() });
         changes.push(lane(LaneChange::DropSet { dropping }));
     }
-    if let Some(follow) = &state.base.follow
-        && let Some(tries) = woken(&follow.tries)
-    {
-        let follow = Some(Follow { tries, ..follow.clone() });
-        let (why, behind) = (state.base.why.clone(), state.base.behind);
-        changes.push(lane(LaneChange::FollowSet { follow, why, behind }));
-    }
+    changes
+}
+
+/// Has what is stuck in the lane tried at once: who starts a monitor may have made way for it. The
+/// failures count on, so that it is stuck again when that fails too.
+pub(super) fn retry_stuck_lane(state: &State) -> Vec<Change> {
+    let bound = state.settings.limits.infrastructure_retries;
+    wake_lane(state, |tries| tries.is_stuck(bound).then(|| Tries { until: None, ..tries.clone() }))
 }
 
 /// Moves tasks to where their dependencies now allow them to be.

@@ -11,6 +11,7 @@ pub mod fallback;
 pub mod figures;
 pub mod flow;
 pub mod forecast;
+pub mod lane;
 pub mod lines;
 pub mod log_json;
 pub mod notice;

@@ -1,6 +1,7 @@
 //! What is left when a run ends: each task with what it waits for.
 
 use super::blocked::blocked;
+use super::lane::{Lane, stuck};
 use super::page::first_line;
 use super::waiting::Waits;
 use crate::machine::State;
@@ -19,6 +20,11 @@ pub fn remaining(state: &State) -> Vec<String> {
 
 fn line<'a>(state: &'a State, waits: &mut Waits<'a>, task: &'a Task) -> String {
     let id = &task.id;
+    let lane = Lane::on_record(state);
+    if let Some(tries) = lane.stuck.filter(|_| lane.stuck_task(state) == Some(id.as_str())) {
+        let (why, next) = stuck(&state.settings.landing.branch, tries);
+        return format!("`{id}` needs a person, its landing is stuck: {why}: {next}");
+    }
     if let Some(reason) = waits.reason(task) {
         return format!("`{id}` waits for {}: {}", reason.on.word(), reason.what);
     }

@@ -10,8 +10,8 @@ use super::epics::{EpicEntry, epics};
 use super::fallback::{FellBack, fell_back};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
+use super::lane::{Lane, trouble};
 use super::outside;
-use super::page::first_line;
 use super::persons::{self, Asked};
 use super::providers::{self, ProviderEntry};
 use super::purse::{self, RunEntry};
@@ -19,10 +19,8 @@ use super::waiting::{Waiting, Waits};
 use super::words::{self, Stamp};
 use crate::machine::State;
 use crate::machine::attempt::Attempt;
-use crate::machine::lane::{Base, TYPE};
-use crate::machine::mode::{Isolation, Rollout};
+use crate::machine::mode::Isolation;
 use crate::machine::plan::Outlook;
-use crate::machine::shell::shell_word;
 use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 
@@ -92,6 +90,9 @@ pub struct StatusDocument<'a> {
     /// Something was put back while no agent ran; in JSON the log tells of it.
     #[serde(skip)]
     pub is_put_back: bool,
+    /// The task whose landing is stuck; in JSON `landing` says why.
+    #[serde(skip)]
+    pub stuck: Option<&'a str>,
     /// What people have in windows; in JSON their agents are `working`.
     #[serde(skip)]
     pub asked: Vec<Asked<'a>>,
@@ -211,6 +212,7 @@ pub fn status(state: &State, seq: u64, at: Time, monitor: MonitorInfo) -> Status
         outside: outside::newest(state),
         held: &state.held,
         is_put_back: !state.outside.is_empty(),
+        stuck: Lane::on_record(state).stuck_task(state),
         asked: persons::all(state),
     }
 }
@@ -232,10 +234,10 @@ impl<'a> StatusDocument<'a> {
         Self { now, agents: agent_entries(state, now), ..self }
     }
 
-    /// Sees the base otherwise than it is on record.
+    /// Sees lane and base otherwise than they are on record.
     #[must_use]
-    pub fn with_base(self, state: &'a State, base: &Base) -> Self {
-        Self { landing: landing_of(state, base), ..self }
+    pub fn with_lane(self, state: &'a State, lane: &Lane<'a>) -> Self {
+        Self { landing: landing_of(state, lane), stuck: lane.stuck_task(state), ..self }
     }
 
     /// Adds when all is done, seen from `at`.
@@ -321,48 +323,13 @@ pub(super) fn counts(state: &State) -> Counts {
 }
 
 pub(super) fn landing(state: &State) -> LandingEntry<'_> {
-    landing_of(state, &state.base)
+    landing_of(state, &Lane::on_record(state))
 }
 
-fn landing_of<'a>(state: &'a State, base: &Base) -> LandingEntry<'a> {
-    let (branch, name) = (&state.settings.landing.branch, &state.settings.project.base);
-    let (why, next) = trouble(state, base, branch, name).unzip();
-    LandingEntry { branch, base: name, behind: base.behind, why, next }
-}
-
-/// Returns what is in the way of the base, and the command to type.
-fn trouble(state: &State, base: &Base, branch: &str, name: &str) -> Option<(String, String)> {
-    if state.settings.project.isolation == Isolation::None {
-        return None;
-    }
-    if let Some(paths) = &base.conflict {
-        let why = format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
-        return Some((why, format!("git merge {}", shell_word(branch))));
-    }
-    if let Some((commit, tail)) = base.red.as_ref().filter(|_| !state.monitor.allows_red_base) {
-        let name = words::branch_at(state, commit);
-        let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
-        return Some((why, "pipeline monitor --allow-red-base".into()));
-    }
-    if let Some((why, command)) = refused(base) {
-        return Some((format!("`{name}` cannot follow: {}", first_line(why)), command));
-    }
-    if state.rollout == Rollout::Pilot && base.behind > 0 {
-        let why = format!("in pilot `{name}` does not follow");
-        return Some((why, "pipeline rollout promote".into()));
-    }
-    None
-}
-
-/// Returns why the base does not follow, if it was refused, and the command to type.
-#[must_use]
-pub fn refused(base: &Base) -> Option<(&str, String)> {
-    let why = base.why.as_deref()?;
-    if let Some((why, command)) = why.split_once(TYPE) {
-        return Some((why, command.to_owned()));
-    }
-    // What passes by itself, or what only a look can tell: no merge that nobody has thought of.
-    Some((why, "git status".into()))
+pub(super) fn landing_of<'a>(state: &'a State, lane: &Lane<'_>) -> LandingEntry<'a> {
+    let (branch, base) = (&state.settings.landing.branch, &state.settings.project.base);
+    let (why, next) = trouble(state, lane).unzip();
+    LandingEntry { branch, base, behind: lane.base.behind, why, next }
 }
 
 #[cfg(test)]

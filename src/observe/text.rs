@@ -77,8 +77,9 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let roots = status.blocked.iter().filter(|blocked| blocked.is_root).count();
     let held_up = status.blocked.len() - roots;
     let approvals = approvals(status).count();
-    let persons = roots + approvals + status.asked.len();
-    let waits = status.waiting.len() - approvals + held_up;
+    let stuck = usize::from(status.stuck.is_some());
+    let persons = roots + approvals + stuck + status.asked.len();
+    let waits = status.waiting.len() - approvals - stuck + held_up;
     let in_work = counts.total - counts.completed - counts.cancelled - persons - waits;
     let landed = format!("{} of {} {done}{}", landed_count(status), counts.total, range(status));
     let mut parts = vec![page.paint(Ink::Good, &landed)];
@@ -179,15 +180,11 @@ fn fallback_lines(status: &StatusDocument<'_>, page: Page) -> String {
 fn base_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let landing = &status.landing;
     let mut out = String::new();
-    if let (Some(why), Some(next)) = (&landing.why, &landing.next) {
-        let reason = first_line(why);
-        if columns(&reason) + columns(next) + 2 <= page.columns() {
-            out.push_str(&with_command(page, 0, "", why, next));
-        } else {
-            // What is in the way, and what to do about it: neither is cut for the other.
-            let reason = cut(&reason, page.columns() - 1);
-            out.push_str(&format!("{reason}:\n  {}\n", page.paint(Ink::Strong, next)));
-        }
+    // That of a task stands where it is said what needs a person.
+    if status.stuck.is_none()
+        && let (Some(why), Some(next)) = (&landing.why, &landing.next)
+    {
+        out.push_str(&above_command(page, 0, "", why, next));
     }
     if landing.behind > 0 {
         let (base, branch) = (landing.base, landing.branch);
@@ -233,15 +230,29 @@ fn with_command(page: Page, indent: usize, name: &str, reason: &str, command: &s
     format!("{:indent$}{name}{reason}: {command}\n", "")
 }
 
+/// As [`with_command`], but that neither is cut for the other: a command that does not fit stands
+/// below.
+fn above_command(page: Page, indent: usize, name: &str, reason: &str, command: &str) -> String {
+    let reason = first_line(reason);
+    let before = indent + columns(name);
+    if before + columns(&reason) + columns(command) + 2 <= page.columns() {
+        return with_command(page, indent, name, &reason, command);
+    }
+    let reason = cut(&reason, page.columns().saturating_sub(before + 1).max(REASON_COLUMNS_MIN));
+    let command = page.paint(Ink::Strong, command);
+    format!("{:indent$}{name}{reason}:\n{:indent$}  {command}\n", "", "")
+}
+
 fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
     let roots: Vec<&Blocked<'_>> = status.blocked.iter().filter(|entry| entry.is_root).collect();
     let waiting: Vec<&Waiting<'_>> = approvals(status).collect();
     let refusing: Vec<(&str, &ProviderEntry<'_>)> = refusing(status).collect();
-    if roots.is_empty() && waiting.is_empty() && refusing.is_empty() && status.asked.is_empty() {
+    let is_none = roots.is_empty() && waiting.is_empty() && refusing.is_empty();
+    if is_none && status.asked.is_empty() && status.stuck.is_none() {
         return String::new();
     }
     let ids = roots.iter().map(|entry| entry.id).chain(waiting.iter().map(|entry| entry.id));
-    let ids = ids.chain(status.asked.iter().map(|asked| asked.id));
+    let ids = ids.chain(status.asked.iter().map(|asked| asked.id)).chain(status.stuck);
     let ids = ids.chain(refusing.iter().map(|(name, _)| *name));
     let wide = ids.map(columns).max().unwrap_or(0).min(page.columns() / 3);
     let mut out = section(page, "needs a person");
@@ -253,6 +264,12 @@ fn person_lines(status: &StatusDocument<'_>, page: Page) -> String {
         let reason = format!("{} is yours, in the window of `{}`", asked.stage, asked.agent);
         let name = format!("{:wide$}  ", asked.id);
         out.push_str(&with_command(page, 2, &name, &reason, &asked.next));
+    }
+    if let (Some(id), Some(why), Some(next)) =
+        (status.stuck, &status.landing.why, &status.landing.next)
+    {
+        let name = format!("{id:wide$}  ");
+        out.push_str(&above_command(page, 2, &name, why, next));
     }
     for entry in roots {
         let stage = entry.place.map(|place| format!("{place}: ")).unwrap_or_default();
@@ -342,7 +359,9 @@ pub fn row(name: &str, entry: &AgentEntry<'_>) -> Vec<Cell> {
 }
 
 fn waiting_lines(status: &StatusDocument<'_>, page: Page) -> String {
-    let waiting = || status.waiting.iter().filter(|entry| entry.reason.on != On::Approval);
+    let is_told =
+        |entry: &&Waiting<'_>| entry.reason.on == On::Approval || status.stuck == Some(entry.id);
+    let waiting = || status.waiting.iter().filter(|entry| !is_told(entry));
     let count = waiting().count();
     if count == 0 {
         return String::new();

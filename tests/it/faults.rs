@@ -286,6 +286,15 @@ fn a_landing_whose_move_is_in_doubt_is_not_given_up() {
     m.turns();
     assert_eq!(m.stand("A"), "landing");
     assert!(m.state.is_idle(), "a run until idle ends, and says what is in the way");
+    // Whoever starts a monitor may have made way for it: it is tried before anything is said.
+    m.see(Observation::MonitorStarted { pid: 2, allows_red_base: false });
+    m.turns();
+    assert!(!m.state.is_idle());
+    assert!(m.effects().iter().any(|due| matches!(due, Effect::Land { .. })));
+    m.see(Observation::LaneFaulted { why: "no answer".into() });
+    m.turns();
+    assert!(m.state.is_idle(), "in vain again, and not again and again");
+    assert!(!m.effects().iter().any(|due| matches!(due, Effect::Land { .. })));
     m.pass_to_deadline();
     assert!(!m.state.is_idle());
     m.see(merge.landed());

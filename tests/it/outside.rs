@@ -130,6 +130,51 @@ fn settings_that_an_agent_changes_for_all_are_told_and_what_lands_waits() {
     }
 }
 
+/// Past its bound of tries a landing needs a person: it is told as such, with what to type, and once
+/// that is done the next monitor lands it at once, whatever pause was left.
+#[test]
+fn a_landing_that_is_stuck_needs_a_person_and_a_restart_after_the_cure_lands_it() {
+    let limits = "[limits]\ninfrastructure_retries = 0\n";
+    let project = project(limits, "git config core.worktree \"$PWD\"");
+    let toml = fs::read_to_string(project.path("pipeline.toml")).expect("it is there");
+    let toml = toml.replace("first = \"250ms\"", "first = \"1h\"");
+    project.write("pipeline.toml", &toml.replace("max = \"2s\"", "max = \"1h\""));
+    project.commit("Long pauses");
+    project.import(ONE);
+    let before = project.git(&["rev-parse", "main"]);
+    for _ in 0..2 {
+        let mut monitor = project.monitor(&["--until-idle"]);
+        assert_eq!(monitor.end(&project), Some(1), "{}{}", monitor.said(), project.story());
+        let said = monitor.said();
+        assert!(said.contains("`A` needs a person, its landing is stuck: "), "{said}");
+        assert!(said.contains("config --unset core.worktree"), "{said}");
+    }
+    assert_eq!(project.git(&["rev-parse", "main"]), before);
+    let status = project.ok(&["status"]);
+    assert!(status.starts_with("0 of 1 landed, 1 needs a person\n"), "{status}");
+    assert!(
+        status.contains("\nneeds a person\n  A  `pipeline/landed` cannot move on: "),
+        "{status}"
+    );
+    assert!(status.contains("config --unset core.worktree\n"), "{status}");
+    assert!(!status.contains("\nwaiting\n"), "it is told once: {status}");
+    let landing = &project.status()["landing"];
+    let why = landing["why"].as_str().expect("why");
+    assert!(why.contains("somebody set `core.worktree`"), "{why}");
+    let next = landing["next"].as_str().expect("what to type").to_owned();
+    project.fails(1, &["status", "--fail-on", "blocked"]);
+    project.fails(1, &["status", "--fail-on", "unhealthy"]);
+    let found = project.fails(1, &["doctor"]);
+    assert!(found.contains("bad      repository: somebody set `core.worktree`"), "{found}");
+    assert!(found.contains("bad      landing: `pipeline/landed` cannot move on"), "{found}");
+
+    assert_eq!(project.shell(&next).code, Some(0));
+    let mut monitor = project.monitor(&["--until-idle"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    project.ok(&["doctor"]);
+}
+
 #[test]
 fn a_commit_of_an_agent_in_the_checkout_is_told_and_taken_in() {
     let project = project(

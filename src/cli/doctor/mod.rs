@@ -167,7 +167,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             let current = settings.as_ref().unwrap_or(&state.settings);
             findings.extend(world::base_branch(project, current));
             findings.extend(world::mode(state, current));
-            findings.extend(world::base(state, &project.base_now(state)));
+            findings.extend(world::lane(state, &project.lane_now(state)));
             if let Some(settings) = &settings {
                 findings.extend(tools::costs(project, settings, state));
             }

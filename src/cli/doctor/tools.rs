@@ -39,6 +39,14 @@ pub fn tools(project: &Project) -> Vec<Finding> {
             "rename it: git branch -m pipeline NAME",
         ));
     }
+    match repo.displaced() {
+        Ok(None) => {}
+        Ok(Some((why, command))) => {
+            let found = format!("{why}: git has its checkout elsewhere, and nothing lands");
+            findings.push(Finding::bad("repository", found, format!("type: {command}")));
+        }
+        Err(error) => findings.push(Finding::bad("repository", error.to_string(), "git status")),
+    }
     for note in shape.notes() {
         findings.push(Finding::warning("repository", note, "see the README"));
     }

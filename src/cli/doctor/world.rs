@@ -15,10 +15,10 @@ use crate::cli::repair;
 use crate::git::{CutOff, GitError, Kept};
 use crate::machine::State;
 use crate::machine::attempt::AttemptPhase;
-use crate::machine::lane::Base;
 use crate::machine::settings::Settings;
 use crate::machine::shell::shell_word;
 use crate::monitor::mend::Mend;
+use crate::observe::lane::{self, Lane};
 use crate::observe::words::differing_mode;
 use crate::store::lock::is_held;
 use crate::sys::file::shell_path;
@@ -287,10 +287,14 @@ fn of_git(what: &'static str, error: &GitError) -> Finding {
     Finding::bad(what, error.to_string(), error.hint().unwrap_or_default())
 }
 
-/// Finds what is amiss with the base branch, seen as [`Project::base_now`] does.
-pub fn base(state: &State, base: &Base) -> Vec<Finding> {
-    let name = &state.settings.project.base;
+/// Finds what is amiss with lane and base, seen as [`Project::lane_now`] does.
+pub fn lane(state: &State, lane: &Lane<'_>) -> Vec<Finding> {
+    let (name, base) = (&state.settings.project.base, &lane.base);
     let mut findings = Vec::new();
+    if let Some(tries) = lane.stuck {
+        let (why, command) = lane::stuck(&state.settings.landing.branch, tries);
+        findings.push(Finding::bad("landing", why, format!("type: {command}")));
+    }
     if let Some((commit, _)) = &base.red {
         let name = crate::observe::words::branch_at(state, commit);
         findings.push(Finding::bad(
@@ -306,7 +310,7 @@ pub fn base(state: &State, base: &Base) -> Vec<Finding> {
             format!("git merge {}", shell_word(&state.settings.landing.branch)),
         ));
     }
-    if let Some((why, command)) = crate::observe::status::refused(base) {
+    if let Some((why, command)) = lane::refused(base) {
         let what = format!("`{name}` does not follow: {why}");
         findings.push(Finding::warning("base", what, format!("type: {command}")));
     }
@@ -315,7 +319,8 @@ pub fn base(state: &State, base: &Base) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::base;
+    use super::lane;
+    use crate::observe::lane::Lane;
     use crate::observe::support::{Pipeline, settings};
 
     #[test]
@@ -323,7 +328,7 @@ mod tests {
         let mut state = Pipeline::new(settings()).state;
         let mut remedy = |why: &str| {
             state.base.why = Some(why.to_owned());
-            base(&state, &state.base).remove(0).remedy
+            lane(&state, &Lane::on_record(&state)).remove(0).remedy
         };
         assert_eq!(remedy("another git holds `/p/.git/index.lock`"), "type: git status");
         assert_eq!(remedy("killed half-way; type: git reset"), "type: git reset");
