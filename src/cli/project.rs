@@ -14,12 +14,12 @@ use super::exit_code::Kind;
 use super::gate::{Gate, Sent};
 use crate::config;
 use crate::config::layout::Layout;
-use crate::git::{GitError, Repo};
-use crate::machine::lane::Base;
+use crate::git::{GitError, Repo, UNEXPLAINED};
+use crate::machine::lane::{Base, LandingPhase, TYPE};
 use crate::machine::time::Time;
-use crate::machine::{Answer, Command, Event, EventBody, State, step};
+use crate::machine::{self, Answer, Command, Event, EventBody, State, step};
 use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
-use crate::observe::lane::Lane;
+use crate::observe::lane::{GONE, Lane, MOVED};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
@@ -76,7 +76,8 @@ impl Project {
     }
 
     /// Returns how lane and base stand: as on record, but that what a person has merged since needs
-    /// no monitor to be seen. What git cannot tell stays as it is on record.
+    /// no monitor to be seen, nor, while none runs, that what was in the way is gone. What git cannot
+    /// tell stays as it is on record.
     #[must_use]
     pub fn lane_now<'a>(&self, state: &'a State) -> Lane<'a> {
         let mut lane = Lane::on_record(state);
@@ -84,7 +85,48 @@ impl Project {
             let base = state.base.clone();
             lane.base = Cow::Owned(Base { behind: 0, why: None, conflict: None, ..base });
         }
+        let has_trouble = lane.base.why.is_some() || lane.stuck.is_some();
+        // A monitor looks by itself, and its record counts.
+        if !has_trouble || is_held(&self.layout.monitor_lock()).unwrap_or(true) {
+            return lane;
+        }
+        if let Some(why) = lane.base.why.as_ref().and_then(|_| self.base_is_free(state)) {
+            lane.base.to_mut().why = Some(why.to_owned());
+        }
+        if lane.stuck.is_some() && self.landing_is_free(state) == Some(true) {
+            (lane.stuck, lane.is_freed) = (None, true);
+        }
         lane
+    }
+
+    /// Returns why the base will follow when a monitor runs, whatever kept it from that on record;
+    /// `None`: that is still there, or not known.
+    fn base_is_free(&self, state: &State) -> Option<&'static str> {
+        let (repo, base, name) = (self.repo.as_ref()?, &state.base, base_ref(state));
+        let is_unexplained = base.why.as_ref()?.starts_with(UNEXPLAINED);
+        if repo.has_base_step() {
+            return None;
+        }
+        let tip = repo.read_ref(&name).ok()??;
+        if base.tip.as_ref().map(machine::id::Oid::as_str) != Some(tip.as_str()) {
+            return Some(MOVED);
+        }
+        let to = base.landed.as_ref()?.as_str().parse().ok()?;
+        let is_forward = !is_unexplained && repo.is_ancestor(&tip, &to).ok()?;
+        (is_forward && !repo.is_obstructed(&name, &to, false).ok()?).then_some(GONE)
+    }
+
+    /// Returns whether what a person was to take out of a landing's way is gone; `None`: not known.
+    fn landing_is_free(&self, state: &State) -> Option<bool> {
+        let (repo, landing) = (self.repo.as_ref()?, state.landing.as_ref()?);
+        let LandingPhase::Moving { commit, .. } = &landing.phase else { return None };
+        let why = &landing.tries.why;
+        // What failed without a word on what to type cannot be seen from here.
+        if !why.contains(TYPE) || why.contains(UNEXPLAINED) {
+            return None;
+        }
+        let branch = format!("refs/heads/{}", state.settings.landing.branch);
+        Some(!repo.is_obstructed(&branch, &commit.as_str().parse().ok()?, true).ok()?)
     }
 
     /// Returns whether the base has all that it lacks on record; `None`: that is not known.

@@ -46,7 +46,9 @@ pub fn run(
     let last = last_activity(state).filter(|_| is_over);
     // What lies after the last activity is nobody's idle time: the run was over.
     let until = last.filter(|last| *last >= since).map_or(now, |last| last.min(now));
-    let text = rendered(&report(state, since, until), format, &zone);
+    let lane = open.project.lane_now(state);
+    let report = report(state, since, until).with_lane(state, &lane);
+    let text = rendered(&report, format, &zone);
     match &args.output {
         None => console.write(text.as_bytes())?,
         Some(file) => {

@@ -178,7 +178,7 @@ impl Repo {
     }
 
     /// Returns the checkouts of a branch that are no slots of ours.
-    fn persons_on(&self, branch: &str) -> Result<Vec<Checkout>, GitError> {
+    pub(super) fn persons_on(&self, branch: &str) -> Result<Vec<Checkout>, GitError> {
         let mut persons = Vec::new();
         for checkout in self.checkouts_of(branch)? {
             if !self.is_slot(&checkout.path)? {
@@ -339,7 +339,7 @@ impl Repo {
     }
 
     /// Returns the locks that stand in the way of a fast-forward, the index first.
-    fn locks_in_checkout(&self, admin: &Path, branch: &str) -> Vec<PathBuf> {
+    pub(super) fn locks_in_checkout(&self, admin: &Path, branch: &str) -> Vec<PathBuf> {
         let names = ["index.lock", "HEAD.lock", "ORIG_HEAD.lock"];
         let mut locks: Vec<PathBuf> = names.iter().map(|name| admin.join(name)).collect();
         locks.push(self.ref_lock(branch));

@@ -47,6 +47,7 @@ pub use kept::{Kept, Size};
 pub use landing::{MergeRequest, Merged, TakeBase};
 pub use look::{Difference, Entry, Look};
 pub use modules::ModuleWork;
+pub use obstacle::UNEXPLAINED;
 pub use oid::{ObjectFormat, Oid, OidError};
 pub use own_index::OwnIndex;
 pub use refs::{Cas, Checkout};

@@ -22,6 +22,9 @@ const NAMED_MAX: usize = 3;
 /// What moves forward and nothing else, and overwrites nothing.
 const FORWARD: &str = "merge --ff-only --no-overwrite-ignore";
 
+/// How a refusal begins whose cause only git knows.
+pub const UNEXPLAINED: &str = "git cannot fast-forward";
+
 /// In a worktree's administrative folder, while a git command waits there that did not leave the
 /// branch: what it is, and what goes on with it.
 const UNDER_WAY: [(&str, &str, &str); 5] = [
@@ -72,6 +75,39 @@ impl Repo {
         Ok(None)
     }
 
+    /// Returns whether something that a look can tell keeps a branch (full name) from being moved
+    /// forward to `to`. Nothing is changed, and no lock taken.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub fn is_obstructed(
+        &self,
+        branch: &str,
+        to: &Oid,
+        is_landing: bool,
+    ) -> Result<bool, GitError> {
+        let Some(found) = self.read_ref(branch)? else { return Ok(true) };
+        let is_rewritten = || Ok(self.rewriting(branch, is_landing)?.is_some());
+        if self.ref_lock(branch).exists() || is_rewritten()? || self.displaced()?.is_some() {
+            return Ok(true);
+        }
+        let checkouts =
+            if is_landing { self.persons_on(branch)? } else { self.checkouts_of(branch)? };
+        let dir = match checkouts.as_slice() {
+            [] => return Ok(false),
+            [one] if !one.is_gone && !self.is_slot(&one.path)? => &one.path,
+            [_, ..] => return Ok(true),
+        };
+        let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
+        let is_locked = !self.locks_in_checkout(&admin, branch).is_empty();
+        if is_locked || Self::under_way(&admin, dir).is_some() {
+            return Ok(true);
+        }
+        let (edits, unmerged) = self.edits_in_the_way(dir, &found, to)?;
+        let is_edited = !edits.is_empty() || !unmerged.is_empty();
+        Ok(is_edited || !self.untracked_in_the_way(dir, &found, to)?.is_empty())
+    }
+
     /// Returns the refusal for a checkout at `found` that git would not fast-forward to `to`.
     pub(super) fn obstructed(
         &self,
@@ -88,7 +124,7 @@ impl Repo {
         }
         let untracked = self.untracked_in_the_way(dir, found, to)?;
         let (why, stderr) = match (edits.is_empty(), untracked.is_empty()) {
-            (true, true) => (format!("git cannot fast-forward `{place}`"), stderr),
+            (true, true) => (format!("{UNEXPLAINED} `{place}`"), stderr),
             (true, false) => (format!("what is not tracked is in the way in `{place}`"), stderr),
             (false, _) => {
                 let why = format!("edits of {} are in the way in `{place}`", named(&edits));

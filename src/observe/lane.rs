@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::page::first_line;
+use super::waiting::{On, Waiting};
 use super::words;
 use crate::machine::State;
 use crate::machine::attempt::Tries;
@@ -16,13 +17,20 @@ pub struct Lane<'a> {
     pub base: Cow<'a, Base>,
     /// What is past its bound of tries: a person is needed.
     pub stuck: Option<&'a Tries>,
+    /// What kept the landing under way is gone, which no monitor has seen yet.
+    pub is_freed: bool,
 }
+
+/// Stands for why the base does not follow, where that is gone and no monitor has seen it yet.
+pub const GONE: &str = "what was in its way is gone";
+/// The same where the base has moved on meanwhile.
+pub const MOVED: &str = "it has moved on since, which is taken in first";
 
 impl<'a> Lane<'a> {
     /// Returns it as it is on record.
     #[must_use]
     pub fn on_record(state: &'a State) -> Self {
-        Self { base: Cow::Borrowed(&state.base), stuck: state.stuck_lane() }
+        Self { base: Cow::Borrowed(&state.base), stuck: state.stuck_lane(), is_freed: false }
     }
 
     /// Returns the id of the task whose landing is stuck.
@@ -30,6 +38,16 @@ impl<'a> Lane<'a> {
     pub fn stuck_task(&self, state: &'a State) -> Option<&'a str> {
         let landing = state.landing.as_ref().filter(|_| self.stuck.is_some())?;
         Some(landing.task.as_str())
+    }
+}
+
+/// Corrects what the task of a landing waits for that is tried as soon as a monitor runs.
+pub fn correct(waiting: &mut [Waiting<'_>], state: &State, lane: &Lane<'_>) {
+    let Some(landing) = state.landing.as_ref().filter(|_| lane.is_freed) else { return };
+    for entry in waiting.iter_mut().filter(|entry| entry.id == landing.task.as_str()) {
+        entry.reason.on = On::Checkout;
+        entry.reason.what = "what was in the way is gone: pipeline monitor".into();
+        entry.reason.until = None;
     }
 }
 
@@ -52,6 +70,9 @@ pub fn trouble(state: &State, lane: &Lane<'_>) -> Option<(String, String)> {
         let name = words::branch_at(state, commit);
         let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
         return Some((why, "pipeline monitor --allow-red-base".into()));
+    }
+    if let Some((why @ (GONE | MOVED), command)) = refused(base) {
+        return Some((format!("`{name}` does not follow yet: {why}"), command));
     }
     if let Some((why, command)) = refused(base) {
         return Some((format!("`{name}` cannot follow: {}", first_line(why)), command));
@@ -79,6 +100,9 @@ pub fn refused(base: &Base) -> Option<(&str, String)> {
     let why = base.why.as_deref()?;
     if let Some((why, command)) = why.split_once(TYPE) {
         return Some((why, command.to_owned()));
+    }
+    if [GONE, MOVED].contains(&why) {
+        return Some((why, "pipeline monitor".into()));
     }
     // What passes by itself, or what only a look can tell: no merge that nobody has thought of.
     Some((why, "git status".into()))

@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 use super::blocked::{Blocked, blocked};
 use super::fallback::{FellBack, fell_back};
 use super::figures::{StageFigures, dollars, of_samples, rounded};
-use super::status::{Counts, LandingEntry, VERSION, counts, landing, ranked};
+use super::lane::{Lane, correct};
+use super::status::{Counts, LandingEntry, VERSION, counts, landing, landing_of, ranked};
 use super::waiting::{Waiting, Waits};
 use super::words::{
     self, Stamp, StatusWords, completed_at, is_done_without_landing, landed_as, landings_range,
@@ -187,6 +188,16 @@ pub fn last_activity(state: &State) -> Option<Time> {
         last.max(completed_at(task))
     };
     state.tasks.values().filter_map(ends).max()
+}
+
+impl<'a> Report<'a> {
+    /// Sees lane and base otherwise than they are on record.
+    #[must_use]
+    pub fn with_lane(self, state: &'a State, lane: &Lane<'a>) -> Self {
+        let mut waiting = self.waiting;
+        correct(&mut waiting, state, lane);
+        Self { landing: landing_of(state, lane), waiting, ..self }
+    }
 }
 
 /// Makes the report. Cost: tasks, and the attempts of those that moved within the stretch.

@@ -10,7 +10,7 @@ use super::epics::{EpicEntry, epics};
 use super::fallback::{FellBack, fell_back};
 use super::figures::{Figures, figures};
 use super::forecast::{self, ForecastEntry};
-use super::lane::{Lane, trouble};
+use super::lane::{Lane, correct, trouble};
 use super::outside;
 use super::persons::{self, Asked};
 use super::providers::{self, ProviderEntry};
@@ -237,7 +237,10 @@ impl<'a> StatusDocument<'a> {
     /// Sees lane and base otherwise than they are on record.
     #[must_use]
     pub fn with_lane(self, state: &'a State, lane: &Lane<'a>) -> Self {
-        Self { landing: landing_of(state, lane), stuck: lane.stuck_task(state), ..self }
+        let (landing, stuck) = (landing_of(state, lane), lane.stuck_task(state));
+        let mut waiting = self.waiting;
+        correct(&mut waiting, state, lane);
+        Self { landing, stuck, waiting, ..self }
     }
 
     /// Adds when all is done, seen from `at`.

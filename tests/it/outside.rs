@@ -169,6 +169,12 @@ fn a_landing_that_is_stuck_needs_a_person_and_a_restart_after_the_cure_lands_it(
     assert!(found.contains("bad      landing: `pipeline/landed` cannot move on"), "{found}");
 
     assert_eq!(project.shell(&next).code, Some(0));
+    // Nobody is sent to cure it once more.
+    let status = project.ok(&["status", "--fail-on", "blocked"]);
+    assert!(status.starts_with("0 of 1 landed, 1 waits\n"), "{status}");
+    assert!(status.contains("what was in the way is gone: pipeline monitor\n"), "{status}");
+    let found = project.ok(&["doctor"]);
+    assert!(found.contains("what was in the way of a landing is gone"), "{found}");
     let mut monitor = project.monitor(&["--until-idle"]);
     ends(&project, &mut monitor);
     project.assert_landed(ONE);

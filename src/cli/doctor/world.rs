@@ -295,6 +295,10 @@ pub fn lane(state: &State, lane: &Lane<'_>) -> Vec<Finding> {
         let (why, command) = lane::stuck(&state.settings.landing.branch, tries);
         findings.push(Finding::bad("landing", why, format!("type: {command}")));
     }
+    if lane.is_freed {
+        let why = "what was in the way of a landing is gone: the next monitor lands it";
+        findings.push(Finding::warning("landing", why, "type: pipeline monitor"));
+    }
     if let Some((commit, _)) = &base.red {
         let name = crate::observe::words::branch_at(state, commit);
         findings.push(Finding::bad(

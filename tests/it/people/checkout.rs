@@ -79,6 +79,50 @@ fn what_is_told_to_type_works_and_is_seen_without_a_monitor() {
 }
 
 #[test]
+fn what_is_in_the_way_no_longer_is_not_told_once_the_monitor_has_ended() {
+    let project = Project::new(1);
+    project.write("architect/A.txt", "before\n");
+    project.commit("Before");
+    project.write("architect/A.txt", "mine\n");
+    project.import(ONE);
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    let told = |what: &str, next: &str| {
+        let landing = project.status()["landing"].clone();
+        let (why, command) = (landing["why"].as_str(), landing["next"].as_str());
+        assert!(why.is_some_and(|why| why.contains(what)), "{what}: {landing}");
+        assert!(command.is_some_and(|it| it.contains(next)), "{next}: {landing}");
+        for args in [&["doctor"][..], &["report"]] {
+            let said = project.run(args).out.replace('\\', "");
+            assert!(said.contains(what) && said.contains(next), "{what}, {next}: {said}");
+        }
+    };
+    let stands = || told("edits of `architect/A.txt` are in the way", "git stash push");
+    let is_gone = || told("what was in its way is gone", "pipeline monitor");
+    stands();
+    project.git(&["stash", "push", "-q"]);
+    is_gone();
+    // Whatever is in the way by now, it is not gone.
+    project.git(&["branch", "side", "main~1"]);
+    project.git(&["checkout", "-q", "side"]);
+    project.write("side.txt", "side\n");
+    project.commit("Side");
+    project.git(&["checkout", "-q", "main"]);
+    project.git(&["merge", "-q", "--no-ff", "--no-commit", "side"]);
+    stands();
+    project.git(&["merge", "--abort"]);
+    is_gone();
+    project.git(&["stash", "pop", "-q"]);
+    stands();
+    // The command on record fast-forwards, which is over with a commit.
+    project.git(&["stash", "push", "-q"]);
+    project.git(&["merge", "-q", "--no-ff", "--no-edit", "side"]);
+    told("it has moved on since", "pipeline monitor");
+    project.idle();
+    project.assert_landed(ONE);
+    assert!(project.status()["landing"]["why"].is_null());
+}
+
+#[test]
 fn a_commit_in_a_checkout_of_the_landing_branch_takes_nothing_back() {
     let project = Project::new(1);
     let until_idle = || project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
