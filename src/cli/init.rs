@@ -24,7 +24,7 @@ use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings}
 use crate::observe::document::state_document;
 use crate::store::format::state_value;
 use crate::store::journal::FileStore;
-use crate::store::ledger::LedgerError;
+use crate::store::ledger::{Ledger, LedgerError};
 use crate::store::lock::is_held;
 use crate::store::view::write_view;
 use crate::store::{Checkpoint, Json, StoreError};
@@ -136,8 +136,12 @@ pub fn init(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited, Error
 /// Reads `pipeline.toml` of `dir`, if there is one; it must be valid.
 fn existing_config(dir: &Path) -> Result<Option<(Settings, String)>, Error> {
     let path = dir.join("pipeline.toml");
-    let bytes = read_bounded(&path, CONFIG_BYTES_MAX)
-        .map_err(|error| Error::invalid("cannot read the settings").because(&error).at(&path))?;
+    let bytes = read_bounded(&path, CONFIG_BYTES_MAX).map_err(|error| {
+        Error::invalid(format!("cannot read the settings `{}`", path.display()))
+            .because(&error)
+            .hint("move it away to have new settings written, or put yours there as a file")
+            .at(&path)
+    })?;
     let Some(bytes) = bytes else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let loaded = config::load_in(dir, &text).map_err(|error| config_error(&error).at(&path))?;
@@ -162,7 +166,11 @@ fn init_folder(
 ) -> Result<Inited, Error> {
     let layout = Layout::of_folder(dir);
     check_path(&layout)?;
-    let notes: Vec<String> = clear_remains(&layout, args.force)?.into_iter().collect();
+    check_place(&layout)?;
+    // Git is not needed here; where it is, what we keep must not be committed with the folder.
+    let excluded = excluded(dir)?;
+    let mut notes: Vec<String> = clear_remains(&layout, args.force)?.into_iter().collect();
+    notes.extend(check_journal(&layout)?);
     let found = Found::default();
     let (settings, text, agents) = match given {
         Some((settings, _)) => {
@@ -180,9 +188,12 @@ fn init_folder(
             (settings, Some(text), agents)
         }
     };
-    fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
+    let is_ours = fs::symlink_metadata(layout.dot()).is_ok();
+    make_folder(&layout.state)?;
     let is_new = open_journal(&layout, &settings, wait)?;
-    note(&layout, text.as_deref(), None)?;
+    layout.folders().iter().try_for_each(|dir| make_folder(dir))?;
+    note(&layout, text.as_deref(), excluded.as_ref(), is_ours || !is_new)?;
+    excluded.as_ref().map_or(Ok(()), exclude)?;
     let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
     Ok(Inited { agents, ..inited })
 }
@@ -225,8 +236,12 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
         return Err(Error::usage(format!("there is no branch `{base}`"))
             .hint("say --base with a branch of this repository"));
     }
+    check_place(&layout)?;
+    let excluded = Excluded { path: exclude_file(&repo), line: EXCLUDE.to_owned() };
+    excluded.text()?;
     let mut notes = shape.notes();
     notes.extend(clear_remains(&layout, args.force)?);
+    notes.extend(check_journal(&layout)?);
     if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? && has_refs(&repo)? {
         clear_refs(&repo, args.force)?;
     }
@@ -239,13 +254,12 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
             (settings, Some(text), agents)
         }
     };
-    fs::create_dir_all(&layout.state).map_err(|error| file_error("make", &layout.state, &error))?;
+    make_folder(&layout.state)?;
     let is_new = open_journal(&layout, &settings, wait)?;
-    let mut before = Exclude::before(&exclude_file(&repo), EXCLUDE);
-    // Where an earlier pipeline was, the line is ours.
-    before.had_line &= is_new && fs::symlink_metadata(layout.dot()).is_err();
-    note(&layout, text.as_deref(), Some(before))?;
-    exclude(&repo)?;
+    layout.folders().iter().try_for_each(|dir| make_folder(dir))?;
+    let is_ours = !is_new || fs::symlink_metadata(layout.dot()).is_ok();
+    note(&layout, text.as_deref(), Some(&excluded), is_ours)?;
+    exclude(&excluded)?;
     link(&layout)?;
     let inited = finish(&layout, settings, text.as_deref(), is_new, notes)?;
     Ok(Inited { agents, ..inited })
@@ -288,6 +302,15 @@ fn clear_remains(layout: &Layout, is_forced: bool) -> Result<Option<String>, Err
     };
     fs::rename(state, &aside).map_err(|error| file_error("move aside", state, &error))?;
     Ok(Some(format!("the state without a journal lies in `{}` now", aside.display())))
+}
+
+/// Refuses a journal that is damaged, or that another version wrote; returns what reading it says.
+fn check_journal(layout: &Layout) -> Result<Vec<String>, Error> {
+    if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? {
+        return Ok(Vec::new());
+    }
+    let (_, warnings) = Ledger::open(FileStore::open(&layout.state, 0), "init")?;
+    Ok(warnings)
 }
 
 fn file_name(path: &Path) -> String {
@@ -406,37 +429,85 @@ pub fn exclude_file(repo: &Repo) -> PathBuf {
     repo.common_dir().join("info/exclude")
 }
 
-/// Notes what is about to be written, for `deinit`.
-fn note(layout: &Layout, config: Option<&str>, before: Option<Exclude>) -> Result<(), Error> {
+/// Where the line goes that keeps our folder out of the user's git.
+pub struct Excluded {
+    /// The repository's own exclude file.
+    pub path: PathBuf,
+    pub line: String,
+}
+
+impl Excluded {
+    fn text(&self) -> Result<Option<String>, Error> {
+        exclude_text(&self.path).map_err(|error| file_error("read", &self.path, &error))
+    }
+}
+
+/// Returns the line that keeps the folder `dir/.pipeline` out of the repository around it, and its
+/// place; `None` where there is no repository, or no git.
+pub fn excluded(dir: &Path) -> Result<Option<Excluded>, Error> {
+    let Some((path, below)) = crate::git::exclude_of(dir) else { return Ok(None) };
+    let mut line = String::from("/");
+    for c in below.chars() {
+        // They would be a pattern's.
+        line.extend(r"\*?[".contains(c).then_some('\\'));
+        line.push(c);
+    }
+    let found = Excluded { path, line: line + ".pipeline/" };
+    found.text()?;
+    Ok(Some(found))
+}
+
+/// Notes what is about to be written, for `deinit`; `is_ours`: where an earlier pipeline was, the line
+/// in the exclude file is ours.
+fn note(
+    layout: &Layout,
+    config: Option<&str>,
+    excluded: Option<&Excluded>,
+    is_ours: bool,
+) -> Result<(), Error> {
+    let before = excluded.map(|excluded| {
+        let before = Exclude::before(&excluded.path, &excluded.line);
+        Exclude { had_line: before.had_line && !is_ours, ..before }
+    });
     InitRecord::note(&layout.state, config, before)
         .map_err(|error| file_error("write a note in", &layout.state, &error))
 }
 
 /// Adds our line to the repository's own exclude file, once.
-fn exclude(repo: &Repo) -> Result<(), Error> {
-    let path = exclude_file(repo);
-    let dir = repo.common_dir().join("info");
-    let text = exclude_text(&path).map_err(|error| file_error("read", &path, &error))?;
-    let text = text.unwrap_or_default();
-    if text.lines().any(|line| line.trim() == EXCLUDE) {
+fn exclude(excluded: &Excluded) -> Result<(), Error> {
+    let Excluded { path, line } = excluded;
+    let text = excluded.text()?.unwrap_or_default();
+    if text.lines().any(|found| found.trim() == line) {
         return Ok(());
     }
     let gap = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    fs::create_dir_all(&dir)
-        .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(&path))
-        .and_then(|mut file| file.write_all(format!("{gap}{EXCLUDE}\n").as_bytes()))
-        .map_err(|error| file_error("write", &path, &error))
+    fs::create_dir_all(path.parent().unwrap_or(path))
+        .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(path))
+        .and_then(|mut file| file.write_all(format!("{gap}{line}\n").as_bytes()))
+        .map_err(|error| file_error("write", path, &error))
 }
 
 fn link(layout: &Layout) -> Result<(), Error> {
     let link = layout.dot().join("state");
     layout.link().map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::busy(format!("`{}` is in the way", link.display()))
-                .hint("move it away: it is where the link to the state goes")
-        }
+        std::io::ErrorKind::AlreadyExists => in_the_way(&link),
         _ => file_error("make", &link, &error),
     })
+}
+
+fn in_the_way(path: &Path) -> Error {
+    Error::busy(format!("`{}` is in the way", path.display()))
+        .hint("move it away: it is where the state goes, or the link to it")
+        .at(path)
+}
+
+/// Refuses where something else stands in the state's place, before anything is made.
+fn check_place(layout: &Layout) -> Result<(), Error> {
+    layout.in_the_way().map_or(Ok(()), |path| Err(in_the_way(&path)))
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|error| file_error("make", path, &error))
 }
 
 fn file_error(what: &str, path: &Path, error: &std::io::Error) -> Error {

@@ -71,6 +71,25 @@ impl Layout {
         symlink(&target, &link)
     }
 
+    /// Returns what stands where the state or [`Layout::link`] goes, or the folder for it.
+    #[must_use]
+    pub fn in_the_way(&self) -> Option<PathBuf> {
+        let (dot, link) = (self.dot(), self.dot().join("state"));
+        let found = |path: &Path| fs::symlink_metadata(path).ok();
+        if found(&dot).is_some() && !dot.is_dir() {
+            return Some(dot);
+        }
+        let is_foreign = link != self.state && found(&link).is_some_and(|meta| !meta.is_symlink());
+        is_foreign.then_some(link)
+    }
+
+    /// Returns the folders that a state has from the beginning: of attempts, of what agents write, and
+    /// one that stays empty, which scripts may count on.
+    #[must_use]
+    pub fn folders(&self) -> [PathBuf; 3] {
+        ["attempts", "logs", "tasks"].map(|name| self.state.join(name))
+    }
+
     /// Returns an agent's worktree slot; `dir` is `worktree.dir` of the settings.
     #[must_use]
     pub fn slot(&self, dir: &str, agent: &str, slot: u32) -> PathBuf {

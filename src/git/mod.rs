@@ -51,7 +51,7 @@ pub use obstacle::UNEXPLAINED;
 pub use oid::{ObjectFormat, Oid, OidError};
 pub use own_index::OwnIndex;
 pub use refs::{Cas, Checkout};
-pub use repo::{Identity, Repo};
+pub use repo::{Identity, Repo, exclude_of};
 pub use shape::Shape;
 pub use snapshot::{Snapshot, SnapshotRequest};
 pub use worktree::{Changed, SlotReady, SlotRequest};

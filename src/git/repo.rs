@@ -39,6 +39,19 @@ pub struct Identity {
     pub is_configured: bool,
 }
 
+/// Returns the exclude file of the repository around `dir`, which may have no commit yet, and the path
+/// from its checkout's root to `dir`, with a slash behind; `None` where git finds none, or is not there.
+#[must_use]
+pub fn exclude_of(dir: &Path) -> Option<(PathBuf, String)> {
+    let call = Call::read("git.exclude", dir)
+        .args(["rev-parse", "--path-format=absolute", "--is-inside-work-tree"])
+        .args(["--git-path", "info/exclude", "--show-prefix"]);
+    let reply = Git::default().ok(call).ok()?;
+    let text = String::from_utf8(reply.stdout).ok()?;
+    let [is_inside, path, below, ""] = *text.split('\n').collect::<Vec<_>>() else { return None };
+    (is_inside == "true").then(|| (PathBuf::from(path), below.to_owned()))
+}
+
 impl Repo {
     /// Finds the repository that `dir` belongs to: from its root, a folder below it, a linked
     /// worktree or a slot of ours.

@@ -665,7 +665,7 @@ fn open_keepers(
     watch: &Arc<Watch>,
     sender: &Sender<Input>,
 ) -> Result<Arc<Keepers>, RunError> {
-    for dir in [layout.keepers(), layout.state.join("attempts"), layout.state.join("logs")] {
+    for dir in layout.folders().into_iter().chain([layout.keepers()]) {
         std::fs::create_dir_all(&dir)
             .map_err(io_error(format!("cannot make `{}`", dir.display())))?;
     }

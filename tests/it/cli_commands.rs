@@ -201,6 +201,64 @@ fn init_refuses_what_will_not_do_and_says_what_to_run() {
 }
 
 #[test]
+fn a_refused_init_leaves_no_pipeline_behind() {
+    let scratch = Scratch::repository();
+    let dot = scratch.work().join(".pipeline");
+    let state = scratch.work().join(".git/pipeline");
+    let refused = |code: i32, said: &'static str| {
+        scratch.check(&[("init --agents shell", code, Nothing, said)]);
+        assert!(!state.exists(), "{said}");
+    };
+    write(&dot, "x\n");
+    refused(4, "/.pipeline` is in the way");
+    scratch.check(&[("init --isolation none", 4, Nothing, "/.pipeline` is in the way")]);
+    fs::remove_file(&dot).expect("it is there");
+    std::os::unix::fs::symlink("nowhere", &dot).expect("a link");
+    refused(4, "/.pipeline` is in the way");
+    fs::remove_file(&dot).expect("it is there");
+    fs::create_dir_all(dot.join("state")).expect("a folder");
+    refused(4, "/.pipeline/state` is in the way");
+    fs::remove_dir_all(&dot).expect("it is there");
+    let exclude = scratch.work().join(".git/info/exclude");
+    let text = fs::read(&exclude).unwrap_or_default();
+    fs::create_dir_all(exclude.parent().expect("a folder")).expect("a folder");
+    fs::write(&exclude, b"\xff\n").expect("a file");
+    refused(1, "cannot read `");
+    fs::write(&exclude, text).expect("a file");
+    let config = scratch.work().join("pipeline.toml");
+    assert!(!config.exists());
+    fs::create_dir(&config).expect("a folder");
+    refused(2, "/work/pipeline.toml`\n");
+    refused(2, "hint: move it away to have new settings written");
+    fs::remove_dir(&config).expect("it is there");
+    scratch.check(&[("init --agents shell", 0, Nothing, "set up on branch `main`")]);
+    for name in ["attempts", "logs", "tasks"] {
+        assert!(state.join(name).is_dir(), "{name}");
+    }
+}
+
+#[test]
+fn init_over_a_journal_that_cannot_be_read_says_so() {
+    let scratch = Scratch::project();
+    let whole = fs::read_to_string(scratch.journal()).expect("a journal");
+    assert!(whole.starts_with("{\"v\":1"), "{whole}");
+    write(&scratch.journal(), &whole.replacen("{\"v\":1", "{\"v\":2", 1));
+    scratch.check(&[
+        ("status", 4, Nothing, "newer"),
+        ("init", 4, Nothing, "newer"),
+        ("init --force", 4, Nothing, "newer"),
+    ]);
+    write(&scratch.journal(), &whole.replacen("checkpoint", "checkpaint", 1));
+    scratch.check(&[
+        ("status", 3, Nothing, "pipeline doctor"),
+        ("init", 3, Nothing, "pipeline doctor"),
+        ("init --force", 3, Nothing, "pipeline doctor"),
+    ]);
+    write(&scratch.journal(), &whole);
+    scratch.check(&[("init", 0, Nothing, "already set up; nothing was changed")]);
+}
+
+#[test]
 fn init_keeps_what_is_there() {
     let scratch = Scratch::repository();
     write(&scratch.work().join("pipeline.toml"), "[project]\nbase = \"main\"\n");

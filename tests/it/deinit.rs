@@ -477,6 +477,34 @@ fn without_git_the_folder_is_as_before() {
     assert!(project.fails(2, &["deinit"]).contains("there is no pipeline in"));
 }
 
+/// Where there is a git all the same, what is kept there is not committed with the folder.
+#[test]
+fn without_git_in_a_repository_nothing_of_ours_gets_into_a_commit() {
+    let project = plain();
+    project.write("part [1]/README", "a part\n");
+    project.commit("A part");
+    for folder in [".", "part [1]"] {
+        let before = files(&project);
+        let none = ["-C", folder, "init", "--isolation", "none", "--agents", "shell"];
+        project.ok(&none);
+        project.ok(&none);
+        project.ok(&["-C", folder, "task", "add", "a task"]);
+        let seen = project.git(&["status", "--porcelain", "-z", "-uall"]);
+        let config = Path::new(folder).join("pipeline.toml");
+        let config = config.strip_prefix(".").unwrap_or(&config).display();
+        assert_eq!(seen, format!("?? {config}\0"), "{folder}");
+        project.ok(&["-C", folder, "deinit"]);
+        assert_same(&files(&project), &before);
+    }
+    // One that has no commit yet.
+    let young = project.path("young");
+    fs::create_dir(&young).expect("a folder");
+    let at = young.to_str().expect("UTF-8");
+    project.git(&["-C", at, "init", "-q"]);
+    project.ok(&["-C", at, "init", "--isolation", "none", "--agents", "shell"]);
+    assert_eq!(project.git(&["-C", at, "status", "--porcelain", "-uall"]), "?? pipeline.toml");
+}
+
 /// Copies a folder with all in it, links as links.
 #[cfg(feature = "failpoints")]
 fn copy(from: &Path, to: &Path) {

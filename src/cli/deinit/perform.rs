@@ -10,7 +10,6 @@ use walkdir::WalkDir;
 use super::plan::{Step, removed};
 use crate::agent::terminal::tmux::Tmux;
 use crate::cli::error::Error;
-use crate::cli::init::EXCLUDE;
 use crate::cli::init_record::{Exclude, exclude_text};
 use crate::config::layout::Layout;
 use crate::git::{Cas, GitError, Oid, Repo};
@@ -41,8 +40,8 @@ pub fn step(step: &Step, layout: &Layout, repo: Option<&Repo>) -> Result<(), Err
             None,
         ) => Ok(()),
         (Step::RemoveSocket(path), _) => of_files(path, remove_socket(path)),
-        (Step::RestoreExclude { path, before }, _) => {
-            of_files(path, restore(path, *before, &layout.state))
+        (Step::RestoreExclude { path, line, before }, _) => {
+            of_files(path, restore(path, line, *before, &layout.state))
         }
         (Step::RemoveFile(path), _) => of_files(path, remove_file(path)),
         (Step::RemoveTree(path), _) => of_files(path, remove_tree(path)),
@@ -110,9 +109,9 @@ fn remove_empty(path: &Path) -> io::Result<()> {
 }
 
 /// Takes our line out of the exclude file; what `init` had to make for it goes too.
-fn restore(path: &Path, before: Exclude, state: &Path) -> io::Result<()> {
+fn restore(path: &Path, line: &str, before: Exclude, state: &Path) -> io::Result<()> {
     let text = exclude_text(path)?.unwrap_or_default();
-    let Some(kept) = before.without(&text, EXCLUDE) else { return Ok(()) };
+    let Some(kept) = before.without(&text, line) else { return Ok(()) };
     if before.was_there || !kept.is_empty() {
         // Made in our own folder, which goes whatever happens; and what a link leads to is replaced.
         let path = fs::canonicalize(path)?;

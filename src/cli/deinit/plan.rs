@@ -12,7 +12,7 @@ use crate::agent::rendezvous::{self, KeeperInfo};
 use crate::agent::terminal::tmux;
 use crate::cli::args::DeinitArgs;
 use crate::cli::error::Error;
-use crate::cli::init::{EXCLUDE, exclude_file};
+use crate::cli::init::{EXCLUDE, Excluded, exclude_file, excluded};
 use crate::cli::init_record::{Exclude, InitRecord, exclude_text};
 use crate::cli::project::{CONFIG_BYTES_MAX, Project};
 use crate::config::layout::Layout;
@@ -50,6 +50,7 @@ pub enum Step {
     /// Our line in the exclude file.
     RestoreExclude {
         path: PathBuf,
+        line: String,
         before: Exclude,
     },
     RemoveFile(PathBuf),
@@ -73,8 +74,8 @@ impl fmt::Display for Step {
             }
             Self::RemoveRef { name, oid } => write!(f, "remove `{name}`, which was {oid}"),
             Self::RemoveSocket(path) => write!(f, "remove the socket `{}`", path.display()),
-            Self::RestoreExclude { path, .. } => {
-                write!(f, "take the line `{EXCLUDE}` out of `{}`", path.display())
+            Self::RestoreExclude { path, line, .. } => {
+                write!(f, "take the line `{line}` out of `{}`", path.display())
             }
             Self::RemoveFile(path) => write!(f, "remove `{}`", path.display()),
             Self::RemoveTree(path) | Self::RemoveEmpty(path) | Self::RemoveState(path) => {
@@ -152,14 +153,8 @@ impl Plan {
         }
         plan.sockets(layout);
         let record = InitRecord::read(&layout.state);
-        if let Some(repo) = repo {
-            let path = exclude_file(repo);
-            let usual =
-                Exclude { had_folder: true, was_there: true, had_line: false, was_open: false };
-            let before = record.as_ref().and_then(|record| record.exclude).unwrap_or(usual);
-            let text = exclude_text(&path).ok().flatten().unwrap_or_default();
-            let is_ours = state.is_some() && before.without(&text, EXCLUDE).is_some();
-            plan.steps.extend(is_ours.then_some(Step::RestoreExclude { path, before }));
+        if state.is_some() {
+            plan.steps.extend(exclude(layout, repo.as_ref(), record.as_ref()));
         }
         plan.config(layout, repo.as_ref(), record.as_ref())?;
         plan.folders(layout, repo.as_ref(), state)?;
@@ -444,6 +439,24 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Returns the step that takes our line out of the exclude file, where it is there.
+fn exclude(layout: &Layout, repo: Option<&Repo>, record: Option<&InitRecord>) -> Option<Step> {
+    let noted = record.and_then(|record| record.exclude);
+    let (Excluded { path, line }, before) = match repo {
+        Some(repo) => {
+            let usual =
+                Exclude { had_folder: true, was_there: true, had_line: false, was_open: false };
+            let place = Excluded { path: exclude_file(repo), line: EXCLUDE.to_owned() };
+            (place, noted.unwrap_or(usual))
+        }
+        // The repository may have come, gone or moved since.
+        None => (excluded(&layout.root).ok()??, noted?),
+    };
+    let text = exclude_text(&path).ok().flatten().unwrap_or_default();
+    before.without(&text, &line)?;
+    Some(Step::RestoreExclude { path, line, before })
 }
 
 /// Returns what in a worktree is in no commit, in words; `keep`: what a setup leaves there.
