@@ -130,7 +130,7 @@ fn report(dir: &Path, end: &End, console: &mut Console<'_>) -> Result<(), Error>
     }
     let git = |error: crate::git::GitError| Error::failed("cannot read history").because(&error);
     let repo = Repo::discover(dir).map_err(git)?;
-    let history = repo.first_parents("main", 10).map_err(git)?;
+    let history = repo.first_parents("main", TASKS.len()).map_err(git)?;
     if console.format == Format::Json {
         return console.json(&json!({ "path": dir.to_string_lossy(), "landed": history }));
     }

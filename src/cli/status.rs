@@ -20,7 +20,7 @@ use crate::machine::task::Task;
 use crate::machine::time::Time;
 use crate::monitor::run::poll_interval_ms;
 use crate::observe::blocked::needs_approval;
-use crate::observe::page::Page;
+use crate::observe::page::{Page, clean, columns};
 use crate::observe::status::{MonitorInfo, status as status_of};
 use crate::observe::text;
 use crate::observe::waiting::{On, Waits};
@@ -38,7 +38,7 @@ pub fn run(mut open: Open, console: &mut Console<'_>, args: &StatusArgs) -> Resu
     loop {
         let told = rendered(&open, console.format, page(console));
         if is_screen {
-            console.write(screen(&told, rows()).as_bytes())?;
+            console.write(screen(&told, rows(), page(console).width).as_bytes())?;
         } else if mark(&open) != last {
             let gap = if last.is_empty() || console.format == Format::Json { "" } else { "\n" };
             console.write(format!("{gap}{told}").as_bytes())?;
@@ -93,12 +93,18 @@ fn rows() -> Option<usize> {
 }
 
 /// Returns what draws the text over what the terminal shows: from the top left corner on, each line
-/// to its end, what is below cleared; what does not fit is counted.
-fn screen(text: &str, rows: Option<usize>) -> String {
+/// to its end, what is below cleared; what does not fit is counted. A line may take several rows.
+fn screen(text: &str, rows: Option<usize>, width: usize) -> String {
     let count = text.lines().count();
+    let taken = text.lines().scan(0, |taken, line| {
+        *taken += columns(&clean(line)).div_ceil(width.max(1)).max(1);
+        Some(*taken)
+    });
     let shown = match rows {
         // The last row is for the cursor.
-        Some(rows) if count >= rows => rows.saturating_sub(2),
+        Some(rows) if taken.clone().last().is_some_and(|all| all >= rows) => {
+            taken.take_while(|taken| *taken + 2 <= rows).count()
+        }
         Some(_) | None => count,
     };
     let mut out = String::from("\x1b[H");
@@ -187,9 +193,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_on_the_screen_is_counted() {
         let whole = "\x1b[Ha\x1b[K\nb\x1b[K\nc\x1b[K\n\x1b[J";
-        assert_eq!(screen("a\nb\nc\n", Some(4)), whole);
-        assert_eq!(screen("a\nb\nc\n", None), whole);
+        assert_eq!(screen("a\nb\nc\n", Some(4), 80), whole);
+        assert_eq!(screen("a\nb\nc\n", None, 80), whole);
         let cut = "\x1b[Ha\x1b[K\nand 2 lines more\x1b[K\n\x1b[J";
-        assert_eq!(screen("a\nb\nc\n", Some(3)), cut);
+        assert_eq!(screen("a\nb\nc\n", Some(3), 80), cut);
+        let long = "\x1b[31mabcd\x1b[0m\nb\nc\n";
+        let two_rows = "\x1b[H\x1b[31mabcd\x1b[0m\x1b[K\nand 2 lines more\x1b[K\n\x1b[J";
+        assert_eq!(screen(long, Some(4), 3), two_rows);
+        assert!(screen(long, Some(4), 4).contains("\nc"), "it fits");
     }
 }

@@ -27,7 +27,8 @@ const REASON_COLUMNS_MIN: usize = 16;
 
 /// Returns the status as text; every line ends in a line feed.
 ///
-/// Lines are at most `width` columns, but for a command to type, which is never cut.
+/// Lines are at most `width` columns, but for a command to type, which is never cut, and for the
+/// first one, which scripts take by itself.
 #[must_use]
 pub fn text(status: &StatusDocument<'_>, color: bool, width: usize) -> String {
     let page = Page { has_color: color, width };
@@ -108,7 +109,7 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let (cost_usd, unknown) = (status.metrics.cost_usd, status.metrics.cost_unknown);
     let cost = cost_words(cost_usd, unknown);
     let tokens = status.metrics.tokens.map(|tokens| format!("{} tokens", amount(tokens)));
-    // What is said of tokens, then of how many costs are not known, has to fit.
+    // What is said of tokens, and of how many costs are not known, is left out where it does not fit.
     let plain: usize = parts.iter().map(|part| columns(&clean(part)) + 2).sum();
     let width = |more: &Option<String>| more.as_ref().map_or(0, |more| columns(more) + 2);
     if plain + width(&tokens) + width(&cost) <= page.columns() + 2 {
@@ -117,23 +118,7 @@ fn headline(status: &StatusDocument<'_>, page: Page) -> String {
     let brief = cost.as_ref().and_then(|cost| Some(cost.split_once(" (")?.0.to_owned()));
     let fits = plain + width(&cost) <= page.columns() + 2;
     parts.extend(brief.filter(|_| !fits).or(cost));
-    folded(&parts, page.columns())
-}
-
-/// Joins painted parts by commas to lines of at most so many columns; a part is never split.
-fn folded(parts: &[String], columns_max: usize) -> String {
-    let (mut out, mut at) = (String::new(), 0);
-    for part in parts {
-        let wide = columns(&clean(part));
-        // A comma follows all but the last.
-        let is_new_line = at > 0 && at + wide + 2 > columns_max;
-        if at > 0 {
-            out.push_str(if is_new_line { ",\n" } else { ", " });
-        }
-        at = if is_new_line { wide } else { at + wide + 2 };
-        out.push_str(part);
-    }
-    out + "\n"
+    parts.join(", ") + "\n"
 }
 
 /// Returns how many tasks landed, or without git are completed.
@@ -415,8 +400,7 @@ fn row_with_command(heads: [Cell; 2], what: &str, room: usize) -> Vec<Vec<Cell>>
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::{Ink, Page, clean};
-    use super::{folded, text};
+    use super::text;
     use crate::machine::attempt::Marker;
     use crate::machine::event::NewTask;
     use crate::machine::id::TaskId;
@@ -592,25 +576,17 @@ why: pipeline task log ID --failed; what it took: pipeline report
     }
 
     #[test]
-    fn a_headline_that_is_too_long_goes_on_below() {
-        let page = Page { has_color: true, width: 80 };
-        let parts: Vec<String> = [
-            "112 of 250 landed",
-            "3 need a person",
-            "1 provider needs a person",
-            "100 wait",
-            "12.7M tokens",
-            "cost at least $12.20 (44 attempts unknown)",
-        ]
-        .map(|part| page.paint(Ink::Bad, part))
-        .into();
-        let folded = folded(&parts, 80);
-        let lines: Vec<_> = folded.lines().map(clean).collect();
-        let expected = [
-            "112 of 250 landed, 3 need a person, 1 provider needs a person, 100 wait,",
-            "12.7M tokens, cost at least $12.20 (44 attempts unknown)",
-        ];
-        assert_eq!(lines, expected);
+    fn the_headline_is_one_line_however_narrow_the_page() {
+        let tasks = vec![task("A", &[]), task("B", &["A"]), task("C", &[]), task("D", &[])];
+        let mut pipeline = Pipeline::started(settings(), tasks);
+        pipeline.send(Command::CompleteTask { id: TaskId::new("D"), commit: None });
+        pipeline.run("A.arch.1", End::Says(Marker::Blocked("why".into())));
+        pipeline.turn();
+        let first = "0 of 4 landed, 1 done by a person, 1 needs a person, 1 waits, 1 in work";
+        for width in [10, 40, 80] {
+            let text = of(&pipeline, false, width);
+            assert_eq!(text.lines().next(), Some(first), "at {width}");
+        }
     }
 
     #[test]

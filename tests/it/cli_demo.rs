@@ -1,5 +1,7 @@
 //! `pipeline demo`: four tasks through every stage, in seconds.
 
+use serde_json::Value;
+
 use crate::support::processes_of;
 use crate::support::project::Project;
 
@@ -41,9 +43,11 @@ fn without_a_folder_a_temporary_one_is_made_and_named() {
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     let made: Vec<_> = std::fs::read_dir(dir.join("tmp")).expect("it is there").flatten().collect();
     assert_eq!(made.len(), 1, "{made:?}");
-    let told: serde_json::Value = serde_json::from_str(&said).expect("one value");
+    let told: Value = serde_json::from_str(&said).expect("one value");
     assert_eq!(told["path"].as_str(), made[0].path().to_str());
-    assert!(told["landed"].as_array().is_some_and(|landed| landed.len() >= 4), "{said}");
+    let landed = told["landed"].as_array().expect("a list");
+    let is_landing = |line: &Value| line.as_str().is_some_and(|line| line.contains(" Land "));
+    assert!(landed.len() == 4 && landed.iter().all(is_landing), "{said}");
     project.until("its processes to leave", || processes_of(&dir).is_empty());
 }
 
