@@ -164,7 +164,9 @@ fn tried(root: &Path, group: &AgentGroup) -> Result<AgentGroup, Error> {
         preset @ AgentCommand::Preset { .. } => preset.clone(),
     };
     let stages = vec!["implementation".to_owned()];
-    Ok(AgentGroup { command, stages, count: 1, scale_min: None, ..group.clone() })
+    let mut env = group.env.clone();
+    env.insert("PIPELINE_PROJECT".to_owned(), text.into_owned());
+    Ok(AgentGroup { command, stages, env, count: 1, scale_min: None, ..group.clone() })
 }
 
 /// A repository of its own, beside the worktrees; removed at the end.

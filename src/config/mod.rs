@@ -470,6 +470,7 @@ pilot = { labels = ["pilot"] }
             ("[[stage]]\nname = \"a\"\nshort = \"check\"", "none of"),
             ("[[stage]]\nname = \"a\"\nshort = \"x.y\"", "without `.`"),
             ("[[stage]]\nname = \"-a\"\nshort = \"a\"", "letters, digits"),
+            ("[[stage]]\nname = \"\"\nshort = \"a\"", "letters, digits"),
             ("[[stage]]\nshort = \"a\"", "`stage.name` is missing"),
             ("[[stage]]\nname = \"a\"\n[[stage]]\nname = \"b\"\nshort = \"A\"", "no other stage"),
             ("[[stage]]\nname = \"a\"\nreturns_to = \"a\"", "an earlier stage"),
@@ -496,6 +497,7 @@ pilot = { labels = ["pilot"] }
         assert_eq!(settings(&format!("{two}{}", agent("w", ""))).agents.len(), 2);
         refused(&agent("base", ""), &["neither `landing` nor `base`"]);
         refused(&agent("a b", ""), &["letters, digits"]);
+        refused(&agent("", ""), &["letters, digits"]);
         refused(&agent("w", "count = 0"), &["from 1 to"]);
         let scale = |scale: &str| agent("w", &format!("scale = {scale}"));
         let scaled = |scale_of: &str| {

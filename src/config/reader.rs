@@ -245,6 +245,12 @@ impl<'a> Section<'a> {
         Some(strings)
     }
 
+    /// Returns whether `key` is given as text.
+    #[must_use]
+    pub fn is_given(&self, key: &str) -> bool {
+        self.find(key).is_some_and(|value| value.get_ref().as_str().is_some())
+    }
+
     /// Returns whether `key` is given as a list.
     #[must_use]
     pub fn is_list(&self, key: &str) -> bool {

@@ -181,7 +181,7 @@ fn check_stages(stages: &mut [Stage], sections: &[Section<'_>]) {
     for (index, at) in sections.iter().enumerate() {
         let stage = &stages[index];
         for (key, word) in [("name", &stage.name), ("short", &stage.short)] {
-            if word.is_empty() && key == "name" {
+            if word.is_empty() && !at.is_given(key) {
                 continue; // Reported as missing.
             }
             if !is_name(word) {
@@ -221,7 +221,7 @@ fn is_called(stage: &Stage, word: &str) -> bool {
 }
 
 fn check_agent(group: &mut AgentGroup, at: &Section<'_>, stages: &[Stage]) {
-    if !is_name(&group.name) && !group.name.is_empty() {
+    if !is_name(&group.name) && at.is_given("name") {
         at.wrong_value("name", &group.name, NAME);
     }
     if group.stages.is_empty() && at.is_list("stages") {

@@ -314,6 +314,8 @@ fn base(
             Some((name.into_string().ok()?, value.into_string().ok()?))
         }));
     }
+    // Settings may not name it; where an agent is tried out, it is the project that it is of.
+    extra.push(("PIPELINE_PROJECT".into(), path(&around.layout.root)));
     extra.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
     let stage = attempt.stage().map_or("landing", |stage| stage.as_str());
     let task = attempt.task.as_ref().map_or("", |task| task.as_str());
@@ -323,7 +325,6 @@ fn base(
         ("PIPELINE_AGENT".into(), attempt.agent.as_str().into()),
         ("PIPELINE_ATTEMPT".into(), attempt.id.as_str().into()),
         ("PIPELINE_NONCE".into(), attempt.nonce.clone()),
-        ("PIPELINE_PROJECT".into(), path(&around.layout.root)),
     ]);
     if attempt.is_work() {
         extra.push(("PIPELINE_TASK_FILE".into(), path(&places.task_file)));

@@ -273,7 +273,9 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
     let said = project.fails(1, &["agent", "test", "coder", "--timeout", "200ms"]);
     assert!(said.contains("timed_out: ran longer than its time limit"), "{said}");
 
-    let text = "#!/bin/sh\n[ \"$1\" != \"$PIPELINE_PROJECT\" ] && echo hello >hello.txt\n";
+    // Both are the project, as in a run.
+    let text = "#!/bin/sh\n[ \"$1\" = \"$PIPELINE_PROJECT\" ] && [ -x \"$1/tools/own.sh\" ] \
+                && [ \"$PWD\" != \"$1\" ] && echo hello >hello.txt\n";
     install(&project.path("tools/own.sh"), text);
     project.ok(&["agent", "test", "script-2"]);
     assert!(
