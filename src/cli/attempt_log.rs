@@ -57,7 +57,6 @@ pub fn of_task(open: Open, console: &mut Console<'_>, args: &TaskLogArgs) -> Res
     });
     let wanted = match &task.phase {
         TaskPhase::Blocked(block) if args.failed && is_all => cause(&attempts, block),
-        _ if args.failed && is_all && task.approval.is_some() => None,
         _ => newest(&attempts, args.attempt.is_some()),
     };
     let Some(attempt) = wanted else {

@@ -2,11 +2,14 @@
 
 use serde_json::json;
 
+use crate::machine::attempt::Class;
 use crate::machine::event::{Dependents, RetryTarget};
 use crate::machine::id::TaskId;
 use crate::machine::progress;
-use crate::machine::task::{TaskKind, TaskPhase};
+use crate::machine::task::{Task, TaskKind, TaskPhase};
 use crate::machine::{Command, State};
+use crate::observe::blocked::{Blocked, blocked};
+use crate::observe::page::first_line;
 use crate::observe::words::listed;
 
 use super::add::said;
@@ -64,14 +67,37 @@ pub fn retry(
     args: &RetryArgs,
 ) -> Result<(), Error> {
     let note = args.note.as_deref().map(|text| said(console, "note", text)).transpose()?;
-    let settings = &gate.state()?.0.settings;
+    let (state, _) = gate.state()?;
+    let elsewhere = if args.blocked { freed_elsewhere(state) } else { Vec::new() };
+    let settings = &state.settings;
     let stage = args.stage.as_deref().map(|text| value::stage(settings, text)).transpose();
     let stage = stage.map_err(Error::invalid)?;
     let target =
         if args.blocked { RetryTarget::Blocked } else { RetryTarget::Tasks(args.ids.clone()) };
     let command = Command::RetryTasks { target, stage, note, is_fresh: args.fresh };
     let sent = gate::send(gate, console, command)?;
+    for line in elsewhere.iter().take(NAMES_MAX) {
+        console.note(line);
+    }
+    if elsewhere.len() > NAMES_MAX {
+        console.note(&format!("and {} more: pipeline status", elsewhere.len() - NAMES_MAX));
+    }
     tell(console, &sent)
+}
+
+/// Returns, of the blocked tasks that no retry frees, what does.
+fn freed_elsewhere(state: &State) -> Vec<String> {
+    let is_one = |task: &&Task| match &task.phase {
+        TaskPhase::Blocked(block) => block.class == Class::Dependency || task.taken.is_some(),
+        _ => false,
+    };
+    let entries = state.tasks.values().filter(is_one).filter_map(|task| blocked(state, task));
+    // What another blocked task holds up goes on with that one.
+    let own = entries.filter(|entry| entry.is_root);
+    own.map(|Blocked { id, reason, next, .. }| {
+        format!("task `{id}` stays blocked: {}; type: {next}", first_line(reason))
+    })
+    .collect()
 }
 
 /// Gives tasks up.

@@ -15,7 +15,7 @@ use super::task_args::{DiffArgs, ListArgs};
 use crate::machine::State;
 use crate::machine::id::TaskId;
 use crate::machine::plan::{Workers, attempts_max, plan as make_plan};
-use crate::machine::task::{Landed, TaskPhase};
+use crate::machine::task::{Landed, Task, TaskPhase};
 use crate::observe::page::{Page, WIDTH_DEFAULT};
 
 /// Returns the page of the console: the terminal's width, or 80 columns.
@@ -68,7 +68,7 @@ pub fn tasks(open: &Open, console: &mut Console<'_>, args: &ListArgs) -> Result<
 }
 
 /// Finds a task, or says that there is none.
-pub fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a crate::machine::task::Task, Error> {
+pub fn find<'a>(state: &'a State, id: &TaskId) -> Result<&'a Task, Error> {
     state.tasks.get(id).ok_or_else(|| {
         Error::invalid(format!("there is no task `{id}`")).hint("see `pipeline task list`")
     })
@@ -98,14 +98,14 @@ pub fn diff(open: &Open, console: &mut Console<'_>, args: &DiffArgs) -> Result<E
     if task.landed == Landed::Within {
         console
             .note(&format!("task `{}` landed nothing of its own: all was there before", task.id));
-        return Ok(Exit::Done);
+        return tell_diff(console, task, b"");
     }
     let (since, tip) = match (&task.phase, &task.tip) {
         (TaskPhase::Completed { commit: Some(commit), .. }, _) => (format!("{commit}^1"), commit),
         (_, Some(tip)) => (format!("refs/heads/{}", state.settings.landing.branch), tip),
         (_, None) => {
             console.note(&format!("task `{}` has no work yet", task.id));
-            return Ok(Exit::Done);
+            return tell_diff(console, task, b"");
         }
     };
     let git = |error: crate::git::GitError| Error::failed("cannot make the diff").because(&error);
@@ -113,10 +113,14 @@ pub fn diff(open: &Open, console: &mut Console<'_>, args: &DiffArgs) -> Result<E
         Error::failed("the record of the task's branch is no commit id").because(&error)
     })?;
     let text = repo.diff_since(&since, &tip, args.stat).map_err(git)?;
+    tell_diff(console, task, &text)
+}
+
+fn tell_diff(console: &mut Console<'_>, task: &Task, text: &[u8]) -> Result<Exit, Error> {
     match console.format {
-        Format::Text => console.write(&text)?,
+        Format::Text => console.write(text)?,
         Format::Json => {
-            let diff = String::from_utf8_lossy(&text);
+            let diff = String::from_utf8_lossy(text);
             console.json(&serde_json::json!({ "id": task.id.as_str(), "diff": diff }))?;
         }
     }

@@ -377,11 +377,33 @@ fn tasks_are_steered_and_mistakes_refused() {
         ("task log A", 0, Nothing, "has had no attempt yet"),
         ("task log A --attempt 3", 2, Nothing, "has no such attempt"),
         ("task diff A", 0, Nothing, "has no work yet"),
+        ("--json task diff A", 0, Is("{\"diff\":\"\",\"id\":\"A\"}\n"), "has no work yet"),
     ]);
     let shown = scratch.json("task show A --json");
     assert_eq!(shown["estimate_s"], Value::Null);
     assert_eq!(shown["command"], Value::Null);
     assert_eq!(shown["resources"], serde_json::json!({}));
+}
+
+#[test]
+fn retry_of_all_blocked_says_what_frees_those_that_it_does_not() {
+    let scratch = Scratch::project();
+    let file = r#"[{"id":"A","title":"A","depends_on":["GONE"]},
+                   {"id":"B","title":"B","depends_on":["A"]}]"#;
+    write(&scratch.work().join("b.json"), file);
+    scratch.check(&[
+        ("-q task import b.json --on-missing block", 0, Has("imported 2 tasks"), ""),
+        ("-q monitor --once", 0, Nothing, "`landing.checks` is empty"),
+        ("task list --status blocked", 0, Has("A  blocked"), ""),
+    ]);
+    let done = scratch.run("task retry --blocked");
+    assert_eq!(done.status.code(), Some(0));
+    let said = text(&done.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    let [other, freed] = *lines else { panic!("{said}") };
+    assert_eq!(other, "note: no blocked task can be retried: something else frees them");
+    assert!(freed.starts_with("note: task `A` stays blocked: "), "{said}");
+    assert!(freed.ends_with("; type: pipeline task edit A --remove-depends-on GONE"), "{said}");
 }
 
 #[test]

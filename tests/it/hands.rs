@@ -472,6 +472,31 @@ fn with_the_manual_strategy_nothing_lands_without_a_person() {
 }
 
 #[test]
+fn a_landing_check_that_failed_is_told_while_approval_is_waited_for_again() {
+    let project = Project::new(1);
+    let text = std::fs::read_to_string(project.path("pipeline.toml")).expect("it is there");
+    let check = "[ ! -e implementation/A.txt ] || { echo this landing is broken; false; }";
+    let manual = format!("[landing]\nstrategy = \"manual\"\nchecks = [\"{check}\"]\n");
+    let text = text.replace("[landing]\nchecks = [\"sh tools/check.sh\"]\n", &manual);
+    assert!(text.contains(&manual), "{text}");
+    project.write("pipeline.toml", &text);
+    let agent = std::fs::read_to_string(project.path("tools/agent.sh")).expect("it is there");
+    // So that there is something to land again.
+    project
+        .write("tools/agent.sh", &agent.replace("\" >\"$PIPELINE_STAGE", "\" >>\"$PIPELINE_STAGE"));
+    project.commit("By hand");
+    project.import(&[("A", &[])]);
+    run_on(&project);
+    project.ok(&["task", "approve", "A"]);
+    run_on(&project);
+    assert_eq!(project.status()["waiting"][0]["on"], "approval");
+    let log = project.run(&["task", "log", "A", "--failed"]);
+    assert!(log.err.starts_with("note: waits for approval: "), "{}", log.err);
+    assert!(log.err.contains("note: checks_failed: "), "{}", log.err);
+    assert!(log.out.contains("this landing is broken\n"), "{}", log.out);
+}
+
+#[test]
 fn commands_to_type_work_where_a_path_has_blanks_and_quotes() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);

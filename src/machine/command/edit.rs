@@ -171,7 +171,9 @@ pub(super) fn retry(
         }
     };
     if ids.is_empty() {
-        return Ok(Step::note("no task is blocked"));
+        let has_blocked = state.index.counts.blocked > 0;
+        let other = "no blocked task can be retried: something else frees them";
+        return Ok(Step::note(if has_blocked { other } else { "no task is blocked" }));
     }
     let mut changes = Vec::new();
     let mut entry = state.entries;
