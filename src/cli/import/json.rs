@@ -17,6 +17,44 @@ use super::{Finished, Parsed};
 /// Problems named in one error; the rest is counted.
 const PROBLEMS_MAX: usize = 20;
 
+/// Statuses of what is over.
+const FINISHED: [&str; 6] = ["done", "completed", "closed", "resolved", "cancelled", "canceled"];
+/// Statuses of what is not, in this program's words and other trackers'.
+const OPEN: [&str; 32] = [
+    "",
+    "active",
+    "assigned",
+    "backlog",
+    "blocked",
+    "deferred",
+    "doing",
+    "draft",
+    "failed",
+    "in_progress",
+    "in_review",
+    "inprogress",
+    "landing",
+    "new",
+    "not_started",
+    "on_hold",
+    "open",
+    "paused",
+    "pending",
+    "planned",
+    "queued",
+    "ready",
+    "reopened",
+    "review",
+    "scheduled",
+    "started",
+    "to_do",
+    "todo",
+    "triage",
+    "unassigned",
+    "waiting",
+    "wip",
+];
+
 /// Reads a backlog.
 ///
 /// # Errors
@@ -128,9 +166,12 @@ impl Reader {
         let mut fields = Fields::new(object);
         let id = take_id(&mut fields, kind_here);
         let name = id.as_ref().map_or_else(|| name.to_owned(), |id| format!("{name} (`{id}`)"));
-        let status = fields.word(&["status"]).map(|(_, word)| word.to_ascii_lowercase());
-        let is_finished =
-            matches!(status.as_deref(), Some("done" | "completed" | "cancelled" | "canceled"));
+        let status = fields.word(&["status"]).map(|(_, word)| word).unwrap_or_default();
+        let is_finished = is_listed(&FINISHED, &status);
+        if !is_finished && !is_listed(&OPEN, &status) {
+            let word = status.escape_debug();
+            self.warnings.push(format!("{name}: `status` is `{word}`, which is taken as open"));
+        }
         let above = fields.word(&["epic", "parent"]).map(|(_, word)| word);
         let above = above.filter(|word| !word.is_empty());
         let (spec, warnings) = spec(&mut fields, kind_here);
@@ -174,6 +215,12 @@ impl Reader {
         }
         Err(Error::invalid(listed(self.problems)))
     }
+}
+
+/// Returns whether a status is one of the words, however it is written.
+fn is_listed(words: &[&str], status: &str) -> bool {
+    let status = status.trim().to_lowercase().replace([' ', '-'], "_");
+    words.contains(&status.as_str())
 }
 
 /// Returns the first problems as one sentence; the rest is counted.
@@ -354,19 +401,26 @@ mod tests {
     }
 
     #[test]
-    fn only_three_words_mean_finished() {
-        for (status, skipped) in [
-            ("done", 1),
-            ("Completed", 1),
-            ("cancelled", 1),
-            ("pending", 0),
-            ("in_progress", 0),
-            ("blocked", 0),
-            ("closed", 0),
+    fn finished_words_are_known_and_an_unknown_word_is_told() {
+        for (status, skipped, warnings) in [
+            (r#""done""#, 1, 0),
+            (r#""Completed""#, 1, 0),
+            (r#""cancelled""#, 1, 0),
+            (r#""closed""#, 1, 0),
+            (r#""Resolved""#, 1, 0),
+            (r#""pending""#, 0, 0),
+            (r#""in_progress""#, 0, 0),
+            (r#""In Progress""#, 0, 0),
+            (r#""blocked""#, 0, 0),
+            ("null", 0, 0),
+            (r#""wibble""#, 0, 1),
+            ("5", 0, 1),
         ] {
-            let text = format!(r#"[{{"id":"a","title":"T","status":"{status}"}}]"#);
-            assert_eq!(good(&text).skipped, skipped, "{status}");
+            let parsed = good(&format!(r#"[{{"id":"a","title":"T","status":{status}}}]"#));
+            assert_eq!((parsed.skipped, parsed.warnings.len()), (skipped, warnings), "{status}");
         }
+        let told = good(r#"[{"id":"a","title":"T","status":"wibble"}]"#).warnings;
+        assert_eq!(told, ["task 0 (`a`): `status` is `wibble`, which is taken as open"]);
     }
 
     #[test]
