@@ -102,7 +102,16 @@ impl<'a> Console<'a> {
         if self.is_closed {
             return Ok(());
         }
-        match self.stdout.write_all(data).and_then(|()| self.stdout.flush()) {
+        let written = self.stdout.write_all(data).and_then(|()| self.stdout.flush());
+        self.written(written)
+    }
+
+    /// Judges what became of data that was written.
+    ///
+    /// # Errors
+    /// As [`Console::write`].
+    pub fn written(&mut self, written: io::Result<()>) -> Result<(), Error> {
+        match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.is_closed = true;

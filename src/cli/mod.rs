@@ -51,6 +51,7 @@ mod views;
 mod word;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,9 +85,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit.into()
         }
         Err(Early::Asked(text)) => {
-            // A reader that goes away is no error; nothing else can go wrong with a help text.
-            let _ = text.print();
-            Exit::Done.into()
+            let mut console = Console::process(Format::Text, false, Color::Never);
+            let printed = text.print().and_then(|()| io::stdout().flush());
+            let done = console.written(printed).map(|()| Exit::Done);
+            done.unwrap_or_else(|error| {
+                console.error(&error);
+                error.kind.exit()
+            })
+            .into()
         }
         Err(Early::Wrong(text, told)) => {
             let is_json = args::has_json(&args);
@@ -101,9 +107,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn eprint_quietly(text: &str) {
-    use std::io::Write;
     // Nobody is left to tell when standard error cannot be written.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 fn context(globals: &Globals) -> Result<Context, Error> {

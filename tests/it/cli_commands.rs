@@ -259,6 +259,19 @@ fn init_over_a_journal_that_cannot_be_read_says_so() {
 }
 
 #[test]
+fn a_help_that_cannot_be_written_is_an_error() {
+    let scratch = Scratch::new();
+    for line in ["--help", "--version", "task add --help"] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("a device");
+        let mut command = scratch.command(env!("CARGO_BIN_EXE_pipeline"));
+        let done = command.args(line.split(' ')).stdout(full).output().expect("it runs");
+        assert_eq!(done.status.code(), Some(1), "{line}");
+        let said = text(&done.stderr);
+        assert!(said.starts_with("error: cannot write to standard output\n"), "{line}: {said}");
+    }
+}
+
+#[test]
 fn init_keeps_what_is_there() {
     let scratch = Scratch::repository();
     write(&scratch.work().join("pipeline.toml"), "[project]\nbase = \"main\"\n");
