@@ -11,13 +11,13 @@ use crate::machine::Command;
 use crate::machine::event::NewTask;
 use crate::machine::id::TaskId;
 use crate::machine::settings::Settings;
-use crate::machine::task::{BODY_BYTES_MAX, Spec, TaskKind};
+use crate::machine::task::{BODY_BYTES_MAX, Spec};
 
 use super::console::Console;
 use super::error::Error;
 use super::gate::{self, Gate};
 use super::serve;
-use super::task_args::{AddArgs, KindArg, SpecArgs};
+use super::task_args::{AddArgs, SpecArgs};
 use super::value;
 use super::when;
 
@@ -58,10 +58,7 @@ fn spec(settings: &Settings, args: &AddArgs, body: String) -> Result<Spec, Error
         title: args.title.trim().to_owned(),
         body,
         priority: from.priority.unwrap_or_default(),
-        kind: match args.kind {
-            KindArg::Task => TaskKind::Task,
-            KindArg::Epic => TaskKind::Epic,
-        },
+        kind: args.kind.into(),
         parent: parsed.parent.flatten(),
         depends_on: parsed.depends_on.unwrap_or_default(),
         touches: parsed.touches.unwrap_or_default(),

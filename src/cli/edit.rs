@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::machine::Command;
 use crate::machine::event::Edit;
 use crate::machine::settings::Settings;
-use crate::machine::task::{BODY_BYTES_MAX, TITLE_BYTES_MAX};
+use crate::machine::task::{BODY_BYTES_MAX, TITLE_BYTES_MAX, TaskKind};
 use crate::sys::{child, fail};
 
 use super::add::{Parsed, body, read_file};
@@ -64,6 +64,7 @@ fn from_flags(settings: &Settings, args: &EditArgs, body: Option<String>) -> Res
         title: args.title.as_ref().map(|title| title.trim().to_owned()),
         body,
         priority: args.spec.priority,
+        kind: args.kind.map(TaskKind::from),
         parent: parsed.parent,
         depends_on: parsed.depends_on,
         add_depends_on: args.add_depends_on.clone(),
@@ -170,7 +171,7 @@ mod tests {
     use crate::cli::gate::memory::Memory;
     use crate::cli::task_args::{EditArgs, TaskCommand};
     use crate::machine::id::TaskId;
-    use crate::machine::task::Task;
+    use crate::machine::task::{Task, TaskKind};
 
     fn args(words: &[&str]) -> EditArgs {
         let all = ["pipeline", "task", "edit"].iter().chain(words).map(Into::into);
@@ -238,6 +239,33 @@ mod tests {
         assert!(err.contains("dependencies form a cycle: a -> b -> a"), "{err}");
         assert!(edit(&mut memory, &["a", "--add-depends-on", "x"], None).1.contains("unknown `x`"));
         assert!(edit(&mut memory, &["x", "--title", "y"], None).1.contains("no task `x`"));
+    }
+
+    #[test]
+    fn a_task_becomes_an_epic_and_back_while_nothing_counts_on_what_it_is() {
+        let mut memory = Memory::with(&["a", "b", "c"]);
+        let mut as_kind = |id: &str, kind: &str, and: &[&str]| {
+            let done = edit(&mut memory, &[&[id, "--kind", kind], and].concat(), None);
+            memory.state.check();
+            (done, memory.state.tasks[&TaskId::new("a")].spec.kind)
+        };
+        assert_eq!(as_kind("a", "epic", &[]), ((0, String::new()), TaskKind::Epic));
+        assert_eq!(as_kind("a", "task", &[]), ((0, String::new()), TaskKind::Task));
+        assert_eq!(as_kind("a", "epic", &[]).0.0, 0);
+        assert_eq!(as_kind("b", "task", &["--parent", "a"]).0.0, 0);
+        let steps = [
+            (["b", "--parent", "a"], "a", "task", "`b` is below it"),
+            (["b", "--parent", ""], "b", "task", ""),
+            (["b", "--depends-on", "a"], "a", "task", "`b` depends on it"),
+            (["c", "--hold", "--front"], "c", "epic", "it is held"),
+        ];
+        for (words, id, kind, why) in steps {
+            assert_eq!(edit(&mut memory, &words, None).0, 0, "{words:?}");
+            let (code, err) = edit(&mut memory, &[id, "--kind", kind], None);
+            assert!(why.is_empty() || code == 4 && err.contains(why), "{err}");
+            assert!(why.is_empty() || err.contains("hint: first `pipeline task "), "{err}");
+        }
+        memory.state.check();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use crate::machine::id::TaskId;
-use crate::machine::task::Priority;
+use crate::machine::task::{Priority, TaskKind};
 
 use super::value;
 
@@ -143,6 +143,15 @@ pub enum KindArg {
     Epic,
 }
 
+impl From<KindArg> for TaskKind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Task => Self::Task,
+            KindArg::Epic => Self::Epic,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct ImportArgs {
     /// Read this file; `-` reads standard input.
@@ -189,6 +198,9 @@ pub struct EditArgs {
     /// Set the title.
     #[arg(long, value_name = "TITLE")]
     pub title: Option<String>,
+    /// Make it an epic, or a task; only before anything was begun for it.
+    #[arg(long, value_enum)]
+    pub kind: Option<KindArg>,
     #[command(flatten)]
     pub spec: SpecArgs,
     /// Let it wait for this task too; may be given several times.

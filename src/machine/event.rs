@@ -8,7 +8,7 @@ use super::mode::{Orchestration, Rollout};
 use super::outside::{Found, Ran};
 use super::proposal::{Pair, ProposalFault};
 use super::settings::Settings;
-use super::task::{Clash, Priority, Spec};
+use super::task::{Clash, Priority, Spec, TaskKind};
 use super::time::Time;
 
 /// Something that happened, with the moment and the chance it needs.
@@ -54,6 +54,7 @@ pub struct Edit {
     pub title: Option<String>,
     pub body: Option<String>,
     pub priority: Option<Priority>,
+    pub kind: Option<TaskKind>,
     pub parent: Option<Option<TaskId>>,
     pub depends_on: Option<Vec<TaskId>>,
     pub add_depends_on: Vec<TaskId>,

@@ -30,6 +30,10 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     }
     let spec = edited(&task.spec, edit);
     check_spec(state, id, &spec)?;
+    let is_other_kind = spec.kind != task.spec.kind;
+    if is_other_kind {
+        check_kind(state, task)?;
+    }
     for dep in &spec.depends_on {
         let is_new = !task.spec.depends_on.contains(dep);
         if is_new && !state.tasks.contains_key(dep) {
@@ -50,7 +54,8 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     let is_front = edit.is_front.unwrap_or(task.is_front);
     let edited = Task { spec, ..task.clone() };
     let mut changes = Vec::new();
-    if stage::begins_elsewhere(state, task, &state.settings, &edited) {
+    let is_put_back = is_other_kind && task.phase != TaskPhase::Waiting;
+    if is_put_back || stage::begins_elsewhere(state, task, &state.settings, &edited) {
         changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
     }
     let change = TaskChange::Edited { spec: Box::new(edited.spec), is_front, at };
@@ -62,12 +67,41 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     Ok(step)
 }
 
+/// Refuses to make a task an epic, or an epic a task, where its work, a person or other tasks already
+/// count on what it is.
+fn check_kind(state: &State, task: &Task) -> Result<(), Refusal> {
+    let id = &task.id;
+    let refuse = |why: String| Refusal::busy(format!("`{id}` stays of its kind: {why}"));
+    let is_at_start = matches!(task.phase, TaskPhase::Waiting | TaskPhase::Ready { .. });
+    if task.has_begun() || !is_at_start {
+        let hint = "add another one, and cancel this one";
+        return Err(refuse("it has begun, is blocked or is finished".into()).with_hint(hint));
+    }
+    refuse_taken(task)?;
+    if task.is_held {
+        let hint = format!("first `pipeline task release {id}`");
+        return Err(refuse("it is held".into()).with_hint(hint));
+    }
+    let waits = state.index.links(id).and_then(|links| links.dependents.first());
+    if let Some(other) = waits {
+        let hint = format!("first `pipeline task edit {other} --remove-depends-on {id}`");
+        return Err(refuse(format!("`{other}` depends on it")).with_hint(hint));
+    }
+    let is_below = |other: &&Task| other.spec.parent.as_ref() == Some(id);
+    if let Some(other) = state.tasks.values().find(is_below) {
+        let hint = format!("first `pipeline task edit {} --parent ''`", other.id);
+        return Err(refuse(format!("`{}` is below it", other.id)).with_hint(hint));
+    }
+    Ok(())
+}
+
 fn edited(old: &Spec, edit: &Edit) -> Spec {
     let mut spec = old.clone();
     let Edit { title, body, priority, parent, depends_on, add_depends_on, .. } = edit.clone();
     spec.title = title.unwrap_or(spec.title);
     spec.body = body.unwrap_or(spec.body);
     spec.priority = priority.unwrap_or(spec.priority);
+    spec.kind = edit.kind.unwrap_or(spec.kind);
     spec.parent = parent.unwrap_or(spec.parent);
     spec.depends_on = depends_on.unwrap_or(spec.depends_on);
     spec.depends_on.extend(add_depends_on);

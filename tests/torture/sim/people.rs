@@ -165,13 +165,14 @@ fn add(state: &State, dice: &mut Dice) -> Command {
 fn edit(state: &State, dice: &mut Dice) -> Command {
     let id = some(state, dice).first().cloned().unwrap_or_else(|| TaskId::new("nobody"));
     let mut edit = Edit::default();
-    match dice.below(8) {
+    match dice.below(9) {
         0 | 1 => edit.add_depends_on = some(state, dice),
         2 => edit.remove_depends_on = some(state, dice),
         3 => edit.depends_on = Some(Vec::new()),
         4 => edit.priority = Some(priority(dice)),
         5 => edit.labels = Some(labels(dice)),
         6 => edit.needs = Some(needs(dice)),
+        7 => edit.kind = Some(if dice.permille(500) { TaskKind::Epic } else { TaskKind::Task }),
         _ => edit.is_front = Some(dice.permille(500)),
     }
     Command::EditTask { id, edit: Box::new(edit) }
