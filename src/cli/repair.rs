@@ -15,6 +15,7 @@ use crate::agent::rendezvous;
 use crate::config::layout::Layout;
 use crate::git::{CutOff, GitError, Oid, Repo};
 use crate::machine::State;
+use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 use crate::monitor::finished::{Due, Remains};
 use crate::monitor::lookout::is_ours;
@@ -211,11 +212,12 @@ fn slot_step(slot: &Path) -> String {
     format!("remove git's entry for the worktree `{}`, which is gone", slot.display())
 }
 
-/// Returns refs of landings that are not under way.
+/// Returns refs of landings that are over: one that waits for approval is not.
 fn stale_pending(repo: &Repo, state: &State) -> Result<Vec<(String, Oid)>, Error> {
     let mut refs = repo.list_refs(PENDING).map_err(git)?;
-    let current = state.landing.as_ref().map(|landing| landing.task.to_string());
-    refs.retain(|(name, _)| Some(name.trim_start_matches(PENDING)) != current.as_deref());
+    let in_lane = state.tasks.values().filter(|it| matches!(it.phase, TaskPhase::Landing { .. }));
+    let in_lane: BTreeSet<&str> = in_lane.map(|task| task.id.as_str()).collect();
+    refs.retain(|(name, _)| !in_lane.contains(name.trim_start_matches(PENDING)));
     Ok(refs)
 }
 

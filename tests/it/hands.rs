@@ -466,6 +466,12 @@ fn with_the_manual_strategy_nothing_lands_without_a_person() {
     assert_eq!((log.code, log.out.as_str(), log.err.as_str()), (Some(0), "", why));
     let failing = ["status", "--fail-on", "blocked"];
     project.fails(1, &failing);
+    // What is to be approved is no leftover.
+    let found = project.ok(&["doctor"]);
+    assert!(!found.contains("refs/pipeline/pending/A"), "{found}");
+    let done = project.ok(&["doctor", "--repair"]);
+    assert!(!done.contains("refs/pipeline/pending/A"), "{done}");
+    project.git(&["rev-parse", "--verify", "refs/pipeline/pending/A"]);
     project.ok(&["task", "approve", "A"]);
     run_on(&project);
     assert_eq!(project.task("A"), "completed");
