@@ -135,6 +135,8 @@ fn a_persons_word_completes_a_task_and_frees_what_depends_on_it() {
     m.must(Command::CompleteTask { id: id("A"), commit: None });
     assert!(m.state.attempts.values().all(|attempt| attempt.is_stopping), "its agent is ended");
     assert!(matches!(m.state.tasks[&id("A")].phase, TaskPhase::Completed { commit: None, .. }));
+    let cancel = Command::CancelTasks { ids: vec![id("A")], dependents: Dependents::Refuse };
+    assert_eq!(refusal(m.ask(cancel)), "task `A` was completed by hand", "nothing landed");
     let again = m.ask(Command::CompleteTask { id: id("A"), commit: None });
     assert!(refusal(again).contains("is completed"));
     m.state.check();

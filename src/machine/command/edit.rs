@@ -258,7 +258,7 @@ fn retry_one(
                 .with_hint(format!("`pipeline task approve {id}` lets it land")));
         }
         TaskPhase::Landing { .. } => return refuse("is being landed"),
-        TaskPhase::Completed { .. } => return refuse_finished(id, "has landed"),
+        TaskPhase::Completed { .. } => return refuse_finished(id, finished_words(task)),
         TaskPhase::Cancelled { .. } => return refuse_finished(id, "is cancelled"),
     };
     if let Some(stage) = how.stage {
@@ -300,6 +300,16 @@ fn retry_one(
     Ok(changes)
 }
 
+/// Says how a completed task came to that.
+fn finished_words(task: &Task) -> &'static str {
+    let has_commit = matches!(task.phase, TaskPhase::Completed { commit: Some(_), .. });
+    match (has_commit, task.is_by_hand) {
+        (true, _) => "has landed",
+        (false, true) => "was completed by hand",
+        (false, false) => "is completed",
+    }
+}
+
 fn refuse_finished<T>(id: &TaskId, how: &str) -> Result<T, Refusal> {
     Err(Refusal::invalid(format!("task `{id}` {how}"))
         .with_hint(format!("`pipeline task reopen {id}` lets it be worked on again")))
@@ -324,7 +334,7 @@ pub(super) fn cancel(
             continue;
         }
         if matches!(task.phase, TaskPhase::Completed { .. }) {
-            return Err(Refusal::invalid(format!("task `{id}` has landed")));
+            return Err(Refusal::invalid(format!("task `{id}` {}", finished_words(task))));
         }
         if dependents == Dependents::Cancel {
             todo.extend(open_dependents(state, &id));
