@@ -344,6 +344,21 @@ pub fn trouble(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<St
         .map(|file| format!("`{file}`, which the preset `{name}` names, is not there"))
 }
 
+/// Returns that the program of a group's `command` is not there, where it is named as one: what a
+/// shell or a task says is not looked into.
+#[must_use]
+pub fn lacking_program(root: &Path, program_dir: &Path, group: &AgentGroup) -> Option<String> {
+    let AgentCommand::Argv(words) = &group.command else { return None };
+    let program = words.first()?;
+    // Other placeholders stand for what there is in an attempt alone.
+    if program.strip_prefix(IN_PROJECT).unwrap_or(program).contains('{') {
+        return None;
+    }
+    let extra: Vec<(String, String)> = group.env.clone().into_iter().collect();
+    let env = agent_env(std::env::vars_os(), &group.env_allow, program_dir, &extra);
+    (!is_there(program, root, &env)).then(|| missing_words(program, ""))
+}
+
 fn is_there(program: &str, root: &Path, env: &[(String, String)]) -> bool {
     match program.strip_prefix(IN_PROJECT) {
         Some(path) => root.join(path).is_file(),

@@ -123,6 +123,31 @@ fn every_problem_of_the_settings_is_a_finding_of_its_own() {
 }
 
 #[test]
+fn a_program_of_an_agent_that_is_missing_is_found() {
+    let project = Project::new(1);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("settings");
+    let ours = "command = [\"sh\", \"{project}/tools/agent.sh\"]";
+    let finds = |code, command: &str| {
+        project.write("pipeline.toml", &text.replacen(ours, command, 1));
+        finds(&project, code, "agents")
+    };
+    for (command, missing) in [
+        ("command = [\"/nonexistent/prog\"]", "`/nonexistent/prog` is not there"),
+        ("command = [\"{project}/tools/no.sh\"]", "`./tools/no.sh` is not there"),
+        ("command = [\"no-such-program\", \"-x\"]", "`no-such-program` is not on the PATH"),
+    ] {
+        let found = finds(1, command);
+        has(&found, &["bad      agents: agent `architect` cannot start: ", missing]);
+        assert_eq!(found.matches("cannot start").count(), 1, "{found}");
+    }
+    for command in [ours, "command = \"no-such-program\"", "command = \"task\""] {
+        project.write("pipeline.toml", &text.replacen(ours, command, 1));
+        let found = project.ok(&["doctor"]);
+        assert!(!found.contains("cannot start"), "{command}: {found}");
+    }
+}
+
+#[test]
 fn a_version_that_the_project_does_not_take_does_nothing_to_it() {
     let project = Project::new(1);
     project.ok(&["task", "add", "one", "--id", "ONE"]);

@@ -148,7 +148,7 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
     findings.extend(of_settings);
     if let Some(settings) = &settings {
         findings.extend(tools::windows(settings));
-        findings.extend(tools::presets(project, settings));
+        findings.extend(tools::programs(project, settings));
     }
     findings.push(host::locks(project));
     findings.extend(tools::left_by_git(project));

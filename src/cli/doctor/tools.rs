@@ -83,8 +83,8 @@ pub fn windows(settings: &Settings) -> Option<Finding> {
     })
 }
 
-/// Looks whether the programs of presets are there.
-pub fn presets(project: &Project, settings: &Settings) -> Vec<Finding> {
+/// Looks whether the programs of agents are there.
+pub fn programs(project: &Project, settings: &Settings) -> Vec<Finding> {
     let root = &project.layout.root;
     let program = std::env::current_exe().unwrap_or_default();
     let program_dir = program.parent().unwrap_or(root);
@@ -99,6 +99,13 @@ pub fn presets(project: &Project, settings: &Settings) -> Vec<Finding> {
         ),
     });
     let mut findings: Vec<Finding> = found.collect();
+    findings.extend(settings.agents.iter().filter_map(|group| {
+        let why = preset::lacking_program(root, program_dir, group)?;
+        let found = format!("agent `{}` cannot start: {why}", group.name);
+        let remedy =
+            "what it is given is blocked; put it there, or mend `command` in pipeline.toml";
+        Some(Finding::bad("agents", found, remedy))
+    }));
     for group in settings.agents.iter().filter(is_preset) {
         findings.extend(billing(root, group));
         let bounds = cost_bounds(settings).filter(|_| !preset::tells_cost(root, group));
