@@ -1,5 +1,6 @@
 //! `pipeline status`: once, or again and again; and what a script wants to fail on.
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -12,18 +13,21 @@ use super::project::Open;
 use super::show;
 use super::views::page;
 use crate::agent::rendezvous;
-use crate::machine::State;
+use crate::machine::apply::apply;
 use crate::machine::attempt::{Attempt, AttemptPhase};
+use crate::machine::change::TaskChange;
+use crate::machine::id::TaskId;
 use crate::machine::plan::{Outlook, outlook};
 use crate::machine::schedule;
 use crate::machine::task::Task;
 use crate::machine::time::Time;
+use crate::machine::{Change, State};
 use crate::monitor::run::poll_interval_ms;
 use crate::observe::blocked::needs_approval;
 use crate::observe::page::{Page, clean, columns};
 use crate::observe::status::{MonitorInfo, status as status_of};
 use crate::observe::text;
-use crate::observe::waiting::{On, Waits};
+use crate::observe::waiting::{On, Waits, is_a_look_owed};
 use crate::store::lock::{is_held, read_owner};
 
 /// How long a ready task may wait beside a free agent before it counts as stalled, in milliseconds.
@@ -147,14 +151,39 @@ fn is_stalled(open: &Open) -> bool {
         || is_left_waiting(state, open.clock(), has_monitor)
 }
 
+/// Returns the state with pauses of tasks ended that are over: without a monitor nobody does.
+fn woken(state: &State, now: Time) -> Cow<'_, State> {
+    let mut state = Cow::Borrowed(state);
+    let due: Vec<_> = state.index.backoff.iter().take_while(|(until, _)| *until <= now).collect();
+    let due: Vec<TaskId> = due.into_iter().map(|(_, id)| id.clone()).collect();
+    for id in due {
+        apply(state.to_mut(), &Change::Task(id, TaskChange::BackedOff { until: None }));
+    }
+    state
+}
+
 fn is_left_waiting(state: &State, now: Time, has_monitor: bool) -> bool {
+    let recorded = state;
+    let woken = woken(state, now);
+    let state = woken.as_ref();
     let picked = schedule::pick(state, 1).assignments;
     let Some(task) = picked.first().and_then(|first| state.tasks.get(&first.task)) else {
         return false;
     };
     // What a person, a budget, the base or the machine keeps back is not left waiting.
     let reason = Waits::new(state).reason(task);
-    let is_free_to_start = reason.is_some_and(|reason| reason.on == On::Agent);
+    let is_free_to_start = reason.is_some_and(|reason| match reason.on {
+        On::Agent => true,
+        On::Checkout => is_a_look_owed(state),
+        On::Dependency
+        | On::Conflict
+        | On::RateLimit
+        | On::Backoff
+        | On::Budget
+        | On::Approval
+        | On::Hold
+        | On::Rollout => false,
+    });
     if !is_free_to_start || state.drain.is_some() {
         return false;
     }
@@ -163,7 +192,8 @@ fn is_left_waiting(state: &State, now: Time, has_monitor: bool) -> bool {
     let assigned = assigned.chain(state.attempts.values().map(|attempt| attempt.assigned_at));
     // A monitor that has just begun has not had its minute.
     let begun = has_monitor.then_some(state.monitor.started_at);
-    let last = assigned.chain(begun).max().unwrap_or_default().max(task.updated_at);
+    let rested = recorded.tasks[&task.id].backoff_until;
+    let last = assigned.chain(begun).chain(rested).max().unwrap_or_default().max(task.updated_at);
     now.ms_since(last) > STALLED_MS
 }
 
@@ -188,6 +218,31 @@ mod tests {
         }
         pipeline.send(Command::Pause);
         assert!(!is_stalled(&pipeline, 10 * STALLED_MS, true), "a person wants it so");
+    }
+
+    #[test]
+    fn what_waits_for_a_monitor_alone_stalls_too() {
+        let is_stalled = |pipeline: &Pipeline, ms: u64| {
+            is_left_waiting(&pipeline.state, pipeline.now.plus_ms(ms), false)
+        };
+        // None ever ran.
+        let mut pipeline = Pipeline::new(settings());
+        pipeline.send(Command::AddTasks { tasks: vec![task("A", &[])] });
+        pipeline.turn();
+        assert!(!is_stalled(&pipeline, STALLED_MS), "not yet");
+        assert!(is_stalled(&pipeline, STALLED_MS + 1));
+        // One ended before a pause was over.
+        let mut pipeline = Pipeline::started(settings(), vec![task("A", &[])]);
+        pipeline.run("A.arch.1", End::Status(1));
+        let pause_ms = 5_000;
+        assert!(!is_stalled(&pipeline, pause_ms + STALLED_MS), "not yet");
+        assert!(is_stalled(&pipeline, pause_ms + STALLED_MS + 1));
+        // A base that is red waits for a person.
+        let mut checked = settings();
+        checked.landing.checks = vec!["make test".into()];
+        let mut pipeline = Pipeline::started(checked, vec![task("A", &[])]);
+        pipeline.run("base.check.1", End::Tail(1, "boom"));
+        assert!(!is_stalled(&pipeline, 10 * STALLED_MS));
     }
 
     #[test]

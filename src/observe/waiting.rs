@@ -342,27 +342,41 @@ fn dropping(state: &State) -> Option<Reason> {
 
 /// Returns why the base lets nothing start, in words.
 fn base_trouble(state: &State) -> String {
+    let name = &state.settings.project.base;
+    known_trouble(state).unwrap_or_else(|| format!("the monitor looks at `{name}` first"))
+}
+
+/// Returns true where nothing is wrong with the base, as far as is known: a monitor has to look.
+#[must_use]
+pub fn is_a_look_owed(state: &State) -> bool {
+    state.base.dropping.is_none() && known_trouble(state).is_none()
+}
+
+fn known_trouble(state: &State) -> Option<String> {
     let (base, name) = (&state.base, &state.settings.project.base);
     let is_git = state.settings.project.isolation == Isolation::Worktree;
     if is_git && let Some((commit, tail)) = &base.red {
         let name = words::branch_at(state, commit);
-        return format!("checks fail on `{name}` itself: {}", first_line(tail));
+        return Some(format!("checks fail on `{name}` itself: {}", first_line(tail)));
     }
     if let Some(paths) = base.conflict.as_deref() {
         let branch = &state.settings.landing.branch;
-        return format!("`{name}` conflicts with `{branch}` in {}", first_line(paths));
+        return Some(format!("`{name}` conflicts with `{branch}` in {}", first_line(paths)));
     }
     if base.checking.is_some() {
-        return format!("the checks on `{name}` itself are running");
+        return Some(format!("the checks on `{name}` itself are running"));
     }
     if base.check_tries.until.is_some() {
         let why = first_line(&base.check_tries.why);
-        return format!("the checks on `{name}` itself could not run: {why}");
+        return Some(format!("the checks on `{name}` itself could not run: {why}"));
     }
     if base.take_tries.until.is_some() {
-        return format!("`{name}` could not be taken in: {}", first_line(&base.take_tries.why));
+        return Some(format!(
+            "`{name}` could not be taken in: {}",
+            first_line(&base.take_tries.why)
+        ));
     }
-    format!("the monitor looks at `{name}` first")
+    None
 }
 
 /// Returns which agents of the stage are busy or cool down; none is missing.
