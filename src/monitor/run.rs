@@ -157,25 +157,19 @@ impl Monitor {
         receiver: Receiver<Input>,
     ) -> Result<Self, RunError> {
         let layout = options.layout;
-        let store = FileStore::open(&layout.state, 0);
-        let mut progress = options.progress;
+        let (store, mut progress) = (FileStore::open(&layout.state, 0), options.progress);
         let ledger = open_ledger(store, options.lock_wait, &mut progress)?;
         if let Some(repo) = &options.repo {
             let cleared = repo.clear_stale_ref_locks().and_then(|_| repo.forget_copied());
-            cleared.map_err(|error| RunError::Git(error.to_string()))?;
             // Asked once, here, so that the loop's thread starts no process for it.
-            repo.identity().map_err(|error| RunError::Git(error.to_string()))?;
+            cleared.and_then(|()| repo.identity()).map_err(|e| RunError::Git(e.to_string()))?;
         }
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
         let watcher = (!options.is_poll_only).then(|| {
-            let watched = open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender);
-            let none = |error| {
-                progress.warn(&format!("no file events ({error}): looking now and then instead"));
-            };
-            watched.map_err(none).ok()
+            open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
         });
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);

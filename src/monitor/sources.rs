@@ -11,6 +11,7 @@ use signal_hook::iterator::Signals;
 
 use super::lookout;
 use super::mend::Mended;
+use super::progress::Progress;
 use crate::agent::probe::Probe;
 use crate::config::layout::Layout;
 use crate::git::Repo;
@@ -65,16 +66,15 @@ struct Watched {
     is_by_folder: bool,
 }
 
-/// Watches what matters of a project until dropped.
-///
-/// # Errors
-/// When the kernel gives no events for a folder; polling goes on without.
+/// Watches what matters of a project until dropped; where the kernel gives no events that is said, and
+/// polling goes on without.
 pub fn open_watcher(
     layout: &Layout,
     repo: Option<&Repo>,
     state: &State,
     sender: &Sender<Input>,
-) -> notify::Result<RecommendedWatcher> {
+    progress: &mut Progress,
+) -> Option<RecommendedWatcher> {
     let current = layout.root.join(&state.settings.project.current_task_file);
     let base =
         repo.map(|repo| repo.common_dir().join("refs/heads").join(&state.settings.project.base));
@@ -87,7 +87,10 @@ pub fn open_watcher(
         files: vec![layout.config(), current],
         is_by_folder: !is_bare,
     };
-    watch_files(&watched, sender)
+    let none = |error| {
+        progress.warn(&format!("no file events ({error}): looking now and then instead"));
+    };
+    watch_files(&watched, sender).map_err(none).ok()
 }
 
 fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<RecommendedWatcher> {
