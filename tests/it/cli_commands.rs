@@ -228,7 +228,7 @@ fn a_refused_init_leaves_no_pipeline_behind() {
     let config = scratch.work().join("pipeline.toml");
     assert!(!config.exists());
     fs::create_dir(&config).expect("a folder");
-    refused(2, "/work/pipeline.toml`\n");
+    refused(2, "/pipeline.toml`\n");
     refused(2, "hint: move it away to have new settings written");
     fs::remove_dir(&config).expect("it is there");
     scratch.check(&[("init --agents shell", 0, Nothing, "set up on branch `main`")]);
