@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
+use super::obstacle::left_branch;
 use super::oid::Oid;
 use super::refs::{Cas, Checkout};
 use super::repo::Repo;
@@ -138,6 +139,9 @@ impl Repo {
             Ok(self.rewriting(branch, true)?.is_none() && self.persons_on(branch)?.is_empty())
         };
         if !is_under_way && is_free()? {
+            if let Some(path) = self.busy_checkout()? {
+                return Ok(Follow::Locked { path });
+            }
             return Ok(match self.cas_ref(branch, Some(to), Some(expect_old))? {
                 Cas::Done => Follow::Followed,
                 Cas::Moved(found) => Follow::NotFastForward(found),
@@ -260,6 +264,9 @@ impl Repo {
 
     fn swap(&self, step: &Step<'_>, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
         let branch = step.branch;
+        if let Some(path) = self.busy_checkout()? {
+            return Ok(Follow::Locked { path });
+        }
         self.note_merge(step.note, None, to)?;
         let swapped = self.cas_ref(branch, Some(to), Some(found));
         if let Err(failure @ GitError::Killed { .. }) = swapped {
@@ -287,6 +294,9 @@ impl Repo {
         }
         if let Some(refused) = Self::under_way(&admin, dir) {
             return Ok(refused);
+        }
+        if let Some(path) = left_branch(&admin, branch) {
+            return Ok(Follow::Locked { path });
         }
         self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
@@ -397,8 +407,9 @@ pub fn leave_command(dir: &Path) -> String {
 }
 
 /// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
-/// be half done: it restores only those that the fast-forward changes, and git had begun only because
-/// the person had no edits in those. Checked at every kill point of `git merge --ff-only` (2.47).
+/// be half done: it restores only those that the fast-forward changes. Git had begun only because the
+/// person had no edits in those; what they have edited since goes to the stash, with what git had
+/// written. Checked at every kill point of `git merge --ff-only` (2.47).
 fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
     let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
     let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
@@ -406,7 +417,8 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
         return format!("{start} && git merge -q --ff-only --no-overwrite-ignore {to}");
     }
     format!(
-        "{start} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
+        "{start} && s=$(git stash create) && {{ [ -z \"$s\" ] || git stash store -q -m \
+         'before the fast-forward was finished' $s; }} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
          --literal-pathspecs restore -s {to} -SW -- && git reset -q --soft {to}"
     )
 }
@@ -744,5 +756,7 @@ mod tests {
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
         assert_eq!(case.scratch.rev("HEAD"), case.to);
+        // What the person may have edited since is not gone.
+        assert_eq!(case.scratch.git(["show", "stash@{0}:a.txt"]), "one\n2");
     }
 }

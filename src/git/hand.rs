@@ -15,6 +15,7 @@ use super::oid::Oid;
 use super::refs::one_oid;
 use super::repo::{Repo, canonical};
 use super::slot::{Found, remove_file, remove_tree};
+use super::whole::Entries;
 use crate::sys::fail;
 
 /// In a worktree's administrative folder, while a git command there waits to be gone on with.
@@ -27,6 +28,8 @@ const UNDER_WAY: [(&str, &str); 6] = [
     ("BISECT_LOG", "bisect"),
 ];
 
+/// In a worktree's administrative folder, while its files are being written for the first time.
+const FILLING: &str = "pipeline-filling";
 /// How the name of what is being removed ends.
 const GONE: &str = ".pipeline-gone";
 
@@ -38,7 +41,8 @@ pub struct Hand {
     pub branch: Option<String>,
     /// Files that differ from there, and those that git does not track; as git names them.
     pub unsaved: Vec<String>,
-    /// Files and folders that git ignores.
+    /// Files and folders that git ignores, and edits that it was told to pass over
+    /// (`git update-index --skip-worktree`, `--assume-unchanged`).
     pub ignored: Vec<String>,
     /// The git command that is half done there, e.g. `rebase`.
     pub under_way: Option<&'static str>,
@@ -164,16 +168,27 @@ impl Repo {
     }
 
     fn fill(&self, gate: &Gate<'_>, path: &Path, admin: &Path) -> Result<(), GitError> {
+        let mark = admin.join(FILLING);
         if admin.join("index").exists() {
             // It was filled, and is the person's since.
-            return Ok(());
+            return remove_file(&mark);
+        }
+        if !mark.exists() {
+            if has_files(path) {
+                // They lost their index, or removed it; the files are theirs.
+                let call = Call::write("git.hand_index", path).args(["read-tree", "HEAD"]);
+                return self.git.ok(call.gate(gate)).map(|_| ());
+            }
+            let made = fail::point("git.hand_mark").and_then(|()| fs::write(&mark, ""));
+            made.map_err(|source| GitError::File { doing: "write", path: mark.clone(), source })?;
         }
         // What git left that was killed on the way here.
         for name in ["index.lock", "locked"] {
             remove_file(&admin.join(name))?;
         }
         let args = ["read-tree", "--reset", "-u", "HEAD"];
-        self.git.ok(Call::write("git.hand_fill", path).args(args).gate(gate)).map(|_| ())
+        self.git.ok(Call::write("git.hand_fill", path).args(args).gate(gate))?;
+        remove_file(&mark)
     }
 
     /// Returns whether only worktrees whose folders are gone are on a branch (short name).
@@ -224,8 +239,33 @@ impl Repo {
             let (kind, name) = field.split_at_checked(3).unwrap_or((&field, ""));
             if kind == "!! " { &mut ignored } else { &mut unsaved }.push(name.to_owned());
         }
+        let hidden = self.hidden_edits(path, &admin, head.as_str().len())?;
+        ignored.extend(hidden.into_iter().filter(|name| !unsaved.contains(name)));
         let under_way = under_way.map(|(_, what)| *what);
         Ok(Some(Hand { head, branch, unsaved, ignored, under_way }))
+    }
+
+    /// Returns the edits of files that are flagged in the index, so that git does not look at them.
+    fn hidden_edits(
+        &self,
+        path: &Path,
+        admin: &Path,
+        digits: usize,
+    ) -> Result<Vec<String>, GitError> {
+        if !Entries::read(&admin.join("index"), digits)?.has_flags {
+            return Ok(Vec::new());
+        }
+        let gate = self.slot_gate(path)?;
+        let index = admin.join("pipeline-look");
+        let copied =
+            fail::point("git.hand_index").and_then(|()| fs::copy(admin.join("index"), &index));
+        copied.map_err(|source| GitError::File { doing: "copy", path: index.clone(), source })?;
+        self.unflag(&gate, path, admin, &index)?;
+        let args = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff"];
+        let call = Call::read("git.hand_hidden", path).args(args).env("GIT_INDEX_FILE", &index);
+        let names = self.git.ok(call)?.texts();
+        remove_file(&index)?;
+        Ok(names)
     }
 
     /// Takes slots of ours in which an agent went to `branch` (full name) off it, where they stand; no
@@ -249,7 +289,7 @@ impl Repo {
     /// # Errors
     /// When git refuses, as it does where that would overwrite something.
     pub fn switch_hand(&self, path: &Path, branch: &str) -> Result<(), GitError> {
-        let args = ["switch", "-q", "--no-guess", branch];
+        let args = ["switch", "-q", "--no-guess", "--no-overwrite-ignore", branch];
         self.git.ok(Call::write("git.hand_switch", path).args(args)).map(|_| ())
     }
 
@@ -275,6 +315,11 @@ impl Repo {
             if admin.join(name).exists() {
                 return Err(GitError::ForeignSlot { path: path.into(), why });
             }
+        }
+        // One that was made or cloned there and committed as such keeps its commits in the folder.
+        if self.modules(path)?.iter().any(|inner| inner.join(".git").exists()) {
+            let why = "it holds a repository of its own";
+            return Err(GitError::ForeignSlot { path: path.into(), why });
         }
         let gone = gone(path);
         remove_tree("git.hand_gone", &gone)?;
@@ -386,12 +431,73 @@ mod tests {
         let case = made();
         let admin = case.scratch.repo.admin_of(&case.path).unwrap().expect("its folder");
         fs::remove_file(admin.join("index")).unwrap();
+        fs::write(admin.join(FILLING), "").unwrap();
         fs::write(admin.join("index.lock"), "").unwrap();
         fs::write(admin.join("locked"), "initializing").unwrap();
         fs::remove_file(case.path.join("a.txt")).unwrap();
         case.scratch.repo.add_hand(&case.path, BRANCH).unwrap();
         assert!(hand(&case).unsaved.is_empty() && case.path.join("a.txt").exists());
-        assert!(!admin.join("locked").exists());
+        assert!(!admin.join("locked").exists() && !admin.join(FILLING).exists());
+    }
+
+    #[test]
+    fn one_that_lost_its_index_keeps_its_files() {
+        let case = made();
+        let admin = case.scratch.repo.admin_of(&case.path).unwrap().expect("its folder");
+        fs::write(case.path.join("a.txt"), "mine\n").unwrap();
+        fs::remove_file(admin.join("index")).unwrap();
+        case.scratch.repo.add_hand(&case.path, BRANCH).unwrap();
+        assert_eq!(fs::read_to_string(case.path.join("a.txt")).unwrap(), "mine\n");
+        assert_eq!(hand(&case).unsaved, ["a.txt"]);
+    }
+
+    #[test]
+    fn edits_that_git_passes_over_are_seen() {
+        for flag in ["--skip-worktree", "--assume-unchanged"] {
+            let case = made();
+            case.scratch.git_in(&case.path, ["update-index", flag, "a.txt"]);
+            assert_eq!(hand(&case).ignored, Vec::<String>::new(), "{flag}");
+            fs::write(case.path.join("a.txt"), "mine\n").unwrap();
+            fs::write(case.path.join("b.txt"), "mine\n").unwrap();
+            let found = hand(&case);
+            assert_eq!(
+                (found.unsaved, found.ignored),
+                (vec!["b.txt".into()], vec!["a.txt".into()]),
+                "{flag}"
+            );
+            let listed = case.scratch.git_in(&case.path, ["ls-files", "-v", "a.txt"]);
+            assert!(!listed.starts_with('H'), "the person's index stays as it is: {listed}");
+        }
+    }
+
+    #[test]
+    fn a_repository_of_its_own_inside_is_not_removed() {
+        let case = made();
+        let inner = case.path.join("inner");
+        fs::create_dir(&inner).unwrap();
+        case.scratch.git_in(&inner, ["init", "-q"]);
+        fs::write(inner.join("lib.c"), "lib").unwrap();
+        case.scratch.git_in(&inner, ["add", "-A"]);
+        case.scratch.git_in(&inner, ["commit", "-q", "-m", "only here"]);
+        case.scratch.git_in(&case.path, ["add", "inner"]);
+        case.scratch.git_in(&case.path, ["commit", "-q", "-m", "with it"]);
+        assert!(hand(&case).unsaved.is_empty());
+        let refused = case.scratch.repo.remove_hand(&case.path);
+        assert!(matches!(refused, Err(GitError::ForeignSlot { .. })), "{refused:?}");
+        assert!(inner.join("lib.c").exists());
+    }
+
+    #[test]
+    fn ignored_files_stay_when_a_branch_would_overwrite_them() {
+        let case = made();
+        let scratch = &case.scratch;
+        scratch.repo.detach_hand(&case.path, &hand(&case).head).unwrap();
+        let tracked = scratch.commit_on(&scratch.rev("main"), "notes.log", "theirs\n");
+        scratch.git(["update-ref", &format!("refs/heads/{BRANCH}"), tracked.as_str()]);
+        fs::write(scratch.root.join(".git/info/exclude"), "*.log\n").unwrap();
+        fs::write(case.path.join("notes.log"), "mine\n").unwrap();
+        assert!(scratch.repo.switch_hand(&case.path, BRANCH).is_err());
+        assert_eq!(fs::read_to_string(case.path.join("notes.log")).unwrap(), "mine\n");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::base::{Follow, leave_command};
 use super::call::Call;
@@ -12,6 +13,7 @@ use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{MARK, registered};
 use crate::sys::file::{shell_path, small_text};
+use crate::sys::proc::is_held_open;
 
 /// As many places are asked about at a time.
 const ASKED_MAX: usize = 200;
@@ -21,6 +23,12 @@ const SET_ASIDE_MAX: usize = 10;
 const NAMED_MAX: usize = 3;
 /// What moves forward and nothing else, and overwrites nothing.
 const FORWARD: &str = "merge --ff-only --no-overwrite-ignore";
+
+/// A lock that is younger counts as that of a living git which /proc does not show, as in a container.
+const LOCK_AGE_MAX: Duration = Duration::from_secs(30);
+
+/// What git's file HEAD says where refs are kept in no files.
+const NO_FILE: &str = "refs/heads/.invalid";
 
 /// How a refusal begins whose cause only git knows.
 pub const UNEXPLAINED: &str = "git cannot fast-forward";
@@ -75,6 +83,20 @@ impl Repo {
         Ok(None)
     }
 
+    /// Returns the lock of a git that is at work in a checkout of people's, whatever that is on: `git
+    /// switch` reads first where the branch stands to which it goes, then writes all files, and says
+    /// last that it is there. On a branch that moved meanwhile all that came would look taken back.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn busy_checkout(&self) -> Result<Option<PathBuf>, GitError> {
+        let mut admins = self.admins()?;
+        admins.retain(|admin| !admin.join(MARK).exists());
+        admins.push(self.common.clone());
+        let locks = admins.into_iter().map(|admin| admin.join("index.lock"));
+        Ok(locks.into_iter().find(|lock| is_at_work(lock)))
+    }
+
     /// Returns whether something that a look can tell keeps a branch (full name) from being moved
     /// forward to `to`. Nothing is changed, and no lock taken.
     ///
@@ -88,7 +110,8 @@ impl Repo {
     ) -> Result<bool, GitError> {
         let Some(found) = self.read_ref(branch)? else { return Ok(true) };
         let is_rewritten = || Ok(self.rewriting(branch, is_landing)?.is_some());
-        if self.ref_lock(branch).exists() || is_rewritten()? || self.displaced()?.is_some() {
+        let is_locked = self.ref_lock(branch).exists() || self.busy_checkout()?.is_some();
+        if is_locked || is_rewritten()? || self.displaced()?.is_some() {
             return Ok(true);
         }
         let checkouts =
@@ -234,6 +257,22 @@ fn unfinished(why: &str, dir: &Path, command: &str) -> Follow {
     }
 }
 
+/// Returns whether a git may live that made the lock. The one of a killed git stays, and so, closed,
+/// does that of a `git commit -a` whose editor is open: neither goes to another branch.
+fn is_at_work(lock: &Path) -> bool {
+    let made = fs::symlink_metadata(lock).and_then(|lock| lock.modified());
+    let is_new = |made: SystemTime| made.elapsed().map_or(true, |age| age < LOCK_AGE_MAX);
+    made.is_ok_and(is_new) || is_held_open(lock)
+}
+
+/// Returns the file that says that a checkout is on another branch than it was listed on.
+pub(super) fn left_branch(admin: &Path, branch: &str) -> Option<PathBuf> {
+    let head = admin.join("HEAD");
+    let text = small_text(&head);
+    let on = text.trim_end().strip_prefix("ref: ");
+    on.is_none_or(|on| on != branch && on != NO_FILE).then_some(head)
+}
+
 /// Returns the place at which a file that comes to `path` would meet one that is there: the path
 /// itself, or what is no folder on the way to it.
 fn occupied<'a>(dir: &Path, path: &'a str) -> Option<&'a str> {
@@ -309,6 +348,66 @@ mod tests {
 
     fn ignore(scratch: &Scratch, patterns: &str) {
         fs::write(scratch.root.join(".git/info/exclude"), patterns).unwrap();
+    }
+
+    #[test]
+    fn while_a_person_switches_to_the_branch_it_does_not_move() {
+        let scratch = Scratch::new();
+        let old = scratch.rev("HEAD");
+        let write = |path: &str, text: &str| fs::write(scratch.root.join(path), text).unwrap();
+        // It stands for a checkout that takes its time, as with files that are fetched.
+        write(".git/slow", "#!/bin/sh\nuntil [ -e .git/go ]; do sleep 0.01; done\ncat\n");
+        scratch.git(["config", "filter.slow.smudge", "sh .git/slow"]);
+        write(".git/info/attributes", "slow.bin filter=slow\n");
+        scratch.git(["switch", "-q", "-c", "feature"]);
+        write("slow.bin", "1");
+        scratch.git(["add", "-A"]);
+        scratch.git(["commit", "-q", "-m", "theirs"]);
+        let tip = scratch.rev("feature");
+        let base = scratch.commit_on(&old, "slow.bin", "0");
+        scratch.git(["update-ref", MAIN, base.as_str()]);
+        let to = scratch.commit_on(&base, "new.txt", "new");
+        let landing = || scratch.repo.landing_follow(MAIN, &to, &base).unwrap();
+
+        let mut switch = child::command("git", &scratch.root);
+        let mut switch = switch.args(["switch", "-q", "main"]).spawn().unwrap();
+        let lock = scratch.root.join(".git/index.lock");
+        while !lock.exists() {
+            assert!(switch.try_wait().unwrap().is_none(), "it waits for its file");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let hour = std::time::Duration::from_secs(3_600);
+        let made = fs::metadata(&lock).unwrap().modified().unwrap();
+        fs::File::options().append(true).open(&lock).unwrap().set_modified(made - hour).unwrap();
+        assert_eq!(scratch.rev("HEAD"), tip, "git says last where it is");
+        assert_eq!(
+            (follow(&scratch, &to), landing()),
+            (Follow::Locked { path: lock.clone() }, Follow::Locked { path: lock.clone() })
+        );
+        assert!(scratch.repo.is_obstructed(MAIN, &to, false).unwrap());
+        write(".git/go", "");
+        assert!(switch.wait().unwrap().success());
+        assert_eq!(follow(&scratch, &to), Follow::Followed);
+        assert_eq!(scratch.git(["status", "--porcelain"]), "");
+
+        // The lock of a killed git stays; what is not checked out waits for none such.
+        scratch.git(["switch", "-q", "feature"]);
+        let file = fs::File::create(&lock).unwrap();
+        file.set_modified(made - hour).unwrap();
+        drop(file);
+        let next = scratch.commit_on(&to, "next.txt", "next");
+        assert_eq!(scratch.repo.landing_follow(MAIN, &next, &to).unwrap(), Follow::Followed);
+    }
+
+    #[test]
+    fn a_checkout_that_went_elsewhere_meanwhile_is_not_moved() {
+        let scratch = Scratch::new();
+        let admin = scratch.root.join(".git");
+        assert_eq!(left_branch(&admin, MAIN), None);
+        for args in [["switch", "-q", "-c", "other"], ["switch", "-q", "--detach", "main"]] {
+            scratch.git(args);
+            assert_eq!(left_branch(&admin, MAIN), Some(admin.join("HEAD")));
+        }
     }
 
     #[test]

@@ -115,6 +115,9 @@ fn move_on(
 /// Refuses to move the landing branch elsewhere than forward while a person has it checked out: what
 /// is committed there next would take back what it moved over.
 fn left_by_people(branches: &Branches, repo: &Repo) -> Result<(), Fault> {
+    if let Some(lock) = repo.busy_checkout()? {
+        return Err(Fault(locked(&lock)));
+    }
     let Some(dir) = held_in(repo, &branches.landed)? else { return Ok(()) };
     let (name, leave) = (short(&branches.landed), git::leave_command(Path::new(&dir)));
     Err(Fault(format!("`{name}` is to be put back, and is checked out in `{dir}`{TYPE}{leave}")))

@@ -7,6 +7,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -118,6 +120,18 @@ pub fn environ_has(pid: i32, entries: &[String]) -> bool {
         let has = |entry: &String| text.split(|byte| *byte == 0).any(|it| it == entry.as_bytes());
         entries.iter().all(has)
     })
+}
+
+/// Returns whether a process that /proc lets us look at has the file open.
+#[must_use]
+pub fn is_held_open(path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    let Some(wanted) = id(path) else { return false };
+    let below = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
+    below(Path::new("/proc"))
+        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
+        .flat_map(|process| below(&process.path().join("fd")))
+        .any(|file| id(&file.path()) == Some(wanted))
 }
 
 /// What there was to reap of the caller's children.

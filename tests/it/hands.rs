@@ -215,10 +215,15 @@ fn a_worktree_stays_while_something_in_it_would_be_lost() {
     std::fs::write(dir.join(".gitignore"), "*.key\n").expect("a file");
     std::fs::write(dir.join("my.key"), "secret").expect("a file");
     commit_in(&project, &dir, "hand.txt");
+    let here = ["-C", place.to_str().expect("it is UTF-8")];
+    project.git(&[&here[..], &["update-index", "--skip-worktree", "hand.txt"]].concat());
+    std::fs::write(dir.join("hand.txt"), "for this machine alone").expect("a file");
     let done = project.run(&["task", "give", "A", "--stage", "super"]);
     assert_eq!(done.code, Some(0), "{}", done.err);
-    assert!(done.err.contains("git ignores `my.key` there"), "{}", done.err);
+    assert!(done.err.contains("git ignores `my.key` and 1 more there"), "{}", done.err);
     assert!(dir.join("my.key").exists());
+    let text = std::fs::read_to_string(dir.join("hand.txt")).expect("it is there");
+    assert_eq!(text, "for this machine alone");
     assert!(project.git(&["-C", place.to_str().expect("UTF-8"), "status", "--short"]).is_empty());
     run_on(&project);
     assert_eq!(project.runs(), ["A.super.1"], "it went on from there");
