@@ -300,8 +300,8 @@ impl Repo {
         }
         self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
-            .args(["merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-stat"])
-            .args(["-q", "--", to.as_str()]);
+            .args(["merge", "--ff-only", "--no-squash", "--no-overwrite-ignore", "--no-autostash"])
+            .args(["--no-stat", "-q", "--", to.as_str()]);
         let reply = match self.git.run_outliving(self.signed(call, None)?.gate(step.gate)) {
             Ok(reply) => reply,
             Err(failure @ GitError::Killed { .. }) => {
@@ -414,7 +414,7 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
     let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
     let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
     if !locks.iter().any(|lock| lock.ends_with("index.lock")) {
-        return format!("{start} && git merge -q --ff-only --no-overwrite-ignore {to}");
+        return format!("{start} && git merge -q --ff-only --no-squash --no-overwrite-ignore {to}");
     }
     format!(
         "{start} && s=$(git stash create) && {{ [ -z \"$s\" ] || git stash store -q -m \
@@ -486,6 +486,7 @@ mod tests {
     #[test]
     fn a_clean_checkout_is_fast_forwarded() {
         let case = Case::new();
+        case.scratch.git(["config", "branch.main.mergeOptions", "--squash"]);
         for _ in 0..2 {
             assert_eq!(case.follow(), Follow::Followed);
         }

@@ -22,7 +22,7 @@ const SET_ASIDE_MAX: usize = 10;
 /// As many edited files are named.
 const NAMED_MAX: usize = 3;
 /// What moves forward and nothing else, and overwrites nothing.
-const FORWARD: &str = "merge --ff-only --no-overwrite-ignore";
+const FORWARD: &str = "merge --ff-only --no-squash --no-overwrite-ignore";
 
 /// A lock that is younger counts as that of a living git which /proc does not show, as in a container.
 const LOCK_AGE_MAX: Duration = Duration::from_secs(30);

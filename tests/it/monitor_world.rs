@@ -70,7 +70,7 @@ fn an_edit_in_the_way_holds_up_the_base_alone() {
         "something of a person\n"
     );
     let said = format!("{}{}{}", project.ok(&["status"]), done.out, done.err);
-    assert!(said.contains("git merge --ff-only --no-overwrite-ignore"), "{said}");
+    assert!(said.contains("git merge --ff-only --no-squash --no-overwrite-ignore"), "{said}");
     assert!(project.status()["landing"]["behind"].as_u64() > Some(0));
     fs::remove_file(project.path("architect/A.txt")).expect("it is ours");
     project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
