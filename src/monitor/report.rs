@@ -272,6 +272,16 @@ fn fault(record: &ExitRecord, watched: Option<&Watched>, reading: &Reading) -> O
     Some(Fault { kind, text, until: None })
 }
 
+/// Lets the end of a limit, which was named by the clock on the wall, be as far from `now` as from
+/// `wall`: the monitor's clock stands still while the machine sleeps, and heeds no clock that is set.
+pub fn date_limit(body: &mut EventBody, wall: Time, now: Time) {
+    if let EventBody::Observation(Observation::Exited { exit, .. }) = body
+        && let Some(until) = exit.fault.as_mut().and_then(|fault| fault.until.as_mut())
+    {
+        *until = now.plus_ms(until.ms_since(wall));
+    }
+}
+
 /// Cuts `text` to at most `bytes_max` bytes, keeping its beginning.
 fn keep_head(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
@@ -391,6 +401,8 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::agent::job::{AttemptRef, StartedRecord};
+    use crate::machine::attempt::FaultKind;
 
     fn head(nonce: &str) -> String {
         format!(
@@ -423,6 +435,25 @@ mod tests {
         for (text, is_marker) in [(&own, true), (&other, false), (&done.to_owned(), false)] {
             fs::write(&file, text).unwrap();
             assert_eq!(has_marker(&file, "5f0c"), is_marker, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_ends_when_its_provider_said_though_the_machine_slept() {
+        let attempt_dir = PathBuf::new();
+        let attempt = AttemptRef { attempt: "A.impl.1".into(), nonce: "5f0c".into(), attempt_dir };
+        let record = StartedRecord::unknown(&attempt).unwrap();
+        let exit = exit_of(&record.ended_without_status(Ended::Exit, String::new()), None);
+        let (wall, now) = (Time::from_ms(9_000_000), Time::from_ms(1_000_000));
+        for (said, meant) in [(9_060_000, 1_060_000), (8_999_000, 1_000_000)] {
+            let until = Some(Time::from_ms(said));
+            let fault = Fault { kind: FaultKind::RateLimited, text: String::new(), until };
+            let exit = Box::new(Exit { fault: Some(fault), ..exit.clone() });
+            let attempt = AttemptId::new("A.impl.1");
+            let mut body = EventBody::Observation(Observation::Exited { attempt, exit });
+            date_limit(&mut body, wall, now);
+            let EventBody::Observation(Observation::Exited { exit, .. }) = body else { panic!() };
+            assert_eq!(exit.fault.unwrap().until, Some(Time::from_ms(meant)));
         }
     }
 

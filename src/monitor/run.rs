@@ -21,7 +21,7 @@ use super::lookout::Files;
 use super::outage::Outage;
 use super::outside::Outside;
 use super::progress::Progress;
-use super::report::{Watch, pass_on};
+use super::report::{Watch, date_limit, pass_on};
 use super::room::{Guard, fault_of};
 use super::settings_file::SettingsFile;
 use super::sources::{Input, open_watcher, watch_signals};
@@ -476,7 +476,8 @@ impl Monitor {
 
     fn take(&mut self, input: Input, bodies: &mut Vec<EventBody>) -> Result<(), RunError> {
         match input {
-            Input::Event(body) => {
+            Input::Event(mut body) => {
+                date_limit(&mut body, SystemClock::start().now(), self.cycle.clock.now());
                 // The machine is to know of a shortage before what came of it.
                 if let Some(why) = fault_of(&body) {
                     bodies.extend(self.guard.failed(
