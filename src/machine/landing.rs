@@ -415,7 +415,10 @@ pub(super) fn settle(state: &State, at: Time, changes: &mut Vec<Change>) {
         return;
     }
     let is_red = base.is_red_at(onto);
-    let is_awaited = base.checking.is_some()
+    // During a shortage nothing is judged: back in the lane, it would be begun again at once.
+    let is_short = state.shortage.is_some() && state.stopping.is_none();
+    let is_awaited = is_short
+        || base.checking.is_some()
         || base.check_tries.until.is_some()
         || base_check_due(state).is_some();
     if is_red || !is_awaited {

@@ -344,7 +344,7 @@ pub fn has_base_checks(state: &State) -> bool {
 }
 
 /// Returns the commit to be judged now: what a disputed landing was merged onto, else the base's
-/// newest, when there is work for it.
+/// newest, when there is work for it; not on what has landed red, where nothing starts anyway.
 pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
     let base = &state.base;
     let may_run = has_base_checks(state)
@@ -359,7 +359,10 @@ pub(super) fn base_check_due(state: &State) -> Option<&Oid> {
     let is_unknown = |commit: &Oid| !base.green.contains(commit) && !base.is_red_at(commit);
     let disputed = landing::disputed(state).map(|disputed| disputed.onto);
     let is_quiet = state.is_paused || state.overload.is_some();
-    let newest = base.tip.as_ref().filter(|_| !is_quiet && has_open_work(state));
+    // One red commit is remembered: the other would open the lane again, onto what is red.
+    let is_landed_red = base.landed.as_ref().is_some_and(|landed| base.is_red_at(landed));
+    let is_wanted = !is_quiet && !is_landed_red && has_open_work(state);
+    let newest = base.tip.as_ref().filter(|_| is_wanted);
     disputed.or(newest).filter(|commit| may_run && is_unknown(commit))
 }
 

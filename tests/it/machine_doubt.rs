@@ -323,6 +323,66 @@ fn a_landing_in_doubt_does_not_hold_up_the_end_and_is_begun_anew() {
     stands(&m, &[("A", "landing")]);
 }
 
+/// The base's tip and the landing branch differ, and both are red.
+#[test]
+fn a_base_and_a_landing_branch_that_are_both_red_are_judged_once_each() {
+    let mut m = short_machine(|s| s.landing.checks = vec!["check".into()]);
+    m.add(&[new_task("A", &[])]);
+    judge(&mut m, "base.check.1", End::Done);
+    m.add(&[new_task("B", &[])]);
+    let moves = |m: &mut Machine, to: &str| {
+        m.see(Observation::BaseSeen { tip: Oid::new(to), landed: m.state.base.landed.clone() });
+        m.turns();
+        let (base, landed) = (Oid::new(to), Oid::new(format!("{to}-taken")));
+        m.see(Observation::BaseTaken { base, landed: landed.clone(), has_all: true });
+        m.turns();
+        let (why, is_passing) = ("edits overlap".to_owned(), false);
+        m.see(Observation::FollowRefused { to: landed, why, behind: 0, is_passing });
+        m.turns();
+    };
+    moves(&mut m, "base-2");
+    judge(&mut m, "base.check.2", End::Fail);
+    m.complete_stages("A");
+    fail_landing(&mut m);
+    judge(&mut m, "base.check.3", End::Fail);
+    assert!(m.state.attempts.is_empty() && m.state.landing.is_none(), "{:?}", m.effects());
+    assert!(m.state.is_idle());
+    stands(&m, &[("A", "landing"), ("B", "ready impl")]);
+
+    moves(&mut m, "base-3");
+    judge(&mut m, "base.check.4", End::Done);
+    stands(&m, &[("B", "working B.impl.1")]);
+    let merge = m.merge();
+    judge(&mut m, "A.land.2", End::Done);
+    m.see(merge.landed());
+    stands(&m, &[("A", "completed")]);
+}
+
+#[test]
+fn a_landing_in_doubt_waits_for_the_end_of_a_shortage_and_is_not_begun_again() {
+    for is_stopped in [false, true] {
+        let mut m = short_machine(|s| s.landing.checks = vec!["check".into()]);
+        m.add(&[new_task("A", &[])]);
+        judge(&mut m, "base.check.1", End::Done);
+        m.base_moves("base-2");
+        m.complete_stages("A");
+        m.see(shortage(Some("the disk is full")));
+        fail_landing(&mut m);
+        let number = m.state.landing.as_ref().map(|landing| landing.number);
+        assert_eq!(number, Some(1), "it waits to be judged");
+        assert!(!m.state.is_idle(), "it goes on by itself");
+        if is_stopped {
+            m.must(Command::Stop { kind: StopKind::Drain });
+            assert!(m.state.landing.is_none(), "the end is not held up");
+            continue;
+        }
+        m.see(shortage(None));
+        m.turns();
+        judge(&mut m, "base.check.2", End::Done);
+        assert_eq!(m.state.tasks[&id("A")].tally.send_backs, 1);
+    }
+}
+
 /// Up to an order that could not be given, which may have been given before a power cut.
 fn unordered(change: impl FnOnce(&mut Settings), why: &str) -> (Machine, AttemptId) {
     let mut m = short_machine(change);
