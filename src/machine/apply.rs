@@ -577,6 +577,7 @@ fn adopt(state: &mut State, settings: &Settings, at: Time) {
     if judges(settings) != judges(&state.settings) {
         state.base.green.clear();
         state.base.red = None;
+        state.base.check_tries = Tries::default();
     }
     let old = std::mem::replace(&mut state.settings, Arc::new(settings.clone()));
     state.pinned.push(Arc::clone(&old));

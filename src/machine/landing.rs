@@ -472,13 +472,13 @@ pub(super) fn base_checked(
     if verdict.class == Class::Completed {
         return vec![lane(LaneChange::BaseFoundGreen { commit })];
     }
-    let failed = counted(state, state.base.check_tries.failed);
-    let is_judged = verdict.class == Class::ChecksFailed;
-    if is_judged || failed > state.settings.limits.infrastructure_retries {
+    if verdict.class == Class::ChecksFailed {
         let text = with_tail(&verdict.reason, check);
         let tail = keep_ends(&text, EVIDENCE_BYTES_MAX);
         return vec![lane(LaneChange::BaseFoundRed { commit, tail })];
     }
+    // It could not run, which says nothing of the commit: tried on, past the bound as well.
+    let failed = counted(state, state.base.check_tries.failed);
     let tries = paused(state, event, failed, &verdict.reason);
     vec![lane(LaneChange::BaseCheckStalled { tries })]
 }

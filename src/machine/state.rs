@@ -216,7 +216,16 @@ impl State {
     #[must_use]
     pub fn is_landing(&self) -> bool {
         let bound = self.settings.limits.infrastructure_retries;
-        self.landing.as_ref().is_some_and(|landing| !landing.tries.is_stuck(bound))
+        let is_in_vain = self.is_base_check_stuck() && super::landing::disputed(self).is_some();
+        let landing = self.landing.as_ref().filter(|_| !is_in_vain);
+        landing.is_some_and(|landing| !landing.tries.is_stuck(bound))
+    }
+
+    /// Returns true when the checks of the base could not run, again and again past the bound: a
+    /// person is needed, though they are tried on.
+    #[must_use]
+    pub fn is_base_check_stuck(&self) -> bool {
+        self.base.check_tries.is_stuck(self.settings.limits.infrastructure_retries)
     }
 
     /// Returns the tries of the lane that are past their bound, so that a person is needed; it is

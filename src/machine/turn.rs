@@ -120,9 +120,6 @@ fn wake(state: &State, at: Time, changes: &mut Vec<Change>) {
         }
     }
     changes.extend(wake_lane(state, woken));
-    if let Some(tries) = woken(&state.base.check_tries) {
-        changes.push(lane(LaneChange::BaseCheckStalled { tries }));
-    }
     if let Some(follow) = &state.base.follow
         && let Some(tries) = woken(&follow.tries)
     {
@@ -143,6 +140,9 @@ fn wake_lane(state: &State, woken: impl Fn(&Tries) -> Option<Tries>) -> Vec<Chan
     }
     if let Some(tries) = woken(&state.base.take_tries) {
         changes.push(lane(LaneChange::TakeStalled { tries }));
+    }
+    if let Some(tries) = woken(&state.base.check_tries) {
+        changes.push(lane(LaneChange::BaseCheckStalled { tries }));
     }
     if let Some(dropping) = &state.base.dropping
         && let Some(tries) = woken(&dropping.tries)

@@ -71,6 +71,11 @@ pub fn trouble(state: &State, lane: &Lane<'_>) -> Option<(String, String)> {
         let why = format!("checks fail on `{name}` itself: {}", first_line(tail));
         return Some((why, "pipeline monitor --allow-red-base".into()));
     }
+    if state.is_base_check_stuck() {
+        let why = first_line(&base.check_tries.why);
+        let why = format!("the checks on `{name}` itself could not run: {why}");
+        return Some((why, "pipeline doctor --checks".into()));
+    }
     if let Some((why @ (GONE | MOVED), command)) = refused(base) {
         return Some((format!("`{name}` does not follow yet: {why}"), command));
     }

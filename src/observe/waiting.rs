@@ -221,6 +221,10 @@ impl<'a> Waits<'a> {
         if let Some(landing) = state.landing.as_ref().filter(|landing| landing.task == task.id) {
             let why = format!("after: {}", first_line(&landing.tries.why));
             let until = landing.tries.until;
+            if until.is_none() && !state.is_landing() {
+                // It is in doubt, and what it was merged onto cannot be judged.
+                return known_trouble(state).map(|what| Reason::new(On::Checkout, what));
+            }
             return until.map(|_| Reason::new(On::Backoff, why).until(until));
         }
         if task.is_held {

@@ -383,6 +383,57 @@ fn a_landing_in_doubt_waits_for_the_end_of_a_shortage_and_is_not_begun_again() {
     }
 }
 
+/// The check of the base cannot run.
+fn fault(m: &mut Machine, check: &str) {
+    let attempt = AttemptId::new(check);
+    assert!(m.state.attempts.contains_key(&attempt), "{:?}", m.state.attempts.keys());
+    m.see(Observation::AttemptFaulted { attempt, why: "`setup` failed: no net".into() });
+    m.turns();
+    assert_eq!(m.state.base.red, None, "nothing is known of the base");
+}
+
+#[test]
+fn a_base_whose_check_could_not_run_is_not_red_and_is_judged_when_it_can() {
+    let mut m = short_machine(|s| {
+        s.landing.checks = vec!["check".into()];
+        s.limits.infrastructure_retries = 2;
+    });
+    m.add(&[new_task("A", &[])]);
+    for n in 1..=12 {
+        fault(&mut m, &format!("base.check.{n}"));
+        assert_eq!(m.state.is_idle(), n > 2, "past its bound it needs a person: {n}");
+        if n < 12 {
+            m.pass_to_deadline();
+        }
+    }
+    let until = m.state.base.check_tries.until.expect("it is tried on");
+    assert_eq!(until.ms_since(m.now), m.state.settings.retry.max_ms);
+    // Who starts a monitor may have put it right.
+    m.see(Observation::MonitorStarted { pid: 2, allows_red_base: false });
+    m.turns();
+    judge(&mut m, "base.check.13", End::Done);
+    stands(&m, &[("A", "working A.impl.1")]);
+    assert_eq!(m.state.base.check_tries.failed, 0);
+}
+
+#[test]
+fn a_landing_whose_doubt_cannot_be_settled_holds_up_no_end_and_goes_on_when_it_can() {
+    let mut m = short_machine(|s| {
+        s.landing.checks = vec!["check".into()];
+        s.limits.infrastructure_retries = 0;
+    });
+    m.add(&[new_task("A", &[])]);
+    judge(&mut m, "base.check.1", End::Done);
+    m.base_moves("base-2");
+    m.complete_stages("A");
+    fail_landing(&mut m);
+    fault(&mut m, "base.check.2");
+    assert!(m.state.landing.is_some() && m.state.is_idle());
+    m.pass_to_deadline();
+    judge(&mut m, "base.check.3", End::Done);
+    assert_eq!(m.state.tasks[&id("A")].tally.send_backs, 1);
+}
+
 /// Up to an order that could not be given, which may have been given before a power cut.
 fn unordered(change: impl FnOnce(&mut Settings), why: &str) -> (Machine, AttemptId) {
     let mut m = short_machine(change);

@@ -307,6 +307,11 @@ pub fn lane(state: &State, lane: &Lane<'_>) -> Vec<Finding> {
             "mend it, or run `pipeline monitor --allow-red-base`",
         ));
     }
+    if state.is_base_check_stuck() {
+        let why = &base.check_tries.why;
+        let what = format!("the checks on `{name}` itself could not run: {why}");
+        findings.push(Finding::bad("base", what, "type: pipeline doctor --checks"));
+    }
     if let Some(paths) = &base.conflict {
         findings.push(Finding::bad(
             "base",
