@@ -76,7 +76,8 @@ pub struct Index {
     pub backoff: BTreeSet<(Time, TaskId)>,
     /// Agents that get nothing before a moment.
     pub cooling: BTreeSet<(Time, AgentName)>,
-    /// Tasks to land, in order of entry; those that wait for approval or the gate are not in it.
+    /// Tasks to land, in order of entry; those that wait for approval, the gate or a dependency, or
+    /// are held, are not in it.
     pub lane: BTreeMap<u64, TaskId>,
     /// The highest n of all ids `TASK-n`, for the next one.
     pub number_max: u64,
@@ -384,7 +385,7 @@ fn place(state: &mut State, id: &TaskId, is_in: bool) {
         }
         TaskPhase::Working { .. } => &mut counts.wip,
         TaskPhase::Landing { entry } => {
-            if may_act && task.approval.is_none() && !task.is_held {
+            if is_open && task.approval.is_none() {
                 if is_in {
                     index.lane.insert(*entry, id.clone());
                 } else {

@@ -230,6 +230,10 @@ impl<'a> Waits<'a> {
         if task.is_held {
             return Some(held(task));
         }
+        // It was linked since.
+        if let Some(reason) = self.unmet(task) {
+            return Some(reason);
+        }
         if let Some(paths) = &task.approval {
             return Some(Reason::new(On::Approval, first_line(paths)));
         }

@@ -1,8 +1,9 @@
 //! What a branch has changed so far, and what the scheduler makes of it.
 
 use pipeline::machine::change::TaskChange;
-use pipeline::machine::event::{Dependents, NewTask, RetryTarget};
+use pipeline::machine::event::{Dependents, Edit, NewTask, RetryTarget};
 use pipeline::machine::forecast::{CLASH_PATHS_MAX, CLASHES_MAX, Trial, trial};
+use pipeline::machine::id::AttemptId;
 use pipeline::machine::mode::Orchestration;
 use pipeline::machine::schedule::Standing;
 use pipeline::machine::schedule::demand::Demand;
@@ -69,6 +70,72 @@ fn obstacle(m: &Machine, task: &str) -> String {
     let demand = Demand::of(&m.state.settings, task, stage);
     let found = Standing::of(&m.state).obstacle(&task.id, stage, &demand);
     found.expect("it cannot start").words(&m.state, &demand)
+}
+
+fn depend(task: &str, on: &str) -> Command {
+    let edit = Edit { add_depends_on: vec![id(on)], ..Edit::default() };
+    Command::EditTask { id: id(task), edit: Box::new(edit) }
+}
+
+#[test]
+fn what_is_to_land_waits_for_a_dependency_that_it_got_late_and_is_not_in_its_way() {
+    // Its landing is under way, or its last stage.
+    for is_landing in [true, false] {
+        let mut m = machine_with(|settings| settings.landing.checks = vec!["check".into()]);
+        let base = AttemptId::new("base.check.1");
+        m.add(&[touching("A", &["src/*"])]);
+        m.start_attempt(&base);
+        m.exit(&base, End::Done);
+        complete(&mut m, "A", Some(&["src/a"]));
+        m.turns();
+        let mut held = touching("B", &["src/b"]);
+        held.is_held = true;
+        m.add(&[held]);
+        if is_landing {
+            complete(&mut m, "A", Some(&["src/a"]));
+            m.turns();
+            m.merge();
+            m.must(depend("A", "B"));
+            let check = AttemptId::new("A.land.1");
+            assert!(m.state.attempts[&check].is_stopping, "what it was for is over");
+            m.start_attempt(&check);
+            m.exit(&check, End::Stopped);
+        } else {
+            m.must(depend("A", "B"));
+            complete(&mut m, "A", Some(&["src/a"]));
+            m.turns();
+        }
+        assert!(m.state.landing.is_none() && m.state.is_idle(), "{:?}", m.effects());
+        stands(&m, &[("A", "landing"), ("B", "waiting")]);
+        // It has changed the same paths, which B would wait for.
+        m.must(Command::ReleaseTasks { ids: vec![id("B")] });
+        m.complete_stages("B");
+        for name in ["B", "A"] {
+            let (merge, land) = (m.merge(), m.state.tasks[&id(name)].numbers["land"]);
+            assert_eq!(merge.task, id(name));
+            let check = AttemptId::new(format!("{name}.land.{land}"));
+            m.start_attempt(&check);
+            m.exit(&check, End::Done);
+            m.see(merge.landed());
+            m.turns();
+        }
+        stands(&m, &[("A", "completed"), ("B", "completed")]);
+    }
+}
+
+#[test]
+fn what_is_being_landed_right_now_gets_no_further_dependency() {
+    let mut m = machine_with(|_| {});
+    let mut held = new_task("B", &[]);
+    held.is_held = true;
+    m.add(&[new_task("A", &[]), held]);
+    m.complete_stages("A");
+    m.turns();
+    let merge = m.merge();
+    assert_eq!(m.refused(depend("A", "B")), "task `A` is being landed right now");
+    m.see(merge.landed());
+    m.turns();
+    stands(&m, &[("A", "completed"), ("B", "waiting")]);
 }
 
 #[test]

@@ -58,6 +58,12 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     if is_put_back || stage::begins_elsewhere(state, task, &state.settings, &edited) {
         changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
     }
+    let is_unmet = |dep: &TaskId| !task.spec.depends_on.contains(dep) && !state.tasks[dep].is_met();
+    let is_landing = matches!(task.phase, TaskPhase::Landing { .. });
+    if is_landing && edited.spec.depends_on.iter().any(is_unmet) {
+        // It is to land behind them: a landing under way is begun anew then.
+        changes.extend(withdrawn(state, id)?);
+    }
     let change = TaskChange::Edited { spec: Box::new(edited.spec), is_front, at };
     changes.push(step::task(id, change));
     let mut step = Step::accept(changes);

@@ -8,7 +8,6 @@ use super::kept::Kept;
 use super::paths::Paths;
 use super::pool::has_agent;
 use crate::machine::amount::{self, Amounts};
-use crate::machine::gate;
 use crate::machine::id::{AttemptId, StageName, TaskId};
 use crate::machine::landing;
 use crate::machine::mode::Orchestration;
@@ -330,10 +329,7 @@ fn is_on_its_way(state: &State, task: &Task) -> bool {
         }
         TaskPhase::Working { .. } => true,
         TaskPhase::Landing { .. } => {
-            !task.is_held
-                && task.approval.is_none()
-                && gate::may_act(state, &task.id)
-                && !landing::is_shut(state)
+            state.is_open(task) && task.approval.is_none() && !landing::is_shut(state)
         }
         TaskPhase::Waiting
         | TaskPhase::Blocked(_)

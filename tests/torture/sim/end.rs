@@ -260,7 +260,7 @@ impl Run {
                 TaskPhase::Landing { .. } => {
                     let base = &state.base;
                     let is_shut = base.conflict.is_some() || base.red.is_some();
-                    is_held || task.approval.is_some() || is_shut
+                    is_held || !is_met(state, task) || task.approval.is_some() || is_shut
                 }
                 TaskPhase::Working { .. } => false,
             };

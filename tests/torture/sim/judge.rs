@@ -324,6 +324,11 @@ impl Judge {
         let checks = &state.settings.landing.checks;
         let key = checks.join(";");
         match change {
+            LaneChange::LandingSet { landing: Some(next) } if state.landing.is_none() => {
+                let mut deps = state.tasks[&next.task].spec.depends_on.iter();
+                let is_met = |dep| state.tasks.get(dep).is_some_and(|dep| dep.is_met());
+                assert!(deps.all(is_met), "I11: `{}` lands before what it needs", next.task);
+            }
             LaneChange::LandingSet { landing: Some(next) } => {
                 let LandingPhase::Moving { commit, .. } = &next.phase else { return };
                 let is_checked = match state.landing.as_ref().map(|landing| &landing.phase) {

@@ -132,7 +132,7 @@ fn is_going_on(state: &State, task: &Task) -> bool {
             let is_red =
                 base.red.is_some() && base.red.as_ref().map(|(at, _)| at) == base.landed.as_ref();
             let is_shut = base.conflict.is_some() || (is_red && !state.monitor.allows_red_base);
-            task.approval.is_none() && !is_shut
+            task.approval.is_none() && !is_shut && state.index.is_unblocked(&task.id)
         }
         TaskPhase::Working { .. } => return true,
         _ => false,
