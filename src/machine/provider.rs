@@ -188,7 +188,11 @@ pub(super) fn by_time(state: &State, pause: &Pause, at: Time) -> Option<Pause> {
 pub(super) fn begin(state: &mut State, attempt: &Attempt) {
     let Some(group) = state.settings.group_of(&attempt.agent) else { return };
     let name = state.provider_of(group).to_owned();
-    if let Some(pause) = state.pauses.get_mut(&name).filter(|pause| pause.is_to_be_tried()) {
+    let Some(pause) = state.pauses.get_mut(&name) else { return };
+    // A person's word comes with the clock of the command, which may be ahead of the monitor's: who
+    // begins after it has heard it.
+    pause.since = pause.since.min(attempt.assigned_at);
+    if pause.is_to_be_tried() {
         pause.probe = Some(attempt.id.clone());
     }
 }

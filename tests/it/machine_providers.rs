@@ -516,6 +516,24 @@ fn another_group_that_does_well_forgets_no_limits() {
     assert_eq!(pause_of(&m, "one"), None, "it has done well itself");
 }
 
+/// After a sleep of the machine, or a step of its clock.
+#[test]
+fn a_resume_by_a_clock_that_is_ahead_hides_no_later_limit() {
+    let mut m = machine(&THREE[..1], |_| {});
+    m.add(&[new_task("A", &[])]);
+    m.turns();
+    limit_for(&mut m, "A", 90_000);
+    let now = m.now;
+    m.now = now.plus_ms(3_600_000);
+    m.ask(Command::ResumeAgent { name: AgentName::new("a") });
+    m.now = now.plus_ms(100);
+    m.turns();
+    assert_eq!(m.stand("A"), "working A.impl.2");
+    limit_for(&mut m, "A", 90_000);
+    assert!(is_shut(&m, "one"), "{:?}", pause_of(&m, "one"));
+    m.state.check();
+}
+
 #[test]
 fn what_was_begun_before_a_person_resumed_does_not_shut_it_again() {
     for kind in [FaultKind::Unauthorized, FaultKind::RateLimited] {
