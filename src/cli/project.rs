@@ -16,10 +16,12 @@ use crate::config;
 use crate::config::layout::Layout;
 use crate::git::{GitError, Repo, UNEXPLAINED};
 use crate::machine::lane::{Base, LandingPhase, TYPE};
+use crate::machine::settings::Settings;
 use crate::machine::time::Time;
 use crate::machine::{self, Answer, Command, Event, EventBody, State, step};
 use crate::monitor::view::{SMALL_BYTES_MAX, write_newest};
 use crate::observe::lane::{GONE, Lane, MOVED};
+use crate::observe::words::refused_settings;
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError, Turns};
@@ -291,18 +293,31 @@ impl Open {
     /// Adds a warning where `pipeline.toml` says something else than what is shown: nobody has taken it
     /// up yet, or nobody can.
     pub fn look_at_settings(&mut self) {
-        if self.has_monitor() {
-            return;
-        }
         let Some(command) = self.adoption() else { return };
-        let event = Event { at: self.clock.now(), random: 0, body: EventBody::Command(command) };
-        self.warnings.push(match step(self.ledger.state(), &event).answer {
-            Answer::Refuse(refusal) => format!("the settings stay as they were: {}", refusal.reason),
-            Answer::Accept | Answer::Note(_) => {
-                "`pipeline.toml` has changed, and the next monitor takes it up: this is by the old one"
-                    .into()
+        if let Some(refused) = self.refused(command) {
+            self.warnings.push(refused);
+        } else if !self.has_monitor() {
+            let text = "`pipeline.toml` has changed, and the next monitor takes it up: this is by the \
+                        old one";
+            self.warnings.push(text.into());
+        }
+    }
+
+    /// Says why new settings are refused; `None`: they are not.
+    fn refused(&self, adoption: Command) -> Option<String> {
+        let event = Event { at: self.clock.now(), random: 0, body: EventBody::Command(adoption) };
+        match step(self.ledger.state(), &event).answer {
+            Answer::Refuse(refusal) => {
+                Some(refused_settings(&self.project.layout.config(), &refusal))
             }
-        });
+            Answer::Accept | Answer::Note(_) => None,
+        }
+    }
+
+    /// Says why settings that are valid are refused all the same; `None`: they are not.
+    #[must_use]
+    pub fn refused_settings(&self, settings: &Settings) -> Option<String> {
+        self.refused(Command::AdoptSettings { settings: Box::new(settings.clone()) })
     }
 
     fn renew_view(&mut self, has_imported: bool) {
@@ -350,7 +365,8 @@ impl Gate for Open {
         let answer = answers.pop();
         for answer in answers {
             if let Answer::Refuse(refusal) = answer {
-                self.warnings.push(format!("the settings stay as they were: {}", refusal.reason));
+                let path = self.project.layout.config();
+                self.warnings.push(refused_settings(&path, &refusal));
             }
         }
         let note = match answer {

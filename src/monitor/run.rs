@@ -392,7 +392,11 @@ impl Monitor {
         debug_assert_eq!(cycled.answers.len(), asked.len());
         for (answer, is_asked) in cycled.answers.iter().zip(asked) {
             match answer {
-                Answer::Refuse(refusal) => self.cycle.world.progress.warn(&refusal.reason),
+                // Of what the monitor itself asks for, only settings can be refused.
+                Answer::Refuse(refusal) => {
+                    let world = &self.cycle.world;
+                    self.settings_file.refused(refusal, &world.layout, &world.progress);
+                }
                 Answer::Note(text) if *is_asked => self.put_back(text),
                 Answer::Note(text) => self.cycle.world.progress.note(text),
                 Answer::Accept => {}

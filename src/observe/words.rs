@@ -1,12 +1,12 @@
 //! The words in which JSON and text name what the machine holds as types.
 
 use std::fmt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde::{Serialize, Serializer};
 
-use crate::machine::State;
 use crate::machine::agent::BASE_AGENT;
 use crate::machine::attempt::{AttemptKind, AttemptPhase};
 use crate::machine::id::{AttemptId, Oid, StageName, TaskId};
@@ -17,6 +17,7 @@ use crate::machine::settings::{Settings, Stage};
 use crate::machine::task::{Landed, Priority, Task, TaskKind, TaskPhase};
 use crate::machine::time::Time;
 use crate::machine::usage::Usage;
+use crate::machine::{Refusal, State};
 
 /// Characters of a commit id shown to people.
 const SHORT_OID_CHARS: usize = 7;
@@ -143,6 +144,15 @@ pub fn differing_mode(named: Orchestration, at_work: Orchestration) -> Option<St
              stays `{now}` until `pipeline mode switch {named}`"
         )
     })
+}
+
+/// Says that `pipeline.toml` is refused, why, and what to do about it.
+#[must_use]
+pub fn refused_settings(path: &Path, refusal: &Refusal) -> String {
+    let Refusal { reason, hint, .. } = refusal;
+    let next = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+    let path = path.display();
+    format!("`{path}` is refused, the settings stay as they were: {reason}{next}")
 }
 
 /// Returns the word for a rollout.

@@ -151,6 +151,37 @@ fn broken_settings_keep_the_old_ones() {
 }
 
 #[test]
+fn settings_that_are_refused_are_told_and_taken_up_when_nothing_is_in_their_way() {
+    let project = Project::with(1, "[monitor]\npoll = { busy = \"200ms\" }\n");
+    let mut monitor = held(&project, &["--until-idle"]);
+    let good = fs::read_to_string(project.path("pipeline.toml")).expect("the settings");
+    let mut less = good.replace("stages = [\"implementation\"]", "stages = [\"supervisor\"]");
+    for stage in ["architect", "test", "supervisor"] {
+        less.push_str(&format!("[[stage]]\nname = \"{stage}\"\n"));
+    }
+    project.write("pipeline.toml", &less);
+    let why = "pipeline.toml` is refused, the settings stay as they were: task `A` stands in stage \
+               `implementation`; the new settings lack that stage; finish the task or keep the stage";
+    monitor.until_said(why);
+    let status = project.run(&["status"]);
+    assert_eq!(status.code, Some(0), "{}", status.err);
+    assert!(status.err.contains(why), "{}", status.err);
+    let found = project.ok(&["doctor"]);
+    assert!(found.contains("is refused, the settings stay as they were: task `A`"), "{found}");
+    project.hold("hold.supervisor");
+    project.release("hold.implementation");
+    monitor.until_said("settings adopted");
+    assert_eq!(monitor.said().matches("is refused").count(), 1, "{}", monitor.said());
+    let status = project.run(&["status"]);
+    assert!(!status.err.contains("is refused"), "{}", status.err);
+    project.write("pipeline.toml", &good);
+    project.release("hold.supervisor");
+    assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+    project.assert_landed(ONE);
+    project.assert_nothing_left();
+}
+
+#[test]
 fn there_is_one_monitor() {
     let project = Project::new(1);
     let mut monitor = held(&project, &["--until-idle"]);

@@ -169,6 +169,9 @@ fn examine(project: &Project, wait: Duration) -> Vec<Finding> {
             findings.extend(world::mode(state, current));
             findings.extend(world::lane(state, &project.lane_now(state)));
             if let Some(settings) = &settings {
+                let refused = open.refused_settings(settings);
+                let remedy = "until then the adopted settings count";
+                findings.extend(refused.map(|what| Finding::warning("settings", what, remedy)));
                 findings.extend(tools::costs(project, settings, state));
             }
             if findings.iter().all(|found| found.level != Level::Damaged) {
