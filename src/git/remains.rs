@@ -28,10 +28,10 @@ const FOLDERS: [&str; 5] = [
     "worktrees",
 ];
 /// Our branches, as refs that hold nothing.
-const BUT_BRANCHES: &str = "--exclude=refs/heads/pipeline/*";
-/// Which refs are not ours.
-pub(super) const OTHERS: [&str; 5] =
-    ["--single-worktree", "--not", BUT_BRANCHES, "--exclude=refs/pipeline/*", "--all"];
+const BUT_BRANCHES: &str = "--exclude=pipeline/*";
+/// Which refs are not ours. A HEAD or a stash is none of them: what these alone hold is lost with the
+/// next `git switch` or `git stash drop`.
+pub(super) const OTHERS: [&str; 5] = ["--not", BUT_BRANCHES, "--branches", "--tags", "--remotes"];
 
 impl Repo {
     /// Returns every slot of ours, wherever it lies, and those below `dir` that were never filled;
@@ -102,10 +102,12 @@ impl Repo {
             "rev-list",
             "--ignore-missing",
             "-n1",
-            "--single-worktree",
             head.as_str(),
             "--not",
-            "--all",
+            "--branches",
+            "--tags",
+            "--remotes",
+            "--glob=refs/pipeline",
         ]);
         Ok(!self.git.ok(call)?.line().is_empty())
     }

@@ -190,6 +190,33 @@ fn unlanded_work_is_refused_and_forced_into_a_file() {
 }
 
 #[test]
+fn what_only_a_detached_head_or_a_stash_holds_has_not_landed() {
+    let project = failed();
+    project.ok(&["salvage", "drop", "FAIL.impl.1"]);
+    let branch = "refs/heads/pipeline/task/FAIL";
+    let done = project.git(&["rev-parse", branch]);
+    let refused = || {
+        let said = project.fails(4, &["deinit"]);
+        assert!(said.contains("1 ref holds") && said.contains(branch), "{said}");
+    };
+    project.git(&["switch", "-q", "--detach", branch]);
+    refused();
+    project.write("README", "edited\n");
+    project.git(&["stash", "-q"]);
+    project.git(&["switch", "-q", "main"]);
+    refused();
+    project.git(&["switch", "-q", "--detach", branch]);
+    let said = project.ok(&["deinit", "--force"]);
+    let bundle = said.split('`').nth(1).expect("the file");
+    project.git(&["switch", "-q", "main"]);
+    project.git(&["stash", "drop", "-q"]);
+    project.git(&["reflog", "expire", "--expire=now", "--all"]);
+    project.git(&["gc", "-q", "--prune=now"]);
+    project.git(&["fetch", "-q", bundle, "refs/*:refs/heads/unlanded/*"]);
+    assert_eq!(project.git(&["rev-parse", "unlanded/heads/pipeline/task/FAIL"]), done);
+}
+
+#[test]
 fn nothing_is_removed_while_another_process_writes_the_state() {
     let project = plain();
     run(&project);
