@@ -13,10 +13,12 @@ use walkdir::WalkDir;
 
 use super::call::Call;
 use super::error::GitError;
+use super::left::LOGGED;
 use super::oid::Oid;
 use super::refs::{Checkout, one_oid};
 use super::repo::Repo;
 use super::slot::{MARK, registered, remove_file};
+use super::snapshot::SnapshotRequest;
 use crate::sys::{fail, file};
 
 /// Folders of the common git folder in which nothing of ours is to stay, not even empty ones.
@@ -65,6 +67,14 @@ impl Repo {
         Ok(modified.and_then(|at| at.elapsed().ok()))
     }
 
+    /// Returns whether a slot was filled to the end when it was last made ready.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn is_filled(&self, slot: &Path) -> Result<bool, GitError> {
+        Ok(self.admin_of(slot)?.is_some_and(|admin| admin.join(LOGGED).exists()))
+    }
+
     /// Returns whether something in a slot was made after the moment given in milliseconds: a commit
     /// that no ref holds, or a file, new or changed, that is in no commit there. What git ignores does
     /// not count; of a slot whose folder is gone, since its removal was cut off, no file is left.
@@ -94,10 +104,7 @@ impl Repo {
         if places.into_iter().flatten().all(|at| at <= since_ms) || is_unfilled(&admin) {
             return Ok(false);
         }
-        let call = Call::read("git.slot_commit", &self.root);
-        let call =
-            self.in_slot(call, slot, &admin).args(["rev-parse", "--verify", "HEAD^{commit}"]);
-        let head = one_oid(&self.git.ok(call)?)?;
+        let head = self.slot_commit(&admin)?;
         let call = Call::read("git.own_commit", &self.root).args([
             "rev-list",
             "--ignore-missing",
@@ -110,6 +117,38 @@ impl Repo {
             "--glob=refs/pipeline",
         ]);
         Ok(!self.git.ok(call)?.line().is_empty())
+    }
+
+    /// Returns whether all that a slot has is held elsewhere: its HEAD by a ref, and its files, but for
+    /// those of `exclude`, by `saved`; `None`: by its HEAD.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn is_as_saved(
+        &self,
+        slot: &Path,
+        saved: Option<&Oid>,
+        exclude: &[String],
+    ) -> Result<bool, GitError> {
+        let Some(admin) = self.admin_of(slot)? else { return Ok(true) };
+        if self.has_own_commit(slot, 0)? {
+            return Ok(false);
+        }
+        let tip = saved.cloned().map_or_else(|| self.slot_commit(&admin), Ok)?;
+        let gate = self.slot_gate(slot)?;
+        let (tip, message) = (&tip, "");
+        let (merge, begun, pin, date_s) = (None, None, "", 0);
+        let request = SnapshotRequest { slot, tip, merge, exclude, message, date_s, begun, pin };
+        let taken = self.take_files(&gate, slot, &admin, tip, &request)?;
+        let is_whole = taken.repositories.is_empty() && taken.left_out.is_empty();
+        Ok(is_whole && taken.modules.is_empty() && taken.tree == self.tree_of(tip)?)
+    }
+
+    /// Returns the commit at which a slot stands, wherever its folder was moved to.
+    fn slot_commit(&self, admin: &Path) -> Result<Oid, GitError> {
+        let call = Call::read("git.slot_commit", &self.root);
+        let args = ["rev-parse", "--verify", "HEAD^{commit}"];
+        one_oid(&self.git.ok(self.in_slot(call, &self.root, admin).args(args))?)
     }
 
     /// Returns those of `names` that hold commits which no ref but ours does; where our branches stay

@@ -71,11 +71,11 @@ pub struct Snapshot {
 }
 
 /// A slot's files as a tree.
-struct Taken {
-    tree: Oid,
-    repositories: Vec<String>,
-    modules: Vec<String>,
-    left_out: Vec<String>,
+pub(super) struct Taken {
+    pub(super) tree: Oid,
+    pub(super) repositories: Vec<String>,
+    pub(super) modules: Vec<String>,
+    pub(super) left_out: Vec<String>,
 }
 
 impl Repo {
@@ -224,7 +224,7 @@ impl Repo {
     }
 
     /// Writes the slot's files as a tree, through an index of its own.
-    fn take_files(
+    pub(super) fn take_files(
         &self,
         gate: &Gate<'_>,
         slot: &Path,

@@ -12,6 +12,7 @@ use std::path::Path;
 use super::call::{Call, Reply};
 use super::error::GitError;
 use super::gate::Gate;
+use super::left::LOGGED;
 use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
@@ -142,6 +143,8 @@ impl Repo {
             self.mark_log(admin)?;
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
+        // Until it is filled, what is newer in it than its last attempt is nobody's work.
+        remove_file(&admin.join(LOGGED))?;
         let mut unclean = self.check_out(gate, slot, admin, request)?;
         if !unclean.is_empty() {
             // Racy times: read every file anew, once.

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use super::job::setup_id;
 use super::work::{Fault, oid, refs};
+use crate::agent::task_file::file_name;
 use crate::config::layout::Layout;
 use crate::git::{Cas, Oid, Repo};
 use crate::machine::State;
@@ -35,6 +36,19 @@ const PAUSE_MS_MAX: u64 = 600_000;
 /// Checks of the base, which belong to no task.
 pub const BASE_CHECKS: &str = "base.check.";
 
+/// The last attempt in a slot.
+#[derive(Debug, Clone, Default)]
+struct Left {
+    /// When it was over.
+    at: Time,
+    /// `None`: there was none.
+    attempt: Option<AttemptId>,
+    /// The commit of what it left there; `None`: nothing.
+    saved: Option<String>,
+    /// Files there which are in no commit of ours.
+    others: Vec<String>,
+}
+
 /// Whose remains may go, and what must stay.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -44,10 +58,12 @@ pub struct Due {
     has_more: bool,
     /// Slots that live attempts or unfinished tasks have, as the settings spell them.
     held: BTreeSet<PathBuf>,
-    /// When the last attempt in a slot was over; spelled likewise.
-    left: BTreeMap<PathBuf, Time>,
+    /// The last attempt in a slot; spelled likewise.
+    left: BTreeMap<PathBuf, Left>,
     /// Ends of paths of slots that hold work which could not be saved.
     unsaved: BTreeSet<PathBuf>,
+    /// Slots that live attempts have; spelled likewise.
+    busy: BTreeSet<PathBuf>,
     live: BTreeSet<String>,
     slots_dir: PathBuf,
     landed: Option<String>,
@@ -71,13 +87,23 @@ impl Due {
             let dir = &state.rules_of(it).worktree.dir;
             layout.slot(dir, it.agent.as_str(), it.slot)
         };
-        due.held.extend(state.attempts.values().map(slot));
+        due.busy.extend(state.attempts.values().map(slot));
+        due.held.clone_from(&due.busy);
         let busy: BTreeSet<&TaskId> =
             state.attempts.values().filter_map(|it| it.task.as_ref()).collect();
         for old in state.tasks.values().flat_map(|task| &task.history) {
             if let Some(end) = &old.outcome {
                 let left = due.left.entry(slot(old)).or_default();
-                *left = end.at.max(*left);
+                if left.attempt.is_none() || left.at <= end.at {
+                    let copied = state.rules_of(old).worktree.copy.iter().cloned();
+                    let task = old.task.iter().map(|id| file_name(id.as_str()));
+                    *left = Left {
+                        at: end.at,
+                        attempt: Some(old.id.clone()),
+                        saved: old.saved.as_ref().map(|oid| oid.as_str().to_owned()),
+                        others: copied.chain(task).chain([".pipeline".to_owned()]).collect(),
+                    };
+                }
             }
         }
         for task in state.tasks.values() {
@@ -117,19 +143,58 @@ impl Due {
         let Some(repo) = repo else { return Ok(found) };
         self.look_at_refs(repo, &mut found)?;
         let held: BTreeSet<PathBuf> = self.held.iter().map(|slot| real(slot)).collect();
-        let left: BTreeMap<PathBuf, u64> =
-            self.left.iter().map(|(slot, at)| (real(slot), at.as_ms())).collect();
+        let left = self.left_at(layout);
         for slot in repo.own_slots(&self.slots_dir)? {
-            let is_of_base = || slot.parent().is_some_and(|dir| dir.ends_with(BASE_AGENT));
-            let known = left.get(&slot).copied().or(checked_at.filter(|_| is_of_base()));
-            // What came later than its last attempt is a person's; where none is known, all of it.
-            let is_touched = || repo.is_touched(&slot, known.unwrap_or(0)).unwrap_or(true);
+            let is_touched = || is_touched(repo, &slot, &left, checked_at);
             let is_unsaved = self.unsaved.iter().any(|end| slot.ends_with(end));
             if !held.contains(&slot) && !is_unsaved && self.is_idle(&slot, repo) && !is_touched() {
                 found.remains.push((None, Remains::Slot(slot)));
             }
         }
         Ok(found)
+    }
+
+    /// Returns those of `slots` in which something came after their last attempt. One that is at work,
+    /// or whose filling or removal was cut off, is none of them, nor one of `doctor`, whose checks are no
+    /// attempts.
+    #[must_use]
+    pub fn touched(&self, layout: &Layout, repo: &Repo, slots: &[PathBuf]) -> Vec<PathBuf> {
+        let (left, checked_at) = (self.left_at(layout), self.base_checks(layout).1);
+        let is_of_agent = |slot: &Path| {
+            let agent = slot.parent().and_then(Path::file_name);
+            agent.is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
+        };
+        let busy: BTreeSet<PathBuf> = self.busy.iter().map(|slot| real(slot)).collect();
+        let is_whole = |slot: &Path| {
+            let is_cut_off = slot.exists() && !slot.join(".git").exists();
+            !is_cut_off && repo.is_filled(slot).unwrap_or(true)
+        };
+        let is_looked_at =
+            |slot: &&PathBuf| is_of_agent(slot) && !busy.contains(slot.as_path()) && is_whole(slot);
+        let of_last: BTreeMap<PathBuf, &Left> =
+            self.left.iter().map(|(slot, left)| (real(slot), left)).collect();
+        // In a copy of the repository all files are new.
+        let is_as_left = |slot: &Path| -> Result<bool, Fault> {
+            let last = of_last.get(slot);
+            let saved = last.and_then(|last| last.saved.as_deref()).map(oid).transpose()?;
+            Ok(repo.is_as_saved(slot, saved.as_ref(), last.map_or(&[], |last| &last.others))?)
+        };
+        let is_touched = |slot: &&PathBuf| {
+            is_touched(repo, slot, &left, checked_at) && !is_as_left(slot).unwrap_or(false)
+        };
+        slots.iter().filter(is_looked_at).filter(is_touched).cloned().collect()
+    }
+
+    /// Returns when the last attempt in each slot was over, in milliseconds since 1970, by the slot's
+    /// true path. A clock that slept is behind that of the files: what it left itself counts as well.
+    fn left_at(&self, layout: &Layout) -> BTreeMap<PathBuf, u64> {
+        let times = |(slot, left): (&PathBuf, &Left)| {
+            let ids = left.attempt.iter().map(AttemptId::as_str);
+            let written = ids.flat_map(|id| [layout.attempt(id), layout.log(id)]);
+            let written = written.filter_map(|path| modified_ms(&fs::metadata(path).ok()?));
+            (real(slot), written.max().unwrap_or(0).max(left.at.as_ms()))
+        };
+        self.left.iter().map(times).collect()
     }
 
     /// Returns whether nothing was made ready or looked at in a slot for long enough.
@@ -178,10 +243,9 @@ impl Due {
                 if !name.starts_with(BASE_CHECKS) {
                     continue;
                 }
-                let modified = entry.metadata().and_then(|meta| meta.modified()).ok();
-                let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-                last_ms = last_ms.max(since.and_then(|it| u64::try_from(it.as_millis()).ok()));
-                let age = modified.and_then(|at| at.elapsed().ok());
+                let meta = entry.metadata().ok();
+                last_ms = last_ms.max(meta.as_ref().and_then(modified_ms));
+                let age = meta.and_then(|meta| meta.modified().ok()?.elapsed().ok());
                 if !is_live(&name) && age.is_some_and(|age| age >= self.keep) {
                     found.push(make(entry.path()));
                 }
@@ -199,6 +263,24 @@ pub struct Found {
     pub remains: Vec<(Option<TaskId>, Remains)>,
     /// Tasks whose branch somebody has checked out: it goes when he does.
     in_use: BTreeSet<TaskId>,
+}
+
+/// Returns whether something in a slot came after its last attempt: that is a person's. Where none is
+/// known all of it is, and so is what git cannot read.
+fn is_touched(
+    repo: &Repo,
+    slot: &Path,
+    left: &BTreeMap<PathBuf, u64>,
+    checked_at: Option<u64>,
+) -> bool {
+    let is_of_base = slot.parent().is_some_and(|dir| dir.ends_with(BASE_AGENT));
+    let known = left.get(slot).copied().or(checked_at.filter(|_| is_of_base));
+    repo.is_touched(slot, known.unwrap_or(0)).unwrap_or(true)
+}
+
+fn modified_ms(meta: &fs::Metadata) -> Option<u64> {
+    let since = meta.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 /// Returns a slot's path as git has it, with no link above it; what is not there stays as it is.

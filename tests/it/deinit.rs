@@ -419,6 +419,33 @@ fn work_that_could_not_be_saved_stays_in_its_worktree() {
 }
 
 #[test]
+fn what_a_person_did_in_a_worktree_of_ours_is_in_the_way() {
+    let project = Project::not_ahead(1);
+    project.ok(&["task", "add", "a task", "--id", "T"]);
+    project.idle();
+    let slot = project.path(".pipeline/worktrees/implementation/0");
+    let git = |args: &[&str]| project.git(&[&["-C", slot.to_str().expect("UTF-8")], args].concat());
+    let refused = || {
+        for args in [&["deinit"][..], &["deinit", "-n"], &["deinit", "--force"]] {
+            let said = project.fails(4, args);
+            assert!(said.contains("worktrees/implementation/0` holds what came after"), "{said}");
+            assert!(said.contains("git worktree remove --force"), "{said}");
+        }
+    };
+    fs::write(slot.join("mine.txt"), "mine").expect("writes");
+    git(&["add", "mine.txt"]);
+    git(&["commit", "-q", "-m", "Mine"]);
+    refused();
+    git(&["branch", "mine"]);
+    fs::write(slot.join("more.txt"), "more").expect("writes");
+    refused();
+    fs::remove_file(slot.join("more.txt")).expect("it was there");
+    project.ok(&["deinit"]);
+    assert!(!slot.exists());
+    assert_eq!(project.git(&["show", "mine:mine.txt"]), "mine");
+}
+
+#[test]
 fn a_persons_worktree_with_submodules_goes_unless_they_are_filled() {
     let project = Project::new(1);
     let at = project.git(&["rev-parse", "HEAD"]);

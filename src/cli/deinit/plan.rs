@@ -1,5 +1,6 @@
 //! What there is to take out, found anew each time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ use crate::config::layout::Layout;
 use crate::git::{Checkout, CutOff, Oid, Repo};
 use crate::machine::State;
 use crate::machine::task::TaskPhase;
-use crate::monitor::finished;
+use crate::machine::time::Time;
+use crate::monitor::finished::{self, Due};
 use crate::store::lock::is_held;
 use crate::sys::file::{read_bounded, shell_path};
 
@@ -239,7 +241,7 @@ impl Plan {
         });
         let slots = repo.own_slots(&slots_dir).map_err(git)?;
         let keep = state.map_or(&[][..], |state| &state.settings.worktree.keep);
-        self.slots(&slots, state);
+        self.slots(&slots, layout, repo, state);
         self.checkouts(layout, repo, &slots, (args, keep))?;
         if args.force && !unlanded.is_empty() {
             let text: String =
@@ -273,8 +275,20 @@ impl Plan {
         Ok(())
     }
 
-    /// Looks at the worktrees of agents: what could not be saved is in no ref, and never forced away.
-    fn slots(&mut self, slots: &[PathBuf], state: Option<&State>) {
+    /// Looks at the worktrees of agents: what could not be saved, and what a person did there, is in no
+    /// ref, and never forced away.
+    fn slots(&mut self, slots: &[PathBuf], layout: &Layout, repo: &Repo, state: Option<&State>) {
+        let due = state.map(|state| Due::of(state, layout, Time::default(), &BTreeSet::new()));
+        for slot in due.map_or(Vec::new(), |due| due.touched(layout, repo, slots)) {
+            let (path, word) = (slot.display(), shell_path(&slot));
+            self.in_way.push((
+                format!("the worktree `{path}` holds what came after its last attempt"),
+                format!(
+                    "keep what you want of it (commits: git -C {word} branch NAME), then: \
+                     git worktree remove --force {word}"
+                ),
+            ));
+        }
         for (end, attempt) in state.into_iter().flat_map(finished::unsaved) {
             let of_attempt = slots.iter().filter(|slot| slot.ends_with(&end) && slot.exists());
             self.in_way.extend(of_attempt.map(|slot| {
