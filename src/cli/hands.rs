@@ -361,21 +361,34 @@ fn check_not_ours(
     repo: &Repo,
     settings: &Settings,
 ) -> Result<(), Error> {
-    let (place, dot) = (true_path(place), true_path(&layout.dot()));
-    let taken = true_path(&layout.taken());
-    let is_below = |dir: PathBuf| place.starts_with(dir);
-    if place.strip_prefix(taken).is_ok_and(|rest| rest != Path::new("")) {
+    if !is_ours(place, &layout.taken(), layout, repo, settings) {
         return Ok(());
     }
-    let slots = true_path(&layout.root.join(&settings.worktree.dir));
-    if !is_below(dot) && !is_below(slots) && !is_below(true_path(repo.common_dir())) {
-        return Ok(());
-    }
-    Err(Error::busy(format!("no worktree can be made at `{}`", place.display()))
-        .because_of("the folder is the pipeline's own, or git's: what lies there is overwritten")
+    Err(not_there(&true_path(place))
         .hint(format!("name another folder: pipeline task take {id} DIR"))
-        .hint(format!("or none: `pipeline task take {id}` makes one below `.pipeline/taken`"))
-        .at(&place))
+        .hint(format!("or none: `pipeline task take {id}` makes one below `.pipeline/taken`")))
+}
+
+/// Returns whether a place lies below the pipeline's own folders, or git's, and not below `free`.
+pub(super) fn is_ours(
+    place: &Path,
+    free: &Path,
+    layout: &Layout,
+    repo: &Repo,
+    settings: &Settings,
+) -> bool {
+    let place = true_path(place);
+    let is_free = place.strip_prefix(true_path(free)).is_ok_and(|rest| rest != Path::new(""));
+    let slots = layout.root.join(&settings.worktree.dir);
+    let ours = [&layout.dot(), &slots, repo.common_dir()];
+    !is_free && ours.into_iter().any(|dir| place.starts_with(true_path(dir)))
+}
+
+/// Says that nothing of a person's is put into a folder of ours.
+pub(super) fn not_there(place: &Path) -> Error {
+    Error::busy(format!("no worktree can be made at `{}`", place.display()))
+        .because_of("the folder is the pipeline's own, or git's: what lies there is overwritten")
+        .at(place)
 }
 
 /// Returns a path without `..` and links, as far as it is there.

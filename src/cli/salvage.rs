@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::args::SalvageCommand;
 use super::console::{Console, Format};
 use super::error::Error;
+use super::hands;
 use super::project::Open;
 use super::rim::print;
 use super::show;
@@ -316,8 +317,13 @@ fn restore(
             )));
         }
         (None, place) => {
-            let dot = open.project.layout.dot();
-            let place = place.unwrap_or_else(|| dot.join(RESTORED).join(short));
+            let layout = &open.project.layout;
+            let free = layout.dot().join(RESTORED);
+            let place = place.unwrap_or_else(|| free.join(short));
+            if hands::is_ours(&place, &free, layout, repo, &open.now().0.settings) {
+                let hint = "name another folder, or none: it goes below `.pipeline/restored` then";
+                return Err(hands::not_there(&place).hint(hint));
+            }
             let made = repo.add_worktree(&place, &branch, &kept.commit).map_err(|error| {
                 let what = format!("cannot restore `{short}` to `{}`", place.display());
                 match &error {

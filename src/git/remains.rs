@@ -280,8 +280,13 @@ impl Repo {
 
 /// Returns whether a worktree is still in the making: detached, and filled after it was marked.
 fn is_unfilled(admin: &Path) -> bool {
+    !is_on_branch(admin) && !admin.join("index").exists()
+}
+
+/// Returns whether a worktree's HEAD is on a branch; where refs lie in tables its file does not say.
+pub(super) fn is_on_branch(admin: &Path) -> bool {
     let head = file::small_text(&admin.join("HEAD"));
-    !head.starts_with("ref:") && !admin.join("index").exists()
+    head.starts_with("ref:") && !admin.join("reftable").exists()
 }
 
 /// Returns when a file was last changed in any way, in milliseconds since 1970.

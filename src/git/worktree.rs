@@ -14,6 +14,7 @@ use super::error::GitError;
 use super::gate::Gate;
 use super::left::LOGGED;
 use super::oid::Oid;
+use super::remains::is_on_branch;
 use super::repo::Repo;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
 use super::whole::note_settings;
@@ -75,6 +76,11 @@ impl Repo {
         let admin = match self.find_slot(&path)? {
             Found::Foreign(why) => return Err(GitError::ForeignSlot { path, why }),
             Found::Absent | Found::Broken => self.make_slot(&gate, &path, request.at)?,
+            // One of ours is made detached, and marked before anything is done in it.
+            Found::Ready(admin) if !admin.join(MARK).exists() && is_on_branch(&admin) => {
+                let why = "it is a worktree on a branch, which somebody else made";
+                return Err(GitError::ForeignSlot { path, why });
+            }
             Found::Ready(admin) => admin,
         };
         match self.fill_slot(&gate, &path, &admin, request) {
@@ -722,6 +728,16 @@ mod tests {
         let request = SlotRequest { merge: Some(&clean), ..case.request(&ours) };
         assert!(repo.prepare_slot(&request).unwrap().conflicts.is_empty());
         assert!(case.slot.join("c").exists());
+    }
+
+    #[test]
+    fn a_persons_worktree_in_a_slots_place_is_left_alone() {
+        let case = Case::new();
+        case.scratch.git(["worktree", "add", "-q", "-b", "mine", case.slot.to_str().unwrap()]);
+        case.write("mine", "mine");
+        let found = case.scratch.repo.prepare_slot(&case.request(&case.tip));
+        assert!(matches!(found, Err(GitError::ForeignSlot { .. })), "{found:?}");
+        assert!(case.slot.join("mine").exists());
     }
 
     #[test]

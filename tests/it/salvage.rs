@@ -95,6 +95,22 @@ fn salvage_is_restored_to_a_worktree_on_a_branch_of_its_own() {
 }
 
 #[test]
+fn nothing_is_restored_to_where_an_attempt_would_wipe_it() {
+    let project = failed();
+    let slot = ".pipeline/worktrees/implementation/7";
+    for place in [slot, ".pipeline/mine", ".git/mine"] {
+        let said = project.fails(4, &["salvage", "restore", "FAIL.impl.1", place]);
+        assert!(said.contains("the pipeline's own") && said.contains("hint: "), "{said}");
+        assert!(!project.path(place).exists());
+    }
+    assert_eq!(project.git(&["branch", "--list", "salvage/*"]), "");
+    for place in [".pipeline/restored/mine", "elsewhere"] {
+        project.ok(&["salvage", "restore", "FAIL.impl.1", place]);
+        project.git(&["worktree", "remove", place]);
+    }
+}
+
+#[test]
 fn a_restored_worktree_that_was_deleted_is_made_again() {
     let project = failed();
     let restore = |args: &[&str]| {
