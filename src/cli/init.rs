@@ -29,10 +29,12 @@ use crate::store::lock::is_held;
 use crate::store::view::write_view;
 use crate::store::{Checkpoint, Json, StoreError};
 use crate::sys::clock::{Clock, SystemClock};
-use crate::sys::file::{Durability, read_bounded, write_atomic};
+use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
 
 /// Lost states kept beside the state, at most.
 const LOST_MAX: usize = 100;
+/// Where our branches are.
+const BRANCHES: &str = "refs/heads/pipeline/";
 /// The line that keeps our folder out of the user's git.
 pub const EXCLUDE: &str = "/.pipeline/";
 
@@ -240,12 +242,10 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
     let excluded = Excluded { path: exclude_file(&repo), line: EXCLUDE.to_owned() };
     excluded.text()?;
     let mut notes = shape.notes();
-    notes.extend(clear_remains(&layout, args.force)?);
-    notes.extend(check_journal(&layout)?);
-    if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? && has_refs(&repo)? {
-        clear_refs(&repo, args.force)?;
-    }
     let found = detect::look(repo.root(), |path| is_tracked(&repo, path));
+    let worktree = given.as_ref().map(|(settings, _)| &settings.worktree);
+    let copied = worktree.map_or(&found.copy, |worktree| &worktree.copy);
+    notes.extend(clear_earlier(&repo, &layout, args.force, copied)?);
     let (settings, text, agents) = match given {
         Some((settings, _)) => (settings, None, Written::default()),
         None => {
@@ -268,6 +268,29 @@ fn init_repository(args: &InitArgs, dir: &Path, wait: Duration) -> Result<Inited
 fn is_tracked(repo: &Repo, path: &Path) -> bool {
     let relative = path.strip_prefix(repo.root()).unwrap_or(path);
     repo.is_tracked(relative).unwrap_or(true)
+}
+
+/// Refuses over what an earlier pipeline left without a journal, or keeps it; returns what to tell.
+/// `copied`: files of its worktrees that are copies.
+fn clear_earlier(
+    repo: &Repo,
+    layout: &Layout,
+    is_forced: bool,
+    copied: &[String],
+) -> Result<Vec<String>, Error> {
+    let mut notes: Vec<String> = clear_remains(layout, is_forced)?.into_iter().collect();
+    notes.extend(check_journal(layout)?);
+    if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? {
+        let has_refs = has_refs(repo)?;
+        if has_refs && !is_forced {
+            return Err(refs_left(repo)?);
+        }
+        notes.extend(keep_slots(repo, layout, copied)?);
+        if has_refs {
+            clear_refs(repo)?;
+        }
+    }
+    Ok(notes)
 }
 
 /// Refuses over a state whose journal is gone, or moves its folder aside; returns what to tell.
@@ -317,21 +340,66 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Refuses over refs that an earlier pipeline left, or moves them to salvage.
-fn clear_refs(repo: &Repo, is_forced: bool) -> Result<(), Error> {
-    let git = |error: crate::git::GitError| Error::failed("cannot move refs").because(&error);
-    let refs = repo.list_refs("refs/heads/pipeline/").map_err(git)?;
-    if !is_forced {
-        let names: Vec<&str> = refs.iter().take(3).map(|(name, _)| name.as_str()).collect();
-        return Err(Error::new(
-            Kind::Damaged,
-            format!("refs of an earlier pipeline are here ({}…), but no journal", names.join(", ")),
-        )
-        .hint("restore `.git/pipeline`, or `pipeline init --force` to move them to salvage"));
+/// Keeps in salvage what lies in worktrees of an earlier pipeline and nowhere else: the first attempt
+/// there wipes it. Returns what to tell.
+fn keep_slots(repo: &Repo, layout: &Layout, copied: &[String]) -> Result<Vec<String>, Error> {
+    let git = |error: GitError| {
+        Error::failed("cannot look at worktrees of an earlier pipeline").because_git(&error)
+    };
+    let mut notes = Vec::new();
+    for slot in repo.own_slots(&layout.dot().join("worktrees")).map_err(git)? {
+        let names: Vec<_> = slot.iter().rev().take(2).map(|it| it.to_string_lossy()).collect();
+        let name = names.iter().rev().map(|it| it.replace(|c| !is_plain(c), "-"));
+        let name = format!("init-{}", name.collect::<Vec<_>>().join("-"));
+        let mut exclude = copied.to_vec();
+        let entries = fs::read_dir(&slot).into_iter().flatten().flatten();
+        let entries = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        exclude.extend(entries.filter(|it| it.starts_with("TASK-") && it.ends_with(".md")));
+        let date_s = SystemClock::start().now().as_ms() / 1000;
+        let pin = format!("refs/pipeline/salvage/{name}");
+        let kept = repo.keep_slot(&slot, &pin, &exclude, date_s).map_err(|error| {
+            let path = shell_path(&slot);
+            Error::failed(format!("cannot keep what is in the worktree `{}`", slot.display()))
+                .because_git(&error)
+                .at(&slot)
+                .hint(format!(
+                    "take what you want out of it, then: git worktree remove --force {path}"
+                ))
+        })?;
+        if kept {
+            notes.push(format!(
+                "what the worktree `{}` held is in salvage now: pipeline salvage show {name}",
+                slot.display()
+            ));
+        }
     }
+    Ok(notes)
+}
+
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
+}
+
+/// Returns the refusal over refs that an earlier pipeline left.
+fn refs_left(repo: &Repo) -> Result<Error, Error> {
+    let refs = repo.list_refs(BRANCHES).map_err(move_error)?;
+    let names: Vec<&str> = refs.iter().take(3).map(|(name, _)| name.as_str()).collect();
+    let names = names.join(", ");
+    let what = format!("refs of an earlier pipeline are here ({names}…), but no journal");
+    Ok(Error::new(Kind::Damaged, what)
+        .hint("restore `.git/pipeline`, or `pipeline init --force` to move them to salvage"))
+}
+
+fn move_error(error: GitError) -> Error {
+    Error::failed("cannot move refs").because(&error)
+}
+
+/// Moves refs that an earlier pipeline left to salvage.
+fn clear_refs(repo: &Repo) -> Result<(), Error> {
+    let refs = repo.list_refs(BRANCHES).map_err(move_error)?;
     for (name, _) in refs {
         let short = name.trim_start_matches("refs/heads/pipeline/").replace('/', "-");
-        repo.move_to_salvage(&name, &format!("init-{short}")).map_err(git)?;
+        repo.move_to_salvage(&name, &format!("init-{short}")).map_err(move_error)?;
     }
     Ok(())
 }

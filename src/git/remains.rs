@@ -144,6 +144,44 @@ impl Repo {
         Ok(is_whole && taken.modules.is_empty() && taken.tree == self.tree_of(tip)?)
     }
 
+    /// Keeps at `pin` what a slot has that no ref holds: its files as a commit, or a commit made there.
+    /// `exclude`: as for [`Repo::snapshot`]. Returns false when there is nothing.
+    ///
+    /// # Errors
+    /// When git fails, or some of it cannot be committed.
+    pub fn keep_slot(
+        &self,
+        slot: &Path,
+        pin: &str,
+        exclude: &[String],
+        date_s: u64,
+    ) -> Result<bool, GitError> {
+        let Some(admin) = self.admin_of(slot)? else { return Ok(false) };
+        if is_unfilled(&admin) {
+            return Ok(false);
+        }
+        let head = self.slot_commit(&admin)?;
+        let left = self.snapshot(&SnapshotRequest {
+            slot,
+            tip: &head,
+            merge: None,
+            exclude,
+            message: "What lay in a worktree of an earlier pipeline",
+            date_s,
+            begun: None,
+            pin,
+        })?;
+        if !left.repositories.is_empty() || !left.modules.is_empty() || !left.left_out.is_empty() {
+            let why = "some of it cannot be committed";
+            return Err(GitError::ForeignSlot { path: slot.into(), why });
+        }
+        if left.commit.is_none() && self.has_own_commit(slot, 0)? {
+            self.keep_at(pin, &head)?;
+            return Ok(true);
+        }
+        Ok(left.commit.is_some())
+    }
+
     /// Returns the commit at which a slot stands, wherever its folder was moved to.
     fn slot_commit(&self, admin: &Path) -> Result<Oid, GitError> {
         let call = Call::read("git.slot_commit", &self.root);

@@ -111,7 +111,7 @@ impl<'a> Origin<'a> {
                 "what its branch held before a person's commits took its place".into()
             }
             (Kind::Landing, _) => "its landing was never ended".into(),
-            (Kind::Before, _) => "a branch of an earlier pipeline, moved by `init --force`".into(),
+            (Kind::Before, _) => "left by an earlier pipeline, kept by `init --force`".into(),
         }
     }
 }

@@ -198,6 +198,33 @@ fn what_shares_nothing_with_a_lost_journal_is_listed_all_the_same() {
 }
 
 #[test]
+fn work_in_worktrees_outlives_a_lost_journal() {
+    let project = Project::with(1, "[worktree]\ncopy = [\".env\"]\n[scheduler]\nprefetch = 0\n");
+    project.write(".env", "secret\n");
+    project.git(&["config", "core.excludesFile", "/dev/null"]);
+    project.ok(&["task", "add", "a task", "--id", "T"]);
+    project.idle();
+    let slot = |agent: &str| project.path(&format!(".pipeline/worktrees/{agent}/0"));
+    std::fs::write(slot("implementation").join("precious.txt"), "precious").expect("writes");
+    let supervisor = slot("supervisor").to_str().expect("UTF-8").to_owned();
+    project.git(&["-C", &supervisor, "commit", "-q", "--allow-empty", "-m", "Mine"]);
+    let mine = project.git(&["-C", &supervisor, "rev-parse", "HEAD"]);
+    std::fs::remove_dir_all(project.state_dir().join("journal")).expect("it was there");
+    let said = project.run(&["init", "--force"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let kept = "refs/pipeline/salvage/init-implementation-0";
+    assert!(said.err.contains("init-implementation-0"), "{}", said.err);
+    assert_eq!(project.git(&["show", &format!("{kept}:precious.txt")]), "precious");
+    let names = project.git(&["ls-tree", "--name-only", kept]);
+    assert!(!names.contains(".env") && !names.contains("TASK"), "{names}");
+    assert_eq!(project.git(&["rev-parse", "refs/pipeline/salvage/init-supervisor-0"]), mine);
+    project.ok(&["task", "add", "a task", "--id", "U"]);
+    project.idle();
+    let path = project.ok(&["salvage", "restore", "init-implementation-0"]);
+    assert!(std::path::Path::new(path.trim_end()).join("precious.txt").is_file());
+}
+
+#[test]
 fn a_ref_whose_commit_is_gone_is_listed_and_in_nobodys_way() {
     let project = failed();
     let bad = ".git/refs/pipeline/salvage/FAIL.impl.9";
