@@ -17,7 +17,7 @@ use crate::config;
 use crate::config::detect::{self, Found};
 use crate::config::layout::Layout;
 use crate::config::template::{self, Agents, Template};
-use crate::git::{GitError, Repo};
+use crate::git::{GitError, Repo, leave_command};
 use crate::machine::State;
 use crate::machine::mode::Isolation;
 use crate::machine::settings::{AgentCommand, AgentGroup, LauncherKind, Settings};
@@ -278,6 +278,9 @@ fn clear_earlier(
     is_forced: bool,
     copied: &[String],
 ) -> Result<Vec<String>, Error> {
+    if is_forced && !has_journal(layout)? {
+        check_branches(repo)?;
+    }
     let mut notes: Vec<String> = clear_remains(layout, is_forced)?.into_iter().collect();
     notes.extend(check_journal(layout)?);
     if FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)? {
@@ -338,6 +341,30 @@ fn check_journal(layout: &Layout) -> Result<Vec<String>, Error> {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Returns true when there is a journal that goes on.
+fn has_journal(layout: &Layout) -> Result<bool, Error> {
+    let is_fresh = FileStore::is_fresh(&layout.state).map_err(LedgerError::Store)?;
+    Ok(!is_fresh && !FileStore::is_lost(&layout.state).map_err(LedgerError::Store)?)
+}
+
+/// Refuses to take a branch of ours away under somebody who has it checked out.
+fn check_branches(repo: &Repo) -> Result<(), Error> {
+    let git = |error: GitError| Error::failed("cannot look at the worktrees").because_git(&error);
+    for checkout in repo.checkouts().map_err(git)? {
+        let branch = checkout.branch.as_deref().filter(|_| !checkout.is_gone).unwrap_or_default();
+        let is_ours = branch.starts_with(BRANCHES);
+        if is_ours && !repo.is_slot(&checkout.path).map_err(git)? {
+            let (path, name) = (checkout.path.display(), branch.trim_start_matches("refs/heads/"));
+            let told = Error::busy(format!(
+                "cannot start anew: `{name}` is checked out at `{path}`, and would go to salvage"
+            ));
+            let leave = leave_command(&checkout.path);
+            return Err(told.hint(format!("leave it first: {leave}")).at(&checkout.path));
+        }
+    }
+    Ok(())
 }
 
 /// Keeps in salvage what lies in worktrees of an earlier pipeline and nowhere else: the first attempt

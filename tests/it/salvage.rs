@@ -225,6 +225,26 @@ fn work_in_worktrees_outlives_a_lost_journal() {
 }
 
 #[test]
+fn a_branch_that_a_person_has_checked_out_is_not_taken_by_a_new_start() {
+    let project = failed();
+    project.keepers_have_ended();
+    project.git(&["switch", "-q", "pipeline/landed"]);
+    std::fs::remove_dir_all(project.state_dir().join("journal")).expect("it was there");
+    let refs = project.git(&["for-each-ref"]);
+    let said = project.fails(4, &["init", "--force"]);
+    assert!(
+        said.contains("`pipeline/landed` is checked out at") && said.contains("--detach"),
+        "{said}"
+    );
+    assert_eq!(project.git(&["for-each-ref"]), refs);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+    assert!(project.state_dir().join("state.json").exists(), "nothing was moved aside");
+    project.git(&["switch", "-q", "--detach"]);
+    project.ok(&["init", "--force"]);
+    assert_eq!(project.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
 fn a_ref_whose_commit_is_gone_is_listed_and_in_nobodys_way() {
     let project = failed();
     let bad = ".git/refs/pipeline/salvage/FAIL.impl.9";
