@@ -300,6 +300,11 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
+    /// Its `setup` has failed by itself, and nothing is left of it; `why` holds the end of its output.
+    SetupFailed {
+        attempt: AttemptId,
+        why: String,
+    },
     /// What changed outside of the worktrees while these ran, each of which may be over.
     OutsideSeen {
         ran: Vec<Ran>,

@@ -73,6 +73,7 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         | Observation::Advanced { .. }
         | Observation::Forecast { .. }
         | Observation::AttemptFaulted { .. }
+        | Observation::SetupFailed { .. }
         | Observation::OutsideSeen { .. }
         | Observation::BranchesSeen { .. }
         | Observation::ShortageSeen { .. }

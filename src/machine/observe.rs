@@ -6,7 +6,7 @@ use super::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Exit, LEFT, Outc
 use super::breaker;
 use super::change::{AttemptChange, Change, LaneChange, ProjectChange, Steer, TaskChange};
 use super::changed;
-use super::event::{Event, Observation};
+use super::event::{Event, EventBody, Observation};
 use super::forecast;
 use super::id::{AttemptId, Oid, StageName};
 use super::judge;
@@ -37,11 +37,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
             Step::accept(monitor_started(state, event, *pid, *allows_red_base))
         }
         Observation::MonitorEnded { why } => monitor_ended(event.at, why),
-        Observation::Prepared { attempt, base, tip } => {
-            with(state, attempt, &[AttemptPhase::Preparing], |found| {
-                prepared(state, event, found, base.as_ref(), tip.as_ref())
-            })
-        }
+        Observation::Prepared { attempt, base, tip } => with(state, attempt, &PREPARING, |found| {
+            prepared(state, event, found, base.as_ref(), tip.as_ref())
+        }),
         Observation::Briefed { attempt, prompt } => briefed(state, attempt, prompt),
         Observation::Ordered { attempt: id, preset, session } => {
             ordered(state, id, preset, session)
@@ -72,6 +70,9 @@ pub(super) fn decide(state: &State, event: &Event, seen: &Observation) -> Step {
         }
         Observation::AttemptFaulted { attempt, why } => {
             with(state, attempt, &EVERY, |found| faulted(state, event, found, why))
+        }
+        Observation::SetupFailed { attempt, why } => {
+            with(state, attempt, &PREPARING, |found| faulted(state, event, found, why))
         }
         Observation::OutsideSeen { ran, found, more, is_first } => {
             outside::decide(state, ran, found, *more, *is_first)
@@ -140,6 +141,7 @@ fn monitor_ended(at: Time, why: &str) -> Step {
 
 const SAVING: [AttemptPhase; 1] = [AttemptPhase::Saving];
 const ADVANCING: [AttemptPhase; 1] = [AttemptPhase::Advancing];
+const PREPARING: [AttemptPhase; 1] = [AttemptPhase::Preparing];
 const UNSTARTED: [AttemptPhase; 2] = [AttemptPhase::Preparing, AttemptPhase::Starting];
 fn monitor_started(state: &State, event: &Event, pid: u32, allows_red_base: bool) -> Vec<Change> {
     let change = ProjectChange::MonitorStarted { pid, allows_red_base, at: event.at };
@@ -519,9 +521,10 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
     let task = found.task.as_ref().and_then(|id| state.tasks.get(id));
     // After a keeper's death nothing proves that all it left has ended. Where nothing but git was at
     // work, the slot is made again, so that no half-made one stays; if that fails too, another is.
-    let is_half_made = found.phase == AttemptPhase::Preparing
-        && state.settings.worktree.setup.is_empty()
-        && task.is_some_and(|task| task.tally.infrastructure == 0);
+    let is_half_made = has_setup_failed(event, found)
+        || found.phase == AttemptPhase::Preparing
+            && state.settings.worktree.setup.is_empty()
+            && task.is_some_and(|task| task.tally.infrastructure == 0);
     let has_fresh_slot = has_leaked
         || outcome.class == Class::Lost
         || outcome.class == Class::Infrastructure && !is_half_made;
@@ -542,6 +545,12 @@ fn end(state: &State, event: &Event, found: &Attempt, outcome: &Outcome) -> Vec<
         changes.extend(end.consequences());
     }
     changes
+}
+
+/// Returns whether it is its setup that failed, and not what comes to an end by itself.
+fn has_setup_failed(event: &Event, found: &Attempt) -> bool {
+    let is_said = matches!(event.body, EventBody::Observation(Observation::SetupFailed { .. }));
+    is_said && found.phase == AttemptPhase::Preparing
 }
 
 /// An ended work attempt with all that its consequences depend on.
@@ -656,7 +665,9 @@ impl End<'_> {
     }
 
     fn infrastructure(&self) -> Vec<Change> {
-        let failures = counted(self.state, self.task.tally.infrastructure);
+        let known = self.task.tally.infrastructure;
+        let has_failed = has_setup_failed(self.event, self.found);
+        let failures = if has_failed { known + 1 } else { counted(self.state, known) };
         // Its own end says how it went; any other is that of saving what it left.
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
             && self.outcome.class == Class::Infrastructure

@@ -14,7 +14,7 @@ use super::report::{SetupEnd, Watch};
 use super::work::{Fault, oid, refs};
 use crate::agent::Launcher;
 use crate::agent::client::Keepers;
-use crate::agent::job::{AttemptRef, Job, JobCommand};
+use crate::agent::job::{AttemptRef, EndedBy, Job, JobCommand};
 use crate::agent::probe::Probe;
 use crate::agent::tree;
 use crate::git::{Cas, Changed, Oid, Repo, SlotRequest};
@@ -109,8 +109,10 @@ pub fn run(
         is_ready: is_ready && prepare.worktree.keep.is_empty(),
     })?;
     copy(&prepare.root, &prepare.worktree.copy, &prepare.places.dir)?;
-    if is_setup_due(&ready.changed) {
-        set_up(prepare, repo, keepers, watch, &at)?;
+    if is_setup_due(&ready.changed)
+        && let Some(why) = set_up(prepare, repo, keepers, watch, &at)?
+    {
+        return Ok(Observation::SetupFailed { attempt: attempt(), why });
     }
     if let (Some(brief), Some(role)) = (&prepare.brief, &role) {
         if let Some(why) = taken_name(prepare) {
@@ -304,14 +306,16 @@ fn link_on_way(dir: &Path, path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// Runs `setup`; returns why it failed, where it did so by itself. What it says is its own: nobody may
+/// take that for what git or the system says to us.
 fn set_up(
     prepare: &Prepare,
     repo: &Repo,
     keepers: &Keepers,
     watch: &Arc<Watch>,
     at: &Oid,
-) -> Result<(), Fault> {
-    let Some(job) = &prepare.setup else { return Ok(()) };
+) -> Result<Option<String>, Fault> {
+    let Some(job) = &prepare.setup else { return Ok(None) };
     fs::create_dir_all(&job.attempt_dir)
         .map_err(|error| Fault::file("make", &job.attempt_dir, &error))?;
     let (sender, receiver) = channel();
@@ -320,16 +324,24 @@ fn set_up(
     match receiver.recv() {
         Ok(SetupEnd::Exited(record)) if record.code == Some(0) => {
             repo.mark_set_up(&prepare.places.dir, at)?;
-            Ok(())
+            Ok(None)
+        }
+        Ok(SetupEnd::Exited(record)) if record.left > 0 => {
+            Err(Fault("setup failed, and what it left running cannot be ended".into()))
         }
         Ok(SetupEnd::Exited(record)) => {
+            // Nothing has worked here yet, and half a setup is no ground for the next one.
+            repo.remove_slot(&prepare.places.dir)?;
+            if record.ended_by == EndedBy::SpawnFailed {
+                return Err(Fault(format!("setup could not be started: {}", record.reason)));
+            }
             let name = match job.commands.get(record.command_index) {
                 Some(JobCommand::Shell(text)) => text.clone(),
                 Some(JobCommand::Argv(words)) => words.join(" "),
                 None => "setup".into(),
             };
             let tail = super::report::tail_of(&job.log);
-            Err(Fault(format!("setup `{name}` failed ({})\n{tail}", ending(&record))))
+            Ok(Some(format!("setup `{name}` failed ({})\n{tail}", ending(&record))))
         }
         Ok(SetupEnd::Gone { why, found }) => {
             end_strays(found)?;

@@ -242,6 +242,25 @@ fn a_landing_that_fails_for_want_of_room_is_never_given_up() {
     assert_eq!(m.stand("A"), "completed");
 }
 
+#[test]
+fn a_setup_that_fails_keeps_its_slot_and_counts_during_a_shortage_too() {
+    let mut m = short_machine(|s| {
+        s.agents[0].count = 1;
+        s.worktree.setup = vec!["make".into()];
+    });
+    m.add(&[new_task("A", &[])]);
+    judge(&mut m, "base.check.1", End::Done);
+    for n in 1..=3 {
+        let attempt = m.work("A").clone();
+        assert_eq!(attempt.slot, 0);
+        m.see(shortage(Some("the disk is full")));
+        m.see(Observation::SetupFailed { attempt: attempt.id, why: "status 1".into() });
+        assert_eq!(m.state.tasks[&id("A")].tally.infrastructure, n);
+        m.see(shortage(None));
+        m.pass_ms(600_000);
+    }
+}
+
 /// Up to the failed check of A's landing, on a base that people moved and nobody has judged.
 fn doubtful_landing() -> Machine {
     let mut m = short_machine(|s| s.landing.checks = vec!["check".into()]);

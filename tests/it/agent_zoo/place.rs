@@ -54,6 +54,43 @@ fn setup_that_fails_costs_the_task_no_attempt() {
 }
 
 #[test]
+fn words_of_a_setup_are_no_shortage_and_half_a_setup_is_left_nowhere() {
+    // What a dead registry, a full quota elsewhere or a compiler says is no word on our disk.
+    let more = "[limits]\ninfrastructure_retries = 2\n[worktree]\nkeep = [\"cache\"]\nsetup = [\"\
+                test $PIPELINE_AGENT != imp || { pwd >> \\\"$ZOO/places\\\"; test ! -e cache; \
+                touch cache; echo 'write: No space left on device'; \
+                echo 'Cannot allocate memory'; exit 9; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let task = zoo.task("T-1");
+    assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
+    assert_eq!(task.classes(), "infrastructure infrastructure infrastructure");
+    assert!(task.reason().contains("status 9"), "{}", task.reason());
+    let places = zoo.read("places");
+    let mut places: Vec<&str> = places.lines().collect();
+    assert_eq!(places.len(), 3);
+    places.dedup();
+    assert_eq!(places.len(), 1, "one slot, used again: {places:?}");
+    assert!(!fs::exists(places[0]).expect("readable"), "{places:?}");
+    assert!(!zoo.ok(&["log", "--json"]).contains("shortage"));
+}
+
+#[test]
+fn words_of_a_setup_do_not_hold_the_lane_for_ever() {
+    let more = "[limits]\ninfrastructure_retries = 2\n[landing]\nchecks = [\"true\"]\n\
+                [worktree]\nsetup = [\"test ! -e x || { echo run >> \\\"$ZOO/setups\\\"; \
+                echo 'Resource temporarily unavailable'; exit 1; }\"]\n";
+    let script = "echo x > x; echo '{}' > package.json; pipeline done";
+    let zoo = Zoo::new(&one_stage(more, 1, script));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let task = zoo.task("T-1");
+    assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
+    assert_eq!(zoo.read("setups").lines().count(), 3);
+}
+
+#[test]
 fn copies_are_there_and_never_committed() {
     let more = "[worktree]\ncopy = [\".env\", \"local conf\", \"not there\"]\n";
     let script = "cp .env got; cat 'local conf/ä.ini' >> got; git status --porcelain > \"$ZOO/seen\"\n\
