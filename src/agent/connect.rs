@@ -44,7 +44,7 @@ pub struct Connector {
     pub agent: String,
     /// The keeper's folder.
     pub keeper_dir: PathBuf,
-    /// Where sockets lie.
+    /// Where sockets lie, while it is there.
     pub runtime_dir: PathBuf,
     /// What a keeper is started from.
     pub exe: KeeperExe,
@@ -163,10 +163,21 @@ impl Connector {
         .map(|_| ())
     }
 
+    /// Returns where a new keeper's socket is to lie. The folder known since the monitor's start goes
+    /// away when the user's last session ends.
+    fn runtime_dir(&self) -> io::Result<PathBuf> {
+        let known = &self.runtime_dir;
+        let usable = rendezvous::private_dir(known).map(|()| known.clone());
+        usable.or_else(|_| rendezvous::runtime_dir()).map_err(|error| {
+            let why = format!("cannot make a folder for sockets in place of `{}`", known.display());
+            io::Error::new(error.kind(), format!("{why}: {error}"))
+        })
+    }
+
     /// Starts a keeper and returns when it listens.
     fn start_keeper(&self) -> io::Result<()> {
         fs::create_dir_all(&self.keeper_dir)?;
-        let socket = rendezvous::socket_path(&self.runtime_dir, &self.keeper_dir)?;
+        let socket = rendezvous::socket_path(&self.runtime_dir()?, &self.keeper_dir)?;
         let stderr_path = self.keeper_dir.join(KEEPER_LOG);
         let stderr = OpenOptions::new().create(true).append(true).open(&stderr_path)?;
         if stderr.metadata()?.len() > STDERR_BYTES_MAX {

@@ -203,6 +203,12 @@ impl Keeper {
             return;
         }
         match self.refusal(&job, &attempt) {
+            Ok(None) if self.is_cut_off(&job) => {
+                self.is_quitting = true;
+                let why =
+                    "the folder of its sockets is gone, so that another keeper takes its place";
+                return self.refuse(Some(attempt.attempt), why.into());
+            }
             Ok(None) => {}
             Ok(Some(Refusal::Done(record))) => {
                 return self.report(&KeeperReport::Exited { record });
@@ -241,6 +247,11 @@ impl Keeper {
                 self.conclude(&attempt, started.ended_without_status(EndedBy::SpawnFailed, why));
             }
         }
+    }
+
+    /// Returns whether the job is for a window, and what lay beside our socket is gone, tmux's own too.
+    fn is_cut_off(&self, job: &Job) -> bool {
+        job.terminal.is_some() && !self.info.socket.exists()
     }
 
     fn begin(&mut self, job: Job, started: &StartedRecord) -> io::Result<Work> {

@@ -9,8 +9,8 @@ use std::fs;
 use rustix::process::Signal;
 
 use self::desk::{
-    COMMAND, Client, ONE, Scene, agent, assert_done, kill_server, listener, listening, log, lost,
-    project, run_to_the_end, shown, those_with, tmux,
+    COMMAND, Client, ONE, STAGE, Scene, agent, assert_done, kill_server, listener, listening, log,
+    lost, project, run_to_the_end, shown, those_with, tmux, with_settings,
 };
 use crate::support::project::Backlog;
 use crate::support::{processes_of, signal};
@@ -82,6 +82,18 @@ fn leaving_the_window_disturbs_nobody() {
     project.until("the view's end", || tmux(project, &["list-sessions"]).lines().count() == 1);
     scene.finish();
     assert_eq!(scene.project.runs(), ["A.work.1"], "{shown}");
+}
+
+#[test]
+fn a_folder_for_sockets_that_goes_away_costs_a_try_and_no_task() {
+    let program = "echo \"$PIPELINE_ATTEMPT\" >>\"$E2E_DIR/runs\"; printf '\\033[?2004h> '; read -r line\n\
+                   rm -rf \"$E2E_DIR/run/pipeline\"\n\
+                   mkdir -p out && echo x >\"out/$PIPELINE_TASK_ID\"; pipeline done\n";
+    let project = with_settings(STAGE, &agent("worker", COMMAND), program);
+    let backlog: &Backlog = &[("A", &[]), ("B", &["A"])];
+    project.import(backlog);
+    run_to_the_end(&project, backlog);
+    assert_eq!(project.runs().len(), 2, "{}", project.story());
 }
 
 /// Something is killed while the agent works: the attempt is lost, and done again.

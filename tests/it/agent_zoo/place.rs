@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::zoo::{Zoo, one_stage};
+use super::zoo::{Zoo, agent, one_stage};
 
 #[test]
 fn setup_runs_once_for_each_state_of_the_lockfiles() {
@@ -88,6 +88,21 @@ fn words_of_a_setup_do_not_hold_the_lane_for_ever() {
     let task = zoo.task("T-1");
     assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
     assert_eq!(zoo.read("setups").lines().count(), 3);
+}
+
+#[test]
+fn a_folder_for_sockets_that_goes_away_blocks_nothing() {
+    // So systemd does with /run/user when the last session ends.
+    let stages = "[[stage]]\nname = \"review\"\nshort = \"rev\"\nmust_change = false\n";
+    let script = "rm -rf \"$ZOO/run/pipeline\"; echo x > by-$PIPELINE_TASK_ID; pipeline done";
+    let settings = one_stage("", 1, script) + stages + &agent("rev", "review", 1, "pipeline done");
+    let zoo = Zoo::new(&settings);
+    zoo.add("T-1", &[]);
+    zoo.add("T-2", &[]);
+    let ran = zoo.run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(zoo.task("T-1").classes(), "completed completed");
+    assert_eq!(zoo.task("T-2").classes(), "completed completed");
 }
 
 #[test]
