@@ -1,7 +1,8 @@
 //! An agent that fails again and again gets nothing for a while, and others do its work.
 //!
 //! It pauses only where there are such others: whether an agent or the tasks are at fault is seen by
-//! comparison, and where nobody else is there its pause would hold up the work and save nothing.
+//! comparison, and where nobody else is there its pause would hold up the work and save nothing. But
+//! where its own program could not be started it pauses at once: each further task would be blocked.
 
 use super::agent::Agent;
 use super::attempt::{Attempt, Class};
@@ -52,6 +53,8 @@ enum Mark {
     Good,
     /// Something about the agent or the place it works in.
     Bad,
+    /// Its program is not there, or cannot be executed.
+    NoProgram,
     /// The task's own failure: many of these speak against the agent only together.
     BadTask,
     Nothing,
@@ -63,10 +66,12 @@ pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) ->
     let old = &agent.breaker;
     let is_new = |task: &&TaskId| old.is_on_trial() || !old.tasks.contains(*task);
     let mut new = old.clone();
-    match mark(state, agent, attempt, class) {
+    let mark = mark(state, agent, attempt, class);
+    let has_program = !matches!(mark, Mark::NoProgram);
+    match mark {
         Mark::Good => new = Breaker::default(),
         Mark::Nothing => {}
-        Mark::Bad => new.failures += 1,
+        Mark::Bad | Mark::NoProgram => new.failures += 1,
         Mark::BadTask => {
             if let Some(task) = attempt.task.as_ref().filter(is_new) {
                 new.failures += 1;
@@ -74,8 +79,10 @@ pub(super) fn after(state: &State, attempt: &Attempt, class: Class, at: Time) ->
             }
         }
     }
-    let is_over = new.failures >= FAILURES_MAX || new.is_on_trial();
-    if new.failures > old.failures && is_over && has_others(state, agent, attempt) {
+    let is_over = (new.failures >= FAILURES_MAX || new.is_on_trial())
+        && new.failures > old.failures
+        && has_others(state, agent, attempt);
+    if is_over || !has_program {
         new.pauses += 1;
         new.until = Some(at.plus_ms(new.pause_ms()));
         new.tasks.clear();
@@ -108,6 +115,7 @@ fn mark(state: &State, agent: &Agent, attempt: &Attempt, class: Class) -> Mark {
         // While disk or descriptors are short everything fails.
         Class::Lost | Class::Infrastructure if state.shortage.is_none() => Mark::Bad,
         // Without an exit nothing was run: the task was refused.
+        Class::Unstartable if attempt.exit.is_some() && runs_own_command => Mark::NoProgram,
         Class::Unstartable if attempt.exit.is_some() => Mark::Bad,
         Class::Crashed if runs_own_command => Mark::Bad,
         Class::Empty

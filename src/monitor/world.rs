@@ -362,7 +362,16 @@ impl RealWorld {
 
     fn unusable(&self, state: &State) -> BTreeMap<String, String> {
         let (root, program_dir) = (&self.layout.root, &self.program_dir);
-        preset::troubles(root, program_dir, &state.settings, || self.no_windows())
+        let mut found = preset::troubles(root, program_dir, &state.settings, || self.no_windows());
+        // A command of one's own is looked for only where it could not be started: else each would be,
+        // at every look.
+        for agent in state.agents.values().filter(|agent| agent.breaker.is_on_trial()) {
+            let Some(group) = state.group_of(agent) else { continue };
+            if let Some(why) = preset::lacking_program(root, program_dir, group) {
+                found.entry(group.name.clone()).or_insert(why);
+            }
+        }
+        found
     }
 
     /// Returns why there are no windows for agents. Once tmux was seen it is not asked again, since that

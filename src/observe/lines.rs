@@ -153,8 +153,12 @@ const fn stops(kind: StopKind) -> &'static str {
 fn failing(name: &AgentName, breaker: &Breaker) -> Option<String> {
     match breaker.until {
         Some(_) => {
-            let (failures, pause) = (breaker.failures, span(breaker.pause_ms()));
-            Some(format!("agent {name} failed {failures} times in a row: gets nothing for {pause}"))
+            let pause = span(breaker.pause_ms());
+            let failed = match breaker.failures {
+                1 => "failed".to_owned(),
+                failures => format!("failed {failures} times in a row"),
+            };
+            Some(format!("agent {name} {failed}: gets nothing for {pause}"))
         }
         None if breaker.is_on_trial() => Some(format!("agent {name} is given another trial")),
         None => None,

@@ -486,6 +486,27 @@ fn what_is_no_tasks_fault_counts_whatever_the_task() {
 }
 
 #[test]
+fn an_agent_whose_program_cannot_be_started_blocks_one_task_and_cools_down() {
+    // Nobody stands in for it.
+    let mut m = machine(vec![serving("w", 1)], |_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.run("A", End::Unstartable);
+    assert_eq!([m.stand("A"), m.stand("B")], ["blocked unstartable impl", "ready impl"]);
+    assert_eq!(cools_s(&m, "w"), Some(60));
+    assert!(!m.state.is_idle(), "it comes to an end by itself");
+    m.pass_ms(60_000);
+    m.run("B", End::Done);
+    assert_eq!(agent(&m, "w").breaker, Breaker::default());
+    // What a task brings along is no matter of the agent.
+    let own = AgentGroup { command: AgentCommand::Task, ..serving("w", 1) };
+    let mut m = machine(vec![own], |_| {});
+    m.add(&[new_task("A", &[]), new_task("B", &[])]);
+    m.run("A", End::Unstartable);
+    assert_eq!(m.stand("B"), "working B.impl.1");
+    m.state.check();
+}
+
+#[test]
 fn a_success_between_failures_starts_the_count_anew() {
     let mut m = with_another(|_| {});
     fail_all(&mut m, &["A", "B"], End::Fail);

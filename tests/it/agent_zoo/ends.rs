@@ -1,6 +1,8 @@
 //! How attempts end: markers, exit statuses, limits.
 
-use super::zoo::{Zoo, agent, one_stage};
+use std::fs;
+
+use super::zoo::{QUICK, Zoo, agent, one_stage};
 
 /// One task for each way to end; `attempts_per_stage = 1`, so each ends after one attempt.
 struct Way {
@@ -189,6 +191,43 @@ fn a_program_that_does_not_exist_blocks_at_once() {
     assert_eq!((task.status(), task.classes().as_str()), ("blocked", "unstartable"));
     assert!(task.reason().contains("no/such/program"), "{}", task.reason());
     assert_eq!(zoo.task("T-2").status(), "completed");
+}
+
+#[test]
+fn a_program_that_is_away_for_a_moment_blocks_one_task_and_not_the_queue() {
+    let settings = format!(
+        "{QUICK}\n[[stage]]\nname = \"implementation\"\nshort = \"impl\"\n\
+         [[agent]]\nname = \"imp\"\nstages = [\"implementation\"]\n\
+         command = [\"{{project}}/../tool\"]\n"
+    );
+    let zoo = Zoo::new(&settings);
+    let script = "#!/bin/sh\ntest $PIPELINE_TASK_ID != T-1 || mv \"$ZOO/tool\" \"$ZOO/old\"\n\
+                  echo x > by-$PIPELINE_TASK_ID; exec pipeline done\n";
+    let put = || {
+        fs::write(zoo.path("new"), script).expect("writes");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(zoo.path("new"), mode).expect("sets the mode");
+        fs::rename(zoo.path("new"), zoo.path("tool")).expect("is put there");
+    };
+    put();
+    for task in ["T-1", "T-2", "T-3", "T-4"] {
+        zoo.add(task, &[]);
+    }
+    let mut monitor = zoo.start();
+    zoo.until("T-2's end", || zoo.task("T-2").status() == "blocked");
+    zoo.ok(&["stop", "--now"]);
+    assert!(monitor.wait().expect("ends").success());
+    assert_eq!(zoo.task("T-2").class(), "unstartable");
+    // What has failed so is looked for from then on.
+    let ran = zoo.run();
+    let left = ["T-3", "T-4"].map(|task| zoo.task(task).status().to_owned());
+    assert_eq!((ran.code, left), (Some(1), ["impl_ready", "impl_ready"].map(str::to_owned)));
+    assert!(zoo.ok(&["status"]).contains("tool` is not there"), "{}", zoo.ok(&["status"]));
+    put();
+    zoo.ok(&["agent", "resume", "imp"]);
+    assert_eq!(zoo.run().code, Some(1));
+    let found = ["T-1", "T-2", "T-3", "T-4"].map(|task| zoo.task(task).status().to_owned());
+    assert_eq!(found, ["completed", "blocked", "completed", "completed"]);
 }
 
 #[test]

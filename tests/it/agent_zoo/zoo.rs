@@ -152,9 +152,14 @@ impl Zoo {
 
     /// Waits until a file beside the project is there.
     pub fn wait_for(&self, name: &str) {
+        self.until(name, || self.path(name).exists());
+    }
+
+    /// Waits until something has come.
+    pub fn until(&self, what: &str, has_come: impl Fn() -> bool) {
         let until = monotonic() + LEAVE;
-        while !self.path(name).exists() {
-            assert!(monotonic() < until, "`{name}` did not come");
+        while !has_come() {
+            assert!(monotonic() < until, "`{what}` did not come");
             proc::wait_readable(&[], Some(Duration::from_millis(20))).expect("waits");
         }
     }
