@@ -37,12 +37,11 @@ const PAUSE_MS_MAX: u64 = 600_000;
 pub const BASE_CHECKS: &str = "base.check.";
 
 /// The last attempt in a slot.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Left {
     /// When it was over.
     at: Time,
-    /// `None`: there was none.
-    attempt: Option<AttemptId>,
+    attempt: AttemptId,
     /// The commit of what it left there; `None`: nothing.
     saved: Option<String>,
     /// Files there which are in no commit of ours.
@@ -91,21 +90,24 @@ impl Due {
         due.held.clone_from(&due.busy);
         let busy: BTreeSet<&TaskId> =
             state.attempts.values().filter_map(|it| it.task.as_ref()).collect();
+        let mut last: BTreeMap<PathBuf, (Time, &Attempt)> = BTreeMap::new();
         for old in state.tasks.values().flat_map(|task| &task.history) {
             if let Some(end) = &old.outcome {
-                let left = due.left.entry(slot(old)).or_default();
-                if left.attempt.is_none() || left.at <= end.at {
-                    let copied = state.rules_of(old).worktree.copy.iter().cloned();
-                    let task = old.task.iter().map(|id| file_name(id.as_str()));
-                    *left = Left {
-                        at: end.at,
-                        attempt: Some(old.id.clone()),
-                        saved: old.saved.as_ref().map(|oid| oid.as_str().to_owned()),
-                        others: copied.chain(task).chain([".pipeline".to_owned()]).collect(),
-                    };
-                }
+                let last = last.entry(slot(old)).or_insert((end.at, old));
+                *last = if last.0 <= end.at { (end.at, old) } else { *last };
             }
         }
+        due.left.extend(last.into_iter().map(|(slot, (at, old))| {
+            let copied = state.rules_of(old).worktree.copy.iter().cloned();
+            let task = old.task.iter().map(|id| file_name(id.as_str()));
+            let left = Left {
+                at,
+                attempt: old.id.clone(),
+                saved: old.saved.as_ref().map(|oid| oid.as_str().to_owned()),
+                others: copied.chain(task).chain([".pipeline".to_owned()]).collect(),
+            };
+            (slot, left)
+        }));
         for task in state.tasks.values() {
             let is_due = |at: &Time| at.plus_ms(worktree.keep_finished_ms) <= now;
             match finished_at(task).filter(|_| !busy.contains(&task.id)) {
@@ -189,8 +191,8 @@ impl Due {
     /// true path. A clock that slept is behind that of the files: what it left itself counts as well.
     fn left_at(&self, layout: &Layout) -> BTreeMap<PathBuf, u64> {
         let times = |(slot, left): (&PathBuf, &Left)| {
-            let ids = left.attempt.iter().map(AttemptId::as_str);
-            let written = ids.flat_map(|id| [layout.attempt(id), layout.log(id)]);
+            let id = left.attempt.as_str();
+            let written = [layout.attempt(id), layout.log(id)].into_iter();
             let written = written.filter_map(|path| modified_ms(&fs::metadata(path).ok()?));
             (real(slot), written.max().unwrap_or(0).max(left.at.as_ms()))
         };
