@@ -314,7 +314,12 @@ impl Worker {
                 self.forget(&record.attempt);
                 Report::Exited { agent, record }
             }
-            KeeperReport::Refused { attempt, why } => Report::Refused { agent, attempt, why },
+            KeeperReport::Refused { attempt, why } => {
+                // Told once: a keeper that leaves upon it would else be told as lost before it began,
+                // which is a reason to order the attempt again.
+                attempt.iter().for_each(|attempt| self.forget(attempt));
+                Report::Refused { agent, attempt, why }
+            }
         };
         self.tell(report);
     }

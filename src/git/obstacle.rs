@@ -317,6 +317,9 @@ fn set_aside(dir: &Path, places: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+
     use super::*;
     use crate::git::scratch::Scratch;
     use crate::sys::child;
@@ -356,7 +359,8 @@ mod tests {
         let old = scratch.rev("HEAD");
         let write = |path: &str, text: &str| fs::write(scratch.root.join(path), text).unwrap();
         // It stands for a checkout that takes its time, as with files that are fetched.
-        write(".git/slow", "#!/bin/sh\nuntil [ -e .git/go ]; do sleep 0.01; done\ncat\n");
+        write(".git/slow", "echo it waits >&2\nread -r go <.git/go\ncat\n");
+        assert!(child::command("mkfifo", &scratch.root).arg(".git/go").status().unwrap().success());
         scratch.git(["config", "filter.slow.smudge", "sh .git/slow"]);
         write(".git/info/attributes", "slow.bin filter=slow\n");
         scratch.git(["switch", "-q", "-c", "feature"]);
@@ -370,12 +374,12 @@ mod tests {
         let landing = || scratch.repo.landing_follow(MAIN, &to, &base).unwrap();
 
         let mut switch = child::command("git", &scratch.root);
-        let mut switch = switch.args(["switch", "-q", "main"]).spawn().unwrap();
+        let switch = switch.args(["switch", "-q", "main"]).stderr(Stdio::piped());
+        let mut switch = switch.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(switch.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "it waits\n");
         let lock = scratch.root.join(".git/index.lock");
-        while !lock.exists() {
-            assert!(switch.try_wait().unwrap().is_none(), "it waits for its file");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
         let hour = std::time::Duration::from_secs(3_600);
         let made = fs::metadata(&lock).unwrap().modified().unwrap();
         fs::File::options().append(true).open(&lock).unwrap().set_modified(made - hour).unwrap();
@@ -385,8 +389,9 @@ mod tests {
             (Follow::Locked { path: lock.clone() }, Follow::Locked { path: lock.clone() })
         );
         assert!(scratch.repo.is_obstructed(MAIN, &to, false).unwrap());
-        write(".git/go", "");
+        write(".git/go", "go\n");
         assert!(switch.wait().unwrap().success());
+        scratch.git(["config", "--unset", "filter.slow.smudge"]);
         assert_eq!(follow(&scratch, &to), Follow::Followed);
         assert_eq!(scratch.git(["status", "--porcelain"]), "");
 

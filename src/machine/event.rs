@@ -287,7 +287,6 @@ pub enum Observation {
         attempt: AttemptId,
         why: String,
     },
-    /// An effect for an attempt failed for want of git, disk, memory or a keeper.
     /// The task's branch was tried against others, where it stood at `tip`.
     Forecast {
         task: TaskId,
@@ -296,6 +295,7 @@ pub enum Observation {
         tried: Vec<TaskId>,
         clashes: Vec<Clash>,
     },
+    /// An effect for an attempt failed for want of git, disk, memory or a keeper.
     AttemptFaulted {
         attempt: AttemptId,
         why: String,

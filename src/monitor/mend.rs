@@ -168,8 +168,9 @@ pub fn of(state: &State, name: &str, found: Option<&str>) -> Option<Mend> {
             AttemptPhase::Starting
             | AttemptPhase::Running
             | AttemptPhase::Saving
-            | AttemptPhase::Checking => true,
-            AttemptPhase::Preparing | AttemptPhase::Advancing => false,
+            | AttemptPhase::Checking
+            | AttemptPhase::Advancing => true,
+            AttemptPhase::Preparing => false,
         }),
         is_preparing: of_task().any(|it| it.phase == AttemptPhase::Preparing),
         is_moving: of_task()

@@ -511,6 +511,31 @@ fn an_agent_on_its_tasks_branch_commits_there_and_nobody_is_sent_into_its_worktr
 }
 
 #[test]
+fn what_an_agent_committed_on_its_tasks_branch_is_not_put_back_while_the_branch_cannot_be_moved() {
+    let settings = "[monitor]\npoll = { busy = \"1s\", normal = \"1s\", idle = \"1s\" }\n\
+                    [limits]\ninfrastructure_retries = 100\n";
+    let own = "git switch -q pipeline/task/A\ngit commit -q --allow-empty -m Own\n\
+               mkdir \"$(git rev-parse --git-common-dir)/refs/heads/pipeline/task/A.lock\"\n";
+    let project = project(settings, own);
+    let mut monitor = held(&project, ONE);
+    project.release("hold.implementation");
+    project.until("the lock to be in the way", || monitor.said().contains("A.lock"));
+    let dir = project.dir().join("mine");
+    let name = dir.to_str().expect("it is UTF-8");
+    project.git(&["worktree", "add", "-q", "-b", "pipeline/mine", name]);
+    project.until("a look", || project.ok(&["status"]).contains("pipeline/mine is"));
+    fs::remove_dir(project.path(".git/refs/heads/pipeline/task/A.lock")).expect("it is there");
+    project.git(&["worktree", "remove", "--force", name]);
+    project.git(&["branch", "-q", "-D", "pipeline/mine"]);
+    ends(&project, &mut monitor);
+    project.assert_landed(ONE);
+    let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/"]);
+    assert!(!kept.contains("A.found-"), "{kept}");
+    let told = told(&project);
+    assert!(told.iter().all(|(_, line)| !line.contains("task/A")), "{told:?}");
+}
+
+#[test]
 fn a_task_is_taken_from_an_agent_that_left_its_worktree_on_the_branch() {
     let own = "git switch -q pipeline/task/A\ngit commit -q --allow-empty -m Own\nexit 3\n";
     let project = project("[limits]\nattempts_per_stage = 1\n", own);

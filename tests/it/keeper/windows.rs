@@ -4,16 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use pipeline::agent::Launcher;
+use pipeline::agent::client::Report;
 use pipeline::agent::job::{EndedBy, ExitRecord, Job, JobCommand};
 use pipeline::agent::rendezvous::SOCKET_PATH_BYTES_MAX;
 use pipeline::agent::terminal::Terminal;
 use pipeline::agent::terminal::typing::Typing;
 use pipeline::sys::proc;
 #[cfg(feature = "failpoints")]
-use {
-    pipeline::agent::client::Report, pipeline::agent::probe::Probe,
-    pipeline::agent::tree::end_orphans, std::time::Duration,
-};
+use {pipeline::agent::probe::Probe, pipeline::agent::tree::end_orphans, std::time::Duration};
 
 use super::{AGENT, World, is_alive, wait_until};
 
@@ -94,6 +92,29 @@ fn line_is_typed_when_the_ready_pattern_shows() {
     let typed = "Read TASK-001.md and do what it says.";
     let log = format!("starting\r\nready> {typed}\r\ngot {typed}\r\n");
     assert_eq!(world.log("a1"), log);
+}
+
+#[test]
+fn job_refused_by_a_keeper_that_leaves_is_not_told_as_lost_too() {
+    // Its monitor would start it again, beside the attempt that follows in the same worktree.
+    let world = World::new("cut-off");
+    let monitor = world.monitor();
+    monitor.keepers.start(AGENT, world.job("a1", &["true"]));
+    assert_eq!(monitor.exited().attempt, "a1");
+    fs::remove_dir_all(&world.run).expect("goes");
+    monitor.keepers.start(AGENT, in_window(world.job("a2", &["true"]), None));
+    match monitor.next() {
+        Report::Refused { attempt, .. } => assert_eq!(attempt.as_deref(), Some("a2")),
+        other => panic!("{other:?}"),
+    }
+    match monitor.next() {
+        Report::KeeperLost { attempt: None, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    monitor.keepers.start(AGENT, in_window(world.job("a3", &["true"]), None));
+    assert_eq!(monitor.exited().attempt, "a3");
+    drop(monitor);
+    leave(&world);
 }
 
 /// Reads one line and keeps it.
