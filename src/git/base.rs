@@ -409,7 +409,8 @@ pub fn leave_command(dir: &Path) -> String {
 /// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
 /// be half done: it restores only those that the fast-forward changes. Git had begun only because the
 /// person had no edits in those; what they have edited since goes to the stash, with what git had
-/// written. Checked at every kill point of `git merge --ff-only` (2.47).
+/// written. `git stash create` fails where a file only looks changed, hence the refresh. Checked at
+/// every kill point of `git merge --ff-only` (2.47).
 fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
     let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
     let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
@@ -417,14 +418,16 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
         return format!("{start} && git merge -q --ff-only --no-squash --no-overwrite-ignore {to}");
     }
     format!(
-        "{start} && s=$(git stash create) && {{ [ -z \"$s\" ] || git stash store -q -m \
-         'before the fast-forward was finished' $s; }} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
+        "{start} && {{ git update-index -q --refresh; s=$(git stash create); }} && {{ [ -z \"$s\" ] || \
+         git stash store -q -m 'before the fast-forward was finished' $s; }} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
          --literal-pathspecs restore -s {to} -SW -- && git reset -q --soft {to}"
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::git::SlotRequest;
     use crate::git::scratch::Scratch;
@@ -737,15 +740,12 @@ mod tests {
         assert!(!repo.gates_dir().join(NOTE).exists());
     }
 
-    #[test]
-    fn a_half_killed_fast_forward_is_reported_with_a_command_that_finishes_it() {
-        let case = Case::new();
-        case.write("mine.txt", "mine");
+    /// Follows by the command that finishes a fast-forward which was killed half-way.
+    fn finish(case: &Case) {
         let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         fs::create_dir_all(repo.gates_dir()).unwrap();
         repo.note_merge(NOTE, Some(root), &case.to).unwrap();
         fs::write(root.join(".git/index.lock"), "half").unwrap();
-        case.write("a.txt", "one\n2\n");
         case.write("new.txt", "");
         for _ in 0..2 {
             assert!(matches!(case.follow(), Follow::Refused { command: Some(_), .. }));
@@ -755,9 +755,27 @@ mod tests {
         let mut shell = child::command("sh", root);
         assert!(shell.args(["-c", &command]).status().unwrap().success());
         assert_eq!(case.follow(), Follow::Followed);
-        assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
         assert_eq!(case.scratch.rev("HEAD"), case.to);
+    }
+
+    #[test]
+    fn a_half_killed_fast_forward_is_reported_with_a_command_that_finishes_it() {
+        let case = Case::new();
+        case.write("mine.txt", "mine");
+        case.write("a.txt", "one\n2\n");
+        finish(&case);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
         // What the person may have edited since is not gone.
         assert_eq!(case.scratch.git(["show", "stash@{0}:a.txt"]), "one\n2");
+    }
+
+    #[test]
+    fn a_file_that_only_looks_changed_is_not_in_the_way_of_that_command() {
+        let case = Case::new();
+        let file = fs::File::options().append(true).open(case.scratch.root.join("a.txt")).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        finish(&case);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+        assert_eq!(case.scratch.git(["stash", "list"]), "");
     }
 }
