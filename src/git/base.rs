@@ -139,7 +139,7 @@ impl Repo {
             Ok(self.rewriting(branch, true)?.is_none() && self.persons_on(branch)?.is_empty())
         };
         if !is_under_way && is_free()? {
-            if let Some(path) = self.busy_checkout()? {
+            if let Some(path) = self.busy_checkout(true)? {
                 return Ok(Follow::Locked { path });
             }
             return Ok(match self.cas_ref(branch, Some(to), Some(expect_old))? {
@@ -264,7 +264,7 @@ impl Repo {
 
     fn swap(&self, step: &Step<'_>, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
         let branch = step.branch;
-        if let Some(path) = self.busy_checkout()? {
+        if let Some(path) = self.busy_checkout(step.is_landing())? {
             return Ok(Follow::Locked { path });
         }
         self.note_merge(step.note, None, to)?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::base::{Follow, leave_command};
 use super::call::Call;
@@ -86,15 +86,16 @@ impl Repo {
     /// Returns the lock of a git that is at work in a checkout of people's, whatever that is on: `git
     /// switch` reads first where the branch stands to which it goes, then writes all files, and says
     /// last that it is there. On a branch that moved meanwhile all that came would look taken back.
+    /// Nobody's landing waits for the lock of a killed git: few go to the landing branch.
     ///
     /// # Errors
     /// When the list of worktrees cannot be read.
-    pub fn busy_checkout(&self) -> Result<Option<PathBuf>, GitError> {
+    pub fn busy_checkout(&self, is_landing: bool) -> Result<Option<PathBuf>, GitError> {
         let mut admins = self.admins()?;
         admins.retain(|admin| !admin.join(MARK).exists());
         admins.push(self.common.clone());
         let locks = admins.into_iter().map(|admin| admin.join("index.lock"));
-        Ok(locks.into_iter().find(|lock| is_at_work(lock)))
+        Ok(locks.into_iter().find(|lock| !is_landing && is_new(lock) || is_held_open(lock)))
     }
 
     /// Returns whether something that a look can tell keeps a branch (full name) from being moved
@@ -110,8 +111,9 @@ impl Repo {
     ) -> Result<bool, GitError> {
         let Some(found) = self.read_ref(branch)? else { return Ok(true) };
         let is_rewritten = || Ok(self.rewriting(branch, is_landing)?.is_some());
-        let is_locked = self.ref_lock(branch).exists() || self.busy_checkout()?.is_some();
-        if is_locked || is_rewritten()? || self.displaced()?.is_some() {
+        let is_locked = self.ref_lock(branch).exists();
+        let is_busy = || Ok::<_, GitError>(self.busy_checkout(is_landing)?.is_some());
+        if is_locked || is_busy()? || is_rewritten()? || self.displaced()?.is_some() {
             return Ok(true);
         }
         let checkouts =
@@ -257,12 +259,12 @@ fn unfinished(why: &str, dir: &Path, command: &str) -> Follow {
     }
 }
 
-/// Returns whether a git may live that made the lock. The one of a killed git stays, and so, closed,
-/// does that of a `git commit -a` whose editor is open: neither goes to another branch.
-fn is_at_work(lock: &Path) -> bool {
+/// Returns whether a git may live that made the lock, though nobody has it open that /proc shows. The
+/// one of a killed git stays, and so, closed, does that of a `git commit -a` whose editor is open:
+/// neither goes to another branch.
+fn is_new(lock: &Path) -> bool {
     let made = fs::symlink_metadata(lock).and_then(|lock| lock.modified());
-    let is_new = |made: SystemTime| made.elapsed().map_or(true, |age| age < LOCK_AGE_MAX);
-    made.is_ok_and(is_new) || is_held_open(lock)
+    made.is_ok_and(|made| made.elapsed().map_or(true, |age| age < LOCK_AGE_MAX))
 }
 
 /// Returns the file that says that a checkout is on another branch than it was listed on.
@@ -371,7 +373,7 @@ mod tests {
         let base = scratch.commit_on(&old, "slow.bin", "0");
         scratch.git(["update-ref", MAIN, base.as_str()]);
         let to = scratch.commit_on(&base, "new.txt", "new");
-        let landing = || scratch.repo.landing_follow(MAIN, &to, &base).unwrap();
+        let landing = |to: &Oid, from: &Oid| scratch.repo.landing_follow(MAIN, to, from).unwrap();
 
         let mut switch = child::command("git", &scratch.root);
         let switch = switch.args(["switch", "-q", "main"]).stderr(Stdio::piped());
@@ -385,7 +387,7 @@ mod tests {
         fs::File::options().append(true).open(&lock).unwrap().set_modified(made - hour).unwrap();
         assert_eq!(scratch.rev("HEAD"), tip, "git says last where it is");
         assert_eq!(
-            (follow(&scratch, &to), landing()),
+            (follow(&scratch, &to), landing(&to, &base)),
             (Follow::Locked { path: lock.clone() }, Follow::Locked { path: lock.clone() })
         );
         assert!(scratch.repo.is_obstructed(MAIN, &to, false).unwrap());
@@ -395,13 +397,22 @@ mod tests {
         assert_eq!(follow(&scratch, &to), Follow::Followed);
         assert_eq!(scratch.git(["status", "--porcelain"]), "");
 
-        // The lock of a killed git stays; what is not checked out waits for none such.
+        // The lock of a killed git stays; what is not checked out waits for none such, or not for long.
         scratch.git(["switch", "-q", "feature"]);
         let file = fs::File::create(&lock).unwrap();
+        let next = scratch.commit_on(&to, "next.txt", "next");
+        assert_eq!(
+            (follow(&scratch, &next), landing(&next, &to)),
+            (Follow::Locked { path: lock.clone() }, Follow::Locked { path: lock.clone() })
+        );
+        drop(file);
+        assert_eq!(follow(&scratch, &next), Follow::Locked { path: lock.clone() });
+        assert_eq!(landing(&next, &to), Follow::Followed);
+        let file = fs::File::options().append(true).open(&lock).unwrap();
         file.set_modified(made - hour).unwrap();
         drop(file);
-        let next = scratch.commit_on(&to, "next.txt", "next");
-        assert_eq!(scratch.repo.landing_follow(MAIN, &next, &to).unwrap(), Follow::Followed);
+        let last = scratch.commit_on(&next, "last.txt", "last");
+        assert_eq!(follow(&scratch, &last), Follow::Followed);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::call::Call;
 use super::error::GitError;
 use super::gate::{Gate, WAIT_MAX};
+use super::left::LOGGED;
 use super::oid::Oid;
 use super::repo::{Repo, canonical};
 use crate::sys::fail;
@@ -162,6 +163,10 @@ impl Repo {
             is_admin && registered(link).is_none_or(|path| path == slot)
         }));
         admins.extend(self.half_made(slot)?);
+        for admin in &admins {
+            // Half of what is being removed is not what an attempt left.
+            remove_file(&admin.join(LOGGED))?;
+        }
         remove_tree("git.remove_slot", slot)?;
         for admin in admins {
             self.remove_admin(&admin)?;

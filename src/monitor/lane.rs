@@ -115,7 +115,7 @@ fn move_on(
 /// Refuses to move the landing branch elsewhere than forward while a person has it checked out: what
 /// is committed there next would take back what it moved over.
 fn left_by_people(branches: &Branches, repo: &Repo) -> Result<(), Fault> {
-    if let Some(lock) = repo.busy_checkout()? {
+    if let Some(lock) = repo.busy_checkout(true)? {
         return Err(Fault(locked(&lock)));
     }
     let Some(dir) = held_in(repo, &branches.landed)? else { return Ok(()) };
