@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::zoo::{Zoo, agent, one_stage};
+use super::zoo::{Task, Zoo, agent, one_stage};
 
 #[test]
 fn setup_runs_once_for_each_state_of_the_lockfiles() {
@@ -27,16 +27,22 @@ echo x > by-$PIPELINE_TASK_ID; pipeline done"#;
     assert!(!zoo.landed_files().iter().any(|name| name.contains("node_modules")));
 }
 
-#[test]
-fn setup_that_fails_is_infrastructure_and_ends_blocked_with_its_output() {
-    let more = "[limits]\ninfrastructure_retries = 2\n[worktree]\nsetup = [\"test $PIPELINE_AGENT \
-                != imp || { echo run >> \\\"$ZOO/setups\\\"; echo no net today; exit 9; }\"]\n";
-    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+/// Runs a task whose setup fails each time, to its third attempt.
+fn ends_blocked(zoo: &Zoo) -> Task {
     zoo.add("T-1", &[]);
     assert_eq!(zoo.run().code, Some(1));
     let task = zoo.task("T-1");
     assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
     assert_eq!(task.classes(), "infrastructure infrastructure infrastructure");
+    task
+}
+
+#[test]
+fn setup_that_fails_is_infrastructure_and_ends_blocked_with_its_output() {
+    let more = "[limits]\ninfrastructure_retries = 2\n[worktree]\nsetup = [\"test $PIPELINE_AGENT \
+                != imp || { echo run >> \\\"$ZOO/setups\\\"; echo no net today; exit 9; }\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
+    let task = ends_blocked(&zoo);
     assert_eq!(zoo.read("setups").lines().count(), 3);
     let reason = task.reason();
     assert!(reason.contains("no net today") && reason.contains("status 9"), "{reason}");
@@ -61,11 +67,7 @@ fn words_of_a_setup_are_no_shortage_and_half_a_setup_is_left_nowhere() {
                 touch cache; echo 'write: No space left on device'; \
                 echo 'Cannot allocate memory'; exit 9; }\"]\n";
     let zoo = Zoo::new(&one_stage(more, 1, "echo x > x; pipeline done"));
-    zoo.add("T-1", &[]);
-    assert_eq!(zoo.run().code, Some(1));
-    let task = zoo.task("T-1");
-    assert_eq!((task.status(), task.class()), ("blocked", "infrastructure"));
-    assert_eq!(task.classes(), "infrastructure infrastructure infrastructure");
+    let task = ends_blocked(&zoo);
     assert!(task.reason().contains("status 9"), "{}", task.reason());
     let places = zoo.read("places");
     let mut places: Vec<&str> = places.lines().collect();
