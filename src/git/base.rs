@@ -2,9 +2,9 @@
 //! the person who has it checked out: nothing is written there but a fast-forward that git itself
 //! allows, and no lock is removed.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::call::Call;
 use super::error::{GitError, Stderr};
@@ -13,11 +13,10 @@ use super::obstacle::left_branch;
 use super::oid::Oid;
 use super::refs::{Cas, Checkout};
 use super::repo::Repo;
-use super::slot::remove_file;
 use crate::sys::fail;
-use crate::sys::file::{Durability, read_bounded, shell_path, write_atomic};
+use crate::sys::file::{read_bounded, shell_path};
 
-/// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
+/// Note that a fast-forward has begun, and of which checkout; left over when its git was killed or found no room.
 const NOTE: &str = "base-follow";
 /// The same of the landing branch.
 const LANDING_NOTE: &str = "landing-follow";
@@ -69,10 +68,15 @@ impl Step<'_> {
 /// What a step of the base that was killed has left.
 enum Left {
     Nothing,
-    /// It had begun to move to this commit; some or all files of a checkout may stand there.
-    Begun(Oid),
+    Begun(Begun),
     /// Locks, which are the person's to remove.
     Locked(Follow),
+}
+
+/// It had begun to move to this commit, then; some or all files of a checkout may stand there.
+struct Begun {
+    to: Oid,
+    since: SystemTime,
 }
 
 impl Left {
@@ -195,14 +199,14 @@ impl Repo {
     fn step(&self, step: &Step<'_>, to: &Oid, expect_old: &Oid) -> Result<Follow, GitError> {
         let begun = match self.left_by_killed_merge(step)? {
             Left::Nothing => None,
-            Left::Begun(to) => Some(to),
+            Left::Begun(begun) => Some(begun),
             Left::Locked(refused) => return Ok(refused),
         };
         let found = self.read_ref(step.branch)?;
-        let is_on_way = |begun: &Oid| {
+        let is_on_way = |begun: &Begun| {
             found
                 .as_ref()
-                .is_some_and(|found| found != begun && self.lies_between(found, begun, to))
+                .is_some_and(|found| *found != begun.to && self.lies_between(found, &begun.to, to))
         };
         let begun = begun.filter(is_on_way);
         if begun.is_none() {
@@ -240,13 +244,12 @@ impl Repo {
                 Ok(Follow::refused(format!("an agent has it checked out in `{path}`"), None))
             }
             [checkout] => {
+                let half = begun.as_ref().map(|begun| (&found, begun));
                 // The files may stand there already, which would be in the way of any other goal.
-                let begun =
-                    begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
-                if let Some(begun) = begun {
-                    self.merge_in_checkout(step, &checkout.path, &begun)?;
+                if let Some(begun) = begun.as_ref().filter(|begun| begun.to != *to) {
+                    self.merge_in_checkout(step, &checkout.path, &begun.to, half)?;
                 }
-                self.merge_in_checkout(step, &checkout.path, to)
+                self.merge_in_checkout(step, &checkout.path, to, half)
             }
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
@@ -285,7 +288,13 @@ impl Repo {
 
     /// Fast-forwards in a person's checkout. That git is in a process group of its own and writes to
     /// files, so it outlives this process; the gate stays closed until it ends.
-    fn merge_in_checkout(&self, step: &Step<'_>, dir: &Path, to: &Oid) -> Result<Follow, GitError> {
+    fn merge_in_checkout(
+        &self,
+        step: &Step<'_>,
+        dir: &Path,
+        to: &Oid,
+        half: Option<(&Oid, &Begun)>,
+    ) -> Result<Follow, GitError> {
         let branch = step.branch;
         let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
         let locked = || self.locks_in_checkout(&admin, branch).into_iter().next();
@@ -298,6 +307,9 @@ impl Repo {
         if let Some(path) = left_branch(&admin, branch) {
             return Ok(Follow::Locked { path });
         }
+        if let Some((found, begun)) = half {
+            self.take_back(dir, (found, &begun.to), begun.since)?;
+        }
         self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
             .args(["merge", "--ff-only", "--no-squash", "--no-overwrite-ignore", "--no-autostash"])
@@ -309,8 +321,17 @@ impl Repo {
             }
             Err(failure) => return Err(failure),
         };
-        self.forget_merge(step.note)?;
         let found = self.read_ref(branch)?;
+        let is_half = match &found {
+            Some(found) if found != to && self.is_ancestor(found, to)? => {
+                self.take_back(dir, (found, to), self.noted_at(step.note)?)?
+            }
+            Some(_) | None => false,
+        };
+        self.forget_merge(step.note)?;
+        if is_half {
+            return Err(reply.failure(dir));
+        }
         if found.as_ref() == Some(to) {
             return Ok(Follow::Followed);
         }
@@ -324,28 +345,6 @@ impl Repo {
             }
             Some(_) | None => Ok(Follow::NotFastForward(found)),
         }
-    }
-
-    /// Notes that a fast-forward of a checkout begins, or of the branch alone; whoever does so holds
-    /// the gate, so temporary files found there are of one that was killed.
-    fn note_merge(&self, note: &str, dir: Option<&Path>, to: &Oid) -> Result<(), GitError> {
-        let path = self.gates_dir().join(note);
-        for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
-            let left = entry.path();
-            if left.extension().is_some_and(|ending| ending == "tmp") {
-                remove_file(&left)?;
-            }
-        }
-        let text = format!("{to}\n{}", dir.unwrap_or(Path::new("")).display());
-        write_atomic(&path, text.as_bytes(), Durability::Process).map_err(|source| GitError::File {
-            doing: "write",
-            path,
-            source,
-        })
-    }
-
-    fn forget_merge(&self, note: &str) -> Result<(), GitError> {
-        remove_file(&self.gates_dir().join(note))
     }
 
     /// Returns the locks that stand in the way of a fast-forward, the index first.
@@ -392,7 +391,7 @@ impl Repo {
                 return Ok(Left::Locked(Follow::refused(why, Some(command))));
             }
             if let Ok(to) = to.parse() {
-                return Ok(Left::Begun(to));
+                return Ok(Left::Begun(Begun { to, since: self.noted_at(step.note)? }));
             }
         }
         self.forget_merge(step.note)?;
@@ -426,6 +425,7 @@ fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::SystemTime;
 
     use super::*;

@@ -16,6 +16,7 @@ mod create;
 mod error;
 mod forecast;
 mod gate;
+mod halfway;
 mod hand;
 mod history;
 mod kept;

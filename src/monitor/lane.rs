@@ -9,6 +9,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::mend::held_in;
 use super::prepare::put_back;
+use super::room;
 use super::work::{Fault, oid, refs};
 use crate::git::{self, Cas, MergeRequest, Merged, Repo, TakeBase};
 use crate::machine::Observation;
@@ -285,6 +286,10 @@ pub fn follow(
     let is_landed = landed.map(|landed| repo.is_ancestor(&target, &landed)).transpose()?;
     if is_landed != Some(true) {
         return refused(format!("`{}` does not hold {to}", short(&branches.landed)), true);
+    }
+    // A checkout that is written to without room stands half-way until there is.
+    if let Some(why) = room::lacking(repo.common_dir(), repo.root()) {
+        return refused(why, true);
     }
     match repo.base_follow(&gate, &branches.base, &target, &from)? {
         git::Follow::Followed => Ok(Observation::Followed { to: Oid::new(to) }),

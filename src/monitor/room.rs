@@ -160,6 +160,7 @@ pub fn fault_of(body: &EventBody) -> Option<&str> {
     match seen {
         Observation::AttemptFaulted { why, .. }
         | Observation::LaneFaulted { why }
+        | Observation::FollowRefused { is_passing: true, why, .. }
         | Observation::Lost { why, .. } => Some(why),
         _ => None,
     }

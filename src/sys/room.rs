@@ -37,9 +37,11 @@ pub fn room(path: &Path) -> io::Result<Room> {
 }
 
 /// What the C libraries (glibc, then musl where it differs) call the failures that pass when there is
-/// room again: of the disk, of descriptors, of processes and memory, or of a server.
-const WORDS: [&str; 13] = [
+/// room again: of the disk, of descriptors, of processes and memory, or of a server; and git's word for
+/// a disk that took a part.
+const WORDS: [&str; 14] = [
     "No space left on device",
+    "Out of diskspace",
     "Disk quota exceeded",
     "Quota exceeded",
     "Read-only file system",

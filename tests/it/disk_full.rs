@@ -221,6 +221,42 @@ fn disk_that_fills_and_empties_again_and_again_loses_nothing() {
     });
 }
 
+/// Git writes the files of the checkout first: what it had written when the room ended is not taken
+/// for a person's.
+#[test]
+fn checkout_that_found_no_room_follows_when_there_is() {
+    with_mounts("checkout_that_found_no_room_follows_when_there_is", || {
+        let (project, _disk) = project_on_disk(1, "size=64m");
+        let agent = fs::read_to_string(project.path("tools/agent.sh")).expect("the agent");
+        let big = "[ $PIPELINE_STAGE = test ] && head -c 8000000 /dev/urandom >big.bin\n";
+        project.write("tools/agent.sh", &(agent + big + "exit 0\n"));
+        project.commit("An agent that makes much");
+        let lock = project.path(".git/index.lock");
+        fs::write(&lock, "").expect("a lock");
+        project.import(&[("A", &[])]);
+        let mut monitor = project.start(&["monitor"]);
+        project.until("the task to land", || project.status()["counts"]["completed"] == 1);
+        let ballast = project.path(".git/ballast");
+        fill(&ballast);
+        let file = fs::File::options().write(true).open(&ballast).expect("the ballast");
+        let length = file.metadata().expect("the ballast").len();
+        file.set_len(length - 4_000_000).expect("room for a half");
+        drop(file);
+        fs::remove_file(&lock).expect("the lock goes");
+        let behind = || project.status()["landing"].clone();
+        project.until("the failure to be told", || {
+            behind()["why"].to_string().contains("unable to write file big.bin")
+        });
+        fs::remove_file(&ballast).expect("frees the disk");
+        project.until("the base to follow", || behind()["behind"] == 0);
+        project.ok(&["stop"]);
+        assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+        project.assert_landed(&[("A", &[])]);
+        assert_eq!(project.git(&["status", "--porcelain"]), "", "{}", project.story());
+        project.assert_nothing_left();
+    });
+}
+
 #[test]
 fn read_only_disk_is_named_at_the_start_and_nothing_changes() {
     with_mounts("read_only_disk_is_named_at_the_start_and_nothing_changes", || {
