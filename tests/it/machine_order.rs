@@ -272,6 +272,36 @@ fn who_needs_all_or_nobody_beside_it_gets_its_turn_too() {
 }
 
 #[test]
+fn who_needs_two_things_that_others_use_in_turns_gets_both() {
+    let mut m = short_machine(|settings| {
+        settings.agents[0].count = 3;
+        settings.scheduler.resources.extend([("x".into(), 1000), ("y".into(), 1000)]);
+    });
+    let wanting = |name: &str, priority, things: &[&str]| {
+        let mut new = ranked(name, priority);
+        new.spec.resources.extend(things.iter().map(|thing| ((*thing).into(), "1".into())));
+        new
+    };
+    let urgent = |name: &str, thing: &str| wanting(name, Priority::Critical, &[thing]);
+    m.add(&[urgent("x0", "x"), urgent("y0", "y")]);
+    m.add(&[wanting("both", Priority::Low, &["x", "y"])]);
+    // One of the two is always in use when the other gets free.
+    let mut turns = 0;
+    while m.stand("both").starts_with("ready") {
+        for thing in ["x", "y"] {
+            m.add(&[urgent(&format!("{thing}{}", turns + 1), thing)]);
+            if m.stand(&format!("{thing}{turns}")).starts_with("working") {
+                m.run(&format!("{thing}{turns}"), End::Done);
+                m.land_all();
+            }
+        }
+        turns += 1;
+        assert!(turns <= 3 * AGEING, "it starves");
+    }
+    m.state.check();
+}
+
+#[test]
 fn who_asks_for_one_agent_by_name_gets_its_turn_though_another_of_the_group_idles() {
     let mut m = short_machine(|settings| settings.agents[0].count = 2);
     let first = m.state.agents.keys().next().expect("two agents").to_string();

@@ -35,6 +35,9 @@ pub struct Options {
     /// Only at this point of the process.
     #[arg(long)]
     ordinal: Option<u32>,
+    /// Only at system calls of this name, as `--list` shows it; may be given again.
+    #[arg(long)]
+    call: Vec<String>,
     /// At most so many points of each scenario, spread over all of them; 0: every one.
     #[arg(long, default_value_t = 0)]
     sample: usize,

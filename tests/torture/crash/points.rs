@@ -51,7 +51,7 @@ impl Strike {
 pub(super) fn run(options: &Options) -> Figures {
     let mut figures = Figures::new(if options.twice > 0 { "twice" } else { "crash" });
     let is_cut = options.list || options.role.is_some() || options.ordinal.is_some();
-    figures.is_part = is_cut || !options.scenario.is_empty();
+    figures.is_part = is_cut || !options.scenario.is_empty() || !options.call.is_empty();
     if let Some(why) = obstacle() {
         figures.failures.push(why);
         return figures;
@@ -71,7 +71,8 @@ pub(super) fn run(options: &Options) -> Figures {
         figures.count("scenarios", 1);
         let name = scenario.name;
         let Options { sample, twice, seed, .. } = options;
-        let mut part = Figures::new(&format!("crash/{name}-{sample}-{twice}-{seed}"));
+        let calls = options.call.join("-");
+        let mut part = Figures::new(&format!("crash/{name}-{sample}-{twice}-{seed}{calls}"));
         let can_resume = options.resume && !is_cut;
         let is_good = |kept: &Figures| kept.program == figures.program && kept.failures.is_empty();
         let kept = Figures::kept(&part.layer).filter(|kept| can_resume && is_good(kept));
@@ -133,7 +134,10 @@ fn chosen(points: &[Point], options: &Options) -> Vec<Point> {
     let is_wanted = |point: &&Point| {
         let role = options.role.as_deref().unwrap_or_default();
         let is_role = point.role == role || (!role.contains('#') && point.role.starts_with(role));
-        is_role && options.ordinal.is_none_or(|ordinal| ordinal == point.ordinal)
+        let mut calls = options.call.iter();
+        let is_call = |call: &String| point.call.split(' ').next() == Some(call);
+        let is_call = options.call.is_empty() || calls.any(is_call);
+        is_role && is_call && options.ordinal.is_none_or(|ordinal| ordinal == point.ordinal)
     };
     spread(points.iter().filter(is_wanted).cloned().collect(), options.sample)
 }

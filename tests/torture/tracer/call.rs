@@ -15,8 +15,8 @@ use super::Point;
 const ENTRY: u8 = 1;
 /// Longest path that is told.
 const PATH_BYTES_MAX: usize = 512;
-/// Bytes of a name that the kernel hands out for what is no file.
-const NO_FILES: [&str; 3] = ["pipe:", "anon_inode:", "/dev/"];
+/// How the names begin that the kernel hands out for what is no file.
+const NO_FILES: [&str; 2] = ["pipe:", "anon_inode:"];
 
 /// What a call changes, and which of its arguments says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
             // Standard output and error are read by people, but for a keeper's, which is a message.
             let is_message = args[0] > 2 || role.starts_with("keeper");
             let file = descriptor(pid, args[0]).filter(|_| is_message)?;
-            let is_file = !NO_FILES.iter().any(|name| file.starts_with(name));
+            let is_file = !is_device(&file) && !NO_FILES.iter().any(|name| file.starts_with(name));
             (is_file || args[0] == 1).then_some(file)?
         }
         Kind::Descriptor => descriptor(pid, args[0])?,
@@ -171,7 +171,12 @@ fn opened(pid: Pid, place: u64, flags: u64) -> Option<String> {
     let makes = flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
     let path = path(pid, place);
-    ((makes || writes) && !path.starts_with("/dev/")).then_some(path)
+    ((makes || writes) && !is_device(&path)).then_some(path)
+}
+
+/// Files may lie in memory, in a folder beside the devices.
+fn is_device(path: &str) -> bool {
+    path.starts_with("/dev/") && !path.starts_with("/dev/shm/")
 }
 
 fn descriptor(pid: Pid, number: u64) -> Option<String> {
