@@ -140,6 +140,7 @@ impl Repo {
                     self.set_aside(path)?;
                 }
                 self.clear_slot(&gate, path)?;
+                self.clear_cut_off(&registry)?;
                 remove_tree("git.hand_gone", &gone(path))?;
                 let call = Call::write("git.hand_add", &self.root)
                     .args(["worktree", "add", "--no-checkout", "-q"])

@@ -8,22 +8,18 @@ use std::path::{Path, PathBuf};
 
 use super::call::{Call, Git};
 use super::error::GitError;
-use super::repo::canonical;
 use super::slot::linked;
 
-/// Returns the main checkout of the repository whose common folder is `common`, seen from `dir`.
+/// Returns the main checkout of the repository whose common folder is `common`, seen from `dir`: as
+/// `git worktree list` tells it, which fails while any worktree is half made.
 pub(super) fn find(git: &Git, common: &Path, dir: &Path) -> Result<PathBuf, GitError> {
-    let call = Call::read("git.discover", common).args(["worktree", "list", "--porcelain", "-z"]);
-    let reply = git.ok(call)?;
-    let mut main = reply.stdout.split(|byte| *byte == 0).take_while(|line| !line.is_empty());
-    let path = main.next().and_then(|line| line.strip_prefix(b"worktree "));
-    let path = path.ok_or_else(|| GitError::answer(&reply.call, &reply.stdout))?;
-    if main.any(|line| line == b"bare") {
+    let args = ["config", "--type=bool", "core.bare"];
+    let reply = git.run(Call::read("git.config", common).args(args))?;
+    if reply.code == 0 && reply.line() == "true" {
         return Err(bare(common, dir));
     }
-    let path = canonical(Path::new(OsStr::from_bytes(path)))?;
-    if path != common {
-        return Ok(path);
+    if let Some(main) = common.parent().filter(|_| common.ends_with(".git")) {
+        return Ok(main.into());
     }
     // Git itself notes it for a submodule. Our own worktrees lie in the main checkout, as a rule.
     let noted = noted(git, common)?;

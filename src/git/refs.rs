@@ -324,6 +324,9 @@ impl Repo {
                 {
                     tries -= 1;
                     thread::sleep(HALF_MADE_PAUSE);
+                    if tries == 0 {
+                        self.clear_cut_off(&self.registry_gate()?)?;
+                    }
                 }
                 reply => break reply?,
             }
@@ -400,9 +403,40 @@ pub(super) fn named_refs(reply: &Reply) -> Result<Vec<(String, Oid)>, GitError> 
 mod tests {
     use super::*;
     use crate::git::scratch::Scratch;
-    use crate::git::{MergeRequest, Merged};
+    use crate::git::{MergeRequest, Merged, SlotRequest};
 
     const REF: &str = "refs/heads/pipeline/task/T-1";
+
+    #[test]
+    fn a_worktree_add_that_died_stops_no_other_git() {
+        let scratch = Scratch::new();
+        let repo = &scratch.repo;
+        let admin = scratch.root.join(".git/worktrees/9");
+        let half = |lock: &str| {
+            std::fs::create_dir_all(&admin).unwrap();
+            let gitdir = scratch.dir.path().join("9/.git");
+            let files = [("gitdir", gitdir.to_str().unwrap()), ("commondir", ""), ("locked", lock)];
+            files.iter().for_each(|(name, text)| std::fs::write(admin.join(name), text).unwrap());
+        };
+        // Of a git that lives it is open, and what a person locked is not being made.
+        half("initializing");
+        let open = std::fs::File::open(admin.join("commondir")).unwrap();
+        let _ = repo.checkouts();
+        assert!(admin.exists());
+        drop(open);
+        half("on a stick");
+        let _ = repo.checkouts();
+        assert!(admin.exists());
+
+        half("initializing");
+        assert_eq!(repo.checkouts().unwrap().len(), 1);
+        assert!(!admin.exists());
+        half("initializing");
+        let (slot, at) = (scratch.dir.path().join("slots/1"), scratch.rev("HEAD"));
+        let request = SlotRequest { path: &slot, at: &at, keep: &[], merge: None, is_ready: false };
+        repo.prepare_slot(&request).unwrap();
+        assert!(!admin.exists());
+    }
 
     #[test]
     fn cas_creates_moves_and_removes_only_from_the_expected_value() {

@@ -22,6 +22,7 @@ use super::oid::Oid;
 use super::repo::{Repo, canonical};
 use crate::sys::fail;
 use crate::sys::file::{read_bounded, small_text};
+use crate::sys::proc::is_held_open;
 
 /// In a slot's administrative folder: this worktree is one of ours.
 pub(super) const MARK: &str = "pipeline-slot";
@@ -146,6 +147,7 @@ impl Repo {
         let registry = self.registry_gate()?;
         self.clear_slot(gate, slot)?;
         self.clear_given_up(&registry, slot)?;
+        self.clear_cut_off(&registry)?;
         let call = Call::write("git.worktree_add", &self.root)
             .args(["worktree", "add", "--detach", "--no-checkout", "-q", "--"])
             .args([slot.as_os_str(), OsStr::new(at.as_str())]);
@@ -193,6 +195,13 @@ impl Repo {
         Ok(())
     }
 
+    /// Removes what a `worktree add` left that was killed where git fails for all worktrees since. It
+    /// holds no work yet, whoever it was for. None of ours is being added while the registry is ours.
+    pub(super) fn clear_cut_off(&self, _registry: &Gate<'_>) -> Result<(), GitError> {
+        let cut_off = self.admins()?.into_iter().filter(|admin| is_cut_off(admin));
+        cut_off.collect::<Vec<_>>().iter().try_for_each(|admin| self.remove_admin(admin))
+    }
+
     /// Removes an administrative folder: at once for git, by a rename into our own folder. Killed in the
     /// middle of a plain removal, parts would stay that nobody can tell whose they are.
     pub(super) fn remove_admin(&self, admin: &Path) -> Result<(), GitError> {
@@ -230,6 +239,14 @@ impl Repo {
         let age = fs::metadata(admin).and_then(|meta| meta.modified()).map(|at| at.elapsed());
         is_bare && matches!(age, Ok(Ok(age)) if age > HALF_MADE_AGE_MIN)
     }
+}
+
+/// Returns whether a git died while it wrote `commondir`: one that lives has an empty one open.
+fn is_cut_off(admin: &Path) -> bool {
+    let commondir = admin.join("commondir");
+    let is_empty = || fs::symlink_metadata(&commondir).is_ok_and(|file| file.len() == 0);
+    let is_adding = small_text(&admin.join("locked")).trim() == ADDING;
+    is_empty() && is_adding && !is_held_open(&commondir) && is_empty()
 }
 
 /// Returns the slot's true path; its folder's parent is made when it is not there.
