@@ -140,6 +140,9 @@ pub struct Leader {
     pub start_ticks: u64,
 }
 
+/// How the reason begins of a job for whose output there was no file: no command was started.
+pub const NO_LOG: &str = "cannot create log";
+
 /// What ended a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

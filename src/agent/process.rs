@@ -16,7 +16,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::Signal;
 use wait4::Wait4;
 
-use super::job::{EndedBy, ExitRecord, JOB_VERSION, Job};
+use super::job::{EndedBy, ExitRecord, JOB_VERSION, Job, NO_LOG};
 use super::log::CappedLog;
 use super::spawn::{Main, Mouth, spawn};
 use super::terminal::face::{Face, Pty};
@@ -180,7 +180,7 @@ impl Run {
             }
             Err(error) => run.end_as(
                 EndedBy::SpawnFailed,
-                format!("cannot create log `{}`: {error}", run.job.log.display()),
+                format!("{NO_LOG} `{}`: {error}", run.job.log.display()),
             ),
         }
         run

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::sources::Input;
 use crate::agent::client::Report;
-use crate::agent::job::{EndedBy as Ended, ExitRecord};
+use crate::agent::job::{EndedBy as Ended, ExitRecord, NO_LOG};
 use crate::agent::moment;
 use crate::agent::probe::Probe;
 use crate::agent::reply;
@@ -188,8 +188,9 @@ pub fn ended(record: &ExitRecord, watched: Option<&Watched>) -> Observation {
     let slot = watched.and_then(|watched| watched.slot.as_deref());
     let is_gone = slot.is_some_and(|slot| !slot.join(".git").exists());
     let is_by_itself = matches!(record.ended_by, Ended::Exit | Ended::SpawnFailed);
-    if record.ended_by == Ended::SpawnFailed && is_shortage(&record.reason) {
-        // Not for want of the program: it is started again when there is room.
+    let is_for_us = is_shortage(&record.reason) || record.reason.starts_with(NO_LOG);
+    if record.ended_by == Ended::SpawnFailed && is_for_us {
+        // Not for want of the program: it is started again, when there is room.
         let why = record.reason.clone();
         return match record.command_index {
             0 => Observation::AttemptFaulted { attempt, why },
@@ -435,6 +436,22 @@ mod tests {
         for (text, is_marker) in [(&own, true), (&other, false), (&done.to_owned(), false)] {
             fs::write(&file, text).unwrap();
             assert_eq!(has_marker(&file, "5f0c"), is_marker, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_hinders_us_is_no_fault_of_the_agents_program() {
+        let attempt_dir = PathBuf::new();
+        let attempt = AttemptRef { attempt: "A.impl.1".into(), nonce: "5f0c".into(), attempt_dir };
+        let record = StartedRecord::unknown(&attempt).unwrap();
+        for (why, is_ours) in [
+            (format!("{NO_LOG} `A.impl.1.log`: Permission denied"), true),
+            ("cannot run `agent`: No space left on device".into(), true),
+            ("cannot run `agent`: Permission denied".into(), false),
+        ] {
+            let record = record.clone().ended_without_status(Ended::SpawnFailed, why.clone());
+            let is_fault = matches!(ended(&record, None), Observation::AttemptFaulted { .. });
+            assert_eq!(is_fault, is_ours, "{why}");
         }
     }
 
