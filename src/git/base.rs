@@ -4,11 +4,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
+use super::halfway::has_begun;
 use super::obstacle::left_branch;
 use super::oid::Oid;
 use super::refs::{Cas, Checkout};
@@ -16,7 +16,7 @@ use super::repo::Repo;
 use crate::sys::fail;
 use crate::sys::file::{read_bounded, shell_path};
 
-/// Note that a fast-forward has begun, and of which checkout; left over when its git was killed or found no room.
+/// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
 const NOTE: &str = "base-follow";
 /// The same of the landing branch.
 const LANDING_NOTE: &str = "landing-follow";
@@ -68,15 +68,10 @@ impl Step<'_> {
 /// What a step of the base that was killed has left.
 enum Left {
     Nothing,
-    Begun(Begun),
+    /// It had begun to move to this commit; some or all files of a checkout may stand there.
+    Begun(Oid),
     /// Locks, which are the person's to remove.
     Locked(Follow),
-}
-
-/// It had begun to move to this commit, then; some or all files of a checkout may stand there.
-struct Begun {
-    to: Oid,
-    since: SystemTime,
 }
 
 impl Left {
@@ -199,14 +194,14 @@ impl Repo {
     fn step(&self, step: &Step<'_>, to: &Oid, expect_old: &Oid) -> Result<Follow, GitError> {
         let begun = match self.left_by_killed_merge(step)? {
             Left::Nothing => None,
-            Left::Begun(begun) => Some(begun),
+            Left::Begun(to) => Some(to),
             Left::Locked(refused) => return Ok(refused),
         };
         let found = self.read_ref(step.branch)?;
-        let is_on_way = |begun: &Begun| {
+        let is_on_way = |begun: &Oid| {
             found
                 .as_ref()
-                .is_some_and(|found| *found != begun.to && self.lies_between(found, &begun.to, to))
+                .is_some_and(|found| found != begun && self.lies_between(found, begun, to))
         };
         let begun = begun.filter(is_on_way);
         if begun.is_none() {
@@ -244,12 +239,13 @@ impl Repo {
                 Ok(Follow::refused(format!("an agent has it checked out in `{path}`"), None))
             }
             [checkout] => {
-                let half = begun.as_ref().map(|begun| (&found, begun));
                 // The files may stand there already, which would be in the way of any other goal.
-                if let Some(begun) = begun.as_ref().filter(|begun| begun.to != *to) {
-                    self.merge_in_checkout(step, &checkout.path, &begun.to, half)?;
+                let begun =
+                    begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
+                if let Some(begun) = begun {
+                    self.merge_in_checkout(step, &checkout.path, &begun)?;
                 }
-                self.merge_in_checkout(step, &checkout.path, to, half)
+                self.merge_in_checkout(step, &checkout.path, to)
             }
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
@@ -288,13 +284,7 @@ impl Repo {
 
     /// Fast-forwards in a person's checkout. That git is in a process group of its own and writes to
     /// files, so it outlives this process; the gate stays closed until it ends.
-    fn merge_in_checkout(
-        &self,
-        step: &Step<'_>,
-        dir: &Path,
-        to: &Oid,
-        half: Option<(&Oid, &Begun)>,
-    ) -> Result<Follow, GitError> {
+    fn merge_in_checkout(&self, step: &Step<'_>, dir: &Path, to: &Oid) -> Result<Follow, GitError> {
         let branch = step.branch;
         let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
         let locked = || self.locks_in_checkout(&admin, branch).into_iter().next();
@@ -306,9 +296,6 @@ impl Repo {
         }
         if let Some(path) = left_branch(&admin, branch) {
             return Ok(Follow::Locked { path });
-        }
-        if let Some((found, begun)) = half {
-            self.take_back(dir, (found, &begun.to), begun.since)?;
         }
         self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
@@ -322,16 +309,15 @@ impl Repo {
             Err(failure) => return Err(failure),
         };
         let found = self.read_ref(branch)?;
-        let is_half = match &found {
-            Some(found) if found != to && self.is_ancestor(found, to)? => {
-                self.take_back(dir, (found, to), self.noted_at(step.note)?)?
-            }
-            Some(_) | None => false,
-        };
-        self.forget_merge(step.note)?;
-        if is_half {
+        if let Some(found) = found.as_ref().filter(|found| *found != to)
+            && has_begun(&reply.stderr)
+            && self.is_ancestor(found, to)?
+        {
+            self.take_back(step.gate, step.note, dir, (found, to))?;
+            self.forget_merge(step.note)?;
             return Err(reply.failure(dir));
         }
+        self.forget_merge(step.note)?;
         if found.as_ref() == Some(to) {
             return Ok(Follow::Followed);
         }
@@ -391,7 +377,7 @@ impl Repo {
                 return Ok(Left::Locked(Follow::refused(why, Some(command))));
             }
             if let Ok(to) = to.parse() {
-                return Ok(Left::Begun(Begun { to, since: self.noted_at(step.note)? }));
+                return Ok(Left::Begun(to));
             }
         }
         self.forget_merge(step.note)?;

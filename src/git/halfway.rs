@@ -2,28 +2,44 @@
 //! it wrote is taken back. Git writes the files first and its index last, and where it finds no room it
 //! leaves what it has written.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::call::Call;
 use super::error::GitError;
+use super::gate::Gate;
 use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::remove_file;
 use crate::sys::file::{Durability, read_bounded, write_atomic};
+use crate::sys::room::is_shortage;
 
 /// What is larger is not compared, and left to the person.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+/// As many files are restored at a time.
+const PATHS_MAX: usize = 200;
 
-/// One file that the fast-forward changes, and how: as `git diff-tree --name-status` says.
+/// What git says where it could not write; what it refuses beforehand it words otherwise.
+const UNWRITTEN: [&str; 4] =
+    ["unable to write", "unable to create file", "write error", "failed to write"];
+
+/// One file that a fast-forward changes.
 struct Change {
     is_added: bool,
-    path: Vec<u8>,
+    path: PathBuf,
+    place: PathBuf,
+}
+
+/// When a file was last changed in any way, and its number.
+type Stamp = (i64, i64, u64);
+
+/// Returns whether git had begun to write, by what it said.
+pub(super) fn has_begun(stderr: &str) -> bool {
+    is_shortage(stderr) || UNWRITTEN.iter().any(|words| stderr.contains(words))
 }
 
 impl Repo {
@@ -51,7 +67,7 @@ impl Repo {
     }
 
     /// Returns when what a note is of began.
-    pub(super) fn noted_at(&self, note: &str) -> Result<SystemTime, GitError> {
+    fn noted_at(&self, note: &str) -> Result<SystemTime, GitError> {
         let path = self.gates_dir().join(note);
         let found = fs::metadata(&path).and_then(|found| found.modified());
         found.map_err(|source| GitError::File { doing: "read", path, source })
@@ -61,85 +77,92 @@ impl Repo {
         remove_file(&self.gates_dir().join(note))
     }
 
-    /// Takes back what a fast-forward from `found` to `to`, begun at `since`, has written in the
-    /// checkout `dir`: a file that was written since, and holds nothing but what one of the two commits
-    /// has there, or the beginning of it, and a file that is gone. They stand as in `found` again.
-    /// What holds anything else, or stands otherwise in the index, is a person's and stays as it is.
-    /// Returns whether there was anything to take back.
+    /// Takes back what the fast-forward that is noted wrote in the checkout `dir`, from `found` to `to`,
+    /// before it found no room. Git had begun only because nothing of a person's was in its way. What was
+    /// written since and holds just what `to` has there, or the beginning of it, goes; then what is
+    /// missing comes again as the index has it, over nothing, as far as there is room: git takes a file
+    /// that is missing for one that it may write. What holds anything else is a person's by now, and
+    /// stays.
     ///
     /// # Errors
-    /// When git fails, as where there still is no room: repeat it.
+    /// When git cannot be asked, or a file cannot be removed.
     pub(super) fn take_back(
         &self,
+        gate: &Gate<'_>,
+        note: &str,
         dir: &Path,
         (found, to): (&Oid, &Oid),
-        since: SystemTime,
-    ) -> Result<bool, GitError> {
-        let call = Call::read("git.base_staged", dir).args([
-            "diff-index",
-            "--cached",
-            "-z",
-            "--no-renames",
-            "--name-only",
-            found.as_str(),
-        ]);
-        let reply = self.git.ok(call)?;
-        let staged: BTreeSet<&[u8]> = reply.fields().collect();
-        let mut changes = self.changes(dir, found, to)?;
-        changes.retain(|change| !staged.contains(change.path.as_slice()));
-        let is_ours = |path: &[u8]| -> Result<bool, GitError> {
-            let place = dir.join(OsStr::from_bytes(path));
-            let Some(half) = written(&place, since) else { return Ok(false) };
-            for commit in [to, found] {
-                let whole = self.content(dir, commit, path)?;
-                if whole.is_some_and(|whole| whole.starts_with(&half)) {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        let mut had_begun = false;
-        for change in changes.iter().filter(|change| change.is_added) {
-            let place = dir.join(OsStr::from_bytes(&change.path));
-            if is_ours(&change.path)? {
-                remove_file(&place)?;
-                had_begun = true;
-                // Folders that hold nothing else came with it.
-                let above = place.ancestors().skip(1).take_while(|above| *above != dir);
-                let _ = above.map(fs::remove_dir).take_while(Result::is_ok).count();
-            }
-        }
-        let mut again = Vec::new();
-        for change in changes.iter().filter(|change| !change.is_added) {
-            let place = dir.join(OsStr::from_bytes(&change.path));
-            if is_gone(&place, since) || is_ours(&change.path)? {
-                again.extend_from_slice(&change.path);
-                again.push(0);
-            }
-        }
-        if !again.is_empty() {
-            let call = Call::write("git.base_take_back", dir)
-                .args(["checkout-index", "-f", "-u", "-q", "-z", "--stdin"])
-                .bytes(&again);
-            self.git.ok(call)?;
-        }
-        Ok(had_begun || !again.is_empty())
-    }
-
-    fn changes(&self, dir: &Path, found: &Oid, to: &Oid) -> Result<Vec<Change>, GitError> {
+    ) -> Result<(), GitError> {
         let call = Call::read("git.base_changes", dir)
             .args(["diff-tree", "-r", "-z", "--no-renames", "--name-status"])
             .args([found.as_str(), to.as_str()]);
         let reply = self.git.ok(call)?;
         let fields: Vec<&[u8]> = reply.fields().collect();
-        let pairs = fields.chunks_exact(2);
-        Ok(pairs.map(|it| Change { is_added: it[0] == b"A", path: it[1].to_vec() }).collect())
+        let changes: Vec<Change> = fields
+            .chunks_exact(2)
+            .map(|pair| {
+                let path = PathBuf::from(OsStr::from_bytes(pair[1]));
+                Change { is_added: pair[0] == b"A", place: dir.join(&path), path }
+            })
+            .collect();
+        let since = self.noted_at(note)?;
+        let mut ours = Vec::new();
+        // All are judged first: what git writes depends on other files, which may be among them.
+        for change in changes.iter().filter(|change| !is_beyond_link(dir, &change.path)) {
+            if let Some((half, seen)) = written(&change.place, since) {
+                let whole = self.content(dir, to, &change.path)?;
+                if whole.is_some_and(|whole| whole.starts_with(&half)) {
+                    ours.push((change, seen));
+                }
+            }
+        }
+        for (change, seen) in ours {
+            if stamp(&change.place) == Some(seen) {
+                remove_file(&change.place)?;
+                // Folders that hold nothing else came with what is new.
+                let above = change.place.ancestors().skip(1).take_while(|above| *above != dir);
+                let above = above.filter(|_| change.is_added);
+                let _ = above.map(fs::remove_dir).take_while(Result::is_ok).count();
+            }
+        }
+        let is_missing = |it: &&Change| !it.is_added && fs::symlink_metadata(&it.place).is_err();
+        let missing: Vec<&Path> =
+            changes.iter().filter(is_missing).map(|change| change.path.as_path()).collect();
+        for paths in missing.chunks(PATHS_MAX) {
+            let call = Call::write("git.base_take_back", dir)
+                .args(["checkout-index", "-q", "--"])
+                .args(paths);
+            // It goes on undisturbed, as what it takes back did.
+            if self.git.run_outliving(call.gate(gate))?.code != 0 {
+                self.remove_parts(dir, found, paths, since)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those files, missing before, of which only a part could be written.
+    fn remove_parts(
+        &self,
+        dir: &Path,
+        found: &Oid,
+        paths: &[&Path],
+        since: SystemTime,
+    ) -> Result<(), GitError> {
+        for path in paths {
+            if let Some((part, _)) = written(&dir.join(path), since) {
+                let whole = self.content(dir, found, path)?;
+                if whole.is_some_and(|whole| whole.starts_with(&part) && whole != part) {
+                    remove_file(&dir.join(path))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns what git writes for a path of a commit; `None` when the commit has no file there.
-    fn content(&self, dir: &Path, commit: &Oid, path: &[u8]) -> Result<Option<Vec<u8>>, GitError> {
+    fn content(&self, dir: &Path, commit: &Oid, path: &Path) -> Result<Option<Vec<u8>>, GitError> {
         let mut object = format!("{commit}:").into_bytes();
-        object.extend_from_slice(path);
+        object.extend_from_slice(path.as_os_str().as_bytes());
         let call = Call::read("git.base_content", dir)
             .args(["cat-file", "--filters"])
             .args([OsStr::from_bytes(&object)]);
@@ -148,36 +171,41 @@ impl Repo {
     }
 }
 
-/// Returns whether a file is gone since then, by the folder it was in.
-fn is_gone(place: &Path, since: SystemTime) -> bool {
-    let found = fs::symlink_metadata(place);
-    let mut above = place.ancestors().skip(1).filter_map(|above| fs::symlink_metadata(above).ok());
-    let changed = above.next().and_then(|above| above.modified().ok());
-    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) && changed >= Some(since)
+/// Returns whether a path leads over a link, and so perhaps out of the checkout.
+fn is_beyond_link(dir: &Path, path: &Path) -> bool {
+    let folders = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    let mut folders = folders.map(|above| fs::symlink_metadata(dir.join(above)));
+    folders.any(|found| !found.is_ok_and(|found| found.is_dir()))
+}
+
+fn stamp(place: &Path) -> Option<Stamp> {
+    let found = fs::symlink_metadata(place).ok()?;
+    Some((found.ctime(), found.ctime_nsec(), found.ino()))
 }
 
 /// Returns what a file or link holds that was written since; `None`: there is none, it is older, or it
 /// is not to be compared.
-fn written(place: &Path, since: SystemTime) -> Option<Vec<u8>> {
-    let found = fs::symlink_metadata(place).ok()?;
+fn written(place: &Path, since: SystemTime) -> Option<(Vec<u8>, Stamp)> {
+    let (found, seen) = (fs::symlink_metadata(place).ok()?, stamp(place)?);
     if found.modified().ok()? < since {
         return None;
     }
-    if found.is_symlink() {
-        return Some(fs::read_link(place).ok()?.as_os_str().as_bytes().to_vec());
-    }
-    read_bounded(place, FILE_BYTES_MAX).ok()?
+    let held = if found.is_symlink() {
+        fs::read_link(place).ok()?.as_os_str().as_bytes().to_vec()
+    } else {
+        read_bounded(place, FILE_BYTES_MAX).ok()??
+    };
+    Some((held, seen))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::Duration;
 
     use super::*;
-    use crate::git::Follow;
+    use crate::git::gate::WAIT_MAX;
     use crate::git::scratch::Scratch;
-
-    const MAIN: &str = "refs/heads/main";
 
     /// `main` is checked out at `old`; `to` changes, adds and removes files, links and modes.
     struct Case {
@@ -189,24 +217,24 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let scratch = Scratch::new();
-            let case = |name: &str| scratch.root.join(name);
+            let place = |name: &str| scratch.root.join(name);
             for name in ["changed.txt", "gone.txt", "mode.txt", "line.txt"] {
-                fs::write(case(name), "old and long\n").unwrap();
+                fs::write(place(name), "old and long\n").unwrap();
             }
-            symlink("old", case("link")).unwrap();
-            fs::write(case(".git/info/attributes"), "line.txt text eol=crlf\n").unwrap();
+            symlink("old", place("link")).unwrap();
+            fs::write(place(".git/info/attributes"), "line.txt text eol=crlf\n").unwrap();
             scratch.git(["add", "-A"]);
             scratch.git(["commit", "-q", "-m", "old"]);
             let old = scratch.rev("HEAD");
             for name in ["changed.txt", "line.txt"] {
-                fs::write(case(name), "new\nand longer still\n").unwrap();
+                fs::write(place(name), "new\nand longer still\n").unwrap();
             }
-            fs::remove_file(case("gone.txt")).unwrap();
-            fs::set_permissions(case("mode.txt"), fs::Permissions::from_mode(0o755)).unwrap();
-            fs::remove_file(case("link")).unwrap();
-            symlink("new", case("link")).unwrap();
-            fs::create_dir_all(case("a/b")).unwrap();
-            fs::write(case("a/b/it's\nnew.txt"), "brand new\n").unwrap();
+            fs::remove_file(place("gone.txt")).unwrap();
+            fs::set_permissions(place("mode.txt"), fs::Permissions::from_mode(0o755)).unwrap();
+            fs::remove_file(place("link")).unwrap();
+            symlink("new", place("link")).unwrap();
+            fs::create_dir_all(place("a/b")).unwrap();
+            fs::write(place("a/b/it's\nnew.txt"), "brand new\n").unwrap();
             scratch.git(["add", "-A"]);
             scratch.git(["commit", "-q", "-m", "new"]);
             let to = scratch.rev("HEAD");
@@ -214,27 +242,23 @@ mod tests {
             Self { scratch, old, to }
         }
 
-        /// As a fast-forward that has no room leaves it: its note, files, and no index.
-        fn half(&self, write: impl FnOnce(&Path)) {
-            let root = &self.scratch.root;
-            let gates = self.scratch.repo.gates_dir();
-            fs::create_dir_all(&gates).unwrap();
-            let note = gates.join("base-follow");
-            fs::write(note, format!("{}\n{}", self.to, root.display())).unwrap();
+        /// Takes back what `write` does, as a fast-forward that finds no room.
+        fn take_back(&self, write: impl FnOnce(&Path)) -> String {
+            let (repo, root) = (&self.scratch.repo, &self.scratch.root);
+            fs::create_dir_all(repo.gates_dir()).unwrap();
+            repo.note_merge("base-follow", Some(root), &self.to).unwrap();
             write(root);
-        }
-
-        fn follow(&self) -> Follow {
-            let repo = &self.scratch.repo;
-            repo.base_follow(&repo.base_gate().unwrap(), MAIN, &self.to, &self.old).unwrap()
+            let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
+            repo.take_back(&gate, "base-follow", root, (&self.old, &self.to)).unwrap();
+            self.scratch.git(["status", "--porcelain"])
         }
     }
 
     #[test]
-    fn what_was_written_whole_or_in_part_is_taken_back_and_comes_again() {
-        for cut in [0, 5, 10] {
+    fn what_was_written_whole_or_in_part_is_taken_back() {
+        for cut in [0, 5, 100] {
             let case = Case::new();
-            case.half(|root| {
+            let status = case.take_back(|root| {
                 let part = |text: &str| text.as_bytes()[..cut.min(text.len())].to_vec();
                 fs::remove_file(root.join("gone.txt")).unwrap();
                 fs::remove_file(root.join("mode.txt")).unwrap();
@@ -246,42 +270,39 @@ mod tests {
                 fs::write(root.join("a/b/it's\nnew.txt"), part("brand new\n")).unwrap();
                 fs::write(root.join("mine.txt"), "mine").unwrap();
             });
-            assert_eq!(case.follow(), Follow::Followed);
-            assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
-            assert_eq!(case.scratch.rev(MAIN), case.to);
+            assert_eq!(status, "?? mine.txt");
+            assert!(!case.scratch.root.join("a").exists());
         }
     }
 
     #[test]
-    fn what_a_person_wrote_since_stays_and_the_rest_stands_as_before() {
+    fn what_a_person_wrote_meanwhile_stays() {
         let case = Case::new();
-        case.half(|root| {
-            fs::remove_file(root.join("gone.txt")).unwrap();
+        let status = case.take_back(|root| {
             fs::write(root.join("changed.txt"), "new\nand mine").unwrap();
-            fs::create_dir_all(root.join("a/b")).unwrap();
-            fs::write(root.join("a/b/it's\nnew.txt"), "brand").unwrap();
-            fs::write(root.join("line.txt"), "staged").unwrap();
-            case.scratch.git(["add", "line.txt"]);
+            // A beginning of what was there is an edit: git writes that of what is to come.
+            fs::write(root.join("line.txt"), "old").unwrap();
+            fs::write(root.join("a"), "mine").unwrap();
         });
-        assert!(matches!(case.follow(), Follow::Refused { .. }));
-        assert_eq!(case.scratch.git(["status", "--porcelain"]), " M changed.txt\nM  line.txt");
-        let text = fs::read_to_string(case.scratch.root.join("changed.txt")).unwrap();
-        assert_eq!(text, "new\nand mine");
-        assert!(!case.scratch.root.join("a").exists());
-        assert_eq!(case.scratch.rev(MAIN), case.old);
+        assert_eq!(status, " M changed.txt\n M line.txt\n?? a");
     }
 
     #[test]
-    fn what_is_older_than_the_fast_forward_is_a_persons() {
+    fn nothing_is_touched_that_is_older_or_lies_behind_a_link() {
         let case = Case::new();
-        fs::create_dir_all(case.scratch.root.join("a/b")).unwrap();
-        let place = case.scratch.root.join("a/b/it's\nnew.txt");
-        fs::write(&place, "").unwrap();
-        let file = fs::File::options().append(true).open(&place).unwrap();
-        let hour = std::time::Duration::from_secs(3_600);
-        file.set_modified(file.metadata().unwrap().modified().unwrap() - hour).unwrap();
-        case.half(|_| {});
-        assert!(matches!(case.follow(), Follow::Refused { .. }));
-        assert!(place.exists());
+        let elsewhere = case.scratch.home().join("elsewhere");
+        fs::create_dir_all(elsewhere.join("b")).unwrap();
+        let file = elsewhere.join("b/it's\nnew.txt");
+        let status = case.take_back(|root| {
+            fs::write(&file, "brand new\n").unwrap();
+            symlink(&elsewhere, root.join("a")).unwrap();
+            let changed = root.join("changed.txt");
+            fs::write(&changed, "new\n").unwrap();
+            let changed = fs::File::options().append(true).open(&changed).unwrap();
+            let before = changed.metadata().unwrap().modified().unwrap() - Duration::from_secs(60);
+            changed.set_modified(before).unwrap();
+        });
+        assert_eq!(status, " M changed.txt\n?? a");
+        assert!(file.exists());
     }
 }

@@ -140,11 +140,10 @@ impl Repo {
                     self.set_aside(path)?;
                 }
                 self.clear_slot(&gate, path)?;
-                self.clear_cut_off(&registry)?;
                 remove_tree("git.hand_gone", &gone(path))?;
                 let call = Call::write("git.hand_add", &self.root)
                     .args(["worktree", "add", "--no-checkout", "-q"])
-                    .args(self.is_left(branch)?.then_some("--force"))
+                    .args(self.is_left(&registry, branch)?.then_some("--force"))
                     .args(["--".as_ref(), path.as_os_str(), OsStr::new(branch)]);
                 self.git.ok(call.gate(&registry))?;
                 let admin = self.admin_of(path)?;
@@ -193,8 +192,10 @@ impl Repo {
     }
 
     /// Returns whether only worktrees whose folders are gone are on a branch (short name).
-    fn is_left(&self, branch: &str) -> Result<bool, GitError> {
-        let found = self.checkouts_of(&format!("refs/heads/{branch}"))?;
+    fn is_left(&self, registry: &Gate<'_>, branch: &str) -> Result<bool, GitError> {
+        let branch = format!("refs/heads/{branch}");
+        let mut found = self.checkouts_after(|| self.clear_cut_off(registry))?;
+        found.retain(|checkout| checkout.branch.as_deref() == Some(&branch));
         Ok(!found.is_empty() && found.iter().all(|checkout| checkout.is_gone))
     }
 

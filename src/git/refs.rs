@@ -21,7 +21,7 @@ pub(super) const SALVAGE: &str = "refs/pipeline/salvage/";
 
 /// How often a list of worktrees is asked for again that one in the making keeps git from, and how
 /// long is waited in between.
-const HALF_MADE_TRIES: u32 = 20;
+const HALF_MADE_TRIES: u32 = 120;
 const HALF_MADE_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a compare-and-swap ended.
@@ -311,6 +311,14 @@ impl Repo {
     /// # Errors
     /// When git fails.
     pub fn checkouts(&self) -> Result<Vec<Checkout>, GitError> {
+        self.checkouts_after(|| self.clear_cut_off(&self.registry_gate()?))
+    }
+
+    /// Returns them likewise; `clear` is called where one stays half made.
+    pub(super) fn checkouts_after(
+        &self,
+        clear: impl Fn() -> Result<(), GitError>,
+    ) -> Result<Vec<Checkout>, GitError> {
         let list = || {
             let args = ["worktree", "list", "--porcelain", "-z"];
             self.git.ok(Call::read("git.checkouts", &self.root).args(args))
@@ -325,7 +333,7 @@ impl Repo {
                     tries -= 1;
                     thread::sleep(HALF_MADE_PAUSE);
                     if tries == 0 {
-                        self.clear_cut_off(&self.registry_gate()?)?;
+                        clear()?;
                     }
                 }
                 reply => break reply?,
@@ -432,6 +440,10 @@ mod tests {
         assert_eq!(repo.checkouts().unwrap().len(), 1);
         assert!(!admin.exists());
         half("initializing");
+        let file = std::fs::File::options().append(true).open(admin.join("commondir")).unwrap();
+        let made = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(made - Duration::from_secs(60)).unwrap();
+        drop(file);
         let (slot, at) = (scratch.dir.path().join("slots/1"), scratch.rev("HEAD"));
         let request = SlotRequest { path: &slot, at: &at, keep: &[], merge: None, is_ready: false };
         repo.prepare_slot(&request).unwrap();

@@ -32,6 +32,8 @@ const ADDING: &str = "initializing";
 const PATH_BYTES_MAX: u64 = 1 << 16;
 /// A worktree of somebody else being made at this very moment is younger than this.
 pub(super) const HALF_MADE_AGE_MIN: Duration = Duration::from_secs(10);
+/// A git writes a file that it has just made for less.
+const CUT_OFF_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// What there is at a slot's place.
 pub(super) enum Found {
@@ -241,10 +243,15 @@ impl Repo {
     }
 }
 
-/// Returns whether a git died while it wrote `commondir`: one that lives has an empty one open.
+/// Returns whether a git died while it wrote `commondir`: one that lives has an empty one open, and if
+/// /proc does not show it, for a moment.
 fn is_cut_off(admin: &Path) -> bool {
     let commondir = admin.join("commondir");
-    let is_empty = || fs::symlink_metadata(&commondir).is_ok_and(|file| file.len() == 0);
+    let is_empty = || {
+        let found = fs::symlink_metadata(&commondir).ok().filter(|file| file.len() == 0);
+        let age = found.and_then(|file| file.modified().ok()?.elapsed().ok());
+        age.is_some_and(|age| age > CUT_OFF_AGE_MIN)
+    };
     let is_adding = small_text(&admin.join("locked")).trim() == ADDING;
     is_empty() && is_adding && !is_held_open(&commondir) && is_empty()
 }
