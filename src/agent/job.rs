@@ -142,6 +142,8 @@ pub struct Leader {
 
 /// How the reason begins of a job for whose output there was no file: no command was started.
 pub const NO_LOG: &str = "cannot create log";
+/// The same, where its start could not be noted.
+pub const NO_START: &str = "cannot begin";
 
 /// What ended a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::folder::FolderId;
-use super::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, StartedRecord};
+use super::job::{AttemptRef, EndedBy, ExitRecord, JOB_VERSION, Job, NO_START, StartedRecord};
 use super::process::{MarkerSeen, Run};
 use super::protocol::{Connection, Flow, KeeperReport, Order, decode};
 use super::rendezvous::KeeperInfo;
@@ -243,7 +243,7 @@ impl Keeper {
                 }
             }
             Err(error) => {
-                let why = format!("cannot begin: {error}");
+                let why = format!("{NO_START}: {error}");
                 self.conclude(&attempt, started.ended_without_status(EndedBy::SpawnFailed, why));
             }
         }

@@ -313,8 +313,9 @@ impl Repo {
             && has_begun(&reply.stderr)
             && self.is_ancestor(found, to)?
         {
-            self.take_back(step.gate, step.note, dir, (found, to))?;
-            self.forget_merge(step.note)?;
+            if self.take_back(step.gate, step.note, dir, (found, to))? {
+                self.forget_merge(step.note)?;
+            }
             return Err(reply.failure(dir));
         }
         self.forget_merge(step.note)?;

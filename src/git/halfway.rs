@@ -2,6 +2,7 @@
 //! it wrote is taken back. Git writes the files first and its index last, and where it finds no room it
 //! leaves what it has written.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -83,6 +84,8 @@ impl Repo {
     /// missing comes again as the index has it, over nothing, as far as there is room: git takes a file
     /// that is missing for one that it may write. What holds anything else is a person's by now, and
     /// stays.
+    /// Returns false, and leaves all as it is, where the index was written too: only the branch is behind,
+    /// and the same fast-forward moves it.
     ///
     /// # Errors
     /// When git cannot be asked, or a file cannot be removed.
@@ -92,7 +95,7 @@ impl Repo {
         note: &str,
         dir: &Path,
         (found, to): (&Oid, &Oid),
-    ) -> Result<(), GitError> {
+    ) -> Result<bool, GitError> {
         let call = Call::read("git.base_changes", dir)
             .args(["diff-tree", "-r", "-z", "--no-renames", "--name-status"])
             .args([found.as_str(), to.as_str()]);
@@ -105,6 +108,19 @@ impl Repo {
                 Change { is_added: pair[0] == b"A", place: dir.join(&path), path }
             })
             .collect();
+        let call = Call::read("git.base_staged", dir).args([
+            "diff-index",
+            "--cached",
+            "-z",
+            "--no-renames",
+            "--name-only",
+            to.as_str(),
+        ]);
+        let reply = self.git.ok(call)?;
+        let behind: BTreeSet<&[u8]> = reply.fields().collect();
+        if !changes.iter().any(|change| behind.contains(change.path.as_os_str().as_bytes())) {
+            return Ok(false);
+        }
         let since = self.noted_at(note)?;
         let mut ours = Vec::new();
         // All are judged first: what git writes depends on other files, which may be among them.
@@ -137,7 +153,7 @@ impl Repo {
                 self.remove_parts(dir, found, paths, since)?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Removes those files, missing before, of which only a part could be written.
@@ -204,6 +220,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::git::Follow;
     use crate::git::gate::WAIT_MAX;
     use crate::git::scratch::Scratch;
 
@@ -249,7 +266,8 @@ mod tests {
             repo.note_merge("base-follow", Some(root), &self.to).unwrap();
             write(root);
             let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
-            repo.take_back(&gate, "base-follow", root, (&self.old, &self.to)).unwrap();
+            let is_half = repo.take_back(&gate, "base-follow", root, (&self.old, &self.to));
+            assert!(is_half.unwrap(), "the index is as it was");
             self.scratch.git(["status", "--porcelain"])
         }
     }
@@ -304,5 +322,25 @@ mod tests {
         });
         assert_eq!(status, " M changed.txt\n?? a");
         assert!(file.exists());
+    }
+
+    #[test]
+    fn what_only_lacks_the_branch_is_finished_before_anything_further() {
+        let case = Case::new();
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge("base-follow", Some(root), &case.to).unwrap();
+        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
+        {
+            let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
+            let is_half = repo.take_back(&gate, "base-follow", root, (&case.old, &case.to));
+            assert!(!is_half.unwrap());
+        }
+        let next = case.scratch.commit_on(&case.to, "changed.txt", "newer");
+        let main = "refs/heads/main";
+        let step = repo.base_follow(&repo.base_gate().unwrap(), main, &next, &case.old).unwrap();
+        assert_eq!(step, Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+        assert!(root.join("a/b/it's\nnew.txt").exists());
     }
 }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::sources::Input;
 use crate::agent::client::Report;
-use crate::agent::job::{EndedBy as Ended, ExitRecord, NO_LOG};
+use crate::agent::job::{EndedBy as Ended, ExitRecord, NO_LOG, NO_START};
 use crate::agent::moment;
 use crate::agent::probe::Probe;
 use crate::agent::reply;
@@ -188,7 +188,8 @@ pub fn ended(record: &ExitRecord, watched: Option<&Watched>) -> Observation {
     let slot = watched.and_then(|watched| watched.slot.as_deref());
     let is_gone = slot.is_some_and(|slot| !slot.join(".git").exists());
     let is_by_itself = matches!(record.ended_by, Ended::Exit | Ended::SpawnFailed);
-    let is_for_us = is_shortage(&record.reason) || record.reason.starts_with(NO_LOG);
+    let is_for_us = is_shortage(&record.reason)
+        || [NO_LOG, NO_START].iter().any(|begin| record.reason.starts_with(begin));
     if record.ended_by == Ended::SpawnFailed && is_for_us {
         // Not for want of the program: it is started again, when there is room.
         let why = record.reason.clone();
@@ -446,6 +447,7 @@ mod tests {
         let record = StartedRecord::unknown(&attempt).unwrap();
         for (why, is_ours) in [
             (format!("{NO_LOG} `A.impl.1.log`: Permission denied"), true),
+            (format!("{NO_START}: Permission denied"), true),
             ("cannot run `agent`: No space left on device".into(), true),
             ("cannot run `agent`: Permission denied".into(), false),
         ] {
