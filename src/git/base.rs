@@ -16,7 +16,8 @@ use super::repo::Repo;
 use crate::sys::fail;
 use crate::sys::file::{read_bounded, shell_path};
 
-/// Note that a fast-forward has begun, and of which checkout if any; left over only when its git was killed.
+/// Note that a fast-forward has begun, and of which checkout if any; left over when its git was
+/// killed, or only the branch was left to move.
 const NOTE: &str = "base-follow";
 /// The same of the landing branch.
 const LANDING_NOTE: &str = "landing-follow";
