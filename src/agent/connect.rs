@@ -1,9 +1,10 @@
 //! How the monitor comes to a connection with an agent's keeper: to the one that lives, or a new one.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -21,7 +22,8 @@ use crate::sys::{child, clock, fail};
 const REACH_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long a keeper may take to listen or to answer.
 const KEEPER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long to wait before looking again at a keeper that has its lock and does not listen yet.
+/// How long to wait before looking again at a keeper that has its lock and does not listen yet, or
+/// starting one anew.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// In a keeper's folder: what it says on its standard error.
 pub const KEEPER_LOG: &str = "keeper.log";
@@ -101,18 +103,20 @@ impl Connector {
             if let Some(link) = self.connect_if_alive()? {
                 return Ok(link);
             }
-            let started = self.start_keeper();
-            if started.is_ok()
-                && let Ok(link) = self.try_connect()
-            {
-                return Ok(link);
-            }
+            let place = Place::find(self)?;
+            let started = self.start_keeper(&place.socket);
+            let is_started = started.is_ok();
+            let error = match started.and_then(|()| self.try_connect()) {
+                Ok(link) => return Ok(link),
+                Err(error) => error,
+            };
             // Another monitor's keeper may have been quicker with the lock.
             let is_beaten = (self.is_held)(&rendezvous::lock_path(&self.keeper_dir));
-            if !is_beaten || clock::monotonic() >= give_up_at {
-                started?;
-                return self.try_connect();
+            let is_gone = place.is_gone(is_started);
+            if !(is_beaten || is_gone) || clock::monotonic() >= give_up_at {
+                return Err(error);
             }
+            proc::wait_readable(&[], Some(LOOK_AGAIN))?;
         }
     }
 
@@ -175,16 +179,14 @@ impl Connector {
     }
 
     /// Starts a keeper and returns when it listens.
-    fn start_keeper(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.keeper_dir)?;
-        let socket = rendezvous::socket_path(&self.runtime_dir()?, &self.keeper_dir)?;
+    fn start_keeper(&self, socket: &Path) -> io::Result<()> {
         let stderr_path = self.keeper_dir.join(KEEPER_LOG);
         let stderr = OpenOptions::new().create(true).append(true).open(&stderr_path)?;
         if stderr.metadata()?.len() > STDERR_BYTES_MAX {
             stderr.set_len(0)?;
         }
         let mut command = child::command(&self.exe.program, &self.keeper_dir);
-        command.args(&self.exe.args).arg(&self.agent).arg(&self.keeper_dir).arg(&socket);
+        command.args(&self.exe.args).arg(&self.agent).arg(&self.keeper_dir).arg(socket);
         command.stdout(Stdio::piped()).stderr(stderr);
         fail::point("keeper.start")?;
         let mut keeper = command.spawn().map_err(|error| {
@@ -206,6 +208,33 @@ impl Connector {
             return Err(io::Error::other(format!("the keeper left at once: {end}")));
         }
         Ok(())
+    }
+}
+
+/// Where a new keeper is to listen.
+struct Place {
+    socket: PathBuf,
+    folder: Option<File>,
+}
+
+impl Place {
+    fn find(connector: &Connector) -> io::Result<Self> {
+        fs::create_dir_all(&connector.keeper_dir)?;
+        let dir = connector.runtime_dir()?;
+        let socket = rendezvous::socket_path(&dir, &connector.keeper_dir)?;
+        let folder = match File::open(dir) {
+            Ok(folder) => Some(folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { socket, folder })
+    }
+
+    /// Returns whether it went away since it was found, which it may at any moment.
+    fn is_gone(&self, is_started: bool) -> bool {
+        // A folder that was removed has no links.
+        let is_removed = |folder: &File| folder.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        self.folder.as_ref().is_none_or(is_removed) || (is_started && !self.socket.exists())
     }
 }
 

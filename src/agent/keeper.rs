@@ -26,6 +26,8 @@ use crate::sys::{fail, proc, signals};
 
 /// How long a keeper waits for the first monitor.
 pub const FIRST_MONITOR_WAIT: Duration = Duration::from_secs(10);
+/// How long until it looks again whether its socket is there for the first monitor.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What a keeper writes to its standard output when it listens.
 pub const READY: &[u8] = b"ready\n";
 
@@ -138,14 +140,17 @@ impl Keeper {
     }
 
     fn may_leave(&self) -> bool {
-        let is_waiting = self.first_monitor_by.is_some_and(|until| clock::monotonic() < until);
+        let in_time = |until| clock::monotonic() < until && self.info.socket.exists();
+        let is_waiting = self.first_monitor_by.is_some_and(in_time);
         self.run.is_none() && (self.is_quitting || (self.monitor.is_none() && !is_waiting))
     }
 
     fn wait(&self) -> io::Result<()> {
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.listener.as_fd()];
         fds.extend(self.monitor.as_ref().map(|monitor| monitor.stream().as_fd()));
-        let mut deadline = self.first_monitor_by;
+        // Without its socket nobody can come, and another keeper is wanted at once.
+        let look_at = clock::monotonic() + LOOK_AGAIN;
+        let mut deadline = self.first_monitor_by.map(|until| until.min(look_at));
         if let Some(run) = &self.run {
             run.fds(&mut fds);
             deadline = [deadline, run.deadline()].into_iter().flatten().min();
