@@ -199,8 +199,10 @@ impl Outside {
 
     /// Says that all that was told is on record.
     pub fn settle(&mut self) {
-        // What is being put back is not told yet, and a look that is kept is not told of again.
-        if self.mending > 0 || !self.unmended.is_empty() {
+        // What is to be put back is not told yet, and a look that is kept is not told of again. What
+        // never can be put back does not keep what else is seen from being kept.
+        let is_failing = !self.failed.is_empty() && self.mend_failures < FAILURES_MAX;
+        if self.mending > 0 || !self.unmended.is_empty() || is_failing {
             return;
         }
         if let (Some(number), Some(orders)) = (self.unkept.take(), &self.orders) {
@@ -291,7 +293,11 @@ impl Outside {
         let mends: Vec<Mend> = if looked.are_all {
             mend::all(state, &looked.ours)
         } else {
-            let ours = looked.ours.iter();
+            // What failed and has not changed since is where it was.
+            let has_changed = |name: &str| looked.ours.iter().any(|(changed, _)| changed == name);
+            let failed = self.failed.iter().filter(|mend| !has_changed(&mend.name));
+            let failed = failed.map(|mend| (&mend.name, &mend.found));
+            let ours = looked.ours.iter().map(|(name, at)| (name, at)).chain(failed);
             ours.filter_map(|(name, at)| mend::of(state, name, at.as_deref())).collect()
         };
         let are_all = looked.are_all;
@@ -327,6 +333,7 @@ impl Outside {
     pub fn mended(&mut self, done: Mended, state: &State) -> News {
         self.mending = self.mending.saturating_sub(1);
         let Mended { ran, words, warnings, failed, held, are_all } = done;
+        self.failed.retain(|old| failed.iter().all(|new| new.name != old.name));
         self.failed.extend(failed);
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         self.mend_failures = if warnings.is_empty() { 0 } else { self.mend_failures + 1 };
@@ -368,11 +375,12 @@ fn is_outdated(state: &State, salvage: &str, at: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
     use super::super::prepare::put_back;
     use super::*;
+    use crate::git::Oid;
     use crate::git::scratch::Scratch;
     use crate::machine::id::AttemptId;
     use crate::observe::support::{Pipeline, settings};
@@ -412,55 +420,89 @@ mod tests {
         assert!(outside.looked(look(7, true), &state).observations.is_empty(), "nobody ran");
     }
 
+    /// A project in which a branch of ours stands where somebody put it, and could not be put back.
+    struct Astray {
+        scratch: Scratch,
+        outside: Outside,
+        answers: Receiver<Input>,
+        state: State,
+        ran: Vec<Ran>,
+        tip: Oid,
+        at: Oid,
+    }
+
+    impl Astray {
+        fn new(name: &str, has_goal: bool) -> Self {
+            let scratch = Scratch::new();
+            let state = Pipeline::new(settings()).state;
+            let (sender, answers) = channel();
+            let mut outside = Outside::new(sender, SystemClock::start());
+            outside.repo = Some(Arc::new(scratch.reopened()));
+            let tip = scratch.rev("HEAD");
+            let at = scratch.commit_on(&tip, "astray", "astray");
+            scratch.git(["update-ref", name, at.as_str()]);
+            let ran = vec![(AttemptId::new("A.impl.1"), None)];
+            let failed = vec![Mend {
+                name: name.into(),
+                found: Some(at.to_string()),
+                to: has_goal.then(|| tip.to_string()),
+                landed: None,
+                is_at_work: true,
+                is_preparing: false,
+                is_moving: false,
+            }];
+            let warnings = vec!["its git was killed".to_owned()];
+            let mended = Mended { ran: ran.clone(), warnings, failed, ..Mended::default() };
+            let news = outside.mended(mended, &state);
+            assert!(news.observations.is_empty() && news.warning.is_some(), "{news:?}");
+            Self { scratch, outside, answers, state, ran, tip, at }
+        }
+
+        /// Looks at what has changed, which is nothing, and returns what is told then.
+        fn told(&mut self) -> String {
+            let now = monotonic();
+            let look = Looked {
+                number: 1,
+                began: now,
+                ended: now,
+                is_whole: false,
+                is_first: false,
+                differences: Vec::new(),
+                more: 0,
+                ours: Vec::new(),
+                are_all: false,
+                salvaged: Vec::new(),
+            };
+            assert!(self.outside.looked(Ok(look), &self.state).observations.is_empty());
+            let Ok(Input::Mended(done)) = self.answers.recv() else { panic!("nothing was tried") };
+            let news = self.outside.mended(done, &self.state);
+            assert!(!self.outside.is_owed());
+            match &news.observations[..] {
+                [Observation::OutsideSeen { ran, found, .. }] => {
+                    assert_eq!(*ran, self.ran);
+                    found[0].words.clone()
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     #[test]
     fn what_could_not_be_put_back_is_told_with_who_ran_when_it_is_put_back_by_an_effect() {
-        let scratch = Scratch::new();
-        let state = Pipeline::new(settings()).state;
-        let (sender, answers) = channel();
-        let mut outside = Outside::new(sender, SystemClock::start());
-        outside.repo = Some(Arc::new(scratch.reopened()));
-        let (tip, name) = (scratch.rev("HEAD"), "refs/heads/pipeline/task/A");
-        let astray = scratch.commit_on(&tip, "astray", "astray");
-        scratch.git(["update-ref", name, astray.as_str()]);
-        let ran = vec![(AttemptId::new("A.impl.1"), None)];
-        let failed = vec![Mend {
-            name: name.into(),
-            found: Some(astray.to_string()),
-            to: Some(tip.to_string()),
-            landed: None,
-            is_at_work: true,
-            is_preparing: false,
-            is_moving: false,
-        }];
-        let warnings = vec!["its git was killed".to_owned()];
-        let news = outside
-            .mended(Mended { ran: ran.clone(), warnings, failed, ..Mended::default() }, &state);
-        assert!(news.observations.is_empty() && news.warning.is_some(), "{news:?}");
-        // The attempt is saved, and its branch moved on.
-        let saved = scratch.commit_on(&tip, "saved", "saved");
-        put_back(&scratch.repo, name, &saved, Some(&astray), None).unwrap();
-        let now = monotonic();
-        let look = Looked {
-            number: 1,
-            began: now,
-            ended: now,
-            is_whole: false,
-            is_first: false,
-            differences: Vec::new(),
-            more: 0,
-            ours: Vec::new(),
-            are_all: false,
-            salvaged: Vec::new(),
-        };
-        assert!(outside.looked(Ok(look), &state).observations.is_empty());
-        let Ok(Input::Mended(done)) = answers.recv() else { panic!("nothing was tried") };
-        match &outside.mended(done, &state).observations[..] {
-            [Observation::OutsideSeen { ran: told, found, .. }] => {
-                assert_eq!(*told, ran);
-                assert!(found[0].words.contains("A.found-"), "{found:?}");
-            }
-            other => panic!("{other:?}"),
-        }
-        assert!(!outside.is_owed());
+        let name = "refs/heads/pipeline/landed";
+        let mut astray = Astray::new(name, true);
+        let to = astray.scratch.commit_on(&astray.tip, "next", "next");
+        put_back(&astray.scratch.repo, name, &to, Some(&astray.at), None).unwrap();
+        let told = astray.told();
+        assert!(told.contains("landed.found-"), "{told}");
+    }
+
+    #[test]
+    fn what_could_not_be_put_back_and_stays_where_it_is_is_tried_again() {
+        let mut astray = Astray::new("refs/heads/pipeline/mine", false);
+        let told = astray.told();
+        assert!(told.contains("mine.found-"), "{told}");
+        let branches = ["for-each-ref", "--format=%(refname)", "refs/heads/pipeline"];
+        assert_eq!(astray.scratch.git(branches), "");
     }
 }
