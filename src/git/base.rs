@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
-use super::halfway::has_begun;
+use super::halfway::{STAGED, has_begun};
 use super::obstacle::left_branch;
 use super::oid::Oid;
 use super::refs::{Cas, Checkout};
@@ -243,8 +243,11 @@ impl Repo {
                 // The files may stand there already, which would be in the way of any other goal.
                 let begun =
                     begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
-                if let Some(begun) = begun {
-                    self.merge_in_checkout(step, &checkout.path, &begun)?;
+                if let Some(begun) = begun
+                    && let locked @ Follow::Locked { .. } =
+                        self.merge_in_checkout(step, &checkout.path, &begun)?
+                {
+                    return Ok(locked);
                 }
                 self.merge_in_checkout(step, &checkout.path, to)
             }
@@ -311,13 +314,25 @@ impl Repo {
         };
         let found = self.read_ref(branch)?;
         if let Some(found) = found.as_ref().filter(|found| *found != to)
-            && has_begun(&reply.stderr)
             && self.is_ancestor(found, to)?
         {
-            if self.take_back(step.gate, step.note, dir, (found, to))? {
-                self.forget_merge(step.note)?;
+            let changes = self.changes(dir, found, to)?;
+            let has_begun = has_begun(&reply.stderr);
+            let is_staged = match self.is_staged(dir, &changes, to) {
+                Err(failure) if has_begun => return Err(failure),
+                looked => looked.unwrap_or(false),
+            };
+            if is_staged {
+                // Only the branch is behind, and this very fast-forward moves it.
+                self.note_staged(step.note, dir, to)?;
+                let path = locked().ok_or_else(|| reply.failure(dir))?;
+                return Ok(Follow::Locked { path });
             }
-            return Err(reply.failure(dir));
+            if has_begun {
+                self.take_back(step.gate, step.note, dir, &changes, (found, to))?;
+                self.forget_merge(step.note)?;
+                return Err(reply.failure(dir));
+            }
         }
         self.forget_merge(step.note)?;
         if found.as_ref() == Some(to) {
@@ -362,6 +377,10 @@ impl Repo {
                 return Ok(Left::Locked(Follow::refused(why, Some(command))));
             }
         } else if let Some((to, dir)) = text.split_once('\n') {
+            if let Some(Ok(to)) = to.strip_suffix(STAGED).map(str::parse) {
+                // That git has ended, so locks are another's.
+                return Ok(Left::Begun(to));
+            }
             let dir = Path::new(dir);
             let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
             let mut locks = self.locks_in_checkout(&admin, branch);

@@ -28,8 +28,11 @@ const PATHS_MAX: usize = 200;
 const UNWRITTEN: [&str; 4] =
     ["unable to write", "unable to create file", "write error", "failed to write"];
 
+/// Stands in a note behind the goal where the files and the index are there.
+pub(super) const STAGED: &str = " staged";
+
 /// One file that a fast-forward changes.
-struct Change {
+pub(super) struct Change {
     is_added: bool,
     path: PathBuf,
     place: PathBuf,
@@ -52,14 +55,22 @@ impl Repo {
         dir: Option<&Path>,
         to: &Oid,
     ) -> Result<(), GitError> {
-        let path = self.gates_dir().join(note);
         for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
             let left = entry.path();
             if left.extension().is_some_and(|ending| ending == "tmp") {
                 remove_file(&left)?;
             }
         }
-        let text = format!("{to}\n{}", dir.unwrap_or(Path::new("")).display());
+        self.write_note(note, &format!("{to}\n{}", dir.unwrap_or(Path::new("")).display()))
+    }
+
+    /// Notes that the fast-forward of a checkout has ended, and only the branch has not followed.
+    pub(super) fn note_staged(&self, note: &str, dir: &Path, to: &Oid) -> Result<(), GitError> {
+        self.write_note(note, &format!("{to}{STAGED}\n{}", dir.display()))
+    }
+
+    fn write_note(&self, note: &str, text: &str) -> Result<(), GitError> {
+        let path = self.gates_dir().join(note);
         write_atomic(&path, text.as_bytes(), Durability::Process).map_err(|source| GitError::File {
             doing: "write",
             path,
@@ -78,36 +89,39 @@ impl Repo {
         remove_file(&self.gates_dir().join(note))
     }
 
-    /// Takes back what the fast-forward that is noted wrote in the checkout `dir`, from `found` to `to`,
-    /// before it found no room. Git had begun only because nothing of a person's was in its way. What was
-    /// written since and holds just what `to` has there, or the beginning of it, goes; then what is
-    /// missing comes again as the index has it, over nothing, as far as there is room: git takes a file
-    /// that is missing for one that it may write. What holds anything else is a person's by now, and
-    /// stays.
-    /// Returns false, and leaves all as it is, where the index was written too: only the branch is behind,
-    /// and the same fast-forward moves it.
+    /// Returns what the way from `found` to `to` changes in the checkout `dir`.
     ///
     /// # Errors
-    /// When git cannot be asked, or a file cannot be removed.
-    pub(super) fn take_back(
+    /// When git cannot be asked.
+    pub(super) fn changes(
         &self,
-        gate: &Gate<'_>,
-        note: &str,
         dir: &Path,
-        (found, to): (&Oid, &Oid),
-    ) -> Result<bool, GitError> {
+        found: &Oid,
+        to: &Oid,
+    ) -> Result<Vec<Change>, GitError> {
         let call = Call::read("git.base_changes", dir)
             .args(["diff-tree", "-r", "-z", "--no-renames", "--name-status"])
             .args([found.as_str(), to.as_str()]);
         let reply = self.git.ok(call)?;
         let fields: Vec<&[u8]> = reply.fields().collect();
-        let changes: Vec<Change> = fields
-            .chunks_exact(2)
-            .map(|pair| {
-                let path = PathBuf::from(OsStr::from_bytes(pair[1]));
-                Change { is_added: pair[0] == b"A", place: dir.join(&path), path }
-            })
-            .collect();
+        let change = |pair: &[&[u8]]| {
+            let path = PathBuf::from(OsStr::from_bytes(pair[1]));
+            Change { is_added: pair[0] == b"A", place: dir.join(&path), path }
+        };
+        Ok(fields.chunks_exact(2).map(change).collect())
+    }
+
+    /// Returns whether the index of `dir` has all those changes, if any, as in `to`: git wrote it, and so
+    /// the files before it.
+    ///
+    /// # Errors
+    /// When git cannot be asked.
+    pub(super) fn is_staged(
+        &self,
+        dir: &Path,
+        changes: &[Change],
+        to: &Oid,
+    ) -> Result<bool, GitError> {
         let call = Call::read("git.base_staged", dir).args([
             "diff-index",
             "--cached",
@@ -118,13 +132,33 @@ impl Repo {
         ]);
         let reply = self.git.ok(call)?;
         let behind: BTreeSet<&[u8]> = reply.fields().collect();
-        if !changes.iter().any(|change| behind.contains(change.path.as_os_str().as_bytes())) {
-            return Ok(false);
-        }
+        let is_behind = |change: &Change| behind.contains(change.path.as_os_str().as_bytes());
+        Ok(!changes.is_empty() && !changes.iter().any(is_behind))
+    }
+
+    /// Takes back what the fast-forward that is noted wrote of its `changes` in the checkout `dir`, from
+    /// `found` to `to`, before it found no room. Git had begun only because nothing of a person's was in
+    /// its way. What was written since and holds just what `to` has there, or the beginning of it, goes;
+    /// then what is missing comes again as the index has it, over nothing, as far as there is room: git
+    /// takes a file that is missing for one that it may write. What holds anything else is a person's by
+    /// now, and stays.
+    ///
+    /// # Errors
+    /// When git cannot be asked, or a file cannot be removed.
+    pub(super) fn take_back(
+        &self,
+        gate: &Gate<'_>,
+        note: &str,
+        dir: &Path,
+        changes: &[Change],
+        (found, to): (&Oid, &Oid),
+    ) -> Result<(), GitError> {
         let since = self.noted_at(note)?;
         let mut ours = Vec::new();
         // All are judged first: what git writes depends on other files, which may be among them.
-        for change in changes.iter().filter(|change| !is_beyond_link(dir, &change.path)) {
+        let within: Vec<&Change> =
+            changes.iter().filter(|change| !is_beyond_link(dir, &change.path)).collect();
+        for &change in &within {
             if let Some((half, seen)) = written(&change.place, since) {
                 let whole = self.content(dir, to, &change.path)?;
                 if whole.is_some_and(|whole| whole.starts_with(&half)) {
@@ -141,9 +175,9 @@ impl Repo {
                 let _ = above.map(fs::remove_dir).take_while(Result::is_ok).count();
             }
         }
-        let is_missing = |it: &&Change| !it.is_added && fs::symlink_metadata(&it.place).is_err();
+        let is_missing = |it: &&&Change| !it.is_added && fs::symlink_metadata(&it.place).is_err();
         let missing: Vec<&Path> =
-            changes.iter().filter(is_missing).map(|change| change.path.as_path()).collect();
+            within.iter().filter(is_missing).map(|change| change.path.as_path()).collect();
         for paths in missing.chunks(PATHS_MAX) {
             let call = Call::write("git.base_take_back", dir)
                 .args(["checkout-index", "-q", "--"])
@@ -153,7 +187,7 @@ impl Repo {
                 self.remove_parts(dir, found, paths, since)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Removes those files, missing before, of which only a part could be written.
@@ -187,11 +221,11 @@ impl Repo {
     }
 }
 
-/// Returns whether a path leads over a link, and so perhaps out of the checkout.
+/// Returns whether a path leads over a link, and so perhaps out of the checkout, or over a file.
 fn is_beyond_link(dir: &Path, path: &Path) -> bool {
     let folders = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
     let mut folders = folders.map(|above| fs::symlink_metadata(dir.join(above)));
-    folders.any(|found| !found.is_ok_and(|found| found.is_dir()))
+    folders.any(|found| found.is_ok_and(|found| !found.is_dir()))
 }
 
 fn stamp(place: &Path) -> Option<Stamp> {
@@ -259,6 +293,11 @@ mod tests {
             Self { scratch, old, to }
         }
 
+        fn follow(&self, to: &Oid) -> Result<Follow, GitError> {
+            let repo = &self.scratch.repo;
+            repo.base_follow(&repo.base_gate().unwrap(), "refs/heads/main", to, &self.old)
+        }
+
         /// Takes back what `write` does, as a fast-forward that finds no room.
         fn take_back(&self, write: impl FnOnce(&Path)) -> String {
             let (repo, root) = (&self.scratch.repo, &self.scratch.root);
@@ -266,8 +305,9 @@ mod tests {
             repo.note_merge("base-follow", Some(root), &self.to).unwrap();
             write(root);
             let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
-            let is_half = repo.take_back(&gate, "base-follow", root, (&self.old, &self.to));
-            assert!(is_half.unwrap(), "the index is as it was");
+            let changes = repo.changes(root, &self.old, &self.to).unwrap();
+            assert!(!repo.is_staged(root, &changes, &self.to).unwrap(), "the index is as it was");
+            repo.take_back(&gate, "base-follow", root, &changes, (&self.old, &self.to)).unwrap();
             self.scratch.git(["status", "--porcelain"])
         }
     }
@@ -327,20 +367,52 @@ mod tests {
     #[test]
     fn what_only_lacks_the_branch_is_finished_before_anything_further() {
         let case = Case::new();
-        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
-        fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge("base-follow", Some(root), &case.to).unwrap();
-        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
-        {
-            let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
-            let is_half = repo.take_back(&gate, "base-follow", root, (&case.old, &case.to));
-            assert!(!is_half.unwrap());
-        }
+        let root = &case.scratch.root;
+        // Git moves no branch whose log it cannot write, and finds that out last.
+        let log = root.join(".git/logs/refs/heads/main");
+        let aside = root.join(".git/log");
+        fs::rename(&log, &aside).and_then(|()| fs::create_dir_all(log.join("x"))).unwrap();
+        fs::write(log.join("x/y"), "").unwrap();
+        case.follow(&case.to).unwrap_err();
+        assert_eq!(case.scratch.rev("HEAD"), case.old);
         let next = case.scratch.commit_on(&case.to, "changed.txt", "newer");
-        let main = "refs/heads/main";
-        let step = repo.base_follow(&repo.base_gate().unwrap(), main, &next, &case.old).unwrap();
-        assert_eq!(step, Follow::Followed);
+        case.follow(&next).unwrap_err();
+        let lock = root.join(".git/index.lock");
+        fs::write(&lock, "").unwrap();
+        assert_eq!(case.follow(&next).unwrap(), Follow::Locked { path: lock.clone() });
+        fs::remove_file(&lock).unwrap();
+        fs::remove_dir_all(&log).and_then(|()| fs::rename(&aside, &log)).unwrap();
+        assert_eq!(case.follow(&next).unwrap(), Follow::Followed);
+        assert_eq!(case.scratch.rev("HEAD"), next);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
         assert!(root.join("a/b/it's\nnew.txt").exists());
+    }
+
+    #[test]
+    fn a_link_in_a_folders_place_keeps_nothing_else_from_coming_again() {
+        let scratch = Scratch::new();
+        for name in ["a/one.txt", "b/two.txt", "c/three.txt"] {
+            let place = scratch.root.join(name);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, "text").unwrap();
+        }
+        scratch.git(["add", "-A"]);
+        scratch.git(["commit", "-q", "-m", "old"]);
+        let old = scratch.rev("HEAD");
+        scratch.git(["rm", "-rq", "a", "b", "c"]);
+        scratch.git(["commit", "-q", "-m", "new"]);
+        let to = scratch.rev("HEAD");
+        scratch.git(["reset", "-q", "--hard", old.as_str()]);
+        let case = Case { scratch, old, to };
+        let elsewhere = case.scratch.home().join("elsewhere");
+        fs::create_dir_all(&elsewhere).unwrap();
+        let status = case.take_back(|root| {
+            for name in ["a", "b", "c"] {
+                fs::remove_dir_all(root.join(name)).unwrap();
+            }
+            symlink(&elsewhere, root.join("b")).unwrap();
+        });
+        assert_eq!(status, " D b/two.txt\n?? b");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 }
