@@ -120,6 +120,11 @@ pub enum GitError {
         /// What is there.
         why: &'static str,
     },
+    /// Something came into a worktree while nobody worked there, and is kept nowhere yet.
+    Disturbed {
+        /// The worktree.
+        path: PathBuf,
+    },
     /// A worktree does not stand where it was put.
     SlotHead {
         /// The worktree.
@@ -159,7 +164,7 @@ impl GitError {
                 Some("run it in the main checkout, or use `-C DIR` with that".into())
             }
             Self::Start { .. } => Some("is git 2.38 or newer installed and in `PATH`?".into()),
-            Self::ForeignSlot { path, .. } => {
+            Self::ForeignSlot { path, .. } | Self::Disturbed { path } => {
                 Some(format!("move `{}` out of the way", path.display()))
             }
             Self::Late { .. } => Some("does its disk answer, and do its filters?".into()),
@@ -239,6 +244,11 @@ impl fmt::Display for GitError {
             Self::ForeignSlot { path, why } => {
                 write!(f, "cannot use `{}` as a worktree: {why}", path.display())
             }
+            Self::Disturbed { path } => write!(
+                f,
+                "cannot use the worktree `{}`: something in it came after its last attempt",
+                path.display()
+            ),
             Self::SlotHead { path, found, expected } => write!(
                 f,
                 "cannot prepare the worktree `{}`: it stands at `{found}`, expected `{expected}`",
@@ -265,6 +275,7 @@ impl Error for GitError {
             | Self::Answer { .. }
             | Self::Busy { .. }
             | Self::ForeignSlot { .. }
+            | Self::Disturbed { .. }
             | Self::SlotHead { .. }
             | Self::ForeignRef { .. } => None,
         }

@@ -31,6 +31,7 @@ mod own_index;
 mod refs;
 mod remains;
 mod repo;
+mod rest;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod shape;

@@ -13,6 +13,7 @@ use walkdir::WalkDir;
 
 use super::call::Call;
 use super::error::GitError;
+use super::gate::Gate;
 use super::left::LOGGED;
 use super::oid::Oid;
 use super::refs::{Checkout, one_oid};
@@ -131,15 +132,26 @@ impl Repo {
         exclude: &[String],
     ) -> Result<bool, GitError> {
         let Some(admin) = self.admin_of(slot)? else { return Ok(true) };
+        let gate = self.slot_gate(slot)?;
+        self.is_as_saved_in(&gate, slot, &admin, saved, exclude)
+    }
+
+    pub(super) fn is_as_saved_in(
+        &self,
+        gate: &Gate<'_>,
+        slot: &Path,
+        admin: &Path,
+        saved: Option<&Oid>,
+        exclude: &[String],
+    ) -> Result<bool, GitError> {
         if self.has_own_commit(slot, 0)? {
             return Ok(false);
         }
-        let tip = saved.cloned().map_or_else(|| self.slot_commit(&admin), Ok)?;
-        let gate = self.slot_gate(slot)?;
+        let tip = saved.cloned().map_or_else(|| self.slot_commit(admin), Ok)?;
         let (tip, message) = (&tip, "");
         let (merge, begun, pin, date_s) = (None, None, "", 0);
         let request = SnapshotRequest { slot, tip, merge, exclude, message, date_s, begun, pin };
-        let taken = self.take_files(&gate, slot, &admin, tip, &request)?;
+        let taken = self.take_files(gate, slot, admin, tip, &request)?;
         let is_whole = taken.repositories.is_empty() && taken.left_out.is_empty();
         Ok(is_whole && taken.modules.is_empty() && taken.tree == self.tree_of(tip)?)
     }
@@ -166,7 +178,7 @@ impl Repo {
             tip: &head,
             merge: None,
             exclude,
-            message: "What lay in a worktree of an earlier pipeline",
+            message: "What lay in a worktree and in no commit",
             date_s,
             begun: None,
             pin,

@@ -16,6 +16,7 @@ use super::left::LOGGED;
 use super::oid::Oid;
 use super::remains::is_on_branch;
 use super::repo::Repo;
+use super::rest::REST;
 use super::slot::{Found, MARK, make_writable, remove_file, remove_tree, settle};
 use super::whole::note_settings;
 use crate::sys::fail;
@@ -66,7 +67,8 @@ impl Repo {
     /// Makes a slot stand at a commit, clean but for `keep`; makes or repairs it first where needed.
     ///
     /// # Errors
-    /// [`GitError::ForeignSlot`] when the place is taken; [`GitError::Busy`] while a git of a dead
+    /// [`GitError::ForeignSlot`] when the place is taken; [`GitError::Disturbed`] before anything is
+    /// thrown away that came there while nobody worked in it; [`GitError::Busy`] while a git of a dead
     /// monitor is at work there; [`GitError::Killed`]: repeat. Git's failures, after one attempt to
     /// make the slot anew.
     pub fn prepare_slot(&self, request: &SlotRequest<'_>) -> Result<SlotReady, GitError> {
@@ -146,11 +148,16 @@ impl Repo {
         self.make_whole(slot, admin, digits)?;
         if request.is_ready && request.merge.is_none() && self.is_as_left(slot, admin, request)? {
             let (head, conflicts, unclean) = (request.at.clone(), Vec::new(), Vec::new());
+            remove_file(&admin.join(REST))?;
             self.mark_log(admin)?;
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
+        if self.is_disturbed(gate, slot, admin)? {
+            return Err(GitError::Disturbed { path: slot.into() });
+        }
         // Until it is filled, what is newer in it than its last attempt is nobody's work.
         remove_file(&admin.join(LOGGED))?;
+        remove_file(&admin.join(REST))?;
         let mut unclean = self.check_out(gate, slot, admin, request)?;
         if !unclean.is_empty() {
             // Racy times: read every file anew, once.

@@ -222,6 +222,8 @@ fn make(wanted: &Wanted, repo: &Repo, stop: &Arc<Stop>) -> Result<bool, Fault> {
         merge: None,
         is_ready: false,
     };
+    // One that was disturbed is left to the attempt, which tells of it.
     let ready = repo.until(Arc::clone(stop)).prepare_slot(&request)?;
+    repo.note_rest(&wanted.place, request.at, &[])?;
     Ok(ready.unclean.is_empty())
 }

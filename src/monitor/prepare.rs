@@ -17,9 +17,10 @@ use crate::agent::client::Keepers;
 use crate::agent::job::{AttemptRef, EndedBy, Job, JobCommand};
 use crate::agent::probe::Probe;
 use crate::agent::tree;
-use crate::git::{Cas, Changed, Oid, Repo, SlotRequest};
+use crate::git::{Cas, Changed, GitError, Oid, Repo, SlotReady, SlotRequest};
 use crate::machine::Observation;
 use crate::machine::id::{AttemptId, TaskId};
+use crate::machine::outside::Found;
 use crate::machine::settings::Worktree;
 use crate::sys::file::write_anew;
 
@@ -100,14 +101,15 @@ pub fn run(
     let Start { at, is_resumed } = start(prepare, repo, tip.as_deref())?;
     let merge = prepare.merge.as_deref().map(oid).transpose()?;
     let is_ready = prefetch.take(&prepare.places.dir, at.as_str());
-    let ready = repo.prepare_slot(&SlotRequest {
+    let request = SlotRequest {
         path: &prepare.places.dir,
         at: &at,
         keep: &prepare.worktree.keep,
         merge: merge.as_ref(),
         // Of what is kept nothing was when it was made ready.
         is_ready: is_ready && prepare.worktree.keep.is_empty(),
-    })?;
+    };
+    let ready = make_ready(prepare, repo, &request, tell)?;
     copy(&prepare.root, &prepare.worktree.copy, &prepare.places.dir)?;
     if is_setup_due(&ready.changed)
         && let Some(why) = set_up(prepare, repo, keepers, watch, &at)?
@@ -135,6 +137,27 @@ pub fn run(
         base: Some(crate::machine::id::Oid::new(at.as_str())),
         tip: tip.map(crate::machine::id::Oid::new),
     })
+}
+
+/// Makes the slot stand where it is to. What somebody put there while nobody worked in it is kept in
+/// salvage first, and told.
+fn make_ready(
+    prepare: &Prepare,
+    repo: &Repo,
+    request: &SlotRequest<'_>,
+    tell: &dyn Fn(Observation),
+) -> Result<SlotReady, Fault> {
+    let slot = match repo.prepare_slot(request) {
+        Err(GitError::Disturbed { path }) => path,
+        ready => return Ok(ready?),
+    };
+    let pin = refs::salvage(&format!("{}.slot", prepare.attempt));
+    if repo.keep_disturbed(&slot, &pin)? {
+        let words = format!("worktree {}: what came there is kept in {pin}", slot.display());
+        let found = vec![Found::plain(words)];
+        tell(Observation::OutsideSeen { ran: Vec::new(), found, more: 0, is_first: false });
+    }
+    Ok(repo.prepare_slot(request)?)
 }
 
 /// Where a worktree begins.

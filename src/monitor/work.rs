@@ -111,6 +111,9 @@ pub fn save(save: &Save, repo: &Repo) -> Result<Observation, Fault> {
     })?;
     let is_gone = is_gone || left.is_gone;
     let notes = notes(save, &left, &modules, repo)?;
+    if !is_gone && left.left_out.is_empty() {
+        repo.note_rest(&save.slot, left.commit.as_ref().unwrap_or(&tip), &save.exclude)?;
+    }
     let commit = left.commit.map(|commit| crate::machine::id::Oid::new(commit.as_str()));
     if is_gone {
         return Ok(Observation::WorktreeGone { attempt: save.attempt.clone(), commit });

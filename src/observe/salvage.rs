@@ -12,6 +12,8 @@ pub enum Kind {
     Left,
     /// Commits that an agent made beside its task's branch.
     Beside,
+    /// What came into its worktree before it, while nobody worked there.
+    ByHand,
     /// Another value that the same name had before.
     Earlier,
     /// What stood where a branch of ours belongs.
@@ -54,6 +56,7 @@ impl<'a> Origin<'a> {
                 let kind = match rest {
                     "" => Kind::Left,
                     _ if rest.starts_with(".head") => Kind::Beside,
+                    _ if rest.starts_with(".slot") => Kind::ByHand,
                     _ => kind_of(rest).unwrap_or(Kind::Earlier),
                 };
                 return Self { kind, task: Some(task), attempt: Some(attempt) };
@@ -99,6 +102,7 @@ impl<'a> Origin<'a> {
             },
             (Kind::Left, None) | (Kind::Other, _) => "no branch of ours holds it".into(),
             (Kind::Beside, _) => "its agent's own commits, made beside the task's branch".into(),
+            (Kind::ByHand, _) => "came into its worktree while nobody worked there".into(),
             (Kind::Earlier, _) => "an earlier state of the same".into(),
             (Kind::Found, _) => "found where a branch of ours belongs, which was put back".into(),
             (Kind::Anew, _) => {
@@ -152,6 +156,7 @@ mod tests {
         for (name, kind, task, has_attempt) in [
             ("A.arch.1", Kind::Left, Some("A"), true),
             ("A.arch.1.head", Kind::Beside, Some("A"), true),
+            ("A.arch.1.slot", Kind::ByHand, Some("A"), true),
             ("A.arch.1.0123456789ab", Kind::Earlier, Some("A"), true),
             ("A.arch.9", Kind::Other, Some("A"), false),
             ("A.found-0123456789ab", Kind::Found, Some("A"), false),

@@ -1,6 +1,7 @@
 //! The worktree: setup, copies, names, hooks, strays.
 
 use std::fs;
+use std::time::Duration;
 
 use super::zoo::{Task, Zoo, agent, one_stage};
 
@@ -105,6 +106,43 @@ fn a_folder_for_sockets_that_goes_away_blocks_nothing() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(zoo.task("T-1").classes(), "completed completed");
     assert_eq!(zoo.task("T-2").classes(), "completed completed");
+}
+
+#[test]
+fn what_a_person_did_in_a_worktree_between_two_attempts_is_kept_and_told() {
+    let script = r#"
+if mkdir "$ZOO/first"; then echo half > half; pwd > "$ZOO/place"; pipeline fail 'not now'; exit 1; fi
+ls > "$ZOO/found"; echo x > x; pipeline done"#;
+    // Worktrees that are made ready ahead take turns anyway.
+    let settings = "[scheduler]\nprefetch = 0\n[limits]\nattempts_per_stage = 1\n";
+    let zoo = Zoo::new(&one_stage(settings, 1, script));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(1));
+    let place = zoo.read("place");
+    fs::write(format!("{}/by-hand", place.trim_end()), "by hand\n").expect("writes");
+    // A minute goes by.
+    let mut notes = 0;
+    for admin in fs::read_dir(zoo.root().join(".git/worktrees")).expect("reads") {
+        let note = admin.expect("an entry").path().join("pipeline-rest");
+        let Ok(note) = fs::File::options().append(true).open(note) else { continue };
+        let began = note.metadata().and_then(|meta| meta.modified()).expect("a time");
+        note.set_modified(began - Duration::from_secs(60)).expect("is set back");
+        notes += 1;
+    }
+    assert_eq!(notes, 1);
+    zoo.ok(&["task", "retry", "T-1", "--fresh"]);
+    assert_eq!(zoo.run().code, Some(0));
+    assert_eq!(zoo.task("T-1").classes(), "failed completed");
+    assert!(!zoo.read("found").contains("by-hand"), "the agent has a clean one");
+    assert_eq!(zoo.landed_files().iter().find(|name| *name == "by-hand"), None);
+    let kept = "refs/pipeline/salvage/T-1.impl.2.slot";
+    assert_eq!(zoo.git(&["show", &format!("{kept}:by-hand")]), "by hand");
+    let told = format!(
+        "changed while no agent ran: worktree {}: what came there is kept in {kept}\n",
+        place.trim_end()
+    );
+    assert!(zoo.ok(&["log"]).contains(&told), "{}", zoo.ok(&["log"]));
+    assert!(zoo.ok(&["salvage", "list"]).contains("T-1.impl.2.slot"));
 }
 
 #[test]

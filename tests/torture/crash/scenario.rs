@@ -1,6 +1,7 @@
 //! What the program is killed in: small projects, each with one thing that happens.
 
 use std::fs;
+use std::time::Duration;
 
 use super::hands::{
     COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
@@ -304,6 +305,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        name: "by-hand",
+        prepare: |project| {
+            with(project, &format!("{PILOT}[scheduler]\nprefetch = 0\n"), 1);
+            project.ok(&["init"]);
+            add(project, "A", "implementation");
+        },
+        begin: by_hand,
+        landed: &["A", "B"],
+        check: is_kept,
+        ..PLAIN
+    },
+    Scenario {
         name: "stop-now",
         prepare: |project| staged(project, 2),
         begin: running,
@@ -550,6 +563,28 @@ fn is_put_back(project: &Project) {
         let is_told = told.iter().any(|line| line.contains(&salvage));
         assert!(is_told, "{what} in {told:#?}\n{}", project.story());
     }
+}
+
+/// Somebody has made a file in the worktree that the next attempt gets, a minute after the last one.
+fn by_hand(project: &Project) {
+    project.ok(MONITOR);
+    project.write(".pipeline/worktrees/implementation/0/by-hand.txt", "by hand\n");
+    let note =
+        fs::File::options().append(true).open(project.path(".git/worktrees/0/pipeline-rest"));
+    let note = note.expect("it is noted that nobody works there");
+    let began = note.metadata().and_then(|found| found.modified()).expect("a time");
+    note.set_modified(began - Duration::from_secs(60)).expect("is set back");
+    add(project, "B", "implementation");
+}
+
+/// It is in salvage, and nowhere else.
+fn is_kept(project: &Project) {
+    let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/B.*"]);
+    let holds = |name: &str| {
+        project.git(&["ls-tree", "-r", "--name-only", name]).lines().any(|it| it == "by-hand.txt")
+    };
+    assert!(kept.lines().any(holds), "{kept}\n{}", project.story());
+    assert!(!holds("pipeline/landed"), "{}", project.story());
 }
 
 pub(super) fn cancelled(project: &Project) {
