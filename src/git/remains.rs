@@ -18,6 +18,7 @@ use super::left::LOGGED;
 use super::oid::Oid;
 use super::refs::{Checkout, one_oid};
 use super::repo::Repo;
+use super::rest::REST;
 use super::slot::{MARK, registered, remove_file};
 use super::snapshot::SnapshotRequest;
 use crate::sys::{fail, file};
@@ -99,7 +100,7 @@ impl Repo {
 
     /// Returns whether a slot's HEAD came after the moment to a commit that no ref holds: with the slot
     /// it would be gone.
-    fn has_own_commit(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
+    pub(super) fn has_own_commit(&self, slot: &Path, since_ms: u64) -> Result<bool, GitError> {
         let Some(admin) = self.admin_of(slot)? else { return Ok(false) };
         let places = ["HEAD", "reftable"].map(|name| changed_ms(&admin.join(name)));
         if places.into_iter().flatten().all(|at| at <= since_ms) || is_unfilled(&admin) {
@@ -178,7 +179,7 @@ impl Repo {
             tip: &head,
             merge: None,
             exclude,
-            message: "What lay in a worktree and in no commit",
+            message: "What lay in a worktree of an earlier pipeline",
             date_s,
             begun: None,
             pin,
@@ -195,7 +196,7 @@ impl Repo {
     }
 
     /// Returns the commit at which a slot stands, wherever its folder was moved to.
-    fn slot_commit(&self, admin: &Path) -> Result<Oid, GitError> {
+    pub(super) fn slot_commit(&self, admin: &Path) -> Result<Oid, GitError> {
         let call = Call::read("git.slot_commit", &self.root);
         let args = ["rev-parse", "--verify", "HEAD^{commit}"];
         one_oid(&self.git.ok(self.in_slot(call, &self.root, admin).args(args))?)
@@ -328,9 +329,10 @@ impl Repo {
     }
 }
 
-/// Returns whether a worktree is still in the making: detached, and filled after it was marked.
+/// Returns whether a worktree is still in the making: detached, and filled after it was marked. One that
+/// is noted to be at rest was, whatever became of its index.
 fn is_unfilled(admin: &Path) -> bool {
-    !is_on_branch(admin) && !admin.join("index").exists()
+    !is_on_branch(admin) && !admin.join("index").exists() && !admin.join(REST).exists()
 }
 
 /// Returns whether a worktree's HEAD is on a branch; where refs lie in tables its file does not say.

@@ -1,84 +1,169 @@
 //! A slot at rest, between two attempts: what comes in there meanwhile is a person's, and is kept before
 //! the slot is used again.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+use serde::{Deserialize, Serialize};
 
 use super::error::GitError;
 use super::gate::Gate;
 use super::oid::Oid;
 use super::repo::Repo;
 use super::slot::{remove_file, settle};
-use super::worktree::write;
-use crate::sys::file::small_text;
+use super::snapshot::SnapshotRequest;
+use crate::sys::fail;
+use crate::sys::file::{Durability, read_bounded, write_atomic};
 
-/// In a slot's administrative folder, written when its rest begins: the commit that has all that lies in
-/// the slot, and after NUL each the names that are in no commit.
+/// In a slot's administrative folder, written when its rest begins.
 pub(super) const REST: &str = "pipeline-rest";
 /// A slot that is used again so soon is not looked at: no person is that quick, and the next attempt
 /// waits.
 const SOON: Duration = Duration::from_secs(2);
+const REST_BYTES_MAX: u64 = 1 << 20;
+const NOW: Timestamps = {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Timestamps { last_access: now, last_modification: now }
+};
+
+/// What lies in a slot at rest.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    /// The commit that has all of it.
+    saved: String,
+    /// But for these names, which are in no commit.
+    exclude: Vec<String>,
+    /// Since when, in milliseconds since 1970: when the note was last written or renewed.
+    #[serde(skip)]
+    since_ms: u64,
+}
 
 impl Repo {
     /// Notes that nobody works in a slot any more, and that `saved` has all that lies there, but for
     /// `exclude`: paths with `/`, taken literally.
     ///
     /// # Errors
-    /// When the note cannot be written.
+    /// When the note cannot be written, or is wanted no longer.
     pub fn note_rest(&self, slot: &Path, saved: &Oid, exclude: &[String]) -> Result<(), GitError> {
-        let Some(admin) = self.admin_of(&settle(slot)?)? else { return Ok(()) };
-        let fields: Vec<&str> =
-            [saved.as_str()].into_iter().chain(exclude.iter().map(String::as_str)).collect();
-        write(&admin.join(REST), &fields.join("\0"))
+        let slot = settle(slot)?;
+        // Whoever uses the slot after this one forgets it.
+        let _gate = self.slot_gate(&slot)?;
+        self.git.go_on()?;
+        let Some(admin) = self.admin_of(&slot)? else { return Ok(()) };
+        let rest = Rest { saved: saved.to_string(), exclude: exclude.to_vec(), since_ms: 0 };
+        let path = admin.join(REST);
+        let written = fail::point("git.rest")
+            .and_then(|()| write_atomic(&path, &serde_json::to_vec(&rest)?, Durability::Process));
+        written.map_err(|source| GitError::File { doing: "write", path, source })
     }
 
-    /// Returns whether something came into a slot at rest that is in no commit of ours.
+    /// Says that what has been written since in a slot at rest is of something of ours, too.
+    ///
+    /// # Errors
+    /// When the list of worktrees cannot be read.
+    pub fn renew_rest(&self, slot: &Path) -> Result<(), GitError> {
+        if let Some(admin) = self.admin_of(&settle(slot)?)?
+            && let Ok(note) = File::options().append(true).open(admin.join(REST))
+        {
+            // Where that fails it is kept, and told, like what a person did.
+            let _ = rustix::fs::futimens(&note, &NOW);
+        }
+        Ok(())
+    }
+
+    /// Forgets that a slot is at rest.
+    ///
+    /// # Errors
+    /// When the note cannot be removed.
+    pub fn end_rest(&self, slot: &Path) -> Result<(), GitError> {
+        let admin = self.admin_of(&settle(slot)?)?;
+        admin.map_or(Ok(()), |admin| remove_file(&admin.join(REST)))
+    }
+
+    /// Returns whether something came into a slot at rest that is in no commit of ours; also where that
+    /// cannot be told.
     pub(super) fn is_disturbed(
         &self,
         gate: &Gate<'_>,
         slot: &Path,
         admin: &Path,
     ) -> Result<bool, GitError> {
-        let Some(began) = rest_began(admin) else { return Ok(false) };
-        if began.elapsed().is_ok_and(|rest| rest < SOON) || !self.is_touched(slot, ms(began))? {
-            return Ok(false);
+        let Some(rest) = Rest::read(admin) else { return Ok(false) };
+        let look = || -> Result<bool, GitError> {
+            if !self.is_touched(slot, rest.since_ms)? {
+                return Ok(false);
+            }
+            // Only what it says tells it from what lay there before: in a copy of the repository all
+            // is new.
+            let saved = rest.saved.parse().ok();
+            Ok(!self.is_as_saved_in(gate, slot, admin, saved.as_ref(), &rest.exclude)?)
+        };
+        match look() {
+            Err(GitError::Failed { .. }) => Ok(true),
+            looked => looked,
         }
-        // Only what it says tells it from what lay there before: in a copy of the repository all is new.
-        let text = small_text(&admin.join(REST));
-        let mut fields = text.split('\0').map(str::to_owned);
-        let saved = fields.next().unwrap_or_default().parse().ok();
-        let exclude: Vec<String> = fields.collect();
-        Ok(!self.is_as_saved_in(gate, slot, admin, saved.as_ref(), &exclude)?)
     }
 
-    /// Keeps at `pin` what [`GitError::Disturbed`] is about, so that the slot can be used again. Returns
-    /// false when there is nothing any more.
+    /// Keeps what [`GitError::Disturbed`] is about: at `pin`, and beside the slot what cannot be
+    /// committed, but for what `keep` leaves there. Returns where it is kept; nowhere: it is gone.
     ///
     /// # Errors
-    /// When git fails, or some of it cannot be committed.
-    pub fn keep_disturbed(&self, slot: &Path, pin: &str) -> Result<bool, GitError> {
+    /// When git fails, or some of it cannot be kept.
+    pub fn keep_disturbed(
+        &self,
+        slot: &Path,
+        pin: &str,
+        keep: &[String],
+    ) -> Result<Vec<String>, GitError> {
         let slot = settle(slot)?;
-        let Some(admin) = self.admin_of(&slot)? else { return Ok(false) };
-        let Some(began) = rest_began(&admin) else { return Ok(false) };
-        let text = small_text(&admin.join(REST));
-        let exclude: Vec<String> = text.split('\0').skip(1).map(str::to_owned).collect();
-        // The same date when it is done again.
-        let is_kept = self.keep_slot(&slot, pin, &exclude, ms(began) / 1000)?;
-        remove_file(&admin.join(REST))?;
-        Ok(is_kept)
+        let Some(admin) = self.admin_of(&slot)? else { return Ok(Vec::new()) };
+        let Some(rest) = Rest::read(&admin) else { return Ok(Vec::new()) };
+        let (tip, name) = (self.slot_commit(&admin)?, pin.rsplit('/').next().unwrap_or(pin));
+        let modules = self.keep_modules(&slot, &tip, name)?;
+        let left = self.snapshot(&SnapshotRequest {
+            slot: &slot,
+            tip: &tip,
+            merge: None,
+            exclude: &rest.exclude,
+            message: "What came into a worktree while nobody worked there",
+            // The same when it is done again.
+            date_s: rest.since_ms / 1000,
+            begun: None,
+            pin,
+        })?;
+        let is_own = left.commit.is_none() && self.has_own_commit(&slot, 0)?;
+        if is_own {
+            self.keep_at(pin, &tip)?;
+        }
+        let (to, aside) = self.set_apart(&slot, &left.repositories, keep, name)?;
+        let mut places: Vec<String> = Vec::new();
+        places.extend((is_own || left.commit.is_some()).then(|| pin.to_owned()));
+        places.extend((!aside.is_empty()).then(|| to.display().to_string()));
+        for module in modules {
+            match module.bundle {
+                Ok(bundle) => places.push(bundle.display().to_string()),
+                Err(_) => return Err(GitError::Disturbed { path: slot }),
+            }
+        }
+        if left.left_out.is_empty() { Ok(places) } else { Err(GitError::Disturbed { path: slot }) }
     }
 }
 
-/// Returns since when a slot has been at rest; `None`: somebody may be at work there.
-fn rest_began(admin: &Path) -> Option<SystemTime> {
-    fs::metadata(admin.join(REST)).and_then(|found| found.modified()).ok()
-}
-
-/// Returns a moment in milliseconds since 1970.
-fn ms(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+impl Rest {
+    /// Reads the note of a slot that has been at rest for longer than a moment.
+    fn read(admin: &Path) -> Option<Self> {
+        let path = admin.join(REST);
+        let since = fs::metadata(&path).and_then(|found| found.modified()).ok()?;
+        if since.elapsed().is_ok_and(|rest| rest < SOON) {
+            return None;
+        }
+        let text = read_bounded(&path, REST_BYTES_MAX).ok()??;
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let since_ms = u64::try_from(since.as_millis()).ok()?;
+        Some(Self { since_ms, ..serde_json::from_slice(&text).ok()? })
+    }
 }
 
 #[cfg(test)]
@@ -122,16 +207,25 @@ mod tests {
             fs::write(self.slot.join(name), text).unwrap();
         }
 
+        fn note(&self) -> PathBuf {
+            self.scratch.repo.admin_of(&self.slot).unwrap().unwrap().join(REST)
+        }
+
         /// Lets the rest have begun a minute before.
         fn wait(&self) {
-            let admin = self.scratch.repo.admin_of(&self.slot).unwrap().unwrap();
-            let note = fs::File::options().append(true).open(admin.join(REST)).unwrap();
+            let note = File::options().append(true).open(self.note()).unwrap();
             let began = note.metadata().unwrap().modified().unwrap();
             note.set_modified(began - Duration::from_secs(60)).unwrap();
         }
 
         fn assert_disturbed(&self, is_ready: bool) {
             assert!(matches!(self.prepare(is_ready), Err(GitError::Disturbed { .. })));
+        }
+
+        fn keep(&self) -> Vec<String> {
+            let kept = self.scratch.repo.keep_disturbed(&self.slot, PIN, &[]).unwrap();
+            self.scratch.repo.end_rest(&self.slot).unwrap();
+            kept
         }
 
         fn kept(&self, name: &str) -> String {
@@ -148,7 +242,7 @@ mod tests {
         for _ in 0..2 {
             case.assert_disturbed(false);
         }
-        assert!(case.scratch.repo.keep_disturbed(&case.slot, PIN).unwrap());
+        assert_eq!(case.keep(), [PIN]);
         assert_eq!(
             (case.kept("work.txt"), case.kept("new.txt")),
             ("mended by hand".into(), "new".into())
@@ -167,8 +261,53 @@ mod tests {
         case.scratch.git(["-C", &slot, "commit", "-qm", "By hand"]);
         case.wait();
         case.assert_disturbed(false);
-        assert!(case.scratch.repo.keep_disturbed(&case.slot, PIN).unwrap());
+        assert_eq!(case.keep(), [PIN]);
         assert_eq!(case.scratch.git(["log", "-1", "--format=%s", PIN]), "By hand");
+    }
+
+    #[test]
+    fn what_git_hides_or_cannot_commit_is_kept_too() {
+        let case = Case::new();
+        let slot = case.slot.to_string_lossy().into_owned();
+        let git = |args: &[&str]| case.scratch.git([&["-C", &slot][..], args].concat());
+        git(&["add", "work.txt"]);
+        git(&["update-index", "--skip-worktree", "work.txt"]);
+        git(&["init", "-q", "inner"]);
+        case.write("new.txt", "new");
+        case.wait();
+        case.assert_disturbed(false);
+        let [pin, aside] = &case.keep()[..] else { panic!("two places") };
+        assert_eq!((pin.as_str(), case.kept("new.txt").as_str()), (PIN, "new"));
+        assert!(Path::new(aside).join("inner/.git").exists());
+        case.prepare(false).unwrap();
+        assert!(!case.slot.join("new.txt").exists() && !case.slot.join("inner").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_told_stays() {
+        let case = Case::new();
+        let slot = case.slot.to_string_lossy().into_owned();
+        case.scratch.git(["-C", &slot, "switch", "-q", "--orphan", "mine"]);
+        case.write("new.txt", "new");
+        case.wait();
+        for _ in 0..2 {
+            case.assert_disturbed(false);
+            case.scratch.repo.keep_disturbed(&case.slot, PIN, &[]).unwrap_err();
+        }
+        assert!(case.slot.join("new.txt").exists());
+    }
+
+    #[test]
+    fn what_checks_write_is_nobodys_work() {
+        let case = Case::new();
+        case.wait();
+        case.write("coverage.xml", "of a check");
+        case.assert_disturbed(false);
+        case.scratch.repo.renew_rest(&case.slot).unwrap();
+        let modified = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        assert!(modified(&case.note()) >= modified(&case.slot.join("coverage.xml")));
+        case.prepare(false).unwrap();
+        assert!(!case.slot.join("coverage.xml").exists());
     }
 
     #[test]
@@ -199,7 +338,7 @@ mod tests {
             if is_disturbed {
                 case.write("new.txt", "new");
                 case.assert_disturbed(true);
-                assert!(case.scratch.repo.keep_disturbed(&case.slot, PIN).unwrap());
+                assert_eq!(case.keep(), [PIN]);
                 assert_eq!(case.kept("new.txt"), "new");
             }
             case.prepare(true).unwrap();

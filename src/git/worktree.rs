@@ -152,6 +152,7 @@ impl Repo {
             self.mark_log(admin)?;
             return Ok(SlotReady { head, conflicts, changed, unclean });
         }
+        // Nothing is remade before that is known.
         if self.is_disturbed(gate, slot, admin)? {
             return Err(GitError::Disturbed { path: slot.into() });
         }

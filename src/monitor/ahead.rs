@@ -223,7 +223,8 @@ fn make(wanted: &Wanted, repo: &Repo, stop: &Arc<Stop>) -> Result<bool, Fault> {
         is_ready: false,
     };
     // One that was disturbed is left to the attempt, which tells of it.
-    let ready = repo.until(Arc::clone(stop)).prepare_slot(&request)?;
+    let repo = repo.until(Arc::clone(stop));
+    let ready = repo.prepare_slot(&request)?;
     repo.note_rest(&wanted.place, request.at, &[])?;
     Ok(ready.unclean.is_empty())
 }

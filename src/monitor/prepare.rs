@@ -152,11 +152,14 @@ fn make_ready(
         ready => return Ok(ready?),
     };
     let pin = refs::salvage(&format!("{}.slot", prepare.attempt));
-    if repo.keep_disturbed(&slot, &pin)? {
-        let words = format!("worktree {}: what came there is kept in {pin}", slot.display());
+    let places = repo.keep_disturbed(&slot, &pin, request.keep)?;
+    if !places.is_empty() {
+        let (slot, places) = (slot.display(), places.join(" and "));
+        let words = format!("worktree {slot}: what came there is kept in {places}");
         let found = vec![Found::plain(words)];
         tell(Observation::OutsideSeen { ran: Vec::new(), found, more: 0, is_first: false });
     }
+    repo.end_rest(&slot)?;
     Ok(repo.prepare_slot(request)?)
 }
 

@@ -32,7 +32,7 @@ use crate::agent::client::{KeeperDirs, Keepers};
 use crate::agent::connect::KeeperExe;
 use crate::agent::rendezvous::runtime_dir;
 use crate::config::layout::Layout;
-use crate::git::Repo;
+use crate::git::{GitError, Repo};
 use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::event::StopKind;
 use crate::machine::id::AttemptId;
@@ -160,9 +160,7 @@ impl Monitor {
         let (store, mut progress) = (FileStore::open(&layout.state, 0), options.progress);
         let ledger = open_ledger(store, options.lock_wait, &mut progress)?;
         if let Some(repo) = &options.repo {
-            let cleared = repo.clear_stale_ref_locks().and_then(|_| repo.forget_copied());
-            // Asked once, here, so that the loop's thread starts no process for it.
-            cleared.and_then(|()| repo.identity()).map_err(|e| RunError::Git(e.to_string()))?;
+            put_in_order(repo).map_err(|error| RunError::Git(error.to_string()))?;
         }
         let watch = Arc::new(Watch::default());
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
@@ -184,6 +182,7 @@ impl Monitor {
             progress,
             program_dir,
             inherited: ledger.state().attempts.keys().cloned().collect(),
+            checking: Default::default(),
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(ledger.state()),
@@ -656,6 +655,14 @@ pub fn poll_interval_ms(state: &State) -> u64 {
         count if count > BUSY_ATTEMPTS => monitor.poll_busy_ms,
         _ => monitor.poll_normal_ms,
     }
+}
+
+/// Readies the repository for a monitor.
+fn put_in_order(repo: &Repo) -> Result<(), GitError> {
+    repo.clear_stale_ref_locks()?;
+    repo.forget_copied()?;
+    // Asked once, here, so that the loop's thread starts no process for it.
+    repo.identity().map(drop)
 }
 
 fn open_keepers(

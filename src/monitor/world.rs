@@ -38,7 +38,7 @@ use crate::config::layout::Layout;
 use crate::git::Repo;
 use crate::machine::agent::{Agent, BASE_AGENT, LANDING_AGENT};
 use crate::machine::attempt::{Attempt, AttemptKind, AttemptPhase, Class, Outcome};
-use crate::machine::change::TaskChange;
+use crate::machine::change::{AttemptChange, TaskChange};
 use crate::machine::forecast;
 use crate::machine::id::{AgentName, AttemptId, Oid, TaskId};
 use crate::machine::lane::LandingPhase;
@@ -62,6 +62,8 @@ pub struct RealWorld {
     pub program_dir: PathBuf,
     /// Attempts that were live when this monitor started, until it has looked at them.
     pub inherited: BTreeSet<AttemptId>,
+    /// Worktrees in which a stage is checked.
+    pub checking: BTreeMap<AttemptId, PathBuf>,
     /// Attempts whose keeper could not be looked for, for want of descriptors or the like, or did not
     /// answer, or left processes that could not be ended; the loop looks again.
     pub unprobed: BTreeSet<AttemptId>,
@@ -107,6 +109,13 @@ impl World for RealWorld {
         for change in changes {
             if let Change::Task(id, TaskChange::TipMoved { .. }) = change {
                 self.ask_forecast(state, id);
+            }
+            if let Change::Attempt(id, AttemptChange::Exited { .. }) = change
+                && let (Some(slot), Some(repo)) = (self.checking.remove(id), &self.repo)
+            {
+                // What checks leave in a worktree is not a person's. Where that cannot be said it is
+                // kept and told as if it were.
+                let _ = repo.renew_rest(&slot);
             }
         }
     }
@@ -295,6 +304,10 @@ impl RealWorld {
 
     fn begin_start(&mut self, state: &State, id: &AttemptId) {
         let Some(attempt) = state.attempts.get(id) else { return };
+        if let AttemptKind::StageCheck { .. } = &attempt.kind {
+            let slot = places(&self.layout, state.rules_of(attempt), attempt).dir;
+            self.checking.insert(id.clone(), slot);
+        }
         if self.inherited.remove(id) {
             self.find_again(state, attempt);
         } else {
@@ -625,6 +638,7 @@ mod tests {
             progress: Progress::new(LogFormat::Text, false, true, false),
             program_dir: dir.to_path_buf(),
             inherited: BTreeSet::new(),
+            checking: Default::default(),
             unprobed: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             current: CurrentFile::of(&State::new(settings(), Time::default())),

@@ -1,6 +1,7 @@
 //! The worktree: setup, copies, names, hooks, strays.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::zoo::{Task, Zoo, agent, one_stage};
@@ -108,6 +109,29 @@ fn a_folder_for_sockets_that_goes_away_blocks_nothing() {
     assert_eq!(zoo.task("T-2").classes(), "completed completed");
 }
 
+/// Returns the note that nobody works in the one worktree of an agent.
+fn rest_note(zoo: &Zoo) -> PathBuf {
+    let admins = fs::read_dir(zoo.root().join(".git/worktrees")).expect("reads");
+    let notes = admins.map(|admin| admin.expect("an entry").path().join("pipeline-rest"));
+    let mut notes = notes.filter(|note| note.exists());
+    let note = notes.next().expect("it is noted");
+    assert_eq!(notes.next(), None);
+    note
+}
+
+#[test]
+fn what_the_checks_of_a_stage_leave_in_a_worktree_is_no_persons() {
+    let more = "[scheduler]\nprefetch = 0\n";
+    let script = "pwd > \"$ZOO/place\"; echo x > x; pipeline done";
+    let checked = "must_change = true\nchecks = [\"sleep 0.1; echo 100 > coverage\"]\n";
+    let zoo = Zoo::new(&one_stage(more, 1, script).replace("must_change = true\n", checked));
+    zoo.add("T-1", &[]);
+    assert_eq!(zoo.run().code, Some(0));
+    let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).expect("a time");
+    let coverage = Path::new(zoo.read("place").trim_end()).join("coverage");
+    assert!(modified(&rest_note(&zoo)) >= modified(&coverage));
+}
+
 #[test]
 fn what_a_person_did_in_a_worktree_between_two_attempts_is_kept_and_told() {
     let script = r#"
@@ -121,15 +145,9 @@ ls > "$ZOO/found"; echo x > x; pipeline done"#;
     let place = zoo.read("place");
     fs::write(format!("{}/by-hand", place.trim_end()), "by hand\n").expect("writes");
     // A minute goes by.
-    let mut notes = 0;
-    for admin in fs::read_dir(zoo.root().join(".git/worktrees")).expect("reads") {
-        let note = admin.expect("an entry").path().join("pipeline-rest");
-        let Ok(note) = fs::File::options().append(true).open(note) else { continue };
-        let began = note.metadata().and_then(|meta| meta.modified()).expect("a time");
-        note.set_modified(began - Duration::from_secs(60)).expect("is set back");
-        notes += 1;
-    }
-    assert_eq!(notes, 1);
+    let note = fs::File::options().append(true).open(rest_note(&zoo)).expect("opens");
+    let began = note.metadata().and_then(|meta| meta.modified()).expect("a time");
+    note.set_modified(began - Duration::from_secs(60)).expect("is set back");
     zoo.ok(&["task", "retry", "T-1", "--fresh"]);
     assert_eq!(zoo.run().code, Some(0));
     assert_eq!(zoo.task("T-1").classes(), "failed completed");
