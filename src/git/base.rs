@@ -2,27 +2,20 @@
 //! the person who has it checked out: nothing is written there but a fast-forward that git itself
 //! allows, and no lock is removed.
 
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::call::Call;
 use super::error::{GitError, Stderr};
 use super::gate::{Gate, WAIT_MAX};
-use super::halfway::{STAGED, has_begun};
+use super::halfway::{LANDING_NOTE, NOTE, Step, is_refused, is_unwritten};
 use super::obstacle::left_branch;
 use super::oid::Oid;
 use super::refs::{Cas, Checkout};
 use super::repo::Repo;
-use crate::sys::fail;
-use crate::sys::file::{read_bounded, shell_path};
+use crate::sys::file::shell_path;
 
-/// Note that a fast-forward has begun, and of which checkout if any; left over when its git was
-/// killed, or only the branch was left to move.
-const NOTE: &str = "base-follow";
-/// The same of the landing branch.
-const LANDING_NOTE: &str = "landing-follow";
-/// Bound of that note: two paths' worth.
-const NOTE_BYTES_MAX: u64 = 16 * 1024;
+const BASE_GATE: &str = "base.lock";
 
 /// How the base's step towards what has landed ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,40 +45,8 @@ pub enum Follow {
 /// that was killed; nor one of the landing branch in a checkout.
 pub struct BaseGate(Gate<'static>);
 
-/// A branch that is moved by the holder of the gate.
-struct Step<'a> {
-    gate: &'a Gate<'a>,
-    /// By full name.
-    branch: &'a str,
-    note: &'static str,
-}
-
-impl Step<'_> {
-    fn is_landing(&self) -> bool {
-        self.note == LANDING_NOTE
-    }
-}
-
-/// What a step of the base that was killed has left.
-enum Left {
-    Nothing,
-    /// It had begun to move to this commit; some or all files of a checkout may stand there.
-    Begun(Oid),
-    /// Locks, which are the person's to remove.
-    Locked(Follow),
-}
-
-impl Left {
-    fn refused(self) -> Option<Follow> {
-        match self {
-            Self::Locked(refused) => Some(refused),
-            Self::Nothing | Self::Begun(_) => None,
-        }
-    }
-}
-
 impl Follow {
-    fn refused(why: String, command: Option<String>) -> Self {
+    pub(super) fn refused(why: String, command: Option<String>) -> Self {
         Self::Refused { why, command, stderr: Stderr(String::new()) }
     }
 }
@@ -96,7 +57,7 @@ impl Repo {
     /// # Errors
     /// When another step of the base takes too long, or the gate cannot be opened.
     pub fn base_gate(&self) -> Result<BaseGate, GitError> {
-        Ok(BaseGate(Gate::close(&self.gates_dir(), "base.lock", None, WAIT_MAX)?))
+        Ok(BaseGate(Gate::close(&self.gates_dir(), BASE_GATE, None, WAIT_MAX)?))
     }
 
     /// Returns whether a step of the base has begun, and is under way or was killed; the next one
@@ -104,6 +65,33 @@ impl Repo {
     #[must_use]
     pub fn has_base_step(&self) -> bool {
         self.gates_dir().join(NOTE).exists()
+    }
+
+    /// Ends what steps have left that were killed, of the base and of the landing branch, but for locks
+    /// of git's; waits up to `wait_max` for one that is under way.
+    ///
+    /// # Errors
+    /// When a git of ours is at work for longer, or it cannot be ended.
+    pub fn end_left_steps(&self, wait_max: Duration) -> Result<(), GitError> {
+        if ![NOTE, LANDING_NOTE].iter().any(|note| self.gates_dir().join(note).exists()) {
+            return Ok(());
+        }
+        let gate = Gate::close(&self.gates_dir(), BASE_GATE, None, wait_max)?;
+        self.settle_left(&BaseGate(gate))
+    }
+
+    /// Ends them as the holder of the gate.
+    ///
+    /// # Errors
+    /// As [`Repo::end_left_steps`].
+    pub fn settle_left(&self, BaseGate(gate): &BaseGate) -> Result<(), GitError> {
+        let settle = |note| match self.noted(note)? {
+            Some(noted) => self.settle(gate, note, &noted, true),
+            None => Ok(()),
+        };
+        // Trouble with one keeps nothing from the other.
+        let [base, landing] = [NOTE, LANDING_NOTE].map(settle);
+        base.and(landing)
     }
 
     /// Moves the base branch (full name) forward from `expect_old` to `to`: by compare-and-swap when
@@ -151,36 +139,6 @@ impl Repo {
         self.step(&Step { gate, branch, note: LANDING_NOTE }, to, expect_old)
     }
 
-    /// Returns why git no longer takes the project's folder for its checkout, as when an agent set
-    /// `core.bare` or `core.worktree` for all, and the command that sets it back: files would be
-    /// written elsewhere, or not at all.
-    ///
-    /// # Errors
-    /// When git fails.
-    pub fn displaced(&self) -> Result<Option<(String, String)>, GitError> {
-        let call = Call::read("git.base_place", &self.root).args([
-            "rev-parse",
-            "--is-bare-repository",
-            "--is-inside-work-tree",
-            "--show-cdup",
-        ]);
-        let reply = self.git.ok(call)?;
-        let (config, root) = (self.common.join("config"), shell_path(&self.root));
-        let (name, command) = match reply.line().lines().collect::<Vec<_>>().as_slice() {
-            ["false", "true"] | ["false", "true", ""] => return Ok(None),
-            ["true", ..] => ("core.bare", format!("git -C {root} config core.bare false")),
-            _ => ("core.worktree", format!("git -C {root} config --unset core.worktree")),
-        };
-        let why = format!("somebody set `{name}` in `{}`", config.display());
-        Ok(Some((why, command)))
-    }
-
-    /// Returns the refusal where the checkout is displaced.
-    fn away(&self) -> Result<Option<Follow>, GitError> {
-        let displaced = self.displaced()?;
-        Ok(displaced.map(|(why, command)| Follow::refused(why, Some(command))))
-    }
-
     /// Returns the checkouts of a branch that are no slots of ours.
     pub(super) fn persons_on(&self, branch: &str) -> Result<Vec<Checkout>, GitError> {
         let mut persons = Vec::new();
@@ -193,22 +151,10 @@ impl Repo {
     }
 
     fn step(&self, step: &Step<'_>, to: &Oid, expect_old: &Oid) -> Result<Follow, GitError> {
-        let begun = match self.left_by_killed_merge(step)? {
-            Left::Nothing => None,
-            Left::Begun(to) => Some(to),
-            Left::Locked(refused) => return Ok(refused),
-        };
-        let found = self.read_ref(step.branch)?;
-        let is_on_way = |begun: &Oid| {
-            found
-                .as_ref()
-                .is_some_and(|found| found != begun && self.lies_between(found, begun, to))
-        };
-        let begun = begun.filter(is_on_way);
-        if begun.is_none() {
-            self.forget_merge(step.note)?;
+        if let Some(refused) = self.left_by_killed_merge(step)? {
+            return Ok(refused);
         }
-        let Some(found) = found else {
+        let Some(found) = self.read_ref(step.branch)? else {
             return Ok(Follow::NotFastForward(None));
         };
         if self.is_ancestor(to, &found)? {
@@ -239,18 +185,7 @@ impl Repo {
                 let path = checkout.path.display();
                 Ok(Follow::refused(format!("an agent has it checked out in `{path}`"), None))
             }
-            [checkout] => {
-                // The files may stand there already, which would be in the way of any other goal.
-                let begun =
-                    begun.filter(|begun| begun != to && self.lies_between(&found, begun, to));
-                if let Some(begun) = begun
-                    && let locked @ Follow::Locked { .. } =
-                        self.merge_in_checkout(step, &checkout.path, &begun)?
-                {
-                    return Ok(locked);
-                }
-                self.merge_in_checkout(step, &checkout.path, to)
-            }
+            [checkout] => self.merge_in_checkout(step, &checkout.path, (&found, to)),
             [first, second, ..] => {
                 let (first, second) = (first.path.display(), second.path.display());
                 let why = format!("it is checked out twice, in `{first}` and `{second}`");
@@ -259,21 +194,15 @@ impl Repo {
         }
     }
 
-    /// Returns whether `middle` is on the way from `old` to `new`; what cannot be told is not.
-    fn lies_between(&self, old: &Oid, middle: &Oid, new: &Oid) -> bool {
-        let is_ancestor = |a, b| self.is_ancestor(a, b).unwrap_or(false);
-        is_ancestor(old, middle) && is_ancestor(middle, new)
-    }
-
     fn swap(&self, step: &Step<'_>, to: &Oid, found: &Oid) -> Result<Follow, GitError> {
         let branch = step.branch;
         if let Some(path) = self.busy_checkout(step.is_landing())? {
             return Ok(Follow::Locked { path });
         }
-        self.note_merge(step.note, None, to)?;
+        self.note_merge(step.note, &step.noted(found, to, None))?;
         let swapped = self.cas_ref(branch, Some(to), Some(found));
         if let Err(failure @ GitError::Killed { .. }) = swapped {
-            return self.left_by_killed_merge(step)?.refused().ok_or(failure);
+            return self.left_by_killed_merge(step)?.ok_or(failure);
         }
         self.forget_merge(step.note)?;
         match swapped {
@@ -288,53 +217,53 @@ impl Repo {
 
     /// Fast-forwards in a person's checkout. That git is in a process group of its own and writes to
     /// files, so it outlives this process; the gate stays closed until it ends.
-    fn merge_in_checkout(&self, step: &Step<'_>, dir: &Path, to: &Oid) -> Result<Follow, GitError> {
+    fn merge_in_checkout(
+        &self,
+        step: &Step<'_>,
+        dir: &Path,
+        (from, to): (&Oid, &Oid),
+    ) -> Result<Follow, GitError> {
         let branch = step.branch;
-        let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
+        let admin = match self.admin_of(dir)? {
+            Some(admin) => admin,
+            None if dir == self.root => self.common.clone(),
+            None => return Ok(Follow::refused(format!("git has lost `{}`", dir.display()), None)),
+        };
         let locked = || self.locks_in_checkout(&admin, branch).into_iter().next();
         if let Some(path) = locked() {
             return Ok(Follow::Locked { path });
         }
-        if let Some(refused) = Self::under_way(&admin, dir) {
-            return Ok(refused);
+        let lock = self.index_lock(&admin, step.note);
+        if lock.is_link() {
+            let index = lock.index.display();
+            return Ok(Follow::refused(format!("`{index}` is a symbolic link"), None));
         }
-        if let Some(path) = left_branch(&admin, branch) {
-            return Ok(Follow::Locked { path });
-        }
-        self.note_merge(step.note, Some(dir), to)?;
         let call = Call::write("git.base_merge", dir)
             .args(["merge", "--ff-only", "--no-squash", "--no-overwrite-ignore", "--no-autostash"])
             .args(["--no-stat", "-q", "--", to.as_str()]);
-        let reply = match self.git.run_outliving(self.signed(call, None)?.gate(step.gate)) {
-            Ok(reply) => reply,
-            Err(failure @ GitError::Killed { .. }) => {
-                return self.left_by_killed_merge(step)?.refused().ok_or(failure);
-            }
-            Err(failure) => return Err(failure),
-        };
-        let found = self.read_ref(branch)?;
-        if let Some(found) = found.as_ref().filter(|found| *found != to)
-            && self.is_ancestor(found, to)?
-        {
-            let changes = self.changes(dir, found, to)?;
-            let has_begun = has_begun(&reply.stderr);
-            let is_staged = match self.is_staged(dir, &changes, to) {
-                Err(failure) if has_begun => return Err(failure),
-                looked => looked.unwrap_or(false),
-            };
-            if is_staged {
-                // Only the branch is behind, and this very fast-forward moves it.
-                self.note_staged(step.note, dir, to)?;
-                let path = locked().ok_or_else(|| reply.failure(dir))?;
-                return Ok(Follow::Locked { path });
-            }
-            if has_begun {
-                self.take_back(step.gate, step.note, dir, &changes, (found, to))?;
+        let call = self.signed(call, None)?.gate(step.gate).index(&lock);
+        let noted = step.noted(from, to, Some(admin.clone()));
+        self.note_merge(step.note, &noted)?;
+        let taken = lock.take();
+        if !matches!(taken, Ok(true)) {
+            if !lock.is_ours()? {
                 self.forget_merge(step.note)?;
-                return Err(reply.failure(dir));
             }
+            return taken.map(|_| Follow::Locked { path: lock.lock });
         }
+        // While it is taken nobody commits there, or goes where files differ.
+        let left = || left_branch(&admin, branch).map(|path| Follow::Locked { path });
+        if let Some(refused) = Self::under_way(&admin, dir).or_else(left) {
+            lock.release()?;
+            self.forget_merge(step.note)?;
+            return Ok(refused);
+        }
+        // Where it died, or is not known to have ended, the next step finds out, behind the gate.
+        let reply = self.git.run_outliving(call)?;
+        let has_begun = reply.code != 0 && (!is_refused(&reply.stderr) || lock.is_written());
+        self.settle(step.gate, step.note, &noted, has_begun)?;
         self.forget_merge(step.note)?;
+        let found = self.read_ref(branch)?;
         if found.as_ref() == Some(to) {
             return Ok(Follow::Followed);
         }
@@ -344,6 +273,9 @@ impl Repo {
         match &found {
             Some(found) if self.is_ancestor(to, found)? => Ok(Follow::Followed),
             Some(found) if self.is_ancestor(found, to)? => {
+                if is_unwritten(&reply.stderr) {
+                    return Err(reply.failure(dir));
+                }
                 self.obstructed(dir, (found, to), step.is_landing(), Stderr(reply.stderr))
             }
             Some(_) | None => Ok(Follow::NotFastForward(found)),
@@ -358,76 +290,12 @@ impl Repo {
         locks.retain(|path| path.exists());
         locks
     }
-
-    /// Returns the refusal for a checkout in which a git of ours was killed half-way and left its
-    /// locks; it is the person's to put right, since edits may have been made since.
-    fn left_by_killed_merge(&self, step: &Step<'_>) -> Result<Left, GitError> {
-        let branch = step.branch;
-        let path = self.gates_dir().join(step.note);
-        let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
-        let file = |source: io::Error| GitError::File { doing: "read", path: path.clone(), source };
-        let Some(bytes) = read.map_err(file)? else { return Ok(Left::Nothing) };
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((_, "")) = text.split_once('\n') {
-            let lock = self.ref_lock(branch);
-            if lock.exists() {
-                let path = lock.display();
-                let why = format!("a git that moved it was killed half-way and left `{path}`");
-                let command = format!("rm -f {}", shell_path(&lock));
-                return Ok(Left::Locked(Follow::refused(why, Some(command))));
-            }
-        } else if let Some((to, dir)) = text.split_once('\n') {
-            if let Some(Ok(to)) = to.strip_suffix(STAGED).map(str::parse) {
-                // That git has ended, so locks are another's.
-                return Ok(Left::Begun(to));
-            }
-            let dir = Path::new(dir);
-            let admin = self.admin_of(dir)?.unwrap_or_else(|| self.common.clone());
-            let mut locks = self.locks_in_checkout(&admin, branch);
-            // Those that git takes on its way out, when the branch has moved; they stop no other
-            // fast-forward.
-            let last = [admin.join("AUTO_MERGE.lock"), self.common.join("packed-refs.lock")];
-            locks.extend(last.into_iter().filter(|path| path.exists()));
-            if let Some(lock) = locks.first() {
-                let why = format!(
-                    "a fast-forward of `{}` was killed half-way and left `{}`; when no git runs there",
-                    dir.display(),
-                    lock.display()
-                );
-                let command = repair_command(dir, &locks, to);
-                return Ok(Left::Locked(Follow::refused(why, Some(command))));
-            }
-            if let Ok(to) = to.parse() {
-                return Ok(Left::Begun(to));
-            }
-        }
-        self.forget_merge(step.note)?;
-        Ok(Left::Nothing)
-    }
 }
 
 /// Returns the command by which a checkout leaves its branch, with all that is in it.
 #[must_use]
 pub fn leave_command(dir: &Path) -> String {
     format!("git -C {} switch --detach", shell_path(dir))
-}
-
-/// Returns the command that finishes a half-done fast-forward. Where the index was locked, files may
-/// be half done: it restores only those that the fast-forward changes. Git had begun only because the
-/// person had no edits in those; what they have edited since goes to the stash, with what git had
-/// written. `git stash create` fails where a file only looks changed, hence the refresh. Checked at
-/// every kill point of `git merge --ff-only` (2.47).
-fn repair_command(dir: &Path, locks: &[PathBuf], to: &str) -> String {
-    let names: Vec<String> = locks.iter().map(|lock| shell_path(lock)).collect();
-    let start = format!("rm -f {} && cd {}", names.join(" "), shell_path(dir));
-    if !locks.iter().any(|lock| lock.ends_with("index.lock")) {
-        return format!("{start} && git merge -q --ff-only --no-squash --no-overwrite-ignore {to}");
-    }
-    format!(
-        "{start} && {{ git update-index -q --refresh; s=$(git stash create); }} && {{ [ -z \"$s\" ] || \
-         git stash store -q -m 'before the fast-forward was finished' $s; }} && git diff -z --name-only --no-renames HEAD {to} | xargs -0 -r git \
-         --literal-pathspecs restore -s {to} -SW -- && git reset -q --soft {to}"
-    )
 }
 
 #[cfg(test)]
@@ -437,6 +305,8 @@ mod tests {
 
     use super::*;
     use crate::git::SlotRequest;
+    use crate::git::halfway::Noted;
+    use crate::git::index_lock::IndexLock;
     use crate::git::scratch::Scratch;
     use crate::sys::child;
 
@@ -462,6 +332,11 @@ mod tests {
         fn follow(&self) -> Follow {
             let repo = &self.scratch.repo;
             repo.base_follow(&repo.base_gate().unwrap(), MAIN, &self.to, &self.old).unwrap()
+        }
+
+        fn noted(&self, is_checked_out: bool) -> Noted {
+            let admin = is_checked_out.then(|| self.scratch.repo.common.clone());
+            Noted { from: self.old.clone(), to: self.to.clone(), branch: MAIN.to_owned(), admin }
         }
 
         fn write(&self, path: &str, text: &str) {
@@ -672,31 +547,81 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_fast_forward_killed_before_the_ref_moved_is_finished() {
-        let case = Case::new();
-        let repo = &case.scratch.repo;
+    /// A fast-forward that was killed with its monitor when git had done so much.
+    fn killed(case: &Case, git: &[&[&str]]) -> IndexLock {
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(NOTE, Some(&case.scratch.root), &case.to).unwrap();
-        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
-        assert_eq!(case.follow(), Follow::Followed);
-        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+        repo.note_merge(NOTE, &case.noted(true)).unwrap();
+        let lock = repo.index_lock(&root.join(".git"), NOTE);
+        assert!(lock.take().unwrap());
+        for args in git {
+            let call = Call::write("git.x", root).args(*args).env("GIT_INDEX_FILE", &lock.copy);
+            repo.git.ok(call).unwrap();
+        }
+        lock
     }
 
     #[test]
-    fn a_fast_forward_killed_on_the_way_is_finished_before_the_next() {
+    fn a_fast_forward_killed_at_any_step_leaves_nothing_to_a_person() {
+        for done in 0..4 {
+            let case = Case::new();
+            case.write("mine.txt", "mine");
+            case.write("staged.txt", "mine");
+            case.scratch.git(["add", "staged.txt"]);
+            let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
+            let moved = ["update-ref", "HEAD", case.to.as_str()];
+            let lock = killed(&case, &[&update[..], &moved[..]][..done.min(2)]);
+            if done == 3 {
+                fs::rename(&lock.copy, &lock.index).unwrap();
+            }
+            let next = case.scratch.commit_on(&case.to, "next.txt", "next");
+            let at = case.scratch.rev("HEAD");
+            let repo = &case.scratch.repo;
+            let followed = repo.base_follow(&repo.base_gate().unwrap(), MAIN, &next, &at).unwrap();
+            assert_eq!(followed, Follow::Followed, "{done}");
+            let status = case.scratch.git(["status", "--porcelain"]);
+            assert_eq!(status, "A  staged.txt\n?? mine.txt", "{done}");
+            assert!(!lock.lock.exists() && !lock.copy.exists());
+            assert!(!repo.has_base_step());
+        }
+    }
+
+    #[test]
+    fn what_a_fast_forward_wrote_goes_where_the_branch_went_elsewhere() {
         let case = Case::new();
-        let repo = &case.scratch.repo;
-        fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(NOTE, Some(&case.scratch.root), &case.to).unwrap();
-        case.scratch.git(["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()]);
-        let tree: Oid =
-            case.scratch.git(["rev-parse", &format!("{}^{{tree}}", case.old)]).parse().unwrap();
-        let next = repo.commit_tree(&tree, std::slice::from_ref(&case.to), "next", 1).unwrap();
-        let followed = repo
-            .base_follow(&repo.base_gate().unwrap(), "refs/heads/main", &next, &case.old)
-            .unwrap();
-        assert_eq!(followed, Follow::Followed);
+        case.write("p.txt", "p");
+        case.scratch.git(["add", "p.txt"]);
+        let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
+        let lock = killed(&case, &[&update]);
+        case.write("new.txt", "ne");
+        case.write("a.txt", "edited since\n");
+        // A commit that had read the index before it was locked.
+        let person = case.scratch.commit_on(&case.old, "p.txt", "p");
+        case.scratch.git(["update-ref", "HEAD", person.as_str()]);
+        assert_eq!(case.follow(), Follow::NotFastForward(Some(person)));
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), " M a.txt");
+        assert_eq!(case.text("a.txt").as_deref(), Some("edited since\n"));
+        assert!(!lock.lock.exists());
+    }
+
+    #[test]
+    fn a_lock_of_another_git_on_the_index_is_not_taken_for_ours() {
+        let case = Case::new();
+        let lock = killed(&case, &[]);
+        for text in ["", "DIRC", &"x".repeat(fs::read(&lock.lock).unwrap().len())] {
+            fs::write(&lock.lock, text).unwrap();
+            assert_eq!(case.follow(), Follow::Locked { path: lock.lock.clone() });
+            assert_eq!(fs::read_to_string(&lock.lock).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_shell_that_is_killed_is_waited_for_with_its_git() {
+        let case = Case::new();
+        let leader = "$(cut -d ' ' -f 5 /proc/self/stat)";
+        let ended = follow_during(&case, &format!("kill -9 {leader}; sleep 0.3"));
+        assert!(matches!(ended, Err(GitError::Killed { signal: 9, .. })), "{ended:?}");
+        assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
     }
 
@@ -721,7 +646,7 @@ mod tests {
             let case = Case::new();
             let (repo, root) = (&case.scratch.repo, &case.scratch.root);
             fs::create_dir_all(repo.gates_dir()).unwrap();
-            repo.note_merge(NOTE, Some(root), &case.to).unwrap();
+            repo.note_merge(NOTE, &case.noted(true)).unwrap();
             let lock = root.join(format!(".git/{name}.lock"));
             fs::write(&lock, "").unwrap();
             let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
@@ -738,7 +663,7 @@ mod tests {
         let (repo, root) = (&case.scratch.repo, &case.scratch.root);
         case.scratch.git(["checkout", "-q", "--detach"]);
         fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(NOTE, None, &case.to).unwrap();
+        repo.note_merge(NOTE, &case.noted(false)).unwrap();
         fs::write(root.join(".git/refs/heads/main.lock"), "").unwrap();
         let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
         let mut shell = child::command("sh", root);
@@ -747,42 +672,111 @@ mod tests {
         assert!(!repo.gates_dir().join(NOTE).exists());
     }
 
-    /// Follows by the command that finishes a fast-forward which was killed half-way.
-    fn finish(case: &Case) {
-        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
-        fs::create_dir_all(repo.gates_dir()).unwrap();
-        repo.note_merge(NOTE, Some(root), &case.to).unwrap();
-        fs::write(root.join(".git/index.lock"), "half").unwrap();
-        case.write("new.txt", "");
-        for _ in 0..2 {
-            assert!(matches!(case.follow(), Follow::Refused { command: Some(_), .. }));
-            assert!(repo.has_base_step(), "it is not over");
-        }
-        let Follow::Refused { command: Some(command), .. } = case.follow() else { panic!() };
-        let mut shell = child::command("sh", root);
-        assert!(shell.args(["-c", &command]).status().unwrap().success());
-        assert_eq!(case.follow(), Follow::Followed);
-        assert_eq!(case.scratch.rev("HEAD"), case.to);
-    }
-
-    #[test]
-    fn a_half_killed_fast_forward_is_reported_with_a_command_that_finishes_it() {
-        let case = Case::new();
-        case.write("mine.txt", "mine");
-        case.write("a.txt", "one\n2\n");
-        finish(&case);
-        assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? mine.txt");
-        // What the person may have edited since is not gone.
-        assert_eq!(case.scratch.git(["show", "stash@{0}:a.txt"]), "one\n2");
-    }
-
-    #[test]
-    fn a_file_that_only_looks_changed_is_not_in_the_way_of_that_command() {
-        let case = Case::new();
+    /// Follows while a person runs `script` just as git has begun.
+    fn follow_during(case: &Case, script: &str) -> Result<Follow, GitError> {
+        let place = case.scratch.home().join("person.sh");
+        let once = case.scratch.home().join("once");
+        let place = place.to_str().unwrap();
+        // Git has a filter read what looks changed when it has read the index.
+        let text = format!(
+            "cat\nmkdir '{}' 2>/dev/null || exit 0\nunset GIT_INDEX_FILE\n({script}) >&2\nexit 0\n",
+            once.display()
+        );
+        fs::write(place, text).unwrap();
+        case.write(".git/info/attributes", "a.txt filter=slow\n");
+        case.scratch.git(["config", "filter.slow.clean", &format!("sh '{place}'")]);
         let file = fs::File::options().append(true).open(case.scratch.root.join("a.txt")).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        finish(&case);
+        let repo = &case.scratch.repo;
+        let ended = repo.base_follow(&repo.base_gate().unwrap(), MAIN, &case.to, &case.old);
+        assert!(once.exists(), "git called no filter");
+        ended
+    }
+
+    #[test]
+    fn what_a_person_adds_meanwhile_falls_out_of_no_index() {
+        let case = Case::new();
+        let mine = "echo p >p.txt; git add p.txt && git commit -q -m mine";
+        assert_eq!(follow_during(&case, mine).unwrap(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "?? p.txt");
+    }
+
+    #[test]
+    fn a_lock_that_a_person_removes_meanwhile_costs_no_index() {
+        let case = Case::new();
+        let mine = "rm .git/index.lock; echo p >p.txt; git add p.txt";
+        assert_eq!(follow_during(&case, mine).unwrap(), Follow::Followed);
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "A  p.txt");
+        assert_eq!(case.scratch.git(["ls-files", "new.txt"]), "new.txt");
+    }
+
+    #[test]
+    fn a_lock_that_is_anothers_by_the_end_stays_and_is_waited_for() {
+        let case = Case::new();
+        let lock = case.scratch.root.join(".git/index.lock");
+        follow_during(&case, "rm .git/index.lock; echo another >.git/index.lock").unwrap_err();
+        assert_eq!(fs::read_to_string(&lock).unwrap(), "another\n");
+        fs::remove_file(&lock).unwrap();
+        assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
-        assert_eq!(case.scratch.git(["stash", "list"]), "");
+    }
+
+    #[test]
+    fn what_was_left_is_ended_without_a_further_step() {
+        let case = Case::new();
+        let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
+        let moved = ["update-ref", "HEAD", case.to.as_str()];
+        let lock = killed(&case, &[&update, &moved]);
+        case.scratch.repo.end_left_steps(Duration::ZERO).unwrap();
+        assert!(!lock.lock.exists());
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+    }
+
+    #[test]
+    fn what_was_left_in_a_linked_worktree_is_ended_there_and_in_no_copy() {
+        let case = Case::new();
+        let (repo, linked) = (&case.scratch.repo, case.scratch.home().join("linked"));
+        case.scratch.git(["checkout", "-q", "--detach"]);
+        case.scratch.git(["worktree", "add", "-q", linked.to_str().unwrap(), "main"]);
+        let admin = repo.admin_of(&linked).unwrap().unwrap();
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        repo.note_merge(NOTE, &Noted { admin: Some(admin.clone()), ..case.noted(true) }).unwrap();
+        let lock = repo.index_lock(&admin, NOTE);
+        assert!(lock.take().unwrap());
+        fs::write(linked.join("new.txt"), "ne").unwrap();
+        let copy = case.scratch.home().join("copy");
+        let mut cp = child::command("cp", &case.scratch.root);
+        assert!(cp.arg("-a").arg(&case.scratch.root).arg(&copy).status().unwrap().success());
+        let other = Repo::discover_by(repo.git.clone(), &copy).unwrap();
+        other.end_left_steps(Duration::ZERO).unwrap();
+        assert!(linked.join("new.txt").exists() && lock.lock.exists());
+        repo.end_left_steps(Duration::ZERO).unwrap();
+        assert!(!linked.join("new.txt").exists() && !lock.lock.exists());
+    }
+
+    #[test]
+    fn an_index_that_is_no_longer_of_that_step_stays_as_it_is() {
+        let case = Case::new();
+        let moved = ["update-ref", "HEAD", case.to.as_str()];
+        let lock = killed(&case, &[&moved]);
+        fs::remove_file(&lock.lock).unwrap();
+        // What a person takes back by a commit of their own.
+        let tree = format!("{}^{{tree}}", case.old);
+        let back = case.scratch.git(["commit-tree", &tree, "-p", case.to.as_str(), "-m", "back"]);
+        case.scratch.git(["update-ref", "HEAD", &back]);
+        case.scratch.repo.end_left_steps(Duration::ZERO).unwrap();
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
+        assert!(!lock.copy.exists());
+    }
+
+    #[test]
+    fn an_index_that_is_a_link_is_left_alone() {
+        let case = Case::new();
+        let (index, kept) = (case.scratch.root.join(".git/index"), case.scratch.home().join("i"));
+        fs::rename(&index, &kept).unwrap();
+        std::os::unix::fs::symlink(&kept, &index).unwrap();
+        let Follow::Refused { why, .. } = case.follow() else { panic!("followed") };
+        assert!(why.contains("symbolic link"), "{why}");
+        case.assert_untouched();
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::error::{GitError, Stderr};
 use super::gate::Gate;
+use super::index_lock::IndexLock;
 use crate::sys::child::{self, Heard, Stop};
 use crate::sys::fail;
 use crate::sys::file::unnamed;
@@ -66,6 +67,18 @@ pub(super) struct Git {
     pub(super) stop: Option<Arc<Stop>>,
 }
 
+/// Runs what follows the paths of an index and of its lock, and the lock's text, and puts the copy that
+/// was written in the index's place: also where nobody waits for it any more.
+const AND_INSTALL: &str = r#"index=$1 lock=$2 text=$3; shift 3; command "$@"; code=$?
+ours() { read -r it <"$lock" && [ "$it" = "$text" ]; }
+[ $code != 0 ] || {
+    ours && command mv -f -- "$GIT_INDEX_FILE" "$index" && ours && command rm -f -- "$lock"
+}
+exit $code"#;
+
+/// A shell ends with so much and a signal's number where that ended its last command.
+const SIGNALED: i32 = 128;
+
 enum Input<'a> {
     Nothing,
     Bytes(&'a [u8]),
@@ -80,6 +93,7 @@ pub(super) struct Call<'a> {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     input: Input<'a>,
+    index: Option<&'a IndexLock>,
     is_read: bool,
     /// `None`: by what the command is.
     limit: Option<Duration>,
@@ -89,8 +103,8 @@ impl<'a> Call<'a> {
     /// A call that only reads and takes no optional lock; `point` names its fail point.
     pub(super) fn read(point: &'static str, dir: &'a Path) -> Self {
         let (settings, args, env) = (Vec::new(), Vec::new(), Vec::new());
-        let (input, is_read, limit) = (Input::Nothing, true, None);
-        Self { point, dir, settings, args, env, input, is_read, limit }
+        let (input, index, is_read, limit) = (Input::Nothing, None, true, None);
+        Self { point, dir, settings, args, env, input, index, is_read, limit }
     }
 
     /// A call that writes; `point` names its fail point.
@@ -130,6 +144,12 @@ impl<'a> Call<'a> {
     pub(super) fn gate(mut self, gate: &'a Gate<'a>) -> Self {
         self.input = Input::Gate(gate);
         self
+    }
+
+    /// Lets git work on the copy of a locked index, which then comes in its place where git ends well.
+    pub(super) fn index(mut self, lock: &'a IndexLock) -> Self {
+        self.index = Some(lock);
+        self.env("GIT_INDEX_FILE", &lock.copy)
     }
 
     /// Returns how long the call may take. Nothing a person should have to wait for longer: what
@@ -230,13 +250,26 @@ impl Git {
             let status = command.spawn()?.wait()?;
             Ok((status, read_whole(&mut out)?, read_whole(&mut err)?))
         };
-        let (status, stdout, stderr) = run().map_err(start)?;
+        let (mut status, stdout, stderr) = run().map_err(start)?;
+        if call.index.is_some()
+            && let Some(signal) = status.code().map(|code| code - SIGNALED).filter(|it| *it > 0)
+        {
+            status = ExitStatus::from_raw(signal);
+        }
         reply(call.dir, text, status, stdout, &stderr)
     }
 
     /// Builds the command: the only place that does.
     fn command(&self, call: &Call<'_>) -> io::Result<Command> {
-        let mut command = child::command("git", call.dir);
+        let mut command = match call.index {
+            None => child::command("git", call.dir),
+            Some(IndexLock { index, lock, text, .. }) => {
+                let mut shell = child::command("sh", call.dir);
+                shell.args(["-c", AND_INSTALL, "fast-forward"]).args([index, lock]);
+                shell.args([text.as_str(), "git"]);
+                shell
+            }
+        };
         shed(&mut command, std::env::vars_os().map(|(name, _)| name));
         command.envs([
             ("LC_ALL", "C"),
@@ -255,7 +288,9 @@ impl Git {
         command.envs(call.env.iter().map(|(name, value)| (name, value)));
         let settings = SETTINGS.iter().chain(&call.settings);
         command.args(settings.flat_map(|setting| ["-c", setting]));
-        command.arg("-c").arg(format!("core.fsync={FSYNC}")).args(&call.args);
+        // What is installed once the branch has moved must be there then.
+        let index = if call.index.is_some() { ",index" } else { "" };
+        command.arg("-c").arg(format!("core.fsync={FSYNC}{index}")).args(&call.args);
         // A group of its own: Ctrl-C at the terminal is for us, not for a git half-way through.
         command.process_group(0);
         match call.input {

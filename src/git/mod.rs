@@ -19,6 +19,7 @@ mod gate;
 mod halfway;
 mod hand;
 mod history;
+mod index_lock;
 mod kept;
 mod landing;
 mod left;

@@ -22,7 +22,7 @@ const SET_ASIDE_MAX: usize = 10;
 /// As many edited files are named.
 const NAMED_MAX: usize = 3;
 /// What moves forward and nothing else, and overwrites nothing.
-const FORWARD: &str = "merge --ff-only --no-squash --no-overwrite-ignore";
+pub(super) const FORWARD: &str = "merge --ff-only --no-squash --no-overwrite-ignore";
 
 /// A lock that is younger counts as that of a living git which /proc does not show, as in a container.
 const LOCK_AGE_MAX: Duration = Duration::from_secs(30);
@@ -51,6 +51,36 @@ const REWRITING: [(&str, &str); 4] = [
 ];
 
 impl Repo {
+    /// Returns why git no longer takes the project's folder for its checkout, as when an agent set
+    /// `core.bare` or `core.worktree` for all, and the command that sets it back: files would be
+    /// written elsewhere, or not at all.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub fn displaced(&self) -> Result<Option<(String, String)>, GitError> {
+        let call = Call::read("git.base_place", &self.root).args([
+            "rev-parse",
+            "--is-bare-repository",
+            "--is-inside-work-tree",
+            "--show-cdup",
+        ]);
+        let reply = self.git.ok(call)?;
+        let (config, root) = (self.common.join("config"), shell_path(&self.root));
+        let (name, command) = match reply.line().lines().collect::<Vec<_>>().as_slice() {
+            ["false", "true"] | ["false", "true", ""] => return Ok(None),
+            ["true", ..] => ("core.bare", format!("git -C {root} config core.bare false")),
+            _ => ("core.worktree", format!("git -C {root} config --unset core.worktree")),
+        };
+        let why = format!("somebody set `{name}` in `{}`", config.display());
+        Ok(Some((why, command)))
+    }
+
+    /// Returns the refusal where the checkout is displaced.
+    pub(super) fn away(&self) -> Result<Option<Follow>, GitError> {
+        let displaced = self.displaced()?;
+        Ok(displaced.map(|(why, command)| Follow::refused(why, Some(command))))
+    }
+
     /// Returns the refusal for a checkout in which a git command waits for the person.
     pub(super) fn under_way(admin: &Path, dir: &Path) -> Option<Follow> {
         let (_, what, command) = UNDER_WAY.iter().find(|(file, ..)| admin.join(file).exists())?;

@@ -73,6 +73,8 @@ pub fn take_base(
             Cas::Moved(None) => Err(moved_by_others(branches)),
         };
     };
+    // Where the branch moved before that was killed there is nothing to move.
+    let _ = repo.end_left_steps(Duration::ZERO);
     let landed = standing(branches, &oid(landed)?, repo)?;
     let has_all = repo.is_ancestor(&landed, &tip)?;
     let name = short(&branches.base);
@@ -281,6 +283,8 @@ pub fn follow(
         Ok(Observation::FollowRefused { to: Oid::new(to), why, behind, is_passing })
     };
     let gate = repo.base_gate()?;
+    // What cannot be ended is told by the step that it is of.
+    let _ = repo.settle_left(&gate);
     // One that is begun late must not take along what was dropped meanwhile.
     let landed = repo.read_ref(&branches.landed)?;
     let is_landed = landed.map(|landed| repo.is_ancestor(&target, &landed)).transpose()?;

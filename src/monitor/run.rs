@@ -659,6 +659,8 @@ pub fn poll_interval_ms(state: &State) -> u64 {
 
 /// Readies the repository for a monitor.
 fn put_in_order(repo: &Repo) -> Result<(), GitError> {
+    // What cannot be ended now is when the branch moves next.
+    let _ = repo.end_left_steps(Duration::ZERO);
     repo.clear_stale_ref_locks()?;
     repo.forget_copied()?;
     // Asked once, here, so that the loop's thread starts no process for it.

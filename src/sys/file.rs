@@ -1,8 +1,8 @@
 //! Whole-file writes that a reader never sees half done.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
@@ -47,6 +47,22 @@ pub fn write_atomic(path: &Path, bytes: &[u8], durability: Durability) -> io::Re
     Ok(())
 }
 
+/// Puts `bytes`, synced and for all to read, at `path` where nothing is; returns false where something
+/// is. The temporary file is made in `temps`, a folder on the same disk.
+///
+/// # Errors
+/// Any of create, write, sync and rename; nothing is at `path` then.
+pub fn put_new(path: &Path, bytes: &[u8], temps: &Path) -> io::Result<bool> {
+    let mut temp = Spare::make(temps)?.0;
+    temp.write_all(bytes)?;
+    temp.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    temp.as_file().sync_all()?;
+    match temp.persist_noclobber(path) {
+        Err(there) if there.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        put => put.map(|_| true).map_err(|failure| failure.error),
+    }
+}
+
 /// An empty temporary file, made while there is time for it: most of what a small file costs. It is
 /// removed unless it is used.
 #[derive(Debug)]
@@ -59,6 +75,11 @@ impl Spare {
     /// When no file can be made there.
     pub fn make(dir: &Path) -> io::Result<Self> {
         tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(dir).map(Self)
+    }
+
+    /// Returns the file itself.
+    pub(crate) fn into_inner(self) -> NamedTempFile {
+        self.0
     }
 
     /// Puts `bytes` at `path` as [`write_atomic`] does with [`Durability::Process`], by this file if

@@ -29,6 +29,8 @@ use plan::{Plan, Step};
 
 /// How long keepers may take to leave once nothing is to be done.
 const KEEPERS_WAIT: Duration = Duration::from_secs(10);
+/// How long a git may go on in a checkout whose monitor died.
+const GIT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Things that are named in a refusal, at most.
 const NAMED_MAX: usize = 5;
 
@@ -121,6 +123,8 @@ fn carry_out(
     console: &mut Console<'_>,
 ) -> Result<(), Error> {
     let _held = layout.state.is_dir().then(|| hold(layout, wait)).transpose()?;
+    // What is needed to end one lies in the state.
+    repo.map_or(Ok(()), |repo| repo.end_left_steps(GIT_WAIT_MAX)).map_err(git)?;
     let mut done: Vec<&Step> = Vec::new();
     for step in &plan.steps {
         if let Err(error) = perform::step(step, layout, repo) {

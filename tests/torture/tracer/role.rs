@@ -6,6 +6,9 @@ use std::path::Path;
 /// Options of git that take the next argument.
 const WITH_VALUE: [&str; 4] = ["-c", "-C", "--git-dir", "--work-tree"];
 
+/// How the last argument ends of what finishes a fast-forward.
+const INDEX: [&str; 2] = ["/.git/index", "/.git/index.lock"];
+
 /// What a process that has just executed something is to us.
 pub(super) enum Role {
     /// Its calls are points.
@@ -27,6 +30,10 @@ pub(super) fn of(id: i32, is_first: bool) -> Role {
         "git" => Role::Ours(format!("git {}", subcommand(&args))),
         "pipeline" => Role::Ours(of_ours(&args)),
         "tmux" => Role::Terminal,
+        "sh" if args.get(3) == Some(&"fast-forward") => Role::Ours("shell".into()),
+        "mv" | "rm" if args.last().is_some_and(|it| INDEX.iter().any(|end| it.ends_with(end))) => {
+            Role::Ours(name.into_owned())
+        }
         name if is_first => Role::Ours(name.to_owned()),
         _ => Role::Foreign,
     }
