@@ -67,10 +67,11 @@ pub(super) struct Git {
     pub(super) stop: Option<Arc<Stop>>,
 }
 
-/// Runs what follows the paths of an index and of its lock, and the lock's text, and puts the copy that
-/// was written in the index's place: also where nobody waits for it any more.
-const AND_INSTALL: &str = r#"index=$1 lock=$2 text=$3; shift 3; command "$@"; code=$?
-ours() { read -r it <"$lock" && [ "$it" = "$text" ]; }
+/// Runs what follows the paths of an index and of its lock, and puts the copy that was written in the
+/// index's place: also where nobody waits for it any more. The lock's text is no argument: it names the
+/// monitor, and who ends that by what is in its arguments must not end this too.
+const AND_INSTALL: &str = r#"index=$1 lock=$2; shift 2; command "$@"; code=$?
+ours() { read -r it <"$lock" && [ "$it" = "$PIPELINE_LOCK_TEXT" ]; }
 [ $code != 0 ] || {
     ours && command mv -f -- "$GIT_INDEX_FILE" "$index" && ours && command rm -f -- "$lock"
 }
@@ -149,7 +150,7 @@ impl<'a> Call<'a> {
     /// Lets git work on the copy of a locked index, which then comes in its place where git ends well.
     pub(super) fn index(mut self, lock: &'a IndexLock) -> Self {
         self.index = Some(lock);
-        self.env("GIT_INDEX_FILE", &lock.copy)
+        self.env("GIT_INDEX_FILE", &lock.copy).env("PIPELINE_LOCK_TEXT", &lock.text)
     }
 
     /// Returns how long the call may take. Nothing a person should have to wait for longer: what
@@ -263,10 +264,9 @@ impl Git {
     fn command(&self, call: &Call<'_>) -> io::Result<Command> {
         let mut command = match call.index {
             None => child::command("git", call.dir),
-            Some(IndexLock { index, lock, text, .. }) => {
+            Some(IndexLock { index, lock, .. }) => {
                 let mut shell = child::command("sh", call.dir);
-                shell.args(["-c", AND_INSTALL, "fast-forward"]).args([index, lock]);
-                shell.args([text.as_str(), "git"]);
+                shell.args(["-c", AND_INSTALL, "fast-forward"]).args([index, lock]).arg("git");
                 shell
             }
         };
@@ -392,6 +392,16 @@ mod tests {
         for setting in [fsync, "core.hooksPath=/dev/null", "gc.auto=0"] {
             assert!(place(setting).is_some_and(|at| at < own), "{args:?} lacks {setting}");
         }
+    }
+
+    #[test]
+    fn what_ends_monitors_by_their_name_ends_no_fast_forward() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = IndexLock::new(dir.path(), dir.path(), "x");
+        let call = Call::write("git.x", Path::new("/")).args(["merge"]).index(&lock);
+        let command = Git::default().command(&call).unwrap();
+        assert!(lock.text.contains("pipeline monitor"));
+        assert!(command.get_args().all(|arg| !arg.to_string_lossy().contains("pipeline monitor")));
     }
 
     #[test]
