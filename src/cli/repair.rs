@@ -53,6 +53,7 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
         steps.extend(finished(project, state)?.iter().map(ToString::to_string));
     }
     let Some(repo) = &project.repo else { return Ok(steps) };
+    steps.extend(repo.index_locks_of_ours().map_err(git)?.iter().map(|it| lock_step(it)));
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
     let slots = lost_slots(project, repo, state.as_ref())?;
     steps.extend(slots.iter().map(|slot| slot_step(slot)));
@@ -107,6 +108,9 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         }
     }
     let Some(repo) = &project.repo else { return failed };
+    let locks = repo.index_locks_of_ours().map_err(git)?;
+    repo.end_left_steps(wait).map_err(git)?;
+    done.extend(locks.iter().map(|it| lock_step(it)));
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));
     for slot in lost_slots(project, repo, Some(&state))? {
@@ -206,6 +210,10 @@ fn lost_slots(
     let mut slots = repo.own_slots(&dir).map_err(git)?;
     slots.retain(|slot| fs::symlink_metadata(slot).is_err());
     Ok(slots)
+}
+
+fn lock_step(lock: &Path) -> String {
+    format!("end the fast-forward that was cut short and keeps `{}`", lock.display())
 }
 
 fn slot_step(slot: &Path) -> String {

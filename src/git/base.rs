@@ -301,6 +301,7 @@ pub fn leave_command(dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::slice;
     use std::time::SystemTime;
 
     use super::*;
@@ -619,7 +620,9 @@ mod tests {
     fn a_shell_that_is_killed_is_waited_for_with_its_git() {
         let case = Case::new();
         let leader = "$(cut -d ' ' -f 5 /proc/self/stat)";
-        let ended = follow_during(&case, &format!("kill -9 {leader}; sleep 0.3"));
+        // Until the monitor has taken note of its end.
+        let wait = "while kill -0 $l; do sleep 0.01; done";
+        let ended = follow_during(&case, &format!("l={leader}; kill -9 $l; {wait}"));
         assert!(matches!(ended, Err(GitError::Killed { signal: 9, .. })), "{ended:?}");
         assert_eq!(case.follow(), Follow::Followed);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
@@ -727,6 +730,7 @@ mod tests {
         let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
         let moved = ["update-ref", "HEAD", case.to.as_str()];
         let lock = killed(&case, &[&update, &moved]);
+        assert_eq!(case.scratch.repo.index_locks_of_ours().unwrap(), slice::from_ref(&lock.lock));
         case.scratch.repo.end_left_steps(Duration::ZERO).unwrap();
         assert!(!lock.lock.exists());
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");

@@ -139,6 +139,24 @@ impl Repo {
         Ok(None)
     }
 
+    /// Returns our locks on the indexes of checkouts; what was cut short, [`Repo::end_left_steps`] ends.
+    ///
+    /// # Errors
+    /// When a note or a lock cannot be read.
+    pub fn index_locks_of_ours(&self) -> Result<Vec<PathBuf>, GitError> {
+        let mut found = Vec::new();
+        for note in [NOTE, LANDING_NOTE] {
+            let admin = self.noted(note)?.and_then(|noted| noted.admin);
+            let lock = admin.map(|admin| self.index_lock(&admin, note));
+            if let Some(lock) = lock
+                && lock.is_ours()?
+            {
+                found.push(lock.lock);
+            }
+        }
+        Ok(found)
+    }
+
     pub(super) fn index_lock(&self, admin: &Path, note: &str) -> IndexLock {
         IndexLock::new(admin, &self.gates_dir(), note)
     }

@@ -190,6 +190,29 @@ fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
     assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
 }
 
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_fast_forward_that_was_cut_short_is_told_and_ended() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "a task", "--id", "ONE"]);
+    let mut command = project.command(&project.root, &["monitor", "--until-idle"]);
+    let killed = command.env("PIPELINE_FAILPOINT", "git.base_merge=kill").output();
+    assert!(!killed.expect("it starts").status.success());
+    project.until("its children to end", || processes_of(&project.dir()).is_empty());
+    let lock = project.path(".git/index.lock");
+    assert!(lock.exists());
+    let found = project.ok(&["doctor"]);
+    assert!(found.contains("fast-forward that was cut short"), "{found}");
+    let done = project.ok(&["doctor", "--repair"]);
+    assert!(done.contains(lock.to_str().expect("UTF-8")), "{done}");
+    assert!(!lock.exists());
+    assert_eq!(project.git(&["status", "--porcelain", "--untracked-files=no"]), "");
+    assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    assert!(project.ok(&["task", "list"]).contains("completed"));
+    assert_eq!(project.git(&["status", "--porcelain", "--untracked-files=no"]), "");
+}
+
 #[test]
 fn a_monitor_sweeps_temporary_files_at_its_start() {
     let project = three();
