@@ -22,6 +22,7 @@ pub mod when;
 mod add;
 mod agent_logs;
 mod agent_test;
+mod alone;
 mod attach;
 mod attempt_log;
 mod complete;

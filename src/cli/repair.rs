@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::alone;
 use super::error::Error;
 use super::orphans::{self, Orphan};
 use super::project::Project;
-use crate::agent::rendezvous;
 use crate::config::layout::Layout;
 use crate::git::{CutOff, GitError, Oid, Repo};
 use crate::machine::State;
@@ -24,7 +24,6 @@ use crate::monitor::sweep;
 use crate::observe::document::state_document;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{Ledger, LedgerError};
-use crate::store::lock::{FileLock, is_held, read_owner};
 use crate::store::view::{read_seq, write_view};
 use crate::store::{StoreError, repair};
 use crate::sys::clock::{Clock, SystemClock};
@@ -72,7 +71,7 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
 /// repetition goes on where an error stopped it; what was done before it is in `done` all the same.
 pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<(), Error> {
     let (layout, dir) = (&project.layout, &project.layout.state);
-    let _alone = alone(layout)?;
+    let _alone = alone::take(layout, "doctor --repair", "repair")?;
     let mends = repair::repair(dir, wait)?;
     done.extend(mends.iter().map(ToString::to_string));
     let (state, seq, time) = load(dir)?;
@@ -128,31 +127,6 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         done.push(pending_step(&name));
     }
     failed
-}
-
-/// Takes the monitor's place, once it is sure that no keeper lives.
-fn alone(layout: &Layout) -> Result<FileLock, Error> {
-    let path = layout.monitor_lock();
-    let lock = FileLock::try_exclusive(&path, "doctor --repair").map_err(|error| {
-        Error::failed(format!("cannot lock `{}`", path.display())).because(&error)
-    })?;
-    let Some(lock) = lock else {
-        let owner = read_owner(&path).map_or(String::new(), |owner| format!(": {owner}"));
-        return Err(Error::busy(format!("cannot repair while a monitor runs{owner}"))
-            .hint("end it with `pipeline stop`")
-            .at(&path));
-    };
-    let keepers = fs::read_dir(layout.keepers()).into_iter().flatten().flatten();
-    for keeper in keepers.map(|entry| entry.path()) {
-        let path = rendezvous::lock_path(&keeper);
-        if is_held(&path).unwrap_or(true) {
-            let name = keeper.file_name().unwrap_or_default().to_string_lossy();
-            return Err(Error::busy(format!("cannot repair while agent `{name}` is at work"))
-                .hint("wait for it, or end it with `pipeline stop --now`")
-                .at(&path));
-        }
-    }
-    Ok(lock)
 }
 
 fn load(dir: &Path) -> Result<(State, u64, Time), Error> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 #[cfg(feature = "failpoints")]
@@ -156,6 +157,24 @@ fn a_repair_is_refused_while_a_monitor_or_an_agent_is_at_work() {
     assert!(project.fails(4, &["doctor", "--repair"]).contains("is at work"));
     project.release("hold");
     project.ok(&["stop", "--now"]);
+}
+
+#[test]
+fn a_repair_waits_for_a_keeper_that_leaves() {
+    let project = three();
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    project.keepers_have_ended();
+    let keeper = project.state_dir().join("keepers/architect/lock");
+    let keeper = fs::File::options().append(true).open(keeper).expect("its lock");
+    keeper.lock().expect("it is free");
+    let mut repair = project.command(&project.root, &["doctor", "--repair"]);
+    let mut repair = repair.stdout(Stdio::null()).spawn().expect("it starts");
+    let place = project.state_dir().join("monitor.lock");
+    project.until("the repair to look at the keepers", || {
+        fs::read_to_string(&place).is_ok_and(|owner| owner.contains("doctor --repair"))
+    });
+    drop(keeper);
+    assert!(repair.wait().expect("it ends").success());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::alone;
 use super::args::{DeinitArgs, StopArgs};
 use super::console::{Console, Format};
 use super::error::Error;
@@ -23,12 +24,9 @@ use crate::config::layout::Layout;
 use crate::git::{GitError, Repo};
 use crate::observe::page::broken;
 use crate::store::lock::{FileLock, read_owner};
-use crate::sys::clock;
 use crate::sys::file::shell_path;
 use plan::{Plan, Step};
 
-/// How long keepers may take to leave once nothing is to be done.
-const KEEPERS_WAIT: Duration = Duration::from_secs(10);
 /// How long a git may go on in a checkout whose monitor died.
 const GIT_WAIT_MAX: Duration = Duration::from_secs(60);
 /// Things that are named in a refusal, at most.
@@ -73,7 +71,7 @@ pub fn run(
     } else {
         Plan::of(&open.project, Some(open.now().0), args)?.refusal()?;
     }
-    let _alone = alone(&layout)?;
+    let _alone = alone::take(&layout, "deinit", "take the pipeline out")?;
     // A command may have been at work until now.
     open.state()?;
     check_saved(&open)?;
@@ -234,27 +232,4 @@ fn check_saved(open: &Open) -> Result<(), Error> {
         named.fold(told, |told, it| told.because_of(format!("`{}` by `{}`", it.id, it.agent)));
     Err(told
         .hint("`pipeline deinit --force` saves it, as `pipeline stop --now` does; say it again"))
-}
-
-/// Takes the monitor's place once the keepers have left, which they do when they have nothing to do.
-fn alone(layout: &Layout) -> Result<FileLock, Error> {
-    let path = layout.monitor_lock();
-    let lock = FileLock::try_exclusive(&path, "deinit").map_err(|error| {
-        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
-    })?;
-    let Some(lock) = lock else {
-        let owner = read_owner(&path).map_or(String::new(), |owner| format!(": {owner}"));
-        return Err(Error::busy(format!("another process took the monitor's place{owner}"))
-            .hint("try again when it has ended")
-            .at(&path));
-    };
-    let begun = clock::monotonic();
-    while let Some(name) = plan::keeper(layout) {
-        if begun.elapsed() > KEEPERS_WAIT {
-            return Err(Error::busy(format!("the keeper of agent `{name}` does not leave"))
-                .hint("end what it holds with `pipeline stop --now`, then try again"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(lock)
 }

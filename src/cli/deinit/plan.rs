@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{NAMED_MAX, git};
-use crate::agent::rendezvous::{self, KeeperInfo};
+use crate::agent::rendezvous::KeeperInfo;
 use crate::agent::terminal::tmux;
 use crate::cli::args::DeinitArgs;
 use crate::cli::error::Error;
@@ -22,7 +22,6 @@ use crate::machine::State;
 use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 use crate::monitor::finished::{self, Due};
-use crate::store::lock::is_held;
 use crate::sys::file::{read_bounded, shell_path};
 
 /// Where our branches are.
@@ -360,8 +359,8 @@ impl Plan {
     /// Sockets that killed keepers, and tmux, left.
     fn sockets(&mut self, layout: &Layout) {
         let keepers = layout.keepers();
-        let infos: Vec<KeeperInfo> =
-            keeper_dirs(layout).filter_map(|dir| KeeperInfo::read(&dir)).collect();
+        let dirs = fs::read_dir(&keepers).into_iter().flatten().flatten();
+        let infos = dirs.filter_map(|dir| KeeperInfo::read(&dir.path()));
         let mut sockets: Vec<PathBuf> = Vec::new();
         for info in infos {
             let runtime = info.socket.parent().map(Path::to_owned);
@@ -543,15 +542,4 @@ pub fn remains(dir: &Path) -> Option<(Layout, Option<Repo>)> {
     }
     let repo = Repo::discover(dir).ok()?;
     Some((Layout::of_repository(repo.root(), repo.common_dir()), Some(repo)))
-}
-
-fn keeper_dirs(layout: &Layout) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(layout.keepers()).into_iter().flatten().flatten().map(|entry| entry.path())
-}
-
-/// Returns an agent whose keeper lives.
-pub fn keeper(layout: &Layout) -> Option<String> {
-    let alive = |dir: &PathBuf| is_held(&rendezvous::lock_path(dir)).unwrap_or(true);
-    let found = keeper_dirs(layout).find(alive)?;
-    Some(found.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }

@@ -1,0 +1,50 @@
+//! The monitor's place, for a command that wants no process of ours beside it.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use super::error::Error;
+use crate::agent::rendezvous::lock_path;
+use crate::config::layout::Layout;
+use crate::store::lock::{FileLock, is_held, read_owner};
+use crate::sys::clock;
+
+/// How long keepers may take to leave once nothing is to be done.
+const KEEPERS_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at them.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the monitor's place for `command`, once the keepers have left, which they do when they have
+/// nothing to do; `doing`: what cannot be done beside them.
+///
+/// # Errors
+/// A monitor or a keeper runs; the lock cannot be had.
+pub fn take(layout: &Layout, command: &str, doing: &str) -> Result<FileLock, Error> {
+    let path = layout.monitor_lock();
+    let lock = FileLock::try_exclusive(&path, command).map_err(|error| {
+        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
+    })?;
+    let Some(lock) = lock else {
+        let owner = read_owner(&path).map_or(String::new(), |owner| format!(": {owner}"));
+        return Err(Error::busy(format!("cannot {doing} while a monitor runs{owner}"))
+            .hint("end it with `pipeline stop`")
+            .at(&path));
+    };
+    let begun = clock::monotonic();
+    while let Some(name) = keeper(layout) {
+        if begun.elapsed() > KEEPERS_WAIT {
+            return Err(Error::busy(format!("cannot {doing} while agent `{name}` is at work"))
+                .hint("wait for it, or end it with `pipeline stop --now`"));
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(lock)
+}
+
+/// Returns an agent whose keeper lives.
+fn keeper(layout: &Layout) -> Option<String> {
+    let dirs = fs::read_dir(layout.keepers()).into_iter().flatten().flatten();
+    let found = dirs.map(|entry| entry.path()).find(|dir| is_held(&lock_path(dir)).unwrap_or(true));
+    found.map(|dir| dir.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
