@@ -15,7 +15,6 @@ use super::project::Project;
 use crate::config::layout::Layout;
 use crate::git::{CutOff, GitError, Oid, Repo};
 use crate::machine::State;
-use crate::machine::task::TaskPhase;
 use crate::machine::time::Time;
 use crate::monitor::finished::{Due, Remains};
 use crate::monitor::lookout::is_ours;
@@ -194,12 +193,12 @@ fn slot_step(slot: &Path) -> String {
     format!("remove git's entry for the worktree `{}`, which is gone", slot.display())
 }
 
-/// Returns refs of landings that are over: one that waits for approval is not.
+/// Returns refs of landings that are over: what failed its checks, or waits for approval, lands yet.
 fn stale_pending(repo: &Repo, state: &State) -> Result<Vec<(String, Oid)>, Error> {
     let mut refs = repo.list_refs(PENDING).map_err(git)?;
-    let in_lane = state.tasks.values().filter(|it| matches!(it.phase, TaskPhase::Landing { .. }));
-    let in_lane: BTreeSet<&str> = in_lane.map(|task| task.id.as_str()).collect();
-    refs.retain(|(name, _)| !in_lane.contains(name.trim_start_matches(PENDING)));
+    let open = state.tasks.values().filter(|task| !task.is_final());
+    let open: BTreeSet<&str> = open.map(|task| task.id.as_str()).collect();
+    refs.retain(|(name, _)| !open.contains(name.trim_start_matches(PENDING)));
     Ok(refs)
 }
 

@@ -48,6 +48,9 @@ pub struct Progress {
 #[derive(Debug)]
 struct Live {
     all: MultiProgress,
+    /// A line without words above the others: where the terminal shows `^C` behind the last of them,
+    /// that is all that is taken off one line too late.
+    gap: ProgressBar,
     agents: BTreeMap<AgentName, ProgressBar>,
     totals: ProgressBar,
 }
@@ -58,8 +61,9 @@ impl Progress {
     pub fn new(format: LogFormat, is_live: bool, is_quiet: bool, is_verbose: bool) -> Self {
         let live = (is_live && format == LogFormat::Text && !is_quiet).then(|| {
             let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            let totals = all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")));
-            Live { all, agents: BTreeMap::new(), totals }
+            let whole = || ProgressBar::new_spinner().with_style(style("{wide_msg}"));
+            let (gap, totals) = (all.add(whole()), all.add(whole()));
+            Live { all, gap, agents: BTreeMap::new(), totals }
         });
         let last_tick = Time::default();
         Self {
@@ -156,6 +160,7 @@ impl Progress {
                 None => "idle".into(),
             });
         }
+        live.gap.tick();
         let counts = state.index.counts;
         live.totals.set_message(format!(
             "  {} landed, {} working, {} ready, {} waiting, {} landing, {} need a person",
@@ -166,6 +171,8 @@ impl Progress {
             counts.landing,
             counts.blocked
         ));
+        // The library draws no more than so often, and what it left out it does not make up for.
+        live.all.suspend(|| {});
     }
 
     /// Returns when the live lines are due; `None`: nothing moves on them.
@@ -208,9 +215,9 @@ impl Progress {
             notices.close().iter().for_each(|fault| self.warn(fault));
         }
         if let Some(live) = self.live.take() {
-            for bar in live.agents.values().chain([&live.totals]) {
-                bar.finish_and_clear();
-            }
+            // A terminal that is gone shows nothing.
+            let _ = live.all.clear();
+            live.all.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 

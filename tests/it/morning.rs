@@ -303,6 +303,11 @@ fn adds_up(project: &Project, told: &Value) {
     assert!((cost - 0.02).abs() < 1e-9, "{cost}");
 }
 
+fn check_doctor(project: &Project) {
+    let found = project.ok(&["doctor"]);
+    assert!(!found.contains("leftovers"), "what failed to land is none: {found}");
+}
+
 fn check_files(project: &Project) {
     let path = project.dir().join("night.html");
     let name = path.to_string_lossy();
@@ -327,6 +332,7 @@ fn a_night_of_failures_is_told_and_each_is_brought_home_by_what_is_said_to_type(
     check_logs(&project);
     check_report(&project);
     check_files(&project);
+    check_doctor(&project);
     let commands = to_type(&project.ok(&["status"]));
     fs::write(project.dir().join("home/morning"), "").expect("the morning");
     for (id, line) in &commands {

@@ -2,6 +2,7 @@
 
 mod desk;
 mod hard;
+mod live;
 mod twelve;
 
 use std::fs;

@@ -1,0 +1,60 @@
+//! The monitor's live lines, on a terminal as a person has it.
+
+use std::fs;
+
+use super::desk::{STAGE, with_settings};
+use crate::support::project::Project;
+
+const AGENTS: &str = "[[agent]]\nname = \"worker\"\ncount = 4\nstages = [\"work\"]\n\
+                      command = [\"sh\", \"{project}/tools/agent.sh\"]\n";
+
+/// A terminal of 80 columns in which the monitor runs.
+struct Screen<'a>(&'a Project);
+
+impl Screen<'_> {
+    fn tmux(&self, args: &[&str]) -> String {
+        let of_program = self.0.command(&self.0.root, &[]);
+        let mut command = pipeline::sys::child::command("tmux", &self.0.root);
+        let env = of_program.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.env_clear().envs(env).env("TERM", "xterm");
+        command.args(["-u", "-f", "/dev/null", "-S"]).arg(self.0.dir().join("screen"));
+        let done = command.args(args).output().expect("tmux runs");
+        String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
+    }
+
+    fn monitor(project: &Project) -> Screen<'_> {
+        let screen = Screen(project);
+        // What it said stays to be read.
+        let line = format!("{} monitor; read -r stay", env!("CARGO_BIN_EXE_pipeline"));
+        screen.tmux(&["new-session", "-d", "-x", "80", "-y", "50", &line]);
+        screen
+    }
+
+    fn shown(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+}
+
+#[test]
+fn live_lines_show_how_it_is_and_are_gone_at_the_end() {
+    let program = "echo x >\"$PIPELINE_TASK_ID.txt\"\n";
+    let project = with_settings(STAGE, AGENTS, program);
+    for number in 1..=12 {
+        project.ok(&["task", "add", "a task", "--id", &format!("T{number}")]);
+    }
+    let screen = Screen::monitor(&project);
+    let idle = ["worker-1", "worker-2", "worker-3", "worker-4"];
+    let all = "  12 landed, 0 working, 0 ready, 0 waiting, 0 landing, 0 need a person";
+    project.until("the live lines to show the end", || {
+        let shown = screen.shown();
+        let lines: Vec<&str> = shown.lines().rev().take(5).map(str::trim_end).collect();
+        let are_idle = idle.iter().all(|name| lines.contains(&&*format!("  {name:24} idle")));
+        are_idle && lines[0] == all
+    });
+    screen.tmux(&["send-keys", "C-c"]);
+    project.until("its end", || screen.shown().contains("monitor ended: interrupted"));
+    let shown = screen.shown();
+    screen.tmux(&["kill-server"]);
+    assert!(!shown.lines().any(|line| line.starts_with("  ")), "{shown}");
+    assert!(fs::metadata(project.path("T12.txt")).is_ok());
+}
