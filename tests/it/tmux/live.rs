@@ -8,6 +8,9 @@ use crate::support::project::Project;
 const AGENTS: &str = "[[agent]]\nname = \"worker\"\ncount = 4\nstages = [\"work\"]\n\
                       command = [\"sh\", \"{project}/tools/agent.sh\"]\n";
 
+/// What the terminal shows when the monitor's process is gone.
+const OVER: &str = "it is over";
+
 /// A terminal of 80 columns in which the monitor runs.
 struct Screen<'a>(&'a Project);
 
@@ -24,8 +27,8 @@ impl Screen<'_> {
 
     fn monitor(project: &Project) -> Screen<'_> {
         let screen = Screen(project);
-        // What it said stays to be read.
-        let line = format!("{} monitor; read -r stay", env!("CARGO_BIN_EXE_pipeline"));
+        // What it said stays to be read, and that it has ended is seen.
+        let line = format!("{} monitor; echo {OVER}; read -r stay", env!("CARGO_BIN_EXE_pipeline"));
         screen.tmux(&["new-session", "-d", "-x", "80", "-y", "50", &line]);
         screen
     }
@@ -52,9 +55,10 @@ fn live_lines_show_how_it_is_and_are_gone_at_the_end() {
         are_idle && lines[0] == all
     });
     screen.tmux(&["send-keys", "C-c"]);
-    project.until("its end", || screen.shown().contains("monitor ended: interrupted"));
+    project.until("its end", || screen.shown().contains(OVER));
     let shown = screen.shown();
     screen.tmux(&["kill-server"]);
+    assert!(shown.contains("monitor ended: interrupted"), "{shown}");
     assert!(!shown.lines().any(|line| line.starts_with("  ")), "{shown}");
     assert!(fs::metadata(project.path("T12.txt")).is_ok());
 }
