@@ -4,6 +4,9 @@
 //! A pure state machine stands in the middle ([`machine`]); the world is at the rim. Read the
 //! modules in this order.
 
+// What they print to may be gone, and then they panic.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod machine;
 
 pub mod store;

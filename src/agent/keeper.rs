@@ -325,7 +325,8 @@ impl Keeper {
         if let Err(error) = written {
             // The report still goes out; without a monitor the attempt counts as lost.
             let dir = attempt.attempt_dir.display();
-            eprintln!("cannot write `exit.json` in `{dir}`: {error}");
+            // The disk that has no room for the one may have none for the other.
+            let _ = writeln!(io::stderr(), "cannot write `exit.json` in `{dir}`: {error}");
         }
         self.report(&KeeperReport::Exited { record: Box::new(record) });
     }

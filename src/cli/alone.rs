@@ -21,25 +21,41 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// # Errors
 /// A monitor or a keeper runs; the lock cannot be had.
 pub fn take(layout: &Layout, command: &str, doing: &str) -> Result<FileLock, Error> {
-    let path = layout.monitor_lock();
-    let lock = FileLock::try_exclusive(&path, command).map_err(|error| {
-        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
-    })?;
-    let Some(lock) = lock else {
-        let owner = read_owner(&path).map_or(String::new(), |owner| format!(": {owner}"));
-        return Err(Error::busy(format!("cannot {doing} while a monitor runs{owner}"))
-            .hint("end it with `pipeline stop`")
-            .at(&path));
-    };
     let begun = clock::monotonic();
-    while let Some(name) = keeper(layout) {
+    loop {
+        let place = place(layout, command, doing)?;
+        let Some(name) = keeper(layout) else { return Ok(place) };
+        // A monitor that begins meanwhile is not kept from it.
+        drop(place);
+        while keeper(layout).is_some() && begun.elapsed() <= KEEPERS_WAIT {
+            thread::sleep(PAUSE);
+        }
         if begun.elapsed() > KEEPERS_WAIT {
             return Err(Error::busy(format!("cannot {doing} while agent `{name}` is at work"))
                 .hint("wait for it, or end it with `pipeline stop --now`"));
         }
-        thread::sleep(PAUSE);
     }
-    Ok(lock)
+}
+
+fn place(layout: &Layout, command: &str, doing: &str) -> Result<FileLock, Error> {
+    let path = layout.monitor_lock();
+    let lock = FileLock::try_exclusive(&path, command).map_err(|error| {
+        Error::failed(format!("cannot lock `{}`", path.display())).because(&error).at(&path)
+    })?;
+    lock.ok_or_else(|| {
+        match read_owner(&path) {
+            Some(owner) if owner.what != "monitor" => {
+                Error::busy(format!("cannot {doing} beside {owner}"))
+                    .hint("try again when it has ended")
+            }
+            owner => {
+                let owner = owner.map_or(String::new(), |owner| format!(": {owner}"));
+                Error::busy(format!("cannot {doing} while a monitor runs{owner}"))
+                    .hint("end it with `pipeline stop`")
+            }
+        }
+        .at(&path)
+    })
 }
 
 /// Returns an agent whose keeper lives.

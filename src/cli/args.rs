@@ -310,7 +310,7 @@ pub struct PromoteArgs {
 pub struct RolloutArgs {
     /// Name the rollout: shadow, pilot or production.
     pub rollout: String,
-    /// Set it without being told which gates do not hold.
+    /// Set it without being told which gates do not hold, also within the cooldown after a fallback.
     #[arg(long)]
     pub force: bool,
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::alone;
 use super::error::Error;
+use super::exit_code::Kind;
 use super::orphans::{self, Orphan};
 use super::project::Project;
 use crate::config::layout::Layout;
@@ -51,7 +52,7 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
         steps.extend(finished(project, state)?.iter().map(ToString::to_string));
     }
     let Some(repo) = &project.repo else { return Ok(steps) };
-    steps.extend(repo.index_locks_of_ours().map_err(git)?.iter().map(|it| lock_step(it)));
+    steps.extend(repo.cut_short().map_err(git)?.iter().map(|it| cut_short_step(it)));
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
     let slots = lost_slots(project, repo, state.as_ref())?;
     steps.extend(slots.iter().map(|slot| slot_step(slot)));
@@ -106,9 +107,11 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         }
     }
     let Some(repo) = &project.repo else { return failed };
-    let locks = repo.index_locks_of_ours().map_err(git)?;
-    repo.end_left_steps(wait).map_err(git)?;
-    done.extend(locks.iter().map(|it| lock_step(it)));
+    let left = repo.cut_short().map_err(git)?;
+    let ended = repo.end_left_steps(wait).map_err(git);
+    let still = repo.cut_short().map_err(git)?;
+    done.extend(left.iter().filter(|it| !still.contains(it)).map(|it| cut_short_step(it)));
+    failed = failed.and(ended);
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));
     for slot in lost_slots(project, repo, Some(&state))? {
@@ -185,8 +188,8 @@ fn lost_slots(
     Ok(slots)
 }
 
-fn lock_step(lock: &Path) -> String {
-    format!("end the fast-forward that was cut short and keeps `{}`", lock.display())
+fn cut_short_step(index: &Path) -> String {
+    format!("end the fast-forward that was cut short and left `{}`", index.display())
 }
 
 fn slot_step(slot: &Path) -> String {
@@ -225,7 +228,8 @@ fn view_step(layout: &Layout) -> String {
 }
 
 fn git(error: GitError) -> Error {
-    Error::failed("cannot look for what git left").because(&error)
+    let kind = if matches!(error, GitError::Busy { .. }) { Kind::Busy } else { Kind::Failed };
+    Error::new(kind, "cannot look for what git left").because_git(&error)
 }
 
 impl From<StoreError> for Error {

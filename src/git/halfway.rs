@@ -139,19 +139,20 @@ impl Repo {
         Ok(None)
     }
 
-    /// Returns our locks on the indexes of checkouts; what was cut short, [`Repo::end_left_steps`] ends.
+    /// Returns what steps left of the indexes of checkouts, our lock or, where somebody removed that, our
+    /// copy; what was cut short, [`Repo::end_left_steps`] ends.
     ///
     /// # Errors
     /// When a note or a lock cannot be read.
-    pub fn index_locks_of_ours(&self) -> Result<Vec<PathBuf>, GitError> {
+    pub fn cut_short(&self) -> Result<Vec<PathBuf>, GitError> {
         let mut found = Vec::new();
         for note in [NOTE, LANDING_NOTE] {
             let admin = self.noted(note)?.and_then(|noted| noted.admin);
-            let lock = admin.map(|admin| self.index_lock(&admin, note));
-            if let Some(lock) = lock
-                && lock.is_ours()?
-            {
+            let Some(lock) = admin.map(|admin| self.index_lock(&admin, note)) else { continue };
+            if lock.is_ours()? {
                 found.push(lock.lock);
+            } else if lock.has_copy() {
+                found.push(lock.copy);
             }
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! What the monitor says while it runs: a line per event, and on a terminal a live line per agent.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write as _};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -53,6 +53,23 @@ struct Live {
     gap: ProgressBar,
     agents: BTreeMap<AgentName, ProgressBar>,
     totals: ProgressBar,
+}
+
+impl Live {
+    /// Draws at once: else the library draws no more than so often, and what it left out it does not
+    /// make up for.
+    fn draw(&self) {
+        // A line that is finished is always drawn, and no failure told: the terminal may be gone.
+        self.gap.finish();
+    }
+
+    /// Writes where the live lines are, which come below. The library's own `suspend` panics when the
+    /// terminal is gone.
+    fn apart(&self, write: impl FnOnce()) {
+        let _ = self.all.clear();
+        write();
+        self.draw();
+    }
 }
 
 impl Progress {
@@ -160,7 +177,6 @@ impl Progress {
                 None => "idle".into(),
             });
         }
-        live.gap.tick();
         let counts = state.index.counts;
         live.totals.set_message(format!(
             "  {} landed, {} working, {} ready, {} waiting, {} landing, {} need a person",
@@ -171,8 +187,11 @@ impl Progress {
             counts.landing,
             counts.blocked
         ));
-        // The library draws no more than so often, and what it left out it does not make up for.
-        live.all.suspend(|| {});
+        live.draw();
+        // What cannot be drawn is kept to be drawn later, more and more of it.
+        if !std::io::stderr().is_terminal() {
+            self.live = None;
+        }
     }
 
     /// Returns when the live lines are due; `None`: nothing moves on them.
@@ -227,7 +246,7 @@ impl Progress {
             let _ = writeln!(std::io::stdout().lock(), "{text}");
         };
         match &self.live {
-            Some(live) => live.all.suspend(write),
+            Some(live) => live.apart(write),
             None => write(),
         }
     }
@@ -238,7 +257,7 @@ impl Progress {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         };
         match &self.live {
-            Some(live) => live.all.suspend(write),
+            Some(live) => live.apart(write),
             None => write(),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -362,6 +363,27 @@ mod injected {
                 project.assert_nothing_left();
             }
         }
+    }
+
+    #[test]
+    fn end_of_an_agent_that_can_be_written_nowhere_is_reported_all_the_same() {
+        let project = Project::new(1);
+        project.import(&FOUR[..1]);
+        let keeper = project.state_dir().join("keepers/architect");
+        fs::create_dir_all(&keeper).expect("a keeper's folder");
+        symlink("/dev/full", keeper.join("keeper.log")).expect("a log without room");
+        let while_file = project.dir().join("refuse");
+        fs::write(&while_file, "").expect("a file beside the project");
+        let env = [
+            ("PIPELINE_FAILPOINT", "keeper.exit=full"),
+            ("PIPELINE_FAILPOINT_WHILE", while_file.to_str().expect("UTF-8")),
+        ];
+        let mut monitor = project.start_with(&["monitor", "--until-idle"], &env);
+        assert_eq!(monitor.end(&project), Some(0), "{}", project.story());
+        let runs = project.runs();
+        assert!(runs.iter().all(|run| run.ends_with(".1")), "{runs:?}");
+        project.assert_landed(&FOUR[..1]);
+        project.assert_nothing_left();
     }
 
     /// A record that cannot be read says nothing of the agent, which may be running.

@@ -173,6 +173,9 @@ fn a_repair_waits_for_a_keeper_that_leaves() {
     project.until("the repair to look at the keepers", || {
         fs::read_to_string(&place).is_ok_and(|owner| owner.contains("doctor --repair"))
     });
+    project.until("no monitor to be kept from beginning", || {
+        fs::File::open(&place).is_ok_and(|place| place.try_lock().is_ok())
+    });
     drop(keeper);
     assert!(repair.wait().expect("it ends").success());
 }
@@ -209,19 +212,26 @@ fn leftovers_of_the_dead_go_and_what_is_the_users_stays() {
     assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
 }
 
+/// A project whose monitor was killed in a fast-forward.
 #[cfg(feature = "failpoints")]
-#[test]
-fn a_fast_forward_that_was_cut_short_is_told_and_ended() {
+fn cut_short() -> Project {
     let project = Project::new(1);
     project.ok(&["task", "add", "a task", "--id", "ONE"]);
     let mut command = project.command(&project.root, &["monitor", "--until-idle"]);
     let killed = command.env("PIPELINE_FAILPOINT", "git.base_merge=kill").output();
     assert!(!killed.expect("it starts").status.success());
     project.until("its children to end", || processes_of(&project.dir()).is_empty());
-    let lock = project.path(".git/index.lock");
-    assert!(lock.exists());
     let found = project.ok(&["doctor"]);
     assert!(found.contains("fast-forward that was cut short"), "{found}");
+    project
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_fast_forward_that_was_cut_short_is_told_and_ended() {
+    let project = cut_short();
+    let lock = project.path(".git/index.lock");
+    assert!(lock.exists());
     let done = project.ok(&["doctor", "--repair"]);
     assert!(done.contains(lock.to_str().expect("UTF-8")), "{done}");
     assert!(!lock.exists());
@@ -229,6 +239,25 @@ fn a_fast_forward_that_was_cut_short_is_told_and_ended() {
     assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
     project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
     assert!(project.ok(&["task", "list"]).contains("completed"));
+    assert_eq!(project.git(&["status", "--porcelain", "--untracked-files=no"]), "");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn what_cannot_be_ended_yet_keeps_nothing_else_from_being_mended() {
+    let project = cut_short();
+    fs::remove_file(project.path(".git/index.lock")).expect("a person removes it");
+    project.git(&["update-ref", "refs/pipeline/pending/GONE", "HEAD"]);
+    let gate = fs::File::options().append(true).open(project.path(".git/pipeline/git/base.lock"));
+    let gate = gate.expect("it was used");
+    gate.lock().expect("nobody has it");
+    let said = project.fails(4, &["doctor", "--repair", "--lock-timeout", "100ms"]);
+    assert!(said.contains("another git of the pipeline holds it"), "{said}");
+    assert!(said.contains("pending/GONE") && !said.contains("cut short"), "{said}");
+    drop(gate);
+    let done = project.ok(&["doctor", "--repair"]);
+    assert!(done.contains("fast-forward that was cut short"), "{done}");
+    assert!(project.ok(&["doctor", "--repair"]).contains("nothing to repair"));
     assert_eq!(project.git(&["status", "--porcelain", "--untracked-files=no"]), "");
 }
 

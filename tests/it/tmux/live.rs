@@ -11,7 +11,9 @@ const AGENTS: &str = "[[agent]]\nname = \"worker\"\ncount = 4\nstages = [\"work\
 /// What the terminal shows when the monitor's process is gone.
 const OVER: &str = "it is over";
 
-/// A terminal of 80 columns in which the monitor runs.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pipeline");
+
+/// A terminal of 80 columns in which a monitor runs.
 struct Screen<'a>(&'a Project);
 
 impl Screen<'_> {
@@ -25,11 +27,9 @@ impl Screen<'_> {
         String::from_utf8_lossy(&done.stdout).trim_end().to_owned()
     }
 
-    fn monitor(project: &Project) -> Screen<'_> {
+    fn with<'a>(project: &'a Project, line: &str) -> Screen<'a> {
         let screen = Screen(project);
-        // What it said stays to be read, and that it has ended is seen.
-        let line = format!("{} monitor; echo {OVER}; read -r stay", env!("CARGO_BIN_EXE_pipeline"));
-        screen.tmux(&["new-session", "-d", "-x", "80", "-y", "50", &line]);
+        screen.tmux(&["new-session", "-d", "-x", "80", "-y", "50", line]);
         screen
     }
 
@@ -45,7 +45,8 @@ fn live_lines_show_how_it_is_and_are_gone_at_the_end() {
     for number in 1..=12 {
         project.ok(&["task", "add", "a task", "--id", &format!("T{number}")]);
     }
-    let screen = Screen::monitor(&project);
+    // What it said stays to be read, and that it has ended is seen.
+    let screen = Screen::with(&project, &format!("{PROGRAM} monitor; echo {OVER}; read -r stay"));
     let idle = ["worker-1", "worker-2", "worker-3", "worker-4"];
     let all = "  12 landed, 0 working, 0 ready, 0 waiting, 0 landing, 0 need a person";
     project.until("the live lines to show the end", || {
@@ -61,4 +62,18 @@ fn live_lines_show_how_it_is_and_are_gone_at_the_end() {
     assert!(shown.contains("monitor ended: interrupted"), "{shown}");
     assert!(!shown.lines().any(|line| line.starts_with("  ")), "{shown}");
     assert!(fs::metadata(project.path("T12.txt")).is_ok());
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_no_run() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "a task", "--id", "ONE"]);
+    project.hold("hold.implementation");
+    // In a session of its own it is not told.
+    let screen = Screen::with(&project, &format!("setsid --wait {PROGRAM} monitor --until-idle"));
+    project.until("the live lines", || screen.shown().contains("ONE.impl.1  "));
+    screen.tmux(&["kill-server"]);
+    project.release("hold.implementation");
+    project.until("the end", || project.log().iter().any(|told| told["kind"] == "monitor_ended"));
+    assert_eq!(project.task("ONE"), "completed");
 }
