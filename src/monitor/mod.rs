@@ -26,6 +26,7 @@ mod outside;
 mod overload;
 pub mod prepare;
 pub mod preset;
+mod printer;
 mod program;
 mod propose;
 pub mod report;

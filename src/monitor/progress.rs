@@ -1,13 +1,9 @@
 //! What the monitor says while it runs: a line per event, and on a terminal a live line per agent.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use super::notices::Notices;
+use super::printer::{Picture, Printer, Stream};
+use crate::machine::agent::Agent;
 use crate::machine::change::ProjectChange;
-use crate::machine::id::AgentName;
 use crate::machine::mode::{Isolation, Orchestration, Rollout};
 use crate::machine::purse::money;
 use crate::machine::time::Time;
@@ -36,7 +32,7 @@ pub struct Progress {
     format: LogFormat,
     is_quiet: bool,
     is_verbose: bool,
-    live: Option<Live>,
+    printer: Printer,
     last_tick: Time,
     has_agents_at_work: bool,
     /// Something has changed that the live lines do not show yet.
@@ -45,49 +41,21 @@ pub struct Progress {
     notices: Option<Notices>,
 }
 
-#[derive(Debug)]
-struct Live {
-    all: MultiProgress,
-    /// A line without words above the others: where the terminal shows `^C` behind the last of them,
-    /// that is all that is taken off one line too late.
-    gap: ProgressBar,
-    agents: BTreeMap<AgentName, ProgressBar>,
-    totals: ProgressBar,
-}
-
-impl Live {
-    /// Draws at once: else the library draws no more than so often, and what it left out it does not
-    /// make up for.
-    fn draw(&self) {
-        // A line that is finished is always drawn, and no failure told: the terminal may be gone.
-        self.gap.finish();
-    }
-
-    /// Writes where the live lines are, which come below. The library's own `suspend` panics when the
-    /// terminal is gone.
-    fn apart(&self, write: impl FnOnce()) {
-        let _ = self.all.clear();
-        write();
-        self.draw();
-    }
-}
-
 impl Progress {
     /// Makes the voice; `is_live`: standard error is a terminal to draw on.
     #[must_use]
     pub fn new(format: LogFormat, is_live: bool, is_quiet: bool, is_verbose: bool) -> Self {
-        let live = (is_live && format == LogFormat::Text && !is_quiet).then(|| {
-            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-            let whole = || ProgressBar::new_spinner().with_style(style("{wide_msg}"));
-            let (gap, totals) = (all.add(whole()), all.add(whole()));
-            Live { all, gap, agents: BTreeMap::new(), totals }
-        });
+        let is_live = is_live && format == LogFormat::Text && !is_quiet;
+        let words = match format {
+            LogFormat::Text => |count| format!("warning: {}", left_out(count)),
+            LogFormat::Json => |count| aside_json("warning", &left_out(count)),
+        };
         let last_tick = Time::default();
         Self {
             format,
             is_quiet,
             is_verbose,
-            live,
+            printer: Printer::new(is_live, words),
             last_tick,
             has_agents_at_work: false,
             is_stale: true,
@@ -107,7 +75,7 @@ impl Progress {
             return;
         }
         for line in plan(state) {
-            self.line(&line);
+            self.line(line);
         }
     }
 
@@ -135,12 +103,12 @@ impl Progress {
         match self.format {
             LogFormat::Text => {
                 for line in lines(changes, state) {
-                    self.line(&format!("{} {line}", clock_face(at)));
+                    self.line(format!("{} {line}", clock_face(at)));
                 }
             }
             LogFormat::Json => {
                 for change in changes {
-                    self.line(&json_line(seq, at, actor, change));
+                    self.line(json_line(seq, at, actor, change));
                 }
             }
         }
@@ -155,16 +123,8 @@ impl Progress {
         }
         self.last_tick = now;
         self.is_stale = false;
-        let Some(live) = &mut self.live else { return };
-        for (name, agent) in &state.agents {
-            let bar = live.agents.entry(name.clone()).or_insert_with(|| {
-                let bar = ProgressBar::new_spinner().with_style(style("  {prefix:24} {wide_msg}"));
-                let bar = live.all.insert_before(&live.totals, bar);
-                bar.set_prefix(name.as_str().to_owned());
-                bar
-            });
-            let attempt = agent.attempt.as_ref().and_then(|id| state.attempts.get(id));
-            bar.set_message(match attempt {
+        let doing =
+            |agent: &Agent| match agent.attempt.as_ref().and_then(|id| state.attempts.get(id)) {
                 Some(attempt) => {
                     let since = now.ms_since(attempt.started_at.unwrap_or(attempt.assigned_at));
                     format!("{}  {} s", attempt.id, since / 1000)
@@ -175,28 +135,27 @@ impl Progress {
                 None if state.cools_until(agent).is_some() => "cooling".into(),
                 None if state.probe_before(agent).is_some() => "cooling".into(),
                 None => "idle".into(),
-            });
-        }
+            };
         let counts = state.index.counts;
-        live.totals.set_message(format!(
-            "  {} landed, {} working, {} ready, {} waiting, {} landing, {} need a person",
-            counts.completed,
-            counts.wip,
-            counts.ready,
-            counts.unassigned,
-            counts.landing,
-            counts.blocked
-        ));
-        live.draw();
-        // What cannot be drawn is kept to be drawn later, more and more of it.
-        if !std::io::stderr().is_terminal() {
-            self.live = None;
-        }
+        self.printer.show(Picture {
+            agents: state.agents.iter().map(|(name, agent)| (name.clone(), doing(agent))).collect(),
+            totals: format!(
+                "  {} landed, {} working, {} ready, {} waiting, {} landing, {} need a person",
+                counts.completed,
+                counts.wip,
+                counts.ready,
+                counts.unassigned,
+                counts.landing,
+                counts.blocked
+            ),
+        });
     }
 
     /// Returns when the live lines are due; `None`: nothing moves on them.
     pub fn due_at(&self) -> Option<Time> {
-        self.live.as_ref()?;
+        if !self.printer.is_live() {
+            return None;
+        }
         let wait_ms = match (self.is_stale, self.has_agents_at_work) {
             (true, _) => RENEW_MS,
             (false, true) => TICK_MS,
@@ -208,15 +167,15 @@ impl Progress {
     /// Says that something is odd; also when quiet.
     pub fn warn(&self, text: &str) {
         match self.format {
-            LogFormat::Text => self.to_error(&format!("warning: {text}")),
-            LogFormat::Json => self.to_error(&aside_json("warning", text)),
+            LogFormat::Text => self.to_error(format!("warning: {text}")),
+            LogFormat::Json => self.to_error(aside_json("warning", text)),
         }
     }
 
     /// Says something for those who look closely.
     pub fn note(&self, text: &str) {
         if self.is_verbose {
-            self.to_error(&match self.format {
+            self.to_error(match self.format {
                 LogFormat::Text => format!("note: {text}"),
                 LogFormat::Json => aside_json("note", text),
             });
@@ -225,7 +184,7 @@ impl Progress {
 
     /// The terminal is gone: goes on without.
     pub fn lose_terminal(&mut self) {
-        self.live = None;
+        self.printer.lose_terminal();
     }
 
     /// Takes the live lines off the screen, and waits a little for what is still to be told.
@@ -233,34 +192,20 @@ impl Progress {
         if let Some(mut notices) = self.notices.take() {
             notices.close().iter().for_each(|fault| self.warn(fault));
         }
-        if let Some(live) = self.live.take() {
-            // A terminal that is gone shows nothing.
-            let _ = live.all.clear();
-            live.all.set_draw_target(ProgressDrawTarget::hidden());
-        }
+        self.printer.close();
     }
 
-    fn line(&self, text: &str) {
-        let write = || {
-            // Nobody reads any more: the run goes on all the same.
-            let _ = writeln!(std::io::stdout().lock(), "{text}");
-        };
-        match &self.live {
-            Some(live) => live.apart(write),
-            None => write(),
-        }
+    fn line(&self, text: String) {
+        self.printer.line(Stream::Out, text);
     }
 
-    fn to_error(&self, text: &str) {
-        let write = || {
-            // Nobody reads any more: the run goes on all the same.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
-        };
-        match &self.live {
-            Some(live) => live.apart(write),
-            None => write(),
-        }
+    fn to_error(&self, text: String) {
+        self.printer.line(Stream::Error, text);
     }
+}
+
+fn left_out(count: u64) -> String {
+    format!("{count} lines were left out here, nobody took them: see `pipeline log`")
 }
 
 /// Returns what is said beside the stream, in the form all commands use.
@@ -272,10 +217,6 @@ fn aside_json(word: &str, text: &str) -> String {
 fn clock_face(at: Time) -> String {
     let moment = jiff::Timestamp::from_millisecond(at.as_ms() as i64).unwrap_or_default();
     moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// Returns what the run may cost, and has cost.

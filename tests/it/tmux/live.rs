@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::desk::{STAGE, with_settings};
+use crate::support::processes_of;
 use crate::support::project::Project;
 
 const AGENTS: &str = "[[agent]]\nname = \"worker\"\ncount = 4\nstages = [\"work\"]\n\
@@ -76,4 +77,25 @@ fn a_terminal_that_goes_away_ends_no_run() {
     project.release("hold.implementation");
     project.until("the end", || project.log().iter().any(|told| told["kind"] == "monitor_ended"));
     assert_eq!(project.task("ONE"), "completed");
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_holds_up_no_task() {
+    let project = Project::new(1);
+    project.ok(&["task", "add", "a task", "--id", "ONE"]);
+    project.hold("hold.implementation");
+    let line = format!("stty ixon; {PROGRAM} monitor --until-idle; read -r stay");
+    let screen = Screen::with(&project, &line);
+    project.until("the live lines", || screen.shown().contains("ONE.impl.1  "));
+    screen.tmux(&["send-keys", "C-s"]);
+    project.release("hold.implementation");
+    project.until("the end", || project.log().iter().any(|told| told["kind"] == "monitor_ended"));
+    assert_eq!(project.task("ONE"), "completed");
+    // It waits no longer than a little for somebody to read its last words.
+    let is_monitor = |line: &str| line.starts_with(PROGRAM) && line.contains(" monitor ");
+    project.until("it to leave", || {
+        !processes_of(&project.dir()).iter().any(|(_, line)| is_monitor(line))
+    });
+    assert!(!screen.shown().contains("ONE landed"), "the terminal took it");
+    screen.tmux(&["kill-server"]);
 }
