@@ -108,9 +108,13 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
     }
     let Some(repo) = &project.repo else { return failed };
     let left = repo.cut_short().map_err(git)?;
-    let ended = repo.end_left_steps(wait).map_err(git);
+    let ended = match repo.end_left_steps(wait) {
+        Err(at_work @ GitError::Busy { .. }) => return failed.and(Err(git(at_work))),
+        ended => ended.map_err(git),
+    };
     let still = repo.cut_short().map_err(git)?;
     done.extend(left.iter().filter(|it| !still.contains(it)).map(|it| cut_short_step(it)));
+    // The rest is mended all the same.
     failed = failed.and(ended);
     let removed = repo.clear_stale_locks().map_err(git)?;
     done.extend(removed.iter().map(|path| removal(path)));

@@ -11,15 +11,14 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::machine::id::AgentName;
+use crate::sys::signals;
 
-/// Lines that wait to be taken, some 10 MB; what comes then is left out.
-const LINES_MAX: usize = 100_000;
-/// As many are written at a time.
+/// What waits to be taken; what comes then is left out.
+const BYTES_MAX: usize = 16 << 20;
+/// As many lines are written at a time.
 const BATCH: usize = 256;
-/// At the end what waits is waited for, as long as some of it is taken within this time.
-const STALL_MAX: Duration = Duration::from_secs(60);
-/// The same of a terminal, which takes it at once or has been stopped.
-const TERMINAL_STALL_MAX: Duration = Duration::from_secs(5);
+/// Within this time a reader that reads takes what it is given.
+const READER_WAIT: Duration = Duration::from_secs(2);
 
 /// Where a line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +53,14 @@ struct Shared {
 #[derive(Debug)]
 struct Waiting {
     lines: VecDeque<(Stream, String)>,
+    /// Of these lines.
+    bytes: usize,
     /// Lines that found no room behind the last one.
     left_out: u64,
     /// Says how many they were.
     words: fn(u64) -> String,
     /// The newest alone counts.
     picture: Option<Picture>,
-    /// Batches that were written.
-    written: u64,
     is_closing: bool,
     has_ended: bool,
 }
@@ -72,10 +71,10 @@ impl Printer {
     pub(super) fn new(is_live: bool, words: fn(u64) -> String) -> Self {
         let waiting = Waiting {
             lines: VecDeque::new(),
+            bytes: 0,
             left_out: 0,
             words,
             picture: None,
-            written: 0,
             is_closing: false,
             has_ended: false,
         };
@@ -92,7 +91,7 @@ impl Printer {
         if self.has_thread() {
             let mut waiting = self.shared.waiting();
             if !waiting.has_ended {
-                waiting.push(stream, text, LINES_MAX);
+                waiting.push(stream, text, BYTES_MAX);
                 self.shared.changed.notify_all();
                 return;
             }
@@ -118,28 +117,25 @@ impl Printer {
         self.shared.is_live.store(false, Ordering::Relaxed);
     }
 
-    /// Takes the live lines off the screen when all is printed; a reader that takes nothing is let go.
+    /// Takes the live lines off the screen when all is printed, however long that takes; who is told to
+    /// leave meanwhile leaves.
     pub(super) fn close(&self) {
+        if !self.has_ended_soon() {
+            let _ = signals::leave_when_told();
+            let waiting = self.shared.waiting();
+            drop(self.shared.changed.wait_while(waiting, Waiting::is_open));
+        }
+    }
+
+    fn has_ended_soon(&self) -> bool {
         if self.has_thread.get() != Some(&true) {
-            return;
+            return true;
         }
         let mut waiting = self.shared.waiting();
-        if waiting.is_closing {
-            return;
-        }
         waiting.is_closing = true;
         self.shared.changed.notify_all();
-        let is_terminal = io::stdout().is_terminal();
-        let stall_max = if is_terminal { TERMINAL_STALL_MAX } else { STALL_MAX };
-        while !waiting.has_ended {
-            let before = waiting.written;
-            let waited = self.shared.changed.wait_timeout(waiting, stall_max);
-            let (now, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            if timeout.timed_out() && now.written == before {
-                return;
-            }
-            waiting = now;
-        }
+        let ended = self.shared.changed.wait_timeout_while(waiting, READER_WAIT, Waiting::is_open);
+        ended.unwrap_or_else(PoisonError::into_inner).0.has_ended
     }
 
     fn has_thread(&self) -> bool {
@@ -153,25 +149,39 @@ impl Printer {
 
 impl Drop for Printer {
     fn drop(&mut self) {
-        self.close();
+        self.has_ended_soon();
     }
 }
 
 impl Waiting {
-    fn push(&mut self, stream: Stream, text: String, lines_max: usize) {
-        if self.lines.len() >= lines_max {
+    fn is_open(&mut self) -> bool {
+        !self.has_ended
+    }
+
+    fn push(&mut self, stream: Stream, text: String, bytes_max: usize) {
+        if self.bytes >= bytes_max {
             self.left_out += 1;
             return;
         }
         self.tell_left_out();
+        self.bytes += text.len();
         self.lines.push_back((stream, text));
     }
 
     fn tell_left_out(&mut self) {
         if self.left_out > 0 {
-            self.lines.push_back((Stream::Error, (self.words)(self.left_out)));
+            let words = (self.words)(self.left_out);
+            self.bytes += words.len();
+            self.lines.push_back((Stream::Error, words));
             self.left_out = 0;
         }
+    }
+
+    fn take(&mut self) -> Vec<(Stream, String)> {
+        let count = self.lines.len().min(BATCH);
+        let lines: Vec<_> = self.lines.drain(..count).collect();
+        self.bytes -= lines.iter().map(|(_, text)| text.len()).sum::<usize>();
+        lines
     }
 }
 
@@ -188,8 +198,7 @@ impl Shared {
             if waiting.is_closing {
                 waiting.tell_left_out();
             }
-            let count = waiting.lines.len().min(BATCH);
-            let lines: Vec<(Stream, String)> = waiting.lines.drain(..count).collect();
+            let lines = waiting.take();
             let picture = waiting.picture.take();
             if lines.is_empty() && picture.is_none() {
                 if waiting.is_closing {
@@ -211,8 +220,6 @@ impl Shared {
                 self.is_live.fetch_and(io::stderr().is_terminal(), Ordering::Relaxed);
             }
             waiting = self.waiting();
-            waiting.written += 1;
-            self.changed.notify_all();
         }
         drop(waiting);
         if let Some(live) = live {
@@ -310,12 +317,15 @@ mod tests {
     fn lines_that_found_no_room_are_told_where_they_are_missing() {
         let printer = Printer::new(false, |count| format!("{count} left out"));
         let mut waiting = printer.shared.waiting();
+        let texts =
+            |lines: Vec<(Stream, String)>| lines.into_iter().map(|(_, text)| text).collect();
         for text in ["a", "b", "c", "d"] {
             waiting.push(Stream::Out, text.into(), 2);
         }
-        assert_eq!(waiting.lines.pop_front(), Some((Stream::Out, "a".into())));
+        let taken: Vec<String> = texts(waiting.take());
+        assert_eq!(taken, ["a", "b"]);
         waiting.push(Stream::Out, "e".into(), 2);
-        let texts: Vec<&str> = waiting.lines.iter().map(|(_, text)| text.as_str()).collect();
-        assert_eq!(texts, ["b", "2 left out", "e"]);
+        let taken: Vec<String> = texts(waiting.take());
+        assert_eq!((taken, waiting.bytes), (vec!["2 left out".to_owned(), "e".to_owned()], 0));
     }
 }

@@ -596,6 +596,7 @@ impl Monitor {
         if matches!(end, Err(RunError::Fenced { .. })) {
             // Journal and view may be another monitor's by now.
             self.cycle.world.keepers.leave();
+            self.lock = None;
             self.cycle.world.progress.close();
             return;
         }
@@ -621,6 +622,8 @@ impl Monitor {
             self.lock = None;
             self.renew_moved_view();
         }
+        // Nobody waits for whoever reads what was said.
+        self.lock = None;
         self.cycle.world.progress.close();
     }
 }

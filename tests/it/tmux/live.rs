@@ -2,12 +2,16 @@
 
 use std::fs;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::desk::{STAGE, with_settings};
-use crate::support::processes_of;
 use crate::support::project::Project;
+use crate::support::until;
 
 const AGENTS: &str = "[[agent]]\nname = \"worker\"\ncount = 4\nstages = [\"work\"]\n\
                       command = [\"sh\", \"{project}/tools/agent.sh\"]\n";
+
+const WORK: &str = "echo x >\"$PIPELINE_TASK_ID.txt\"\n";
 
 /// What the terminal shows when the monitor's process is gone.
 const OVER: &str = "it is over";
@@ -41,8 +45,7 @@ impl Screen<'_> {
 
 #[test]
 fn live_lines_show_how_it_is_and_are_gone_at_the_end() {
-    let program = "echo x >\"$PIPELINE_TASK_ID.txt\"\n";
-    let project = with_settings(STAGE, AGENTS, program);
+    let project = with_settings(STAGE, AGENTS, WORK);
     for number in 1..=12 {
         project.ok(&["task", "add", "a task", "--id", &format!("T{number}")]);
     }
@@ -84,18 +87,42 @@ fn a_terminal_that_takes_nothing_holds_up_no_task() {
     let project = Project::new(1);
     project.ok(&["task", "add", "a task", "--id", "ONE"]);
     project.hold("hold.implementation");
-    let line = format!("stty ixon; {PROGRAM} monitor --until-idle; read -r stay");
+    let line = format!("stty ixon; {PROGRAM} monitor --until-idle; echo {OVER}; read -r stay");
     let screen = Screen::with(&project, &line);
     project.until("the live lines", || screen.shown().contains("ONE.impl.1  "));
     screen.tmux(&["send-keys", "C-s"]);
     project.release("hold.implementation");
     project.until("the end", || project.log().iter().any(|told| told["kind"] == "monitor_ended"));
     assert_eq!(project.task("ONE"), "completed");
-    // It waits no longer than a little for somebody to read its last words.
-    let is_monitor = |line: &str| line.starts_with(PROGRAM) && line.contains(" monitor ");
-    project.until("it to leave", || {
-        !processes_of(&project.dir()).iter().any(|(_, line)| is_monitor(line))
-    });
+    project.until("the next to begin", || project.run(&["monitor", "--once"]).code == Some(0));
     assert!(!screen.shown().contains("ONE landed"), "the terminal took it");
+    screen.tmux(&["send-keys", "C-q"]);
+    project.until("the rest of it", || screen.shown().contains(OVER));
+    let shown = screen.shown();
     screen.tmux(&["kill-server"]);
+    assert!(shown.contains("ONE landed") && shown.contains("monitor ended: done"), "{shown}");
+    assert!(!shown.lines().any(|line| line.starts_with("  ")), "{shown}");
+}
+
+#[test]
+fn who_waits_for_a_reader_leaves_when_told() {
+    let project = with_settings(STAGE, AGENTS, WORK);
+    for number in 1..=16 {
+        project.ok(&["task", "add", "a task", "--id", &format!("T{number}")]);
+    }
+    let (unread, pipe) = rustix::pipe::pipe().expect("a pipe");
+    // What is said about so many is more than it holds.
+    rustix::pipe::fcntl_setpipe_size(&pipe, 4096).expect("a small one");
+    let mut monitor = project.command(&project.root, &["monitor", "--until-idle"]);
+    let mut monitor = monitor.stdout(pipe).spawn().expect("it starts");
+    project.until("the end", || project.log().iter().any(|told| told["kind"] == "monitor_ended"));
+    assert_eq!(project.count("completed"), 16);
+    assert_eq!(monitor.try_wait().expect("it is ours"), None);
+    let state = || project.story();
+    let left = until("it to leave", state, || {
+        kill_process(Pid::from_child(&monitor), Signal::TERM).expect("it is there");
+        monitor.try_wait().expect("it is ours")
+    });
+    assert!(left.success());
+    drop(unread);
 }
