@@ -458,10 +458,6 @@ fn write_template(
         Some(LauncherArg::Tmux) => LauncherKind::Tmux,
         Some(LauncherArg::Process) | None => LauncherKind::Process,
     };
-    if launcher == LauncherKind::Tmux && posts.is_empty() {
-        return Err(Error::usage("`--launcher tmux` is for agents of presets, and there are none")
-            .hint("name some with `--agents claude,codex`, or install one"));
-    }
     let text = template::render(&Template { base, found, agents, isolation, launcher });
     let loaded = config::load_in(root, &text).map_err(|error| {
         Error::usage("these agents would not make a valid pipeline.toml").because(&error)

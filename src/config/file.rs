@@ -269,8 +269,7 @@ fn agent(mut at: Section<'_>) -> (AgentGroup, Section<'_>) {
     let command = command(&mut at);
     let is_preset = matches!(command, AgentCommand::Preset { .. });
     let launcher = launcher(&mut at, &command);
-    // A program with an input line is left by people, which says nothing of its work.
-    let has_marker = is_preset || launcher == LauncherKind::Tmux;
+    let has_marker = is_preset || command == AgentCommand::Person;
     let completion = if has_marker { Completion::Marker } else { Completion::Exit };
     let env_allow = match is_preset {
         true => ENV_ALLOW.map(str::to_owned).to_vec(),

@@ -73,11 +73,17 @@ pub fn render(template: &Template<'_>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_head(&mut text, template);
+    let place = match template.launcher {
+        LauncherKind::Process => PROCESS,
+        LauncherKind::Tmux => WINDOW,
+    };
     match template.agents {
-        Agents::Example => text.push_str(EXAMPLE),
-        Agents::Shell => DEFAULT_STAGES.iter().for_each(|(name, _)| shell_agent(&mut text, name)),
-        Agents::Named(names) => names.iter().for_each(|name| named_agent(&mut text, name)),
-        Agents::Presets(posts) => preset_agents(&mut text, posts, template.launcher),
+        Agents::Example => example_agent(&mut text, place),
+        Agents::Shell => {
+            DEFAULT_STAGES.iter().for_each(|(name, _)| shell_agent(&mut text, name, place));
+        }
+        Agents::Named(names) => names.iter().for_each(|name| named_agent(&mut text, name, place)),
+        Agents::Presets(posts) => preset_agents(&mut text, posts, place),
     }
     text
 }
@@ -119,25 +125,49 @@ fn list(items: &[String]) -> String {
     Value::Array(items.iter().map(|item| Value::String(item.clone())).collect()).to_string()
 }
 
-const EXAMPLE: &str = "
-# Who does the work. The prompt comes on standard input; exit status 0 says done.
-# Stages: architect, test, implementation, supervisor.
+/// Where agents work.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// A line of the agent's block, or nothing.
+    launcher: &'static str,
+    /// How a command is told its task.
+    telling: &'static str,
+}
+
+const PROCESS: Place = Place { launcher: "", telling: "the prompt comes on standard input" };
+const WINDOW: Place = Place {
+    launcher: "launcher = \"tmux\"       # a window: `pipeline agent attach NAME`\n",
+    telling: "a line with the task's file is typed",
+};
+
+fn example_agent(text: &mut String, place: Place) {
+    let telling = place.telling;
+    text.push_str(&format!(
+        r#"
+# Who does the work: {telling},
+# exit status 0 says done. Stages: architect, test, implementation, supervisor.
 #
 # [[agent]]
-# name = \"implementation\"
-# stages = [\"implementation\"]
-# count = 3                                # or `scale = { min = 1, max = 6 }`
-# command = [\"sh\", \"{project}/tools/implementation.sh\"]
-";
+# name = "implementation"
+# stages = ["implementation"]
+# count = 3                                # or `scale = {{ min = 1, max = 6 }}`
+# command = ["sh", "{{project}}/tools/implementation.sh"]
+"#
+    ));
+    if !place.launcher.is_empty() {
+        text.push_str(&format!("# {}", place.launcher));
+    }
+}
 
 /// Each task has a file of its own, so that tasks which run together do not conflict.
-fn shell_agent(text: &mut String, stage: &str) {
+fn shell_agent(text: &mut String, stage: &str, place: Place) {
+    let launcher = place.launcher;
     text.push_str(&format!(
         r#"
 [[agent]]
 name = "{stage}"
 stages = ["{stage}"]
-command = '''
+{launcher}command = '''
 mkdir -p notes &&
 echo "$PIPELINE_STAGE done by $PIPELINE_AGENT" >> "notes/$PIPELINE_TASK_ID.md"
 '''
@@ -145,7 +175,7 @@ echo "$PIPELINE_STAGE done by $PIPELINE_AGENT" >> "notes/$PIPELINE_TASK_ID.md"
     ));
 }
 
-fn preset_agents(text: &mut String, posts: &[Post<'_>], launcher: LauncherKind) {
+fn preset_agents(text: &mut String, posts: &[Post<'_>], place: Place) {
     text.push_str(
         "\n# Who does the work. A preset is the command line of a program, with what it may do:\n\
          # `pipeline agent test NAME` tries one. More of a kind: `count = 3`.\n",
@@ -168,12 +198,12 @@ fn preset_agents(text: &mut String, posts: &[Post<'_>], launcher: LauncherKind) 
         if post.preset.program().is_some() {
             text.push_str("# model = \"\"             # left out: the program's own choice\n");
         }
-        if launcher == LauncherKind::Tmux && post.preset.interactive.is_some() {
-            text.push_str("launcher = \"tmux\"       # a window: `pipeline agent attach NAME`\n");
+        if post.preset.interactive.is_some() {
+            text.push_str(place.launcher);
         }
     }
     let has_person = posts.iter().any(|post| post.preset.name == "person");
-    if launcher == LauncherKind::Tmux && !has_person {
+    if !place.launcher.is_empty() && !has_person {
         text.push_str(PERSON);
     }
 }
@@ -206,7 +236,8 @@ pub fn wrapped(words: &str, chars: usize) -> Vec<String> {
     lines
 }
 
-fn named_agent(text: &mut String, name: &str) {
+fn named_agent(text: &mut String, name: &str, place: Place) {
+    let Place { launcher, telling } = place;
     let is_called = |(long, short): &&(&str, &str)| name == *long || name == *short;
     let stages: Vec<String> = match DEFAULT_STAGES.iter().find(is_called) {
         Some((long, _)) => vec![(*long).to_owned()],
@@ -219,7 +250,7 @@ fn named_agent(text: &mut String, name: &str) {
 name = {name}
 stages = {stages}
 count = 1
-# Fill in what to run: the prompt comes on standard input, exit status 0 says done.
+{launcher}# Fill in what to run: {telling}, exit status 0 says done.
 command = "echo 'fill in this command in pipeline.toml' >&2; exit 1"
 "#
     ));
@@ -282,7 +313,9 @@ mod tests {
             assert_eq!(stages, ["architect", "test", "implementation", "supervisor"]);
             assert_eq!(real.project.rollout, Rollout::Pilot);
             let has_window = |group: &AgentGroup| group.launcher == LauncherKind::Tmux;
-            assert!(real.agents.iter().all(has_window) && !named.agents.iter().any(has_window));
+            for settings in [shell, named, real] {
+                assert!(settings.agents.iter().all(has_window));
+            }
         }
     }
 
@@ -339,16 +372,19 @@ mod tests {
     #[test]
     fn the_commented_example_is_valid_too() {
         let found = Found::default();
-        let text = render(&Template {
-            base: "main",
-            found: &found,
-            agents: Agents::Example,
-            isolation: Isolation::Worktree,
-            launcher: LauncherKind::Process,
-        });
-        let (head, example) = text.split_once("# [[agent]]").expect("an example");
-        let example = format!("{head}[[agent]]{}", example.replace("\n# ", "\n"));
-        let settings = load(&example).unwrap_or_else(|error| panic!("{error}\n{example}")).settings;
-        assert_eq!(settings.agents[0].count, 3);
+        for launcher in [LauncherKind::Process, LauncherKind::Tmux] {
+            let text = render(&Template {
+                base: "main",
+                found: &found,
+                agents: Agents::Example,
+                isolation: Isolation::Worktree,
+                launcher,
+            });
+            let (head, example) = text.split_once("# [[agent]]").expect("an example");
+            let example = format!("{head}[[agent]]{}", example.replace("\n# ", "\n"));
+            let loaded = load(&example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+            let [group] = loaded.settings.agents.as_slice() else { panic!("{example}") };
+            assert_eq!((group.count, group.launcher), (3, launcher));
+        }
     }
 }

@@ -699,8 +699,13 @@ impl End<'_> {
     }
 
     fn ready(&self) -> Change {
-        let to = TaskPhase::Ready { stage: self.stage.clone() };
+        let to = TaskPhase::Ready { stage: self.onto() };
         of_task(&self.task.id, TaskChange::Moved { to, at: self.event.at })
+    }
+
+    /// The stage to go on at, which is another one where the task was edited meanwhile.
+    fn onto(&self) -> StageName {
+        stage::at_or_after(&self.state.settings, self.task, self.stage)
     }
 
     fn backed_off(&self, failures: u32) -> Change {
@@ -763,16 +768,13 @@ impl End<'_> {
     }
 
     fn steered(&self, avoid: Option<super::id::AgentName>) -> Change {
-        let onward = Onward::after(self.task, self.found, self.outcome.class);
-        let Onward { continues, resume_from } = onward;
-        let steer = Steer {
-            merge_owed: self.task.merge_owed.clone(),
-            resume_from,
-            continues,
-            avoid,
-            hint: self.task.hint.clone(),
-            is_fresh: false,
-        };
+        let class = self.outcome.class;
+        let is_onward = self.onto() == *self.stage;
+        let onward = is_onward.then(|| Onward::after(self.task, self.found, class));
+        let Onward { continues, resume_from } = onward.unwrap_or_default();
+        let (merge_owed, hint) = (self.task.merge_owed.clone(), self.task.hint.clone());
+        let is_fresh = false;
+        let steer = Steer { merge_owed, resume_from, continues, avoid, hint, is_fresh };
         of_task(&self.task.id, TaskChange::Steered { steer: Box::new(steer) })
     }
 

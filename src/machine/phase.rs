@@ -69,7 +69,7 @@ pub enum TaskTrigger {
     SentBack,
     /// A bound is used up, or a person is needed.
     GaveUp,
-    /// `task retry`; or a task that has not begun has another first stage now.
+    /// `task retry`; or a task was edited, and stands at a stage that it no longer passes.
     Retried,
     /// `task retry` of one whose stages all passed, and that the lane could not land.
     Relined,

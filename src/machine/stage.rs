@@ -59,6 +59,16 @@ pub fn after(settings: &Settings, task: &Task, name: &StageName) -> Option<Stage
     settings.stages[place + 1..].iter().find(|stage| applies(stage, task)).map(Stage::id)
 }
 
+/// Returns `name`, where the task passes through it, else the stage after it: it may have been edited
+/// meanwhile. After the last it stays at `name`.
+#[must_use]
+pub fn at_or_after(settings: &Settings, task: &Task, name: &StageName) -> StageName {
+    let found = settings.stage(name.as_str());
+    let is_passed = found.is_none_or(|(_, stage)| applies(stage, task));
+    let next = if is_passed { None } else { after(settings, task, name) };
+    next.unwrap_or_else(|| name.clone())
+}
+
 /// Returns where work goes back to from `name` (`None`: from the landing): the configured stage
 /// where the task passes through it, else the nearest earlier one that must change something; `None` when there is none.
 #[must_use]

@@ -170,8 +170,10 @@ pub(super) fn sort(state: &State, at: Time) -> Vec<Change> {
             && !task.spec.depends_on.iter().any(|dep| is_dead(dep) && !freed.contains(dep))
     });
     for id in &freed {
-        let stage = state.tasks[id].stage().cloned();
-        let to = stage.map_or(TaskPhase::Waiting, |stage| TaskPhase::Ready { stage });
+        let found = &state.tasks[id];
+        let onto = |stage| stage::at_or_after(&state.settings, found, stage);
+        let to =
+            found.stage().map_or(TaskPhase::Waiting, |at| TaskPhase::Ready { stage: onto(at) });
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
     let doomed = spread(state, &state.index.doomed, |task, _| {

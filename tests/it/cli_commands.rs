@@ -177,12 +177,6 @@ fn init_refuses_what_will_not_do_and_says_what_to_run() {
     repository.check(&[
         ("status", 2, Nothing, "set it up with `pipeline init`"),
         ("init --base nix", 2, Nothing, "there is no branch `nix`"),
-        (
-            "init --launcher tmux --agents shell",
-            2,
-            Nothing,
-            "for agents of presets, and there are none",
-        ),
         ("init --isolation container", 2, Nothing, "[possible values: none]"),
     ]);
     repository.git("branch pipeline");

@@ -124,9 +124,16 @@ fn init_puts_agents_into_windows_where_that_is_asked_for() {
     assert!(text.contains("# preset = \"person\""), "{text}");
     let no_tmux = "warning: tmux is not there: agents in windows wait until tmux";
     assert!(done.err.contains(no_tmux), "{}", done.err);
-    let (_, done) = init(&[], &["--launcher", "tmux"]);
-    assert_eq!(done.code, Some(2), "{}", done.err);
-    assert!(done.err.contains("name some with `--agents claude,codex`"), "{}", done.err);
+    for agents in ["shell", "architect,test,implementation,supervisor"] {
+        let (project, done) = init(&[], &["--launcher", "tmux", "--agents", agents]);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+        assert_eq!(text.matches("\nlauncher = \"tmux\"").count(), 4, "{text}");
+    }
+    let (project, done) = init(&[], &["--launcher", "tmux"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let text = fs::read_to_string(project.path("pipeline.toml")).expect("written");
+    assert!(text.contains("\n# launcher = \"tmux\""), "{text}");
 }
 
 #[test]

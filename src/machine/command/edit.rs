@@ -57,6 +57,8 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     let is_put_back = is_other_kind && task.phase != TaskPhase::Waiting;
     if is_put_back || stage::begins_elsewhere(state, task, &state.settings, &edited) {
         changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
+    } else if let TaskPhase::Ready { stage } = &task.phase {
+        changes.extend(passed_over(state, at, &edited, stage));
     }
     let is_unmet = |dep: &TaskId| !task.spec.depends_on.contains(dep) && !state.tasks[dep].is_met();
     let is_landing = matches!(task.phase, TaskPhase::Landing { .. });
@@ -71,6 +73,28 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
         step.changes.extend(hold(state, std::slice::from_ref(id), is_held)?.changes);
     }
     Ok(step)
+}
+
+/// What moves a task on that stands ready at `name`, where it passes through that stage no more.
+fn passed_over(state: &State, at: Time, edited: &Task, name: &StageName) -> Vec<Change> {
+    let stage = stage::at_or_after(&state.settings, edited, name);
+    if stage == *name {
+        return Vec::new();
+    }
+    let steer = Steer {
+        merge_owed: edited.merge_owed.clone(),
+        avoid: edited.avoid.clone(),
+        hint: edited.hint.clone(),
+        ..Steer::default()
+    };
+    let tally = Tally { stage_failures: 0, infrastructure: 0, ..edited.tally };
+    [
+        TaskChange::Tallied { tally },
+        TaskChange::Steered { steer: Box::new(steer) },
+        TaskChange::Moved { to: TaskPhase::Ready { stage }, at },
+    ]
+    .map(|change| step::task(&edited.id, change))
+    .into()
 }
 
 /// Refuses to make a task an epic, or an epic a task, where its work, a person or other tasks already
@@ -250,7 +274,7 @@ fn retry_one(
         return refuse("is an epic: it has no stages");
     }
     refuse_taken(task)?;
-    let failed_at = match &task.phase {
+    let stood_at = match &task.phase {
         TaskPhase::Blocked(block) if block.class == Class::Dependency => {
             return Err(Refusal::invalid(format!("task `{id}` waits for a dependency"))
                 .with_hint("retry what it depends on; it is freed by itself"));
@@ -273,11 +297,11 @@ fn retry_one(
             return refuse(&format!("does not pass through stage `{stage}`"));
         }
     }
+    let onto = stood_at.as_ref().map(|name| stage::at_or_after(&state.settings, task, name));
+    let stage = how.stage.cloned().or(onto.filter(|_| !how.is_fresh));
     // What was cut short at one stage is no beginning for another.
-    let goes_on = !how.is_fresh && (how.stage.is_none() || how.stage == failed_at.as_ref());
+    let goes_on = !how.is_fresh && stage == stood_at;
     let onward = if goes_on { Onward::of(task) } else { Onward::default() };
-    let from_failed = if how.is_fresh { None } else { failed_at };
-    let stage = how.stage.cloned().or(from_failed);
     let to = match stage {
         _ if is_relined(task, how) => {
             *entry += 1;

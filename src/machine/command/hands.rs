@@ -172,7 +172,7 @@ fn aim(state: &State, task: &Task, to: &GiveTo, has_own: bool) -> Result<TaskPha
                 Some(next) => Ok(ready(next)),
                 None if is_done => landing(state, task),
                 None if task.phase == TaskPhase::Waiting => Ok(TaskPhase::Waiting),
-                None => Ok(ready(stage)),
+                None => Ok(ready(stage::at_or_after(settings, task, &stage))),
             }
         }
     }

@@ -195,8 +195,9 @@ impl Project {
 
     /// Runs git where it may fail; its status.
     pub(crate) fn try_git(&self, args: &[&str]) -> Done {
-        // What looks on takes no lock from a git of the program.
-        run(self.cleaned("git", &self.root).env("GIT_OPTIONAL_LOCKS", "0").args(args))
+        // What looks on takes no lock from a git of the program, and leaves none behind that tidies up.
+        let mut git = self.cleaned("git", &self.root);
+        run(git.env("GIT_OPTIONAL_LOCKS", "0").args(["-c", "maintenance.auto=false"]).args(args))
     }
 
     /// From now on has `script`, for sh, run before every git; `$git` is the real one.
