@@ -22,7 +22,7 @@ pub struct Template<'a> {
     pub agents: Agents<'a>,
     /// Where agents run.
     pub isolation: Isolation,
-    /// How agents of presets are started.
+    /// How agents are started.
     pub launcher: LauncherKind,
 }
 

@@ -19,7 +19,7 @@ use super::provider;
 use super::purse;
 use super::resume::{self, Onward};
 use super::retry::delay_ms;
-use super::settings::{Completion, Settings};
+use super::settings::Completion;
 use super::stage;
 use super::state::State;
 use super::step::{Step, attempt as of_attempt, lane, project, task as of_task};
@@ -265,7 +265,7 @@ fn exited(state: &State, event: &Event, found: &Attempt, exit: &Exit) -> Vec<Cha
             judge::of_work(exit, completion_of(state, found), found.is_stopping)
         }
         AttemptKind::StageCheck { stage, .. } => {
-            judge::of_check(exit, checks_of(state.rules_of(found), stage))
+            judge::of_check(exit, state.rules_of(found).checks_of(stage))
         }
         AttemptKind::LandingCheck { .. } | AttemptKind::BaseCheck { .. } => {
             judge::of_check(exit, &state.rules_of(found).landing.checks)
@@ -388,7 +388,7 @@ fn after_saving(
     if verdict.class != Class::Completed {
         return end(state, event, found, verdict);
     }
-    if found.stage().is_some_and(|stage| !checks_of(state.rules_of(found), stage).is_empty()) {
+    if found.stage().is_some_and(|stage| !state.rules_of(found).checks_of(stage).is_empty()) {
         return vec![of_attempt(&found.id, AttemptChange::Checking)];
     }
     match commit {
@@ -584,9 +584,10 @@ impl End<'_> {
             // The answer that a person gives is of use beside the question only.
             Class::Blocked => [vec![self.evidenced()], self.gave_up()].concat(),
             Class::Unstartable => self.gave_up(),
-            Class::Stopped => vec![self.steered(None), self.ready()],
-            // Its provider's pause bounds how often that happens.
-            Class::RateLimited | Class::Unauthorized => vec![self.steered(None), self.ready()],
+            // How often a provider's limit does that is bounded by its pause.
+            Class::Stopped | Class::RateLimited | Class::Unauthorized => {
+                self.passed_over().unwrap_or_else(|| vec![self.steered(None), self.ready()])
+            }
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
             | Class::Incomplete
@@ -646,6 +647,9 @@ impl End<'_> {
     }
 
     fn failed(&self) -> Vec<Change> {
+        if let Some(changes) = self.passed_over() {
+            return changes;
+        }
         let limits = &self.state.settings.limits;
         let failures = self.task.tally.stage_failures + 1;
         let used = self.task.tally.attempts + 1;
@@ -672,6 +676,9 @@ impl End<'_> {
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
             && self.outcome.class == Class::Infrastructure
             && self.found.verdict.as_ref() != Some(self.outcome);
+        if let Some(changes) = self.passed_over().filter(|_| !is_unsaved) {
+            return changes;
+        }
         let mut changes = vec![self.tallied(|tally| tally.infrastructure = failures)];
         if is_unsaved || failures > self.state.settings.limits.infrastructure_retries {
             changes.extend(self.gave_up());
@@ -699,13 +706,13 @@ impl End<'_> {
     }
 
     fn ready(&self) -> Change {
-        let to = TaskPhase::Ready { stage: self.onto() };
+        let to = TaskPhase::Ready { stage: self.stage.clone() };
         of_task(&self.task.id, TaskChange::Moved { to, at: self.event.at })
     }
 
-    /// The stage to go on at, which is another one where the task was edited meanwhile.
-    fn onto(&self) -> StageName {
-        stage::at_or_after(&self.state.settings, self.task, self.stage)
+    /// The task was edited meanwhile, and goes on behind this stage.
+    fn passed_over(&self) -> Option<Vec<Change>> {
+        stage::pass_over(&self.state.settings, self.task, self.stage, self.event.at)
     }
 
     fn backed_off(&self, failures: u32) -> Change {
@@ -768,13 +775,10 @@ impl End<'_> {
     }
 
     fn steered(&self, avoid: Option<super::id::AgentName>) -> Change {
-        let class = self.outcome.class;
-        let is_onward = self.onto() == *self.stage;
-        let onward = is_onward.then(|| Onward::after(self.task, self.found, class));
-        let Onward { continues, resume_from } = onward.unwrap_or_default();
+        let onward = Onward::after(self.task, self.found, self.outcome.class);
+        let Onward { continues, resume_from } = onward;
         let (merge_owed, hint) = (self.task.merge_owed.clone(), self.task.hint.clone());
-        let is_fresh = false;
-        let steer = Steer { merge_owed, resume_from, continues, avoid, hint, is_fresh };
+        let steer = Steer { merge_owed, resume_from, continues, avoid, hint, ..Steer::default() };
         of_task(&self.task.id, TaskChange::Steered { steer: Box::new(steer) })
     }
 
@@ -788,10 +792,6 @@ impl End<'_> {
 fn completion_of(state: &State, found: &Attempt) -> Completion {
     let group = state.rules_of(found).group_of(&found.agent);
     group.map_or(Completion::Marker, |group| group.completion)
-}
-
-fn checks_of<'a>(settings: &'a Settings, stage: &StageName) -> &'a [String] {
-    settings.stage(stage.as_str()).map_or(&[], |(_, stage)| stage.checks.as_slice())
 }
 
 /// Returns the change that gives up the landing under way.

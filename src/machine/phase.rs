@@ -54,7 +54,8 @@ pub enum TaskTrigger {
     Doomed,
     /// A dead end among its dependencies went away before its first stage.
     Revived,
-    /// A dead end among its dependencies went away, or `task retry`, with a stage to go on from.
+    /// A dead end among its dependencies went away, or `task retry`, with a stage to go on from; or
+    /// `task edit` took away the stage that it stood at.
     Resumed,
     Assigned,
     /// The attempt completed, and a stage follows.
@@ -69,7 +70,7 @@ pub enum TaskTrigger {
     SentBack,
     /// A bound is used up, or a person is needed.
     GaveUp,
-    /// `task retry`; or a task was edited, and stands at a stage that it no longer passes.
+    /// `task retry`; or a task that has not begun has another first stage now.
     Retried,
     /// `task retry` of one whose stages all passed, and that the lane could not land.
     Relined,

@@ -1,9 +1,12 @@
 //! The way of a task through the configured stages.
 
+use super::change::{Change, Steer, TaskChange};
 use super::id::StageName;
 use super::settings::{Settings, Stage};
 use super::state::State;
-use super::task::{Task, TaskPhase};
+use super::step;
+use super::task::{Tally, Task, TaskPhase};
+use super::time::Time;
 
 impl Settings {
     /// Returns the stage of that long name, with its place.
@@ -16,6 +19,12 @@ impl Settings {
     #[must_use]
     pub fn stage_by_any_name(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.name == name || stage.short == name)
+    }
+
+    /// Returns the checks of that stage.
+    #[must_use]
+    pub fn checks_of(&self, stage: &StageName) -> &[String] {
+        self.stage(stage.as_str()).map_or(&[], |(_, stage)| stage.checks.as_slice())
     }
 }
 
@@ -67,6 +76,29 @@ pub fn at_or_after(settings: &Settings, task: &Task, name: &StageName) -> StageN
     let is_passed = found.is_none_or(|(_, stage)| applies(stage, task));
     let next = if is_passed { None } else { after(settings, task, name) };
     next.unwrap_or_else(|| name.clone())
+}
+
+/// Returns what moves a task on that stands at `name`, where it no longer passes through that stage:
+/// nothing that happened there counts at the next one. `None`: it stays.
+pub(super) fn pass_over(
+    settings: &Settings,
+    task: &Task,
+    name: &StageName,
+    at: Time,
+) -> Option<Vec<Change>> {
+    let stage = Some(at_or_after(settings, task, name)).filter(|stage| stage != name)?;
+    let steer = Steer {
+        merge_owed: task.merge_owed.clone(),
+        avoid: task.avoid.clone(),
+        hint: task.hint.clone(),
+        ..Steer::default()
+    };
+    let tally = Tally { stage_failures: 0, infrastructure: 0, ..task.tally };
+    let tallied = (tally != task.tally).then_some(TaskChange::Tallied { tally });
+    let steered = TaskChange::Steered { steer: Box::new(steer) };
+    let moved = TaskChange::Moved { to: TaskPhase::Ready { stage }, at };
+    let changes = tallied.into_iter().chain([steered, moved]);
+    Some(changes.map(|change| step::task(&task.id, change)).collect())
 }
 
 /// Returns where work goes back to from `name` (`None`: from the landing): the configured stage

@@ -170,10 +170,14 @@ pub(super) fn sort(state: &State, at: Time) -> Vec<Change> {
             && !task.spec.depends_on.iter().any(|dep| is_dead(dep) && !freed.contains(dep))
     });
     for id in &freed {
-        let found = &state.tasks[id];
-        let onto = |stage| stage::at_or_after(&state.settings, found, stage);
-        let to =
-            found.stage().map_or(TaskPhase::Waiting, |at| TaskPhase::Ready { stage: onto(at) });
+        let freed = &state.tasks[id];
+        let over = |stage| stage::pass_over(&state.settings, freed, stage, at);
+        if let Some(moved) = freed.stage().and_then(over) {
+            changes.extend(moved);
+            continue;
+        }
+        let stage = freed.stage().cloned();
+        let to = stage.map_or(TaskPhase::Waiting, |stage| TaskPhase::Ready { stage });
         changes.push(task(id, TaskChange::Moved { to, at }));
     }
     let doomed = spread(state, &state.index.doomed, |task, _| {

@@ -328,4 +328,9 @@ fn a_task_goes_on_behind_a_stage_that_it_no_longer_passes() {
     retry(&mut m, None, false);
     is_next(&mut m, ["", "", ""]);
     assert_eq!(m.stand("A"), "working A.super.1");
+    // Behind its last stage nothing follows.
+    let stages = Some(vec![StageName::new("implementation")]);
+    let edit = Box::new(Edit { stages, ..Edit::default() });
+    let refused = m.refused(Command::EditTask { id: id("A"), edit });
+    assert_eq!(refused, "`A` stands at stage `supervisor`, and none follows it");
 }

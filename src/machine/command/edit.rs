@@ -53,12 +53,13 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     }
     let is_front = edit.is_front.unwrap_or(task.is_front);
     let edited = Task { spec, ..task.clone() };
+    check_stages(state, task, &edited)?;
     let mut changes = Vec::new();
     let is_put_back = is_other_kind && task.phase != TaskPhase::Waiting;
     if is_put_back || stage::begins_elsewhere(state, task, &state.settings, &edited) {
         changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
     } else if let TaskPhase::Ready { stage } = &task.phase {
-        changes.extend(passed_over(state, at, &edited, stage));
+        changes.extend(stage::pass_over(&state.settings, &edited, stage, at).unwrap_or_default());
     }
     let is_unmet = |dep: &TaskId| !task.spec.depends_on.contains(dep) && !state.tasks[dep].is_met();
     let is_landing = matches!(task.phase, TaskPhase::Landing { .. });
@@ -75,26 +76,19 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     Ok(step)
 }
 
-/// What moves a task on that stands ready at `name`, where it passes through that stage no more.
-fn passed_over(state: &State, at: Time, edited: &Task, name: &StageName) -> Vec<Change> {
-    let stage = stage::at_or_after(&state.settings, edited, name);
-    if stage == *name {
-        return Vec::new();
+/// Refuses to take the last stage from a task that stands at it: nothing would follow.
+fn check_stages(state: &State, task: &Task, edited: &Task) -> Result<(), Refusal> {
+    let Some(name) = task.stage().filter(|_| task.has_begun()) else { return Ok(()) };
+    let Some((_, found)) = state.settings.stage(name.as_str()) else { return Ok(()) };
+    let is_dropped = stage::applies(found, task) && !stage::applies(found, edited);
+    if !is_dropped || stage::after(&state.settings, edited, name).is_some() {
+        return Ok(());
     }
-    let steer = Steer {
-        merge_owed: edited.merge_owed.clone(),
-        avoid: edited.avoid.clone(),
-        hint: edited.hint.clone(),
-        ..Steer::default()
-    };
-    let tally = Tally { stage_failures: 0, infrastructure: 0, ..edited.tally };
-    [
-        TaskChange::Tallied { tally },
-        TaskChange::Steered { steer: Box::new(steer) },
-        TaskChange::Moved { to: TaskPhase::Ready { stage }, at },
-    ]
-    .map(|change| step::task(&edited.id, change))
-    .into()
+    let id = &task.id;
+    let reason = format!("`{id}` stands at stage `{name}`, and none follows it");
+    Err(Refusal::busy(reason).with_hint(format!(
+        "to land it as it is: `pipeline task take {id}`, then `pipeline task give {id} --stage landing`"
+    )))
 }
 
 /// Refuses to make a task an epic, or an epic a task, where its work, a person or other tasks already
