@@ -128,7 +128,7 @@ fn stage_of<'a>(
     let known: Vec<&str> = passes.map(|stage| stage.name.as_str()).collect();
     let hint = format!("its stages are {}", known.join(", "));
     let Some(name) = name else {
-        let onto = task.stage().map(|at| stage::at_or_after(settings, task, at));
+        let onto = task.stage().map(|at| stage::at_or_else(settings, task, at));
         let next = onto.or_else(|| stage::first(settings, task));
         let next = next.and_then(|next| settings.stage(next.as_str()));
         let none = || Error::usage(format!("task `{id}` has no stage to go on with")).hint(hint);

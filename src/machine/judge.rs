@@ -58,8 +58,8 @@ fn class_of(exit: &Exit, completion: Completion, is_stopping: bool) -> (Class, S
 fn without_word(exit: &Exit, completion: Completion, is_clean: bool) -> (Class, String) {
     match completion {
         Completion::Exit | Completion::Marker if !is_clean => (Class::Failed, ending(exit)),
-        Completion::Exit if exit.code == Some(0) => (Class::Completed, String::new()),
-        // Also one that took its word back when it was told to end.
+        // Not one that took its word back when it was told to end.
+        Completion::Exit if exit.ended_by == EndedBy::Exit => (Class::Completed, String::new()),
         Completion::Exit | Completion::Marker => {
             (Class::Incomplete, "exited without a status line in its task file".into())
         }
@@ -176,6 +176,7 @@ mod tests {
             (exit(None, Exit, None), ByExit, Class::Crashed),
             (exit(None, MarkerGrace, done()), ByMarker, Class::Completed),
             (exit(Some(143), MarkerGrace, None), ByExit, Class::Incomplete),
+            (exit(Some(0), MarkerGrace, None), ByExit, Class::Incomplete),
             (exit(Some(3), Exit, asked()), ByMarker, Class::ChangesRequested),
             (exit(Some(3), Exit, blocked()), ByMarker, Class::Blocked),
             (exit(None, Timeout, done()), ByMarker, Class::TimedOut),

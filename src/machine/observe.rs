@@ -586,7 +586,7 @@ impl End<'_> {
             Class::Unstartable => self.gave_up(),
             // How often a provider's limit does that is bounded by its pause.
             Class::Stopped | Class::RateLimited | Class::Unauthorized => {
-                self.passed_over().unwrap_or_else(|| vec![self.steered(None), self.ready()])
+                self.passed_over(0).unwrap_or_else(|| vec![self.steered(None), self.ready()])
             }
             Class::Lost | Class::Infrastructure => self.infrastructure(),
             Class::Empty
@@ -647,12 +647,12 @@ impl End<'_> {
     }
 
     fn failed(&self) -> Vec<Change> {
-        if let Some(changes) = self.passed_over() {
-            return changes;
-        }
         let limits = &self.state.settings.limits;
         let failures = self.task.tally.stage_failures + 1;
         let used = self.task.tally.attempts + 1;
+        if let Some(changes) = self.passed_over(1).filter(|_| used < limits.attempts_per_task) {
+            return changes;
+        }
         let mut changes = vec![
             self.tallied(|tally| {
                 tally.attempts += 1;
@@ -676,7 +676,7 @@ impl End<'_> {
         let is_unsaved = matches!(self.found.phase, AttemptPhase::Saving | AttemptPhase::Advancing)
             && self.outcome.class == Class::Infrastructure
             && self.found.verdict.as_ref() != Some(self.outcome);
-        if let Some(changes) = self.passed_over().filter(|_| !is_unsaved) {
+        if let Some(changes) = self.passed_over(0).filter(|_| !is_unsaved) {
             return changes;
         }
         let mut changes = vec![self.tallied(|tally| tally.infrastructure = failures)];
@@ -710,9 +710,9 @@ impl End<'_> {
         of_task(&self.task.id, TaskChange::Moved { to, at: self.event.at })
     }
 
-    /// The task was edited meanwhile, and goes on behind this stage.
-    fn passed_over(&self) -> Option<Vec<Change>> {
-        stage::pass_over(&self.state.settings, self.task, self.stage, self.event.at)
+    /// The task was edited meanwhile, and goes on at another stage, so many attempts further.
+    fn passed_over(&self, more: u32) -> Option<Vec<Change>> {
+        stage::pass_over(&self.state.settings, self.task, self.stage, more, self.event.at)
     }
 
     fn backed_off(&self, failures: u32) -> Change {

@@ -2,6 +2,7 @@
 
 use super::change::{Change, Steer, TaskChange};
 use super::id::StageName;
+use super::mode::Isolation;
 use super::settings::{Settings, Stage};
 use super::state::State;
 use super::step;
@@ -68,32 +69,45 @@ pub fn after(settings: &Settings, task: &Task, name: &StageName) -> Option<Stage
     settings.stages[place + 1..].iter().find(|stage| applies(stage, task)).map(Stage::id)
 }
 
-/// Returns `name`, where the task passes through it, else the stage after it: it may have been edited
-/// meanwhile. After the last it stays at `name`.
+/// Returns `name`, where the task passes through it, else where it goes on, as it may have been edited
+/// meanwhile: at the stage after it, or at its first one while nothing of it is done. Where there is
+/// none it stays at `name`.
 #[must_use]
-pub fn at_or_after(settings: &Settings, task: &Task, name: &StageName) -> StageName {
+pub fn at_or_else(settings: &Settings, task: &Task, name: &StageName) -> StageName {
     let found = settings.stage(name.as_str());
-    let is_passed = found.is_none_or(|(_, stage)| applies(stage, task));
-    let next = if is_passed { None } else { after(settings, task, name) };
-    next.unwrap_or_else(|| name.clone())
+    if found.is_none_or(|(_, stage)| applies(stage, task)) {
+        return name.clone();
+    }
+    // Without git there is no branch to tell by.
+    let has_worked = settings.project.isolation == Isolation::None && task.tally.attempts > 0;
+    let has_begun = task.has_begun() || has_worked;
+    let other = if has_begun { after(settings, task, name) } else { first(settings, task) };
+    other.unwrap_or_else(|| name.clone())
 }
 
 /// Returns what moves a task on that stands at `name`, where it no longer passes through that stage:
-/// nothing that happened there counts at the next one. `None`: it stays.
+/// nothing that happened there counts at the next one, but that `more` attempts were used. `None`: it
+/// stays.
 pub(super) fn pass_over(
     settings: &Settings,
     task: &Task,
     name: &StageName,
+    more: u32,
     at: Time,
 ) -> Option<Vec<Change>> {
-    let stage = Some(at_or_after(settings, task, name)).filter(|stage| stage != name)?;
+    let stage = Some(at_or_else(settings, task, name)).filter(|stage| stage != name)?;
     let steer = Steer {
         merge_owed: task.merge_owed.clone(),
         avoid: task.avoid.clone(),
         hint: task.hint.clone(),
         ..Steer::default()
     };
-    let tally = Tally { stage_failures: 0, infrastructure: 0, ..task.tally };
+    let tally = Tally {
+        stage_failures: 0,
+        infrastructure: 0,
+        attempts: task.tally.attempts + more,
+        ..task.tally
+    };
     let tallied = (tally != task.tally).then_some(TaskChange::Tallied { tally });
     let steered = TaskChange::Steered { steer: Box::new(steer) };
     let moved = TaskChange::Moved { to: TaskPhase::Ready { stage }, at };

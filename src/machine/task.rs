@@ -239,6 +239,20 @@ impl Task {
         self.tip.is_some() || !self.history.is_empty()
     }
 
+    /// Returns true when all its stages have passed, and only its landing is to come.
+    #[must_use]
+    pub fn stands_in_lane(&self) -> bool {
+        match &self.phase {
+            TaskPhase::Landing { .. } => true,
+            TaskPhase::Blocked(block) => block.is_landing,
+            TaskPhase::Waiting
+            | TaskPhase::Ready { .. }
+            | TaskPhase::Working { .. }
+            | TaskPhase::Completed { .. }
+            | TaskPhase::Cancelled { .. } => false,
+        }
+    }
+
     /// Returns true when nothing further will happen to it by itself or by a person's retry.
     #[must_use]
     pub fn is_final(&self) -> bool {

@@ -171,7 +171,7 @@ pub(super) fn sort(state: &State, at: Time) -> Vec<Change> {
     });
     for id in &freed {
         let freed = &state.tasks[id];
-        let over = |stage| stage::pass_over(&state.settings, freed, stage, at);
+        let over = |stage| stage::pass_over(&state.settings, freed, stage, 0, at);
         if let Some(moved) = freed.stage().and_then(over) {
             changes.extend(moved);
             continue;

@@ -51,23 +51,27 @@ fn told_of_changed<'a>(
     state: &'a State,
     changes: &'a [Change],
 ) -> impl Iterator<Item = Change> + 'a {
-    changes.iter().filter_map(|change| match change {
-        Change::Task(id, change) => told_after(state, state.tasks.get(id)?, change),
-        Change::Project(_) | Change::Attempt(..) | Change::Lane(_) => None,
-    })
+    (0..changes.len())
+        .filter_map(|place| told_at(state, &changes[..=place], changes.get(place + 1)))
 }
 
-fn told_after(state: &State, task: &Task, change: &TaskChange) -> Option<Change> {
+/// Tells about the last of `changes`; of a task that an edit moves as well it is told with the edit.
+fn told_at(state: &State, changes: &[Change], next: Option<&Change>) -> Option<Change> {
+    let (Change::Task(id, change), before) = changes.split_last()? else { return None };
+    let task = state.tasks.get(id)?;
     if let TaskChange::Moved { to: TaskPhase::Ready { stage }, .. } = change {
-        return told_of(state, task, stage);
+        let is_edited_next =
+            matches!(next, Some(Change::Task(of, TaskChange::Edited { .. })) if of == id);
+        return if is_edited_next { None } else { told_of(state, task, stage) };
     }
-    if let TaskChange::Edited { spec, .. } = change
-        && let TaskPhase::Ready { stage } = &task.phase
-    {
-        let edited = Task { spec: (**spec).clone(), ..task.clone() };
-        return told_of(state, &edited, stage);
-    }
-    None
+    let TaskChange::Edited { spec, .. } = change else { return None };
+    let phase = match before.last() {
+        Some(Change::Task(of, TaskChange::Moved { to, .. })) if of == id => to,
+        Some(_) | None => &task.phase,
+    };
+    let TaskPhase::Ready { stage } = phase else { return None };
+    let edited = Task { spec: (**spec).clone(), ..task.clone() };
+    told_of(state, &edited, stage)
 }
 
 fn told_of(state: &State, task: &Task, stage: &StageName) -> Option<Change> {

@@ -1,7 +1,7 @@
 //! What an attempt goes on from when one before it was cut short.
 
 use pipeline::machine::attempt::Attempt;
-use pipeline::machine::event::{Edit, RetryTarget};
+use pipeline::machine::event::RetryTarget;
 use pipeline::machine::id::{AttemptId, Oid, StageName};
 use pipeline::machine::settings::Settings;
 use pipeline::machine::task::Task;
@@ -297,40 +297,4 @@ fn a_late_word_of_what_it_was_started_by_is_noted() {
     let attempt = run(&mut m, CUT).id;
     let late = Observation::Ordered { attempt, preset: "q".into(), session: None };
     assert!(matches!(m.see(late), Answer::Note(_)));
-}
-
-/// Edits the task so that it passes its last stage alone.
-fn drop_the_first_stage(m: &mut Machine) {
-    let stages = Some(vec![StageName::new("supervisor")]);
-    let edit = Box::new(Edit { stages, ..Edit::default() });
-    m.must(Command::EditTask { id: id("A"), edit });
-}
-
-#[test]
-fn a_task_goes_on_behind_a_stage_that_it_no_longer_passes() {
-    let mut m = machine(|_| {});
-    run(&mut m, CUT);
-    drop_the_first_stage(&mut m);
-    is_next(&mut m, ["", "", ""]);
-    assert_eq!(m.stand("A"), "working A.super.1");
-    // The same while an agent works.
-    let mut m = machine(|_| {});
-    assert_eq!(m.stand("A"), "working A.impl.1");
-    drop_the_first_stage(&mut m);
-    run(&mut m, CUT);
-    is_next(&mut m, ["", "", ""]);
-    assert_eq!(m.stand("A"), "working A.super.1");
-    // A blocked one waits for a person all the same.
-    let mut m = machine(|settings| settings.limits.attempts_per_stage = 1);
-    run(&mut m, CUT);
-    drop_the_first_stage(&mut m);
-    assert_eq!(m.stand("A"), "blocked timed_out impl");
-    retry(&mut m, None, false);
-    is_next(&mut m, ["", "", ""]);
-    assert_eq!(m.stand("A"), "working A.super.1");
-    // Behind its last stage nothing follows.
-    let stages = Some(vec![StageName::new("implementation")]);
-    let edit = Box::new(Edit { stages, ..Edit::default() });
-    let refused = m.refused(Command::EditTask { id: id("A"), edit });
-    assert_eq!(refused, "`A` stands at stage `supervisor`, and none follows it");
 }

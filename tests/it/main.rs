@@ -33,6 +33,7 @@ mod machine_resume;
 mod machine_rollout;
 mod machine_scale;
 mod machine_schedule;
+mod machine_stages;
 mod machine_support;
 mod monitor_ahead;
 mod monitor_external;

@@ -10,6 +10,7 @@ use crate::machine::event::{Dependents, Edit, RetryTarget};
 use crate::machine::graph::Sketch;
 use crate::machine::id::{StageName, TaskId};
 use crate::machine::lane::LandingPhase;
+use crate::machine::mode::Isolation;
 use crate::machine::progress;
 use crate::machine::resume::Onward;
 use crate::machine::stage;
@@ -59,7 +60,8 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
     if is_put_back || stage::begins_elsewhere(state, task, &state.settings, &edited) {
         changes.push(step::task(id, TaskChange::Moved { to: TaskPhase::Waiting, at }));
     } else if let TaskPhase::Ready { stage } = &task.phase {
-        changes.extend(stage::pass_over(&state.settings, &edited, stage, at).unwrap_or_default());
+        let over = stage::pass_over(&state.settings, &edited, stage, 0, at);
+        changes.extend(over.unwrap_or_default());
     }
     let is_unmet = |dep: &TaskId| !task.spec.depends_on.contains(dep) && !state.tasks[dep].is_met();
     let is_landing = matches!(task.phase, TaskPhase::Landing { .. });
@@ -78,17 +80,32 @@ pub(super) fn edit(state: &State, at: Time, id: &TaskId, edit: &Edit) -> Result<
 
 /// Refuses to take the last stage from a task that stands at it: nothing would follow.
 fn check_stages(state: &State, task: &Task, edited: &Task) -> Result<(), Refusal> {
-    let Some(name) = task.stage().filter(|_| task.has_begun()) else { return Ok(()) };
-    let Some((_, found)) = state.settings.stage(name.as_str()) else { return Ok(()) };
-    let is_dropped = stage::applies(found, task) && !stage::applies(found, edited);
-    if !is_dropped || stage::after(&state.settings, edited, name).is_some() {
+    let is_working = matches!(task.phase, TaskPhase::Working { .. });
+    let is_under_way = is_working || (task.has_begun() && !task.stands_in_lane());
+    let Some(name) = task.stage().filter(|_| is_under_way) else { return Ok(()) };
+    let Some((place, found)) = state.settings.stage(name.as_str()) else { return Ok(()) };
+    let goes_on = |task: &Task| {
+        stage::applies(found, task) || stage::after(&state.settings, task, name).is_some()
+    };
+    if !goes_on(task) || goes_on(edited) {
         return Ok(());
     }
     let id = &task.id;
+    let mut earlier = state.settings.stages[..place].iter().rev();
+    let hint = match earlier.find(|stage| stage::applies(stage, edited)) {
+        Some(stage) => {
+            format!("to go back first: `pipeline task retry {id} --stage {}`", stage.name)
+        }
+        None if state.settings.project.isolation == Isolation::None => {
+            format!("to end it as it is: `pipeline task complete {id}`")
+        }
+        None => format!(
+            "to land it as it is: `pipeline task take {id}`, then `pipeline task give {id} --stage landing`"
+        ),
+    };
+    let hint = if is_working { format!("when its attempt has ended, {hint}") } else { hint };
     let reason = format!("`{id}` stands at stage `{name}`, and none follows it");
-    Err(Refusal::busy(reason).with_hint(format!(
-        "to land it as it is: `pipeline task take {id}`, then `pipeline task give {id} --stage landing`"
-    )))
+    Err(Refusal::busy(reason).with_hint(hint))
 }
 
 /// Refuses to make a task an epic, or an epic a task, where its work, a person or other tasks already
@@ -291,7 +308,7 @@ fn retry_one(
             return refuse(&format!("does not pass through stage `{stage}`"));
         }
     }
-    let onto = stood_at.as_ref().map(|name| stage::at_or_after(&state.settings, task, name));
+    let onto = stood_at.as_ref().map(|name| stage::at_or_else(&state.settings, task, name));
     let stage = how.stage.cloned().or(onto.filter(|_| !how.is_fresh));
     // What was cut short at one stage is no beginning for another.
     let goes_on = !how.is_fresh && stage == stood_at;

@@ -159,7 +159,7 @@ fn aim(state: &State, task: &Task, to: &GiveTo, has_own: bool) -> Result<TaskPha
             Ok(ready(stage.clone()))
         }
         GiveTo::Onward => {
-            if stands_in_lane(task) {
+            if task.stands_in_lane() {
                 return landing(state, task);
             }
             let first = || stage::first(settings, task);
@@ -172,22 +172,9 @@ fn aim(state: &State, task: &Task, to: &GiveTo, has_own: bool) -> Result<TaskPha
                 Some(next) => Ok(ready(next)),
                 None if is_done => landing(state, task),
                 None if task.phase == TaskPhase::Waiting => Ok(TaskPhase::Waiting),
-                None => Ok(ready(stage::at_or_after(settings, task, &stage))),
+                None => Ok(ready(stage::at_or_else(settings, task, &stage))),
             }
         }
-    }
-}
-
-/// Returns true when all its stages have passed.
-fn stands_in_lane(task: &Task) -> bool {
-    match &task.phase {
-        TaskPhase::Landing { .. } => true,
-        TaskPhase::Blocked(block) => block.is_landing,
-        TaskPhase::Waiting
-        | TaskPhase::Ready { .. }
-        | TaskPhase::Working { .. }
-        | TaskPhase::Completed { .. }
-        | TaskPhase::Cancelled { .. } => false,
     }
 }
 
