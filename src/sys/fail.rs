@@ -5,7 +5,8 @@
 //! `PIPELINE_FAILPOINT=name=full|error` with `PIPELINE_FAILPOINT_WHILE=file` acts at every pass while
 //! that file is there, `full` by the error of a full disk;
 //! `PIPELINE_FAILPOINT_LOG=file` appends the name of every point passed, so that a test can
-//! enumerate them.
+//! enumerate them; `%p` in it is the process's id. With `PIPELINE_FAILPOINT_ONCE=file` only the process
+//! that makes that file acts, of all that come there.
 
 use std::io;
 
@@ -67,6 +68,7 @@ mod enabled {
 
     pub(super) fn point(name: &'static str) -> io::Result<()> {
         if let Ok(path) = std::env::var("PIPELINE_FAILPOINT_LOG") {
+            let path = path.replace("%p", &std::process::id().to_string());
             let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
             writeln!(log, "{name}")?;
         }
@@ -75,7 +77,8 @@ mod enabled {
             Some(file) => file.exists(),
             None => PASSES.fetch_add(1, Ordering::Relaxed) + 1 == plan.pass,
         };
-        if !is_due {
+        let is_first = |path| std::fs::File::create_new(path).is_ok();
+        if !is_due || !std::env::var_os("PIPELINE_FAILPOINT_ONCE").is_none_or(is_first) {
             return Ok(());
         }
         match plan.action {

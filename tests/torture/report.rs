@@ -12,10 +12,11 @@ const BEGIN_BUGS: &str = "<!-- bugs -->\n";
 const END_BUGS: &str = "<!-- /bugs -->";
 
 /// Layers in the order of the table, with what each is.
-const LAYERS: [(&str, &str); 8] = [
+const LAYERS: [(&str, &str); 9] = [
     ("sim", "Simulation: the real loop, a modelled world, faults drawn by a seed"),
     ("scope", "Small scope: every interleaving of two tasks"),
     ("crash", "SIGKILL at every mutating system call of monitor, keeper and git"),
+    ("fail-points", "SIGKILL at every pass of every fail point"),
     ("twice", "SIGKILL there, and once more in the monitor that goes on"),
     ("errors", "The same calls fail"),
     ("damage", "Damaged files"),

@@ -46,6 +46,8 @@ const ENVIRONMENT: &[&str] = &[
     "PIPELINE_FAILPOINT",
     #[cfg(feature = "failpoints")]
     "PIPELINE_FAILPOINT_LOG",
+    #[cfg(feature = "failpoints")]
+    "PIPELINE_FAILPOINT_ONCE",
 ];
 /// How long a server whose last window has closed may take to end.
 const END_WAIT: Duration = Duration::from_secs(2);

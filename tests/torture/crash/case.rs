@@ -19,6 +19,9 @@ use crate::tracer::{OUTPUT, Outcome, Plan, Point, trace};
 /// Longest that a traced run may take.
 const RUN_LIMIT: Duration = Duration::from_secs(90);
 
+/// There once a process has died at its fail point, beside the logs.
+pub(super) const STRUCK: &str = "struck";
+
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -74,6 +77,31 @@ impl Case {
         ending(done, seen)
     }
 
+    /// Runs it with this plan for its fail points, lets `look` at the logs of those that were passed, one
+    /// of each process, and goes on; panics with what does not hold.
+    pub(super) fn run_with(&self, plan: &str, look: impl FnOnce(&Path)) {
+        let project = &self.project;
+        self.reset();
+        let logs = project.dir().join("points");
+        fs::create_dir(&logs).expect("a folder of our own");
+        let (log, once) = (logs.join("%p"), logs.join(STRUCK));
+        let [log, once] = [&log, &once].map(|path| path.to_str().expect("UTF-8"));
+        let env = [
+            ("PIPELINE_FAILPOINT", plan),
+            ("PIPELINE_FAILPOINT_LOG", log),
+            ("PIPELINE_FAILPOINT_ONCE", once),
+        ];
+        let mut command = project.start_with(self.scenario.args, &env);
+        let code = command.end(project);
+        fs::write(project.dir().join(OUTPUT), command.said()).expect("a file of our own");
+        if code.is_some() {
+            self.assert_has_come_through(code);
+        }
+        self.put_right();
+        self.go_on();
+        look(&logs);
+    }
+
     /// Runs it with a strike, and with a second one in the monitor that goes on after it: at the point
     /// that `draw` takes of those of such a monitor. Returns that one as well.
     pub(super) fn run_twice(
@@ -84,7 +112,7 @@ impl Case {
         let mut points = Vec::new();
         let once = caught(|| {
             self.reset();
-            self.put_right(&self.traced(self.scenario.args, first));
+            self.set_right(&self.traced(self.scenario.args, first));
             points = self.traced(MONITOR, &Plan::Observe).points;
             self.go_on();
         });
@@ -95,7 +123,7 @@ impl Case {
         let mut seen = None;
         let done = caught(|| {
             self.reset();
-            self.put_right(&self.traced(self.scenario.args, first));
+            self.set_right(&self.traced(self.scenario.args, first));
             let outcome = self.traced(MONITOR, &plan);
             assert!(!outcome.is_late, "the run did not end\n{}", self.project.story());
             seen.clone_from(&outcome.struck);
@@ -118,6 +146,9 @@ impl Case {
             assert!(!outcome.is_late, "the run did not end\n{}", project.story());
             assert!(!said.contains("panicked"), "{said}");
             assert!(matches!(outcome.code, Some(0..=4)), "{:?}: {said}", outcome.code);
+            if outcome.struck.as_ref().is_some_and(|point| !point.is_of_command()) {
+                self.assert_has_come_through(outcome.code);
+            }
             self.release();
             self.remove_what_stays(&said);
             if outcome.code != Some(0) {
@@ -154,22 +185,42 @@ impl Case {
 
     /// Starts it again, and looks at everything.
     fn recover(&self, outcome: &Outcome) {
-        self.put_right(outcome);
+        self.set_right(outcome);
         self.go_on();
+        let is_of_monitor = |point: &Point| point.role.starts_with("monitor");
+        if outcome.struck.as_ref().is_some_and(is_of_monitor) && !self.scenario.strikes_terminal {
+            check::assert_found_again(&self.project);
+        }
     }
 
-    /// Does what people do after a strike, before the next monitor.
-    fn put_right(&self, outcome: &Outcome) {
-        let project = &self.project;
-        assert!(!outcome.is_late, "the run did not end\n{}", project.story());
+    /// Looks at how the traced command ended, and puts right what it left.
+    fn set_right(&self, outcome: &Outcome) {
+        assert!(!outcome.is_late, "the run did not end\n{}", self.project.story());
         let is_alive = outcome
             .struck
             .as_ref()
             .is_some_and(|point| self.scenario.strikes_terminal || !point.is_of_command());
-        if is_alive && self.scenario.args == MONITOR && !self.never_began() {
-            let said = project.story();
-            assert_eq!(outcome.code, Some(self.scenario.code), "the living monitor\n{said}");
+        if is_alive {
+            self.assert_has_come_through(outcome.code);
         }
+        self.put_right();
+    }
+
+    /// A monitor that was not struck itself ends as if nothing had been.
+    fn assert_has_come_through(&self, code: Option<i32>) {
+        if self.scenario.args == MONITOR && !self.never_began() {
+            assert_eq!(
+                code,
+                Some(self.scenario.code),
+                "the living monitor\n{}",
+                self.project.story()
+            );
+        }
+    }
+
+    /// Does what people do after a strike, before the next monitor.
+    fn put_right(&self) {
+        let project = &self.project;
         self.release();
         let said = fs::read_to_string(project.dir().join(OUTPUT)).unwrap_or_default();
         self.remove_what_stays(&said);
@@ -232,10 +283,11 @@ impl Case {
     /// Returns whether there was one.
     fn finish_fast_forward(&self) -> bool {
         let project = &self.project;
-        if !project.path(".git").is_dir() || check::checkout_dirt(project).is_empty() {
+        if !project.path(".git").is_dir() || check::checkout_dirt(project, self.scenario).is_empty()
+        {
             return false;
         }
-        let dirt = check::checkout_dirt(project);
+        let dirt = check::checkout_dirt(project, self.scenario);
         let status = project.status();
         let command = status["landing"]["next"].as_str().unwrap_or_default();
         let why = status["landing"]["why"].as_str().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What holds after a crash and the run that followed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,9 +22,10 @@ pub(super) fn assert_whole(project: &Project, scenario: &Scenario) {
     let has_git = project.path(".git").is_dir();
     if has_git {
         assert_landed_once(project, scenario);
-        assert_repository_whole(project);
+        assert_repository_whole(project, scenario);
     }
     assert_stages_once(project, scenario);
+    assert_runs_once(project, scenario);
     let state = project.path(if has_git { ".git/pipeline" } else { ".pipeline/state" });
     assert_nothing_left(project, &state);
     project.ok(&["doctor"]);
@@ -42,10 +43,10 @@ fn assert_landed_once(project: &Project, scenario: &Scenario) {
     assert_eq!(landed, scenario.landed, "landed\n{}", project.story());
 }
 
-/// Each stage of each task was completed at most once; and once where the task has landed.
+/// Each stage of each task was completed no more often than it was to be; and once where the task has landed.
 fn assert_stages_once(project: &Project, scenario: &Scenario) {
     let mut works: Vec<(String, String)> = Vec::new();
-    let mut completed: BTreeSet<String> = BTreeSet::new();
+    let mut completed: BTreeMap<String, usize> = BTreeMap::new();
     for entry in project.log() {
         let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         if entry["kind"] == "attempt_added" && entry["purpose"] == "work" {
@@ -55,23 +56,45 @@ fn assert_stages_once(project: &Project, scenario: &Scenario) {
             let Some((_, stage)) = works.iter().find(|(id, _)| *id == text("attempt")) else {
                 continue;
             };
-            let is_first = completed.insert(stage.clone()) || scenario.sends_back;
-            assert!(is_first, "{stage} was completed twice\n{}", project.story());
+            let times = completed.entry(stage.clone()).or_default();
+            *times += 1;
+            assert!(*times <= scenario.most, "{stage} {times} times\n{}", project.story());
         }
     }
     for id in scenario.landed {
         let is_done =
-            completed.iter().any(|stage| stage.split_once(' ').is_some_and(|s| s.0 == *id));
+            completed.keys().any(|stage| stage.split_once(' ').is_some_and(|s| s.0 == *id));
         assert!(is_done, "{id} landed without a completed stage\n{}", project.story());
     }
 }
 
+/// No attempt was run twice.
+fn assert_runs_once(project: &Project, scenario: &Scenario) {
+    // Set up anew it counts its attempts anew.
+    if scenario.name.starts_with("deinit") {
+        return;
+    }
+    let runs = project.runs();
+    let once: BTreeSet<&String> = runs.iter().collect();
+    assert_eq!(once.len(), runs.len(), "{runs:?}\n{}", project.story());
+}
+
+/// A monitor that was killed has found the agents again that it had started: none counts as lost.
+pub(super) fn assert_found_again(project: &Project) {
+    let runs = project.runs();
+    for entry in project.log().iter().filter(|entry| entry["kind"] == "attempt_ended") {
+        let attempt = entry["attempt"].as_str().unwrap_or_default();
+        let has_run = runs.iter().any(|run| run == attempt);
+        assert!(!has_run || entry["class"] != "lost", "{attempt} was lost\n{}", project.story());
+    }
+}
+
 /// Git finds no fault, no lock of git is left, the checkout is clean.
-fn assert_repository_whole(project: &Project) {
+fn assert_repository_whole(project: &Project, scenario: &Scenario) {
     let fsck = project.try_git(&["fsck", "--strict", "--no-dangling", "--no-progress"]);
     let found = (fsck.code, fsck.out.as_str(), fsck.err.as_str());
     assert_eq!(found, (Some(0), "", ""), "{}", project.story());
-    assert_eq!(checkout_dirt(project), Vec::<String>::new());
+    assert_eq!(checkout_dirt(project, scenario), Vec::<String>::new());
     let state = project.path(".git/pipeline");
     let locks: Vec<PathBuf> = files(&project.path(".git"))
         .into_iter()
@@ -82,12 +105,15 @@ fn assert_repository_whole(project: &Project) {
 }
 
 /// What is not as it should be in the user's checkout: locks, and changed files.
-pub(super) fn checkout_dirt(project: &Project) -> Vec<String> {
+pub(super) fn checkout_dirt(project: &Project, scenario: &Scenario) -> Vec<String> {
     let names =
         ["index.lock", "HEAD.lock", "ORIG_HEAD.lock", "AUTO_MERGE.lock", "refs/heads/main.lock"];
     let locks = names.iter().filter(|name| project.path(".git").join(name).exists());
     let mut dirt: Vec<String> = locks.map(|name| (*name).to_owned()).collect();
-    dirt.extend(project.git(&["status", "--porcelain"]).lines().map(str::to_owned));
+    let status = project.git(&["status", "--porcelain"]);
+    // What a person left there is looked at by the scenario.
+    let others = status.lines().filter(|line| !scenario.dirt.contains(line));
+    dirt.extend(others.map(str::to_owned));
     dirt
 }
 

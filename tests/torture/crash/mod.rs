@@ -10,11 +10,15 @@ pub(crate) mod case;
 #[cfg(target_arch = "x86_64")]
 mod check;
 #[cfg(target_arch = "x86_64")]
+mod fail_points;
+#[cfg(target_arch = "x86_64")]
 mod hands;
 #[cfg(target_arch = "x86_64")]
 mod order;
 #[cfg(target_arch = "x86_64")]
-mod points;
+mod outside;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod points;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod scenario;
 
@@ -57,12 +61,16 @@ pub struct Options {
     /// Only list the points.
     #[arg(long)]
     list: bool,
+    /// At the program's own fail points instead of system calls: `--role` is the beginning of their
+    /// names, `--ordinal` the number of the pass.
+    #[arg(long, conflicts_with_all = ["twice", "call", "list", "resume"])]
+    fail_points: bool,
 }
 
 /// Runs the layer.
 #[cfg(target_arch = "x86_64")]
 pub fn run(options: &Options) -> Figures {
-    points::run(options)
+    if options.fail_points { fail_points::run(options) } else { points::run(options) }
 }
 
 /// Says that the layer cannot be run.
@@ -76,7 +84,7 @@ pub fn run(_options: &Options) -> Figures {
 /// The fixed part, for `cargo test`.
 #[cfg(target_arch = "x86_64")]
 pub fn trials() -> Vec<Trial> {
-    points::trials().into_iter().chain(order::trials()).collect()
+    [points::trials(), fail_points::trials(), order::trials()].into_iter().flatten().collect()
 }
 
 /// The fixed part: nothing can be followed here, and it says so.

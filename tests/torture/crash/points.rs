@@ -15,6 +15,9 @@ use crate::tracer::{self, Plan, Point, obstacle};
 /// Scenarios of the fixed part, and how many points of each.
 const FIXED: [(&str, usize); 3] = [("add", 6), ("implementation", 12), ("following", 12)];
 
+/// Runs of a strike until it is reached.
+const TRIES: usize = 4;
+
 /// One run: where it is struck, and by which number the place in the recovery is drawn.
 #[derive(Debug, Clone)]
 struct Strike {
@@ -58,16 +61,7 @@ pub(super) fn run(options: &Options) -> Figures {
     }
     // A panic is the text of a failure, told with how to have it again.
     std::panic::set_hook(Box::new(|_| {}));
-    for name in &options.scenario {
-        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
-            let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-            figures.failures.push(format!("no scenario `{name}`; there are {}", names.join(", ")));
-        }
-    }
-    let is_wanted = |name: &str| {
-        options.scenario.is_empty() || options.scenario.iter().any(|wanted| wanted == name)
-    };
-    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
+    for scenario in chosen_scenarios(options, &mut figures) {
         figures.count("scenarios", 1);
         let name = scenario.name;
         let Options { sample, twice, seed, .. } = options;
@@ -93,6 +87,20 @@ pub(super) fn run(options: &Options) -> Figures {
     figures
 }
 
+/// The scenarios asked for; a name that none has is a failure.
+pub(super) fn chosen_scenarios(options: &Options, figures: &mut Figures) -> Vec<&'static Scenario> {
+    for name in &options.scenario {
+        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+            let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            figures.failures.push(format!("no scenario `{name}`; there are {}", names.join(", ")));
+        }
+    }
+    let is_wanted = |name: &str| {
+        options.scenario.is_empty() || options.scenario.iter().any(|wanted| wanted == name)
+    };
+    SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)).collect()
+}
+
 fn run_scenario(
     scenario: &'static Scenario,
     options: &Options,
@@ -113,7 +121,8 @@ fn run_scenario(
         strikes = pairs(&points, options.twice, options.seed);
     }
     let strikes_count = strikes.len();
-    let (survived, unreached, failures) = strike_all(case, &strikes, options.jobs);
+    let Struck { survived, unreached, failures } =
+        strike_all(case, &strikes, options.jobs, |case, strike| strike.run(case));
     println!(
         "{}: {} points; struck {} of {strikes_count}, survived {survived}, not reached {unreached}",
         scenario.name,
@@ -143,7 +152,7 @@ fn chosen(points: &[Point], options: &Options) -> Vec<Point> {
 }
 
 /// At most `count` of the points, evenly spread; all of them for 0.
-fn spread(points: Vec<Point>, count: usize) -> Vec<Point> {
+pub(crate) fn spread<T: Clone>(points: Vec<T>, count: usize) -> Vec<T> {
     if count == 0 || points.len() <= count {
         return points;
     }
@@ -164,23 +173,41 @@ fn pairs(points: &[Point], count: usize, seed: u64) -> Vec<Strike> {
     (0..count).map(strike).collect()
 }
 
-/// Runs every strike, several at a time; survived, not reached, and the texts of the failures.
-fn strike_all(case: Case, strikes: &[Strike], jobs: usize) -> (usize, usize, Vec<String>) {
+/// What became of the strikes in one scenario.
+#[derive(Debug, Default)]
+pub(crate) struct Struck {
+    pub(crate) survived: usize,
+    /// At none of their runs did a process come there.
+    pub(crate) unreached: usize,
+    /// How to have each again, and what was seen.
+    pub(crate) failures: Vec<String>,
+}
+
+/// Runs every strike, several at a time. One that is not reached is tried again: threads and children
+/// make their calls in another order each time.
+pub(crate) fn strike_all<T: Sync>(
+    case: Case,
+    strikes: &[T],
+    jobs: usize,
+    run: impl Fn(&Case, &T) -> (Ending, String) + Sync,
+) -> Struck {
     let next = AtomicUsize::new(0);
-    let results = Mutex::new((0, 0, Vec::new()));
+    let results = Mutex::new(Struck::default());
     let scenario = case.scenario;
     let work = |case: Case| {
         while let Some(strike) = strikes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (ending, words) = strike.run(&case);
+            let mut runs = (0..TRIES).map(|_| run(&case, strike));
+            let is_there = |(ending, _): &(Ending, _)| !matches!(ending, Ending::Unreached);
+            let reached = runs.find(is_there);
             let mut results = results.lock().expect("no holder panics");
-            match ending {
-                Ending::Survived => results.0 += 1,
-                Ending::Unreached => results.1 += 1,
-                Ending::Failed(text) => {
+            match reached {
+                None => results.unreached += 1,
+                Some((Ending::Survived | Ending::Unreached, _)) => results.survived += 1,
+                Some((Ending::Failed(text), words)) => {
                     let failure = format!("{words}: {text}");
                     // The whole of it comes at the end.
                     println!("failed: {}", failure.lines().next().unwrap_or_default());
-                    results.2.push(failure);
+                    results.failures.push(failure);
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! What the program is killed in: small projects, each with one thing that happens.
 
 use std::fs;
-use std::time::Duration;
 
 use super::hands::{
     COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
     give_again, give_back, in_hand, is_bundled, is_dropped, is_restored, reopen_again,
     restore_again, taken_out, was_by_hand, with_salvage,
 };
+use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
 use crate::support::project::Project;
 
 /// What agents run: waits where it is held, leaves a file for its task, or does what its task says.
@@ -67,8 +67,10 @@ pub(crate) struct Scenario {
     pub(super) landed: &'static [&'static str],
     /// At each point tmux is killed, and not the process that is there.
     pub(super) strikes_terminal: bool,
-    /// A stage may be done again: work is sent back.
-    pub(super) sends_back: bool,
+    /// How often a stage may be completed: more than once where work is sent back.
+    pub(super) most: usize,
+    /// What a person has left in the checkout, as `git status --porcelain` tells it.
+    pub(super) dirt: &'static [&'static str],
     /// What else holds at the end.
     pub(super) check: fn(&Project),
 }
@@ -87,7 +89,8 @@ const PLAIN: Scenario = Scenario {
     code: 0,
     landed: &["A"],
     strikes_terminal: false,
-    sends_back: false,
+    most: 1,
+    dirt: &[],
     check: nothing,
 };
 
@@ -123,19 +126,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "supervisor", prepare: |project| staged(project, 3), ..PLAIN },
     Scenario { name: "landing", prepare: landing, check: base_followed, ..PLAIN },
     Scenario { name: "following", prepare: following, check: base_followed, ..PLAIN },
-    Scenario {
-        name: "pilot-dropped",
-        prepare: dropped,
-        sends_back: true,
-        check: kept_in_salvage,
-        ..PLAIN
-    },
+    Scenario { name: "edited", prepare: edited, dirt: EDITS, check: edits_stay, ..PLAIN },
+    Scenario { name: "pilot-dropped", prepare: dropped, most: 2, check: kept_in_salvage, ..PLAIN },
     Scenario { name: "base-moved", prepare: base_moved, check: base_followed, ..PLAIN },
     Scenario {
         name: "conflict",
         prepare: conflict,
         landed: &["TWO-1", "TWO-2"],
-        sends_back: true,
+        most: 2,
         check: base_followed,
         ..PLAIN
     },
@@ -426,7 +424,7 @@ fn landing(project: &Project) {
 }
 
 /// A base that is checked out.
-fn following(project: &Project) {
+pub(super) fn following(project: &Project) {
     with(project, "", 1);
     project.ok(&["init"]);
     add(project, "A", "architect");
@@ -522,69 +520,6 @@ pub(super) fn running(project: &Project) {
     let mut monitor = project.start(MONITOR);
     project.until("the agent", || !project.runs().is_empty());
     monitor.kill();
-}
-
-/// While the agent ran, somebody moved and made branches of ours; no monitor has seen it.
-fn astray(project: &Project) {
-    fs::write(project.dir().join("hold"), "").expect("a file beside the project");
-    let mut monitor = project.start(MONITOR);
-    project.until("the agent", || !project.runs().is_empty());
-    project.until("a look", || project.path(".git/pipeline/outside.at").exists());
-    monitor.kill();
-    let astray = project.git(&["commit-tree", "-m", "Astray", "main^{tree}"]);
-    for name in ["landed", "mine", "task/A"] {
-        project.git(&["update-ref", &format!("refs/heads/pipeline/{name}"), &astray]);
-    }
-    // The last word in the log is a person's, so that a monitor that never began is known.
-    project.ok(&["task", "edit", "A", "--priority", "high"]);
-    project.release("hold");
-}
-
-/// What was found is in salvage and told of, and nothing else is where our branches are.
-fn is_put_back(project: &Project) {
-    // Where a killed git had left a lock on all refs, which is a person's to remove, it is gone now.
-    project.ok(MONITOR);
-    let names = project.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/pipeline/"]);
-    assert_eq!(names, "pipeline/landed\npipeline/task/A", "{}", project.story());
-    let log = project.log();
-    let told: Vec<&str> = log
-        .iter()
-        // What that lock held up is told when it is put back, and then nobody runs any more.
-        .filter(|entry| {
-            entry["kind"] == "attempt_found_outside" || entry["kind"] == "found_outside"
-        })
-        .flat_map(|entry| entry["found"].as_array().into_iter().flatten())
-        .filter_map(|line| line.as_str())
-        .collect();
-    for what in ["landed", "mine", "A"] {
-        let salvage = format!("refs/pipeline/salvage/{what}.found-");
-        let kept = project.git(&["for-each-ref", "--format=%(subject)", &format!("{salvage}*")]);
-        assert_eq!(kept, "Astray", "{what}\n{}", project.story());
-        let is_told = told.iter().any(|line| line.contains(&salvage));
-        assert!(is_told, "{what} in {told:#?}\n{}", project.story());
-    }
-}
-
-/// Somebody has made a file in the worktree that the next attempt gets, a minute after the last one.
-fn by_hand(project: &Project) {
-    project.ok(MONITOR);
-    project.write(".pipeline/worktrees/implementation/0/by-hand.txt", "by hand\n");
-    let note =
-        fs::File::options().append(true).open(project.path(".git/worktrees/0/pipeline-rest"));
-    let note = note.expect("it is noted that nobody works there");
-    let began = note.metadata().and_then(|found| found.modified()).expect("a time");
-    note.set_modified(began - Duration::from_secs(60)).expect("is set back");
-    add(project, "B", "implementation");
-}
-
-/// It is in salvage, and nowhere else.
-fn is_kept(project: &Project) {
-    let kept = project.git(&["for-each-ref", "--format=%(refname)", "refs/pipeline/salvage/B.*"]);
-    let holds = |name: &str| {
-        project.git(&["ls-tree", "-r", "--name-only", name]).lines().any(|it| it == "by-hand.txt")
-    };
-    assert!(kept.lines().any(holds), "{kept}\n{}", project.story());
-    assert!(!holds("pipeline/landed"), "{}", project.story());
 }
 
 pub(super) fn cancelled(project: &Project) {
@@ -714,7 +649,7 @@ fn rollout_again(project: &Project) {
     project.ok(&["rollout", "set", "production"]);
 }
 
-fn base_followed(project: &Project) {
+pub(super) fn base_followed(project: &Project) {
     let (base, landed) = ("refs/heads/main", "refs/heads/pipeline/landed");
     assert_eq!(project.git(&["rev-parse", base]), project.git(&["rev-parse", landed]));
 }

@@ -1,8 +1,5 @@
 //! Which call fails, how, and for how long; and what is counted.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -10,6 +7,7 @@ use nix::errno::Errno;
 
 use super::Options;
 use crate::crash::case::{Case, Ending};
+use crate::crash::points::{Struck, spread, strike_all};
 use crate::crash::scenario::{SCENARIOS, Scenario};
 use crate::figures::Figures;
 use crate::tracer::{Plan, Point, can_fail, obstacle};
@@ -27,6 +25,8 @@ const ERRNOS: [Errno; 9] = [
 ];
 /// How long an error lasts that does not come alone.
 const LASTING: Duration = Duration::from_millis(1_500);
+/// The same of an interruption: one is answered by trying again at once.
+const INTERRUPTING: Duration = Duration::from_millis(100);
 /// Scenarios of the fixed part, and how many errors in each.
 const FIXED: [(&str, usize); 2] = [("add", 3), ("implementation", 4)];
 
@@ -44,7 +44,10 @@ impl Strike {
             role: self.point.role.clone(),
             ordinal: self.point.ordinal,
             errno: self.errno,
-            lasting: self.is_lasting.then_some(LASTING),
+            lasting: self.is_lasting.then_some(match self.errno {
+                Errno::EINTR => INTERRUPTING,
+                _ => LASTING,
+            }),
         }
     }
 
@@ -107,7 +110,10 @@ fn run_scenario(
         all.retain(|strike| format!("{:?}", strike.errno) == *name);
     }
     let (count, strikes) = (all.len(), spread(all, options.sample));
-    let (survived, unreached, failures) = strike_all(scenario, case, &strikes, options.jobs);
+    let Struck { survived, unreached, failures } =
+        strike_all(case, &strikes, options.jobs, |case, strike| {
+            (case.run_failing(&strike.plan()), strike.words(scenario.name))
+        });
     println!(
         "{}: {count} errors possible; injected {} of {}, survived {survived}",
         scenario.name,
@@ -128,53 +134,11 @@ fn strikes(points: &[Point]) -> Vec<Strike> {
     for point in points {
         for errno in ERRNOS.into_iter().filter(|errno| can_fail(point, *errno)) {
             for is_lasting in [false, true] {
-                // One that is answered by trying again at once would never end.
-                if !is_lasting || errno != Errno::EINTR {
-                    all.push(Strike { point: point.clone(), errno, is_lasting });
-                }
+                all.push(Strike { point: point.clone(), errno, is_lasting });
             }
         }
     }
     all
-}
-
-/// At most `count` of them, evenly spread; all of them for 0.
-fn spread(all: Vec<Strike>, count: usize) -> Vec<Strike> {
-    if count == 0 || all.len() <= count {
-        return all;
-    }
-    (0..count).map(|place| all[(2 * place + 1) * all.len() / (2 * count)].clone()).collect()
-}
-
-/// Runs every strike, several at a time; survived, not reached, and the texts of the failures.
-fn strike_all(
-    scenario: &'static Scenario,
-    case: Case,
-    strikes: &[Strike],
-    jobs: usize,
-) -> (usize, usize, Vec<String>) {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new((0, 0, Vec::new()));
-    let work = |case: Case| {
-        while let Some(strike) = strikes.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let ending = case.run_failing(&strike.plan());
-            let mut results = results.lock().expect("no holder panics");
-            match ending {
-                Ending::Survived => results.0 += 1,
-                Ending::Unreached => results.1 += 1,
-                Ending::Failed(text) => {
-                    results.2.push(format!("{}: {text}", strike.words(scenario.name)));
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..jobs.min(strikes.len()) {
-            scope.spawn(|| work(Case::new(scenario)));
-        }
-        work(case);
-    });
-    results.into_inner().expect("no holder panics")
 }
 
 /// A few errors in two scenarios; ignored, with the reason, where nothing can be traced.
