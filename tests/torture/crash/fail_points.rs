@@ -27,7 +27,10 @@ pub(super) fn run(options: &Options) -> Figures {
     // A panic is the text of a failure, told with how to have it again.
     std::panic::set_hook(Box::new(|_| {}));
     let mut names = BTreeSet::new();
-    for scenario in chosen_scenarios(options, &mut figures) {
+    let mut scenarios = chosen_scenarios(options, &mut figures);
+    // In these the terminal is struck, and all else is as in the one before.
+    scenarios.retain(|scenario| !scenario.strikes_terminal);
+    for scenario in scenarios {
         figures.count("scenarios", 1);
         match run_scenario(scenario, options, &mut figures) {
             Ok(passed) => names.extend(passed),
