@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    pipeline::sys::panic::end_the_process();
     pipeline::cli::run(std::env::args_os())
 }

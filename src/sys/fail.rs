@@ -1,7 +1,7 @@
-//! Named fail points: places at which a test kills the process or makes a call fail.
+//! Named fail points: places at which a test kills the process, makes a thread panic or a call fail.
 //!
 //! Without the feature `failpoints` every call compiles to nothing. With it,
-//! `PIPELINE_FAILPOINT=name[:n][=kill|error]` acts at the n-th pass (from 1) of the point `name`;
+//! `PIPELINE_FAILPOINT=name[:n][=kill|error|panic]` acts at the n-th pass (from 1) of the point `name`;
 //! `PIPELINE_FAILPOINT=name=full|error` with `PIPELINE_FAILPOINT_WHILE=file` acts at every pass while
 //! that file is there, `full` by the error of a full disk;
 //! `PIPELINE_FAILPOINT_LOG=file` appends the name of every point passed, so that a test can
@@ -49,6 +49,7 @@ mod enabled {
         Kill,
         Error,
         Full,
+        Panic,
     }
 
     static PASSES: AtomicU64 = AtomicU64::new(0);
@@ -60,6 +61,7 @@ mod enabled {
         let action = match action {
             "error" => Action::Error,
             "full" => Action::Full,
+            "panic" => Action::Panic,
             _ => Action::Kill,
         };
         let while_there = std::env::var_os("PIPELINE_FAILPOINT_WHILE").map(PathBuf::from);
@@ -86,6 +88,7 @@ mod enabled {
                 return Err(io::Error::other(format!("injected at fail point `{name}`")));
             }
             Action::Full => return Err(rustix::io::Errno::NOSPC.into()),
+            Action::Panic => panic!("injected at fail point `{name}`"),
             Action::Kill => {}
         }
         let me = rustix::process::getpid();

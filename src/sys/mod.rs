@@ -1,5 +1,5 @@
 //! The only raw system calls: clock, child processes, atomic file writes, room on
-//! the disk, fail points.
+//! the disk, fail points, the end by a panic.
 //!
 //! Everything here is small and knows nothing of tasks, journals or agents.
 
@@ -9,6 +9,7 @@ pub mod env;
 pub mod fail;
 pub mod file;
 pub mod machine;
+pub mod panic;
 pub mod proc;
 pub mod room;
 pub mod signals;
