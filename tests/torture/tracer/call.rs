@@ -21,14 +21,19 @@ const NO_FILES: [&str; 2] = ["pipe:", "anon_inode:"];
 /// What a call changes, and which of its arguments says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Bytes go to the descriptor.
-    Output,
+    /// Bytes go to the descriptor; the argument is which one it is.
+    Output(usize),
     /// Something is done to the file of the descriptor.
     Descriptor,
     /// Paths are changed; the argument is the last of them.
     Path(usize),
-    /// A file is opened: path, flags.
+    /// A file is opened: path, flags, or where they lie.
     Open(usize, usize),
+    OpenIn(usize, usize),
+    /// A lock is taken or given back, by one of the commands for a descriptor.
+    Lock,
+    /// A thread of another process gets a signal: the thread, the signal.
+    Signal(usize, usize),
     /// A program is executed, if it is there: a search tries many places.
     Program,
     /// A process is made, unless it is a thread: the flags, or where they lie.
@@ -38,28 +43,49 @@ enum Kind {
     Plain,
 }
 
-/// Calls that change something outside of their process (Linux, x86_64).
+/// Calls that change something outside of their process (Linux, x86_64), also those that the program
+/// does not use today: what it does tomorrow is to be seen. Of what is written into memory that is a
+/// file's nothing is.
 const CALLS: &[(libc::c_long, &str, Kind)] = &[
-    (libc::SYS_write, "write", Kind::Output),
-    (libc::SYS_pwrite64, "pwrite", Kind::Output),
-    (libc::SYS_writev, "writev", Kind::Output),
-    (libc::SYS_pwritev, "pwritev", Kind::Output),
-    (libc::SYS_sendto, "sendto", Kind::Output),
-    (libc::SYS_sendmsg, "sendmsg", Kind::Output),
-    (libc::SYS_sendfile, "sendfile", Kind::Output),
+    (libc::SYS_write, "write", Kind::Output(0)),
+    (libc::SYS_pwrite64, "pwrite", Kind::Output(0)),
+    (libc::SYS_writev, "writev", Kind::Output(0)),
+    (libc::SYS_pwritev, "pwritev", Kind::Output(0)),
+    (libc::SYS_sendto, "sendto", Kind::Output(0)),
+    (libc::SYS_pwritev2, "pwritev", Kind::Output(0)),
+    (libc::SYS_sendmsg, "sendmsg", Kind::Output(0)),
+    (libc::SYS_sendmmsg, "sendmmsg", Kind::Output(0)),
+    (libc::SYS_sendfile, "sendfile", Kind::Output(0)),
+    (libc::SYS_splice, "splice", Kind::Output(2)),
+    (libc::SYS_tee, "tee", Kind::Output(1)),
+    (libc::SYS_vmsplice, "vmsplice", Kind::Output(0)),
+    (libc::SYS_io_submit, "io_submit", Kind::Plain),
+    (libc::SYS_io_uring_enter, "io_uring_enter", Kind::Plain),
     (libc::SYS_copy_file_range, "copy_file_range", Kind::Plain),
     (libc::SYS_fsync, "fsync", Kind::Descriptor),
     (libc::SYS_fdatasync, "fdatasync", Kind::Descriptor),
     (libc::SYS_sync_file_range, "sync_file_range", Kind::Descriptor),
+    (libc::SYS_syncfs, "syncfs", Kind::Descriptor),
+    (libc::SYS_sync, "sync", Kind::Plain),
+    (libc::SYS_msync, "msync", Kind::Plain),
     (libc::SYS_ftruncate, "ftruncate", Kind::Descriptor),
     (libc::SYS_fallocate, "fallocate", Kind::Descriptor),
     (libc::SYS_fchmod, "fchmod", Kind::Descriptor),
+    (libc::SYS_fchown, "fchown", Kind::Descriptor),
+    (libc::SYS_fsetxattr, "fsetxattr", Kind::Descriptor),
+    (libc::SYS_fremovexattr, "fremovexattr", Kind::Descriptor),
     (libc::SYS_flock, "flock", Kind::Descriptor),
+    (libc::SYS_fcntl, "lock", Kind::Lock),
     (libc::SYS_bind, "bind", Kind::Descriptor),
+    (libc::SYS_listen, "listen", Kind::Descriptor),
     (libc::SYS_connect, "connect", Kind::Descriptor),
+    (libc::SYS_shutdown, "shutdown", Kind::Descriptor),
     (libc::SYS_open, "open", Kind::Open(0, 1)),
     (libc::SYS_openat, "open", Kind::Open(1, 2)),
+    (libc::SYS_openat2, "open", Kind::OpenIn(1, 2)),
     (libc::SYS_creat, "creat", Kind::Path(0)),
+    (libc::SYS_mknod, "mknod", Kind::Path(0)),
+    (libc::SYS_mknodat, "mknod", Kind::Path(1)),
     (libc::SYS_rename, "rename", Kind::Path(1)),
     (libc::SYS_renameat, "rename", Kind::Path(3)),
     (libc::SYS_renameat2, "rename", Kind::Path(3)),
@@ -75,13 +101,29 @@ const CALLS: &[(libc::c_long, &str, Kind)] = &[
     (libc::SYS_truncate, "truncate", Kind::Path(0)),
     (libc::SYS_chmod, "chmod", Kind::Path(0)),
     (libc::SYS_fchmodat, "chmod", Kind::Path(1)),
+    (libc::SYS_fchmodat2, "chmod", Kind::Path(1)),
+    (libc::SYS_chown, "chown", Kind::Path(0)),
+    (libc::SYS_lchown, "chown", Kind::Path(0)),
+    (libc::SYS_fchownat, "chown", Kind::Path(1)),
+    (libc::SYS_setxattr, "setxattr", Kind::Path(0)),
+    (libc::SYS_lsetxattr, "setxattr", Kind::Path(0)),
+    (libc::SYS_removexattr, "removexattr", Kind::Path(0)),
+    (libc::SYS_lremovexattr, "removexattr", Kind::Path(0)),
+    (libc::SYS_utime, "utimens", Kind::Path(0)),
+    (libc::SYS_utimes, "utimens", Kind::Path(0)),
+    (libc::SYS_futimesat, "utimens", Kind::Path(1)),
     (libc::SYS_utimensat, "utimens", Kind::Path(1)),
     (libc::SYS_execve, "execve", Kind::Program),
+    (libc::SYS_execveat, "execve", Kind::Path(1)),
     (libc::SYS_fork, "fork", Kind::Plain),
     (libc::SYS_vfork, "vfork", Kind::Plain),
     (libc::SYS_clone, "clone", Kind::Birth),
     (libc::SYS_clone3, "clone", Kind::BirthIn),
     (libc::SYS_kill, "kill", Kind::Plain),
+    (libc::SYS_tkill, "tkill", Kind::Signal(0, 1)),
+    (libc::SYS_tgkill, "tkill", Kind::Signal(1, 2)),
+    (libc::SYS_rt_sigqueueinfo, "sigqueue", Kind::Plain),
+    (libc::SYS_rt_tgsigqueueinfo, "sigqueue", Kind::Signal(1, 2)),
     (libc::SYS_pidfd_send_signal, "pidfd_send_signal", Kind::Plain),
     (libc::SYS_exit_group, "exit", Kind::Plain),
 ];
@@ -98,17 +140,21 @@ pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10];
     let base = base.to_str().unwrap_or_default();
     let about = match kind {
-        Kind::Output => {
+        Kind::Output(place) => {
+            let to = args[*place];
             // Standard output and error are read by people, but for a keeper's, which is a message.
-            let is_message = args[0] > 2 || role.starts_with("keeper");
-            let file = descriptor(pid, args[0]).filter(|_| is_message)?;
+            let is_message = to > 2 || role.starts_with("keeper");
+            let file = descriptor(pid, to).filter(|_| is_message)?;
             let is_file = !is_device(&file) && !NO_FILES.iter().any(|name| file.starts_with(name));
-            (is_file || args[0] == 1).then_some(file)?
+            (is_file || to == 1).then_some(file)?
         }
         Kind::Descriptor => descriptor(pid, args[0])?,
         Kind::Path(place) => path(pid, args[*place]),
         Kind::Program => Some(path(pid, args[0])).filter(|path| Path::new(path).exists())?,
         Kind::Open(place, flags) => opened(pid, args[*place], args[*flags])?,
+        Kind::OpenIn(place, flags) => opened(pid, args[*place], word(pid, args[*flags])?)?,
+        Kind::Lock => descriptor(pid, args[0]).filter(|_| is_lock(args[1]))?,
+        Kind::Signal(to, signal) => signalled(pid, args[*to], args[*signal])?,
         Kind::Birth => process(args[0])?,
         Kind::BirthIn => process(word(pid, args[0])?)?,
         Kind::Plain => String::new(),
@@ -145,7 +191,7 @@ pub fn can_fail(point: &Point, errno: Errno) -> bool {
     }
     let is_write = is(&["write", "pwrite", "writev", "pwritev", "copy_file_range"]);
     let is_sync = is(&["fsync", "fdatasync"]);
-    let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink"]);
+    let is_making = is(&["open", "creat", "mkdir", "rename", "link", "symlink", "mknod"]);
     // A git that cannot remove its own lock leaves it, and nobody but git may say that it is stale.
     let is_removing = is(&["unlink", "rmdir"]) && !about.ends_with(".lock");
     match errno {
@@ -164,6 +210,19 @@ pub fn can_fail(point: &Point, errno: Errno) -> bool {
 
 fn process(flags: u64) -> Option<String> {
     (flags & u64::from(libc::CLONE_THREAD.cast_unsigned()) == 0).then(String::new)
+}
+
+fn is_lock(command: u64) -> bool {
+    let locks = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+    locks.iter().any(|lock| u64::from(lock.cast_unsigned()) == command)
+}
+
+/// What ends or stops another process; what a process does to itself is seen as its end.
+fn signalled(pid: Pid, to: u64, signal: u64) -> Option<String> {
+    let harmless = [0, libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let is_harmless = harmless.iter().any(|it| u64::from(it.cast_unsigned()) == signal);
+    let is_own = Path::new(&format!("/proc/{pid}/task/{to}")).exists();
+    (!is_harmless && !is_own).then(String::new)
 }
 
 fn opened(pid: Pid, place: u64, flags: u64) -> Option<String> {

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
@@ -134,8 +134,30 @@ pub fn trials() -> Vec<Trial> {
         }
         Ok(())
     });
-    let kind = obstacle.clone().unwrap_or_default();
-    vec![trial.with_kind(kind).with_ignored_flag(obstacle.is_some())]
+    let unused = Trial::test("tracer::calls_that_nobody_makes_yet_are_seen", sees_what_is_not_used);
+    let kind = obstacle.unwrap_or_default();
+    let is_ignored = !kind.is_empty();
+    let ready = |trial: Trial| trial.with_kind(kind.clone()).with_ignored_flag(is_ignored);
+    [trial, unused].map(ready).into()
+}
+
+/// Calls that the program does not make today are seen all the same.
+fn sees_what_is_not_used() -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    let id = rustix::process::getuid().as_raw().to_string();
+    let cases = [
+        (&["mkfifo", "it"][..], "mknod it"),
+        (&["chown", &id, "it"], "chown it"),
+        (&["sync", "-f", "."], "syncfs"),
+    ];
+    for (words, wanted) in cases {
+        let mut command = pipeline::sys::child::command(words[0], dir.path());
+        command.args(&words[1..]);
+        let outcome = trace(&command, &Plan::Observe, dir.path(), Duration::from_secs(10))?;
+        let is_seen = outcome.points.iter().any(|point| point.call == wanted);
+        assert!(outcome.code == Some(0) && is_seen, "{words:?}: {:?}", outcome.points);
+    }
+    Ok(())
 }
 
 /// Says why nothing can be traced here; `None`: it can.
