@@ -1,35 +1,55 @@
 //! What must be on disk before what follows it, and where anything is changed at all: read off the
-//! calls of whole runs.
+//! calls of whole runs; the long run looks so at every scenario.
 //!
 //! A kill loses nothing that was written, so it cannot show that a sync is missing; a power cut would.
 
+mod places;
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 
 use super::case::Case;
-use super::scenario::SCENARIOS;
+use super::scenario::{SCENARIOS, Scenario};
 use crate::tracer::{Point, obstacle};
+use records::Move;
 
 /// Commands that write a record; one of them also a checkpoint.
 const COMMANDS: [&str; 3] = ["add", "checkpoint", "mode"];
+
+/// Runs in which the monitor acts, and what must be on record before a ref is moved there.
+const ACTING: [(&str, &[Move]); 2] = [
+    ("implementation", &[("/refs/heads/pipeline/landed", 0, &["base_seen"])]),
+    (
+        "landing",
+        &[
+            ("/refs/heads/pipeline/landed", 0, &["base_seen"]),
+            ("/refs/heads/pipeline/landed", 1, &["landing_set", "moving"]),
+            ("/refs/heads/main", 0, &["\"kind\":\"landed\""]),
+        ],
+    ),
+];
+
+/// Runs of one kind each in which it is looked where anything is changed; the long run looks at all.
+const PLACES: [&str; 4] = ["init", "following", "deinit-forced", "salvage-restored"];
 
 /// What one process has written and not synced.
 #[derive(Default)]
 struct Unsynced<'a> {
     files: BTreeSet<&'a str>,
-    /// A record, or the name of a segment: what must be synced next.
-    owed: Option<&'a str>,
+    /// A record, or the name of a segment, by the thread that wrote it: what this must sync next.
+    owed: BTreeMap<i32, &'a str>,
     /// Segments that the process knows to be on disk.
     durable: BTreeSet<&'a str>,
 }
 
 impl<'a> Unsynced<'a> {
     /// Takes one call; says what is wrong with it.
-    fn take(&mut self, call: &'a str) -> Result<(), String> {
+    fn take(&mut self, Point { call, thread, .. }: &'a Point) -> Result<(), String> {
         let (name, path) = call.split_once(' ').unwrap_or((call, ""));
         let is_sync = matches!(name, "fsync" | "fdatasync");
-        if let Some(owed) = self.owed.take()
+        if let Some(owed) = self.owed.remove(thread)
             && !(is_sync && path == owed)
         {
             return Err(format!("`{call}` comes before the sync of `{owed}`"));
@@ -43,7 +63,7 @@ impl<'a> Unsynced<'a> {
                 if !self.durable.contains(path) {
                     return Err(format!("`{path}` is built upon before it is synced"));
                 }
-                self.owed = Some(path);
+                self.owed.insert(*thread, path);
             }
             "write" | "pwrite" | "writev" => {
                 self.files.insert(path);
@@ -54,7 +74,8 @@ impl<'a> Unsynced<'a> {
                     return Err(format!("`{call}` comes before the sync of `{file}`"));
                 }
                 if is_segment(path) {
-                    self.owed = path.rsplit_once('/').map(|(folder, _)| folder);
+                    let folder = path.rsplit_once('/').map(|(folder, _)| folder);
+                    self.owed.extend(folder.map(|folder| (*thread, folder)));
                 }
             }
             _ => {}
@@ -78,52 +99,86 @@ fn is_source(file: &str, path: &str) -> bool {
     is_ref || is_object || (is_segment(path) && file.contains("/journal/."))
 }
 
-fn check(points: &[Point], wanted: impl Fn(&str) -> bool) -> Result<(), String> {
+/// Looks at the processes whose role is `wanted`; returns how many there are.
+fn check(points: &[Point], wanted: impl Fn(&str) -> bool) -> Result<usize, String> {
     let mut processes: BTreeMap<&str, Unsynced<'_>> = BTreeMap::new();
     for point in points.iter().filter(|point| wanted(&point.role)) {
         let process = processes.entry(&point.role).or_default();
-        process.take(&point.call).map_err(|why| format!("{}: {why}", point.role))?;
+        process.take(point).map_err(|why| format!("{}: {why}", point.role))?;
     }
-    if processes.is_empty() { Err("no process is of that kind".into()) } else { Ok(()) }
+    Ok(processes.len())
 }
 
-/// Where monitor and keepers may change something of a project; git works in its own folders.
-const OURS: [&str; 3] = ["project/.git/pipeline", "project/.pipeline", "project/.git/worktrees/"];
-
-/// Says what of these calls changes something of the project that is not ours.
-fn astray(points: &[Point]) -> Result<(), String> {
+/// Says what a whole run has done before it was allowed to, or where it was not.
+pub(super) fn judge(scenario: &Scenario, points: &[Point]) -> Vec<String> {
+    let mut wrong = places::astray(scenario.name, points);
     let is_ours =
-        |point: &&Point| point.role.starts_with("monitor#") || point.role.starts_with("keeper ");
-    let paths = points.iter().filter(is_ours).flat_map(|point| point.call.split_whitespace());
-    let mut paths = paths.filter(|path| path.starts_with("project/")).peekable();
-    if paths.peek().is_none() {
-        return Err("nothing is changed".into());
+        |role: &str| ["monitor#", "command#", "git "].iter().any(|it| role.starts_with(it));
+    wrong.extend(check(points, is_ours).err());
+    wrong.extend(records::come_first(points).err());
+    let is_tmux =
+        |point: &Point| point.call.starts_with("execve ") && point.call.ends_with("/tmux");
+    let has_windows = points.iter().any(is_tmux);
+    for points in by_process(points, "keeper ").values() {
+        wrong.extend(records::of_keeper(points, has_windows).err());
     }
-    match paths.find(|path| !OURS.iter().any(|ours| path.starts_with(ours))) {
-        Some(path) => Err(format!("`{path}` is changed")),
-        None => Ok(()),
-    }
+    wrong.iter().map(|why| format!("{}: {why}", scenario.name)).collect()
 }
 
-fn observe(name: &str) -> Result<Vec<Point>, String> {
-    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
-    Case::new(found.expect("it is listed")).observe()
+/// Returns the calls of each process whose role begins so.
+fn by_process<'a>(points: &'a [Point], role: &str) -> BTreeMap<&'a str, Vec<&'a Point>> {
+    let mut found: BTreeMap<&str, Vec<&Point>> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.role.starts_with(role)) {
+        found.entry(&point.role).or_default().push(point);
+    }
+    found
+}
+
+fn observe(name: &str) -> Result<(&'static Scenario, Vec<Point>), String> {
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("it is listed");
+    Ok((found, Case::new(found).observe()?))
+}
+
+fn none(wrong: &[String]) -> Result<(), Failed> {
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
 /// The fixed part; ignored, with the reason, where nothing can be traced.
 pub(super) fn trials() -> Vec<Trial> {
     let records = Trial::test("crash::a_record_is_synced_before_anything_else_is_done", || {
         for name in COMMANDS {
-            check(&observe(name)?, |role| role.starts_with("command#"))?;
+            let (_, points) = observe(name)?;
+            let count = check(&points, |role| role.starts_with("command#"))?;
+            assert!(count > 0, "no command is seen in {name}");
         }
         Ok(())
     });
+    let acts =
+        Trial::test("crash::what_is_on_record_is_synced_before_anybody_acts_upon_it", || {
+            for (name, moves) in ACTING {
+                let (scenario, points) = observe(name)?;
+                none(&judge(scenario, &points))?;
+                let count = records::come_first(&points)?;
+                assert!(count > 10, "only {count} calls are of an attempt in {name}");
+                records::moves(&points, moves)?;
+                let keepers = by_process(&points, "keeper ");
+                let told = keepers
+                    .values()
+                    .map(|points| records::of_keeper(points, false))
+                    .sum::<Result<usize, _>>()?;
+                assert!(told > 0, "no keeper tells of an end in {name}");
+            }
+            Ok(())
+        });
     let git = Trial::test(
         "crash::what_git_writes_is_synced_before_it_has_its_name_and_the_rest_lies_in_our_folders",
         || {
-            let points = observe("landing")?;
-            astray(&points)?;
-            Ok(check(&points, |role| role.starts_with("git "))?)
+            for name in PLACES {
+                let (scenario, points) = observe(name)?;
+                none(&judge(scenario, &points))?;
+                assert!(points.iter().any(|point| point.role.starts_with("git ")), "{name}");
+            }
+            Ok(())
         },
     );
     let obstacle = obstacle();
@@ -131,5 +186,5 @@ pub(super) fn trials() -> Vec<Trial> {
         let kind = obstacle.clone().unwrap_or_default();
         trial.with_kind(kind).with_ignored_flag(obstacle.is_some())
     };
-    [records, git].into_iter().map(ignored).collect()
+    [records, acts, git].into_iter().map(ignored).collect()
 }

@@ -40,10 +40,10 @@ impl Strike {
                 (points[place].clone(), plan(&points[place]))
             }),
         };
-        let (Point { role, ordinal, call }, name) = (&self.first, case.scenario.name);
+        let (Point { role, ordinal, call, .. }, name) = (&self.first, case.scenario.name);
         let mut words =
             format!("crash --scenario {name} --role '{role}' --ordinal {ordinal} ({call})");
-        if let Some(Point { role, ordinal, call }) = second {
+        if let Some(Point { role, ordinal, call, .. }) = second {
             words.push_str(&format!(", then in the recovery {role} {ordinal} ({call})"));
         }
         (ending, words)
@@ -108,9 +108,10 @@ fn run_scenario(
 ) -> Result<(), String> {
     let case = caught(|| Case::new(scenario))?;
     let points = case.observe()?;
+    figures.failures.extend(super::order::judge(scenario, &points));
     let wanted = chosen(&points, options);
     if options.list {
-        for Point { role, ordinal, call } in &wanted {
+        for Point { role, ordinal, call, .. } in &wanted {
             println!("{}: {role} {ordinal} {call}", scenario.name);
         }
         return Ok(());

@@ -53,7 +53,7 @@ impl Strike {
 
     /// How to have it again.
     fn words(&self, scenario: &str) -> String {
-        let (Point { role, ordinal, call }, errno) = (&self.point, self.errno);
+        let (Point { role, ordinal, call, .. }, errno) = (&self.point, self.errno);
         let manner = if self.is_lasting { "lasting" } else { "once" };
         format!(
             "errors --scenario {scenario} --role '{role}' --ordinal {ordinal} --errno {errno:?} \

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -15,6 +15,10 @@ use super::Point;
 const ENTRY: u8 = 1;
 /// Longest path that is told.
 const PATH_BYTES_MAX: usize = 512;
+/// The folder that a process works in, in the place of a descriptor, as the kernel reads it.
+const AT_WORKING_FOLDER: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
+/// Longest record or message that is told.
+const TEXT_BYTES_MAX: u64 = 64 * 1024;
 /// How the names begin that the kernel hands out for what is no file.
 const NO_FILES: [&str; 2] = ["pipe:", "anon_inode:"];
 
@@ -128,9 +132,38 @@ const CALLS: &[(libc::c_long, &str, Kind)] = &[
     (libc::SYS_exit_group, "exit", Kind::Plain),
 ];
 
-/// Returns the call that a stopped thread is about to make, as told to people; `None` when it is
-/// not at an entry, or the call changes nothing outside.
-pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
+/// Calls whose paths may begin at the folder of a descriptor, the argument before each.
+const AT: [libc::c_long; 15] = [
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_mknodat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchownat,
+    libc::SYS_futimesat,
+    libc::SYS_utimensat,
+    libc::SYS_execveat,
+];
+
+/// A call that is about to be made.
+pub(super) struct Entered {
+    /// As told to people.
+    pub(super) call: String,
+    /// The record or message that it writes.
+    pub(super) text: String,
+    /// Files and folders that it changes: in full, or from the base on.
+    pub(super) places: Vec<String>,
+}
+
+/// Returns the call that a stopped thread is about to make; `None` when it is not at an entry, or the
+/// call changes nothing outside.
+pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<Entered> {
     let regs = ptrace::getregs(pid).ok()?;
     let number = regs.orig_rax.cast_signed();
     let (_, name, kind) = CALLS.iter().find(|(call, _, _)| *call == number)?;
@@ -159,9 +192,17 @@ pub(super) fn entered(pid: Pid, role: &str, base: &Path) -> Option<String> {
         Kind::BirthIn => process(word(pid, args[0])?)?,
         Kind::Plain => String::new(),
     };
+    let has_text = about.ends_with(".ndjson") || about.starts_with("socket:");
+    let is_plain = ["write", "sendto"].contains(name);
+    let text = if has_text && is_plain { text(pid, args[1], args[2]) } else { String::new() };
+    let from_base = |path: String| match path.strip_prefix(base) {
+        Some(rest) => rest.trim_start_matches('/').to_owned(),
+        None => path,
+    };
+    let places = places(pid, number, *kind, args).into_iter().map(from_base).collect();
     let about =
         about.strip_prefix(base).map_or(about.as_str(), |rest| rest.trim_start_matches('/'));
-    Some(format!("{name} {about}").trim_end().to_owned())
+    Some(Entered { call: format!("{name} {about}").trim_end().to_owned(), text, places })
 }
 
 /// Makes the call that a thread is about to make do nothing.
@@ -255,6 +296,45 @@ fn path(pid: Pid, place: u64) -> String {
     let bytes = &bytes[..read.unwrap_or_default()];
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Returns what a call changes, in full.
+fn places(pid: Pid, number: i64, kind: Kind, args: [u64; 4]) -> Vec<String> {
+    let named = |place: usize| {
+        let folder = if AT.contains(&number) { args[place - 1] } else { AT_WORKING_FOLDER };
+        in_full(pid, folder, &path(pid, args[place]))
+    };
+    match kind {
+        Kind::Output(place) => descriptor(pid, args[place]).into_iter().collect(),
+        Kind::Descriptor | Kind::Lock => descriptor(pid, args[0]).into_iter().collect(),
+        // What is renamed is gone from where it was.
+        Kind::Path(place) if number == libc::SYS_rename => vec![named(place - 1), named(place)],
+        Kind::Path(3) if number != libc::SYS_linkat => vec![named(1), named(3)],
+        Kind::Path(place) | Kind::Open(place, _) | Kind::OpenIn(place, _) => vec![named(place)],
+        Kind::Program | Kind::Signal(..) | Kind::Birth | Kind::BirthIn | Kind::Plain => Vec::new(),
+    }
+}
+
+fn in_full(pid: Pid, folder: u64, name: &str) -> String {
+    let folder = match folder & u64::from(u32::MAX) {
+        AT_WORKING_FOLDER => fs::read_link(format!("/proc/{pid}/cwd")).ok(),
+        folder => descriptor(pid, folder).map(PathBuf::from),
+    };
+    let mut full = PathBuf::new();
+    for part in folder.unwrap_or_default().join(name).components() {
+        match part {
+            Component::ParentDir => drop(full.pop()),
+            Component::CurDir => {}
+            part => full.push(part),
+        }
+    }
+    full.to_string_lossy().into_owned()
+}
+
+fn text(pid: Pid, place: u64, length: u64) -> String {
+    let mut bytes = vec![0_u8; usize::try_from(length.min(TEXT_BYTES_MAX)).unwrap_or_default()];
+    let read = memory(pid).and_then(|memory| memory.read_at(&mut bytes, place).ok());
+    String::from_utf8_lossy(&bytes[..read.unwrap_or_default()]).into_owned()
 }
 
 fn memory(pid: Pid) -> Option<File> {

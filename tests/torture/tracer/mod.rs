@@ -28,6 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use call::Entered;
 pub use call::can_fail;
 use pipeline::sys::clock::monotonic;
 use role::Role;
@@ -44,6 +45,12 @@ pub struct Point {
     pub ordinal: u32,
     /// The call and what it is about, for people.
     pub call: String,
+    /// The thread that makes it.
+    pub thread: i32,
+    /// What it writes, where that is a record of the journal or a message; the beginning of a long one.
+    pub text: String,
+    /// Files and folders that it changes: in full, or from the base on.
+    pub places: Vec<String>,
 }
 
 impl Point {
@@ -405,9 +412,11 @@ impl Tracer {
         let Some(process_id) = self.threads.get(&id).copied() else { return };
         let Some(process) = self.processes.get_mut(&process_id) else { return };
         let Some(role) = process.role.clone().filter(|_| !self.is_over) else { return };
-        let Some(call) = call::entered(pid, &role, &self.base) else { return };
+        let Some(Entered { call, text, places }) = call::entered(pid, &role, &self.base) else {
+            return;
+        };
         process.ordinal += 1;
-        let point = Point { role, ordinal: process.ordinal, call };
+        let point = Point { role, ordinal: process.ordinal, call, thread: id, text, places };
         self.points.push(point.clone());
         match &self.plan {
             Plan::Kill { role, ordinal } if *role == point.role && *ordinal == point.ordinal => {
