@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pipeline::cli::error::Error;
 use pipeline::store::journal::FileStore;
 use pipeline::store::ledger::{Ledger, LedgerError};
 use pipeline::store::repair::{Mend, plan, repair};
@@ -171,7 +172,8 @@ impl Place {
                 if error.to_string() != again.to_string() {
                     return Err(format!("reader: {error}; writer: {again}"));
                 }
-                self.refused(case, &error)?;
+                self.refused(sample, case, &error)?;
+                is_told(again)?;
                 if is_newer(&error)
                     || planned.is_some_and(|planned| planned.is_err_and(|error| is_newer(&error)))
                 {
@@ -222,8 +224,8 @@ impl Place {
         Ok(())
     }
 
-    /// A refusal names the place.
-    fn refused(&self, case: &Case, error: &LedgerError) -> Result<(), String> {
+    /// A refusal names the place: the file, and the first line that is not as it was written.
+    fn refused(&self, sample: &Sample, case: &Case, error: &LedgerError) -> Result<(), String> {
         let LedgerError::Store(store) = error else { return Err(format!("refused: {error}")) };
         let is_unreadable = matches!(case.put, Some((_, Put::Unreadable)));
         let path = match store {
@@ -234,8 +236,19 @@ impl Place {
             StoreError::Missing { path } if case.files.is_empty() => path,
             other => return Err(format!("refused for another reason: {other}")),
         };
-        let is_below = path.starts_with(self.state());
-        if is_below { Ok(()) } else { Err(format!("`{}` is elsewhere", path.display())) }
+        if !path.starts_with(self.state()) {
+            return Err(format!("`{}` is elsewhere", path.display()));
+        }
+        let Some((name, line, offset)) = first_damage(sample, case) else { return Ok(()) };
+        let place = match store {
+            StoreError::Damaged { line, offset, .. } => (*line, *offset),
+            // The file alone is told then.
+            _ => (line, offset),
+        };
+        if (path, place) == (&self.state().join(&name), (line, offset)) {
+            return Ok(());
+        }
+        Err(format!("refused: {error}; damaged is `{name}`, line {line} (byte {offset})"))
     }
 
     /// Repairs, and checks that all that is whole counts and that every damaged byte is kept.
@@ -250,7 +263,7 @@ impl Place {
             }
             Err(error) if least.is_none() => {
                 same(&here, &see(&state), "a refused repair")?;
-                return self.refused(case, &error);
+                return self.refused(sample, case, &error);
             }
             Err(_) if matches!(case.put, Some((_, Put::Unreadable))) => return Ok(()),
             // Two segments that do not fit, and no view: which of them it is, a person must say.
@@ -292,6 +305,40 @@ impl Place {
     }
 }
 
+/// Returns the file that the state is read from, and number and place of its first line that is not as
+/// it was written; `None` where no line is known: what stands there is no file, or nothing does.
+fn first_damage(sample: &Sample, case: &Case) -> Option<(String, u64, u64)> {
+    let is_of_journal = |name: &&String| *name != VIEW && is_segment(name);
+    let name = case.files.keys().rfind(is_of_journal).filter(|_| case.put.is_none())?;
+    let (bytes, whole) = (&case.files[name], sample.files.get(name));
+    let common = |whole: &Vec<u8>| bytes.iter().zip(whole).take_while(|(a, b)| a == b).count();
+    let start = match whole {
+        // What is damaged is the one before, which this one does not follow.
+        Some(whole) if bytes == whole && *name == sample.newest => 0,
+        Some(whole) => common(whole),
+        // Another's: it does not follow the one before.
+        None => 0,
+    };
+    let before = &bytes[..start];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let offset = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |feed| feed + 1);
+    Some((name.clone(), line as u64, offset as u64))
+}
+
+/// Looks that the command that meets the error says what to do, and on which file.
+fn is_told(error: LedgerError) -> Result<(), String> {
+    let (text, told) = (error.to_string(), Error::from(error));
+    let is_whole = told.message.contains(&text) && told.path.is_some();
+    let has_hint = told.hints.iter().any(|hint| !hint.trim().is_empty());
+    if is_whole && has_hint { Ok(()) } else { Err(format!("no hint, or no place: {told:?}")) }
+}
+
+/// Whether a name is one that would be read: others are of no account.
+fn is_segment(name: &str) -> bool {
+    let digits = name.trim_start_matches("journal/").strip_suffix(".ndjson");
+    digits.is_some_and(|it| it.len() == 20 && it.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn is_newer(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Store(StoreError::Newer { .. }))
 }
@@ -302,11 +349,7 @@ fn least(sample: &Sample, case: &Case) -> Option<u64> {
         case.put.as_ref().is_none_or(|(place, _)| place != name && place != "journal")
     };
     let segments = case.files.iter().filter(|(name, _)| *name != VIEW && is_there(name));
-    // Only what would be read: other names are of no account.
-    let segments = segments.filter(|(name, _)| {
-        let digits = name.trim_start_matches("journal/").strip_suffix(".ndjson");
-        digits.is_some_and(|it| it.len() == 20 && it.bytes().all(|byte| byte.is_ascii_digit()))
-    });
+    let segments = segments.filter(|(name, _)| is_segment(name));
     let found: HashSet<&[u8]> =
         segments.flat_map(|(_, bytes)| bytes.split_inclusive(|byte| *byte == b'\n')).collect();
     let mut best = None;
