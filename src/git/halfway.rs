@@ -236,7 +236,7 @@ impl Repo {
             below => below.unwrap_or(admin).display().to_string(),
         };
         let below = admin.as_ref().map(below).unwrap_or_default();
-        let text = format!("{from}\n{to}\n{branch}\n{below}");
+        let text = format!("{from}\n{to}\n{branch}\n{below}\n");
         // The lock on an index outlasts a power cut.
         let durability = if admin.is_some() { Durability::Power } else { Durability::Process };
         let path = self.gates_dir().join(note);
@@ -247,13 +247,14 @@ impl Repo {
         })
     }
 
-    /// Reads a note; what cannot be understood is of another program's.
+    /// Reads a note; what cannot be understood is of another program's, or has lost its end: another
+    /// checkout, or none, might be meant.
     pub(super) fn noted(&self, note: &str) -> Result<Option<Noted>, GitError> {
         let path = self.gates_dir().join(note);
         let read = fail::point("git.read_note").and_then(|()| read_bounded(&path, NOTE_BYTES_MAX));
         let bytes = read.map_err(|source| GitError::File { doing: "read", path, source })?;
         let text = String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default();
-        let [from, to, branch, below] = *text.split('\n').collect::<Vec<_>>() else {
+        let [from, to, branch, below, ""] = *text.split('\n').collect::<Vec<_>>() else {
             return Ok(None);
         };
         let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else { return Ok(None) };
@@ -486,6 +487,33 @@ mod tests {
             repo.take_back(&gate, NOTE, root, &changes, (&self.old, &self.to)).unwrap();
             self.scratch.git(["status", "--porcelain"])
         }
+    }
+
+    #[test]
+    fn a_damaged_note_is_none_and_in_nobodys_way() {
+        let scratch = Scratch::new();
+        let repo = &scratch.repo;
+        let old = scratch.rev("HEAD");
+        let to = scratch.commit_on(&old, "new.txt", "new");
+        fs::create_dir_all(repo.gates_dir()).unwrap();
+        for admin in [None, Some(repo.common.clone()), Some(repo.common.join("worktrees/10"))] {
+            let branch = "refs/heads/main".to_owned();
+            let noted = Noted { from: old.clone(), to: to.clone(), branch, admin: admin.clone() };
+            repo.note_merge(NOTE, &noted).unwrap();
+            assert_eq!(repo.noted(NOTE).unwrap().unwrap().admin, admin);
+            let path = repo.gates_dir().join(NOTE);
+            let whole = fs::read(&path).unwrap();
+            for cut in 0..whole.len() {
+                fs::write(&path, &whole[..cut]).unwrap();
+                assert!(repo.noted(NOTE).unwrap().is_none(), "cut at byte {cut}");
+            }
+            fs::write(&path, vec![0; whole.len()]).unwrap();
+            assert!(repo.noted(NOTE).unwrap().is_none());
+        }
+        assert_eq!(repo.cut_short().unwrap(), Vec::<PathBuf>::new());
+        let followed = repo.base_follow(&repo.base_gate().unwrap(), "refs/heads/main", &to, &old);
+        assert_eq!(followed.unwrap(), Follow::Followed);
+        assert!(!repo.gates_dir().join(NOTE).exists());
     }
 
     #[test]

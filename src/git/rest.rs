@@ -159,10 +159,16 @@ impl Rest {
         if since.elapsed().is_ok_and(|rest| rest < SOON) {
             return None;
         }
-        let text = read_bounded(&path, REST_BYTES_MAX).ok()??;
+        let text = match read_bounded(&path, REST_BYTES_MAX) {
+            Ok(text) => text?,
+            Err(_) => Vec::new(),
+        };
+        // One that cannot be understood, as a power cut may leave it, still tells since when.
+        let nothing = Self { saved: String::new(), exclude: Vec::new(), since_ms: 0 };
+        let said = serde_json::from_slice(&text).unwrap_or(nothing);
         let since = since.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let since_ms = u64::try_from(since.as_millis()).ok()?;
-        Some(Self { since_ms, ..serde_json::from_slice(&text).ok()? })
+        Some(Self { since_ms, ..said })
     }
 }
 
@@ -281,6 +287,33 @@ mod tests {
         assert!(Path::new(aside).join("inner/.git").exists());
         case.prepare(false).unwrap();
         assert!(!case.slot.join("new.txt").exists() && !case.slot.join("inner").exists());
+    }
+
+    #[test]
+    fn what_came_beside_a_damaged_note_is_kept() {
+        type Damage = fn(&[u8]) -> Vec<u8>;
+        let damages: [Damage; 5] = [
+            |_| Vec::new(),
+            |whole| vec![0; whole.len()],
+            |whole| whole[..whole.len() / 2].to_vec(),
+            |whole| whole[..whole.len() - 1].to_vec(),
+            |_| b"[1, 2]".to_vec(),
+        ];
+        for damaged in damages {
+            let case = Case::new();
+            case.write("new.txt", "new");
+            let whole = fs::read(case.note()).unwrap();
+            fs::write(case.note(), damaged(&whole)).unwrap();
+            case.wait();
+            case.assert_disturbed(false);
+            assert_eq!(case.keep(), [PIN]);
+            assert_eq!(
+                (case.kept("new.txt"), case.kept("work.txt")),
+                ("new".into(), "work".into())
+            );
+            case.prepare(false).unwrap();
+            assert!(!case.slot.join("new.txt").exists());
+        }
     }
 
     #[test]

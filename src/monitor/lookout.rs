@@ -424,6 +424,34 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_look_or_time_is_none_and_the_next_one_is_kept() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let files = Files::of(dir.path());
+        let live = BTreeSet::from([AttemptId::new("A.impl.1"), AttemptId::new("B.test.12")]);
+        let since = Since { at: Time::from_ms(1_795_215_600_500), live };
+        let look = Look {
+            head: "refs/heads/main".into(),
+            refs: [("refs/heads/mine".into(), "a".repeat(40))].into(),
+            paths: BTreeMap::new(),
+            shared: None,
+        };
+        files.write(Some(&look), &since).expect("a folder of ours");
+        for path in [&files.look, &files.since] {
+            let whole = fs::read(path).expect("it is kept");
+            let zeroed = vec![0; whole.len()];
+            let cuts = (0..whole.len()).map(|cut| &whole[..cut]);
+            for bytes in cuts.chain([&zeroed[..]]) {
+                fs::write(path, bytes).expect("a file of ours");
+                assert!(files.read().is_none(), "{} bytes of {}", bytes.len(), path.display());
+            }
+            files.write(Some(&look), &since).expect("a folder of ours");
+            let kept = files.read().expect("it is whole again");
+            assert_eq!((kept.since.at, kept.since.live), (since.at, since.live.clone()));
+            assert_eq!(kept.look.refs, look.refs);
+        }
+    }
+
+    #[test]
     fn rests_are_a_multiple_of_what_a_look_took_and_minutes_once_it_is_given_up() {
         let seconds = Duration::from_secs;
         assert_eq!(rest_after(seconds(2), 0), seconds(6));

@@ -245,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_reserve_is_made_whole_and_what_is_none_is_no_harm() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("reserve");
+        let guard = || Guard::new(dir.path().into(), dir.path().into());
+        let size = || std::fs::metadata(&path).map(|meta| meta.len()).ok();
+        for bytes in [&b""[..], &[0; 9], &[7; 5000]] {
+            std::fs::write(&path, bytes).expect("a file");
+            let mut guard = guard();
+            guard.make_reserve();
+            assert_eq!(size(), Some(super::RESERVE_BYTES));
+            assert!(guard.release() && size().is_none());
+        }
+        std::fs::create_dir(&path).expect("a folder");
+        let mut guard = guard();
+        guard.make_reserve();
+        assert!(!guard.has_reserve && !guard.release() && path.is_dir());
+    }
+
+    #[test]
     fn reserve_is_made_once_given_up_once_and_made_again() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let mut guard = Guard::new(dir.path().into(), dir.path().join("none/yet"));
