@@ -16,6 +16,7 @@ mod error;
 pub mod finished;
 mod forecast;
 mod hand;
+mod hints;
 pub mod job;
 mod lane;
 pub mod lookout;

@@ -17,6 +17,7 @@ use super::cycle::{Cycle, Cycled};
 use super::error::{RunError, io_error};
 use super::forecast::Forecasts;
 use super::hand;
+use super::hints::{Hints, Sent};
 use super::lookout::Files;
 use super::outage::Outage;
 use super::outside::Outside;
@@ -146,6 +147,7 @@ struct Monitor {
     /// Held until the end.
     lock: Option<FileLock>,
     watcher: Option<notify::RecommendedWatcher>,
+    hints: Hints,
     _signals: signal_hook::iterator::Handle,
 }
 
@@ -162,12 +164,13 @@ impl Monitor {
         if let Some(repo) = &options.repo {
             put_in_order(repo).map_err(|error| RunError::Git(error.to_string()))?;
         }
-        let watch = Arc::new(Watch::default());
+        let (hints, watch) = (Sent::default(), Arc::new(Watch::default()));
         let keepers = open_keepers(&layout, options.keeper.clone(), &watch, &sender)?;
         let clock = SystemClock::start_after(ledger.time());
         let signals = watch_signals(&sender).map_err(io_error("cannot set the signal handlers"))?;
         let watcher = (!options.is_poll_only).then(|| {
-            open_watcher(&layout, options.repo.as_ref(), ledger.state(), &sender, &mut progress)
+            let to = (&sender, &hints);
+            open_watcher(&layout, options.repo.as_ref(), ledger.state(), to, &mut progress)
         });
         let program_dir = options.keeper.program.parent().map(PathBuf::from).unwrap_or_default();
         let worktrees = layout.root.join(&ledger.state().settings.worktree.dir);
@@ -193,8 +196,8 @@ impl Monitor {
             threads: Arc::new(()),
             has_tmux: Cell::default(),
         };
-        let started_at = clock.now();
-        let cycle = Cycle::new(ledger, world, clock, options.lock_wait);
+        let (started_at, cycle) =
+            (clock.now(), Cycle::new(ledger, world, clock, options.lock_wait));
         let mut monitor = Self {
             cycle,
             receiver,
@@ -214,10 +217,10 @@ impl Monitor {
             outage: Outage::default(),
             lock: Some(lock),
             watcher: watcher.flatten(),
+            hints: Hints::of(hints),
             _signals: signals,
         };
-        monitor.take_over(options.stop)?;
-        Ok(monitor)
+        monitor.take_over(options.stop).map(|()| monitor)
     }
 
     fn read_settings(&mut self) -> Option<EventBody> {
@@ -422,7 +425,8 @@ impl Monitor {
         let pause_ms = if self.cycle.world.unprobed.is_empty() { usual_ms } else { LOOK_AGAIN_MS };
         self.next_poll = self.next_poll.min(self.cycle.clock.now().plus_ms(pause_ms));
         let room = self.guard.due_at(self.cycle.ledger.state());
-        let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room];
+        let hints = self.hints.due_at();
+        let moments = [self.cycle.deadline(), Some(self.next_poll), self.end_due_at(), room, hints];
         let view = self.view.due_at();
         let tick = self.cycle.world.progress.due_at();
         // Without file events only a look tells of orders.
@@ -450,6 +454,7 @@ impl Monitor {
                 self.has_looked = is_last;
             }
         }
+        self.follow_hints(&mut bodies);
         if self.cycle.clock.now() >= self.next_poll {
             self.poll(&mut bodies);
         }
@@ -531,11 +536,22 @@ impl Monitor {
             }
             // What is new is read before each transaction.
             Input::Journal => {}
-            Input::Refs => self.cycle.world.look_at_base(self.cycle.ledger.state()),
-            Input::Files => self.look_at_files(bodies),
+            Input::Refs => self.hints.put_refs(self.cycle.clock.now()),
+            Input::Files => self.hints.put_files(self.cycle.clock.now()),
             Input::Signal(signal) => self.on_signal(signal, bodies),
         }
         Ok(())
+    }
+
+    /// Looks at what files events were of, when it is time.
+    fn follow_hints(&mut self, bodies: &mut Vec<EventBody>) {
+        let now = self.cycle.clock.now();
+        if self.hints.take_refs(now) {
+            self.cycle.world.look_at_base(self.cycle.ledger.state());
+        }
+        if self.hints.take_files(now) {
+            self.look_at_files(bodies);
+        }
     }
 
     fn look_at_files(&mut self, bodies: &mut Vec<EventBody>) {

@@ -9,6 +9,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::hints::Sent;
 use super::lookout;
 use super::mend::Mended;
 use super::progress::Progress;
@@ -72,7 +73,7 @@ pub fn open_watcher(
     layout: &Layout,
     repo: Option<&Repo>,
     state: &State,
-    sender: &Sender<Input>,
+    to: (&Sender<Input>, &Sent),
     progress: &mut Progress,
 ) -> Option<RecommendedWatcher> {
     let current = layout.root.join(&state.settings.project.current_task_file);
@@ -90,14 +91,17 @@ pub fn open_watcher(
     let none = |error| {
         progress.warn(&format!("no file events ({error}): looking now and then instead"));
     };
-    watch_files(&watched, sender).map_err(none).ok()
+    watch_files(&watched, to).map_err(none).ok()
 }
 
-fn watch_files(watched: &Watched, input: &Sender<Input>) -> notify::Result<RecommendedWatcher> {
-    let sender = input.clone();
+fn watch_files(
+    watched: &Watched,
+    (input, hints): (&Sender<Input>, &Sent),
+) -> notify::Result<RecommendedWatcher> {
+    let (sender, hints) = (input.clone(), hints.clone());
     let seen = watched.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        for input in inputs_of(&seen, event) {
+        for input in inputs_of(&seen, event).into_iter().filter(|input| hints.is_new(input)) {
             // The loop has ended, and the watcher with it.
             let _ = sender.send(input);
         }

@@ -1,6 +1,7 @@
 //! A user whose file events are used up: commands and the monitor look now and then instead.
 
 use crate::doctor::apart;
+use crate::monitor_run::ticks_in;
 use crate::support::processes_of;
 use crate::support::project::Project;
 
@@ -53,5 +54,61 @@ fn an_idle_monitor_that_polls_hears_of_orders_at_once() {
     project.until("the task to land", || project.count("completed") == 1);
     project.ok(&["stop"]);
     assert_eq!(monitor.end(&project), Some(0));
+    project.assert_nothing_left();
+}
+
+/// Writes the settings as fast as it can while it is told to, each time with another comment, and last
+/// as they were; they are whole at any time.
+const STORM: &str = r#"set -eu
+echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
+settings=$PIPELINE_PROJECT/pipeline.toml
+text=$(cat "$settings")
+n=0
+while [ "$PIPELINE_TASK_ID" = STORM ] && [ -e "$E2E_DIR/hold.storm" ]; do
+    n=$((n + 1))
+    printf '%s\n# %06d\n' "$text" $n 1<>"$settings"
+    [ $((n % 100)) != 0 ] || echo $n >"$E2E_DIR/written"
+done
+if [ $n -gt 0 ]; then printf '%s\n' "$text" >"$settings.new" && mv "$settings.new" "$settings"; fi
+echo "$PIPELINE_TASK_ID" >"$PIPELINE_TASK_ID.txt"
+"#;
+/// How long the storm is watched, and the most that the monitor may work meanwhile, of 100 ticks a
+/// second: its loop a quarter of the time, and not more than one processor with who reads the events.
+const STORM_MS: u128 = 4_000;
+const LOOP_TICKS_MAX: u64 = 100;
+const TICKS_MAX: u64 = 400;
+
+#[test]
+fn a_storm_of_file_events_costs_little_and_holds_nothing_up() {
+    let project = Project::new(1);
+    project.write("tools/agent.sh", STORM);
+    project.commit("A storm");
+    project.hold("hold.storm");
+    project.ok(&["task", "add", "storm", "--id", "STORM", "--stages", "architect"]);
+    let written = || {
+        let text = std::fs::read_to_string(project.dir().join("written")).unwrap_or_default();
+        text.trim().parse::<u64>().unwrap_or_default()
+    };
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the storm", || written() > 0);
+    let pid = monitor.pid();
+    let all = || ticks_in(&format!("/proc/{pid}/stat"));
+    let in_loop = || ticks_in(&format!("/proc/{pid}/task/{pid}/stat"));
+    let (begun, at) = (pipeline::sys::clock::monotonic(), written());
+    let before = (all(), in_loop());
+    // Whoever is told of something meanwhile hears it.
+    project.ok(&["task", "add", "other", "--id", "OTHER", "--stages", "test"]);
+    project.until("the other task to land", || project.task("OTHER") == "completed");
+    project.until("the watch to end", || begun.elapsed().as_millis() > STORM_MS);
+    let (count, used) = (written() - at, (all() - before.0, in_loop() - before.1));
+    assert!(count > 1_000, "only {count} events: that is no storm");
+    let is_little = used.0 < TICKS_MAX && used.1 < LOOP_TICKS_MAX;
+    assert!(is_little, "{used:?} ticks for {count} events in {:?}", begun.elapsed());
+    project.release("hold.storm");
+    assert_eq!(monitor.end(&project), Some(0), "{}{}", monitor.said(), project.story());
+    let mut landed = project.landings("pipeline/landed");
+    landed.sort();
+    assert_eq!(landed, ["OTHER", "STORM"], "{}", project.story());
+    assert_eq!(project.runs().len(), 2, "{}", project.story());
     project.assert_nothing_left();
 }

@@ -57,7 +57,12 @@ fn the_view_follows_what_others_write_and_the_end() {
 
 /// Processor time of a process so far, in clock ticks (proc(5): 100 a second).
 fn ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    ticks_in(&format!("/proc/{pid}/stat"))
+}
+
+/// The same of what a file of proc(5) is about: a process, or one of its threads.
+pub(crate) fn ticks_in(stat: &str) -> u64 {
+    let stat = fs::read_to_string(stat).expect("it runs");
     let rest = stat.rsplit(')').next().expect("a name in brackets");
     let fields: Vec<&str> = rest.split_whitespace().collect();
     [fields[11], fields[12]].map(|field| field.parse::<u64>().expect("a number")).iter().sum()
