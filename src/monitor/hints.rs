@@ -9,6 +9,9 @@ use crate::machine::time::Time;
 
 /// From one look that a hint led to until the next.
 const REST_MS: u64 = 100;
+/// From a hint that a user's file changes until it is read: who writes it in place has as a rule
+/// written the whole of it by then.
+const SETTLE_MS: u64 = 50;
 
 /// Which hints were sent and have led to no look yet; shared with who sends them.
 #[derive(Debug, Clone, Default)]
@@ -37,9 +40,9 @@ struct Due {
 }
 
 impl Due {
-    fn put(&mut self, now: Time) {
-        let rested = self.followed_at.map_or(now, |at| at.plus_ms(REST_MS));
-        self.at = Some(self.at.unwrap_or(now.max(rested)));
+    fn put(&mut self, at: Time) {
+        let rested = self.followed_at.map_or(at, |followed| followed.plus_ms(REST_MS));
+        self.at = Some(self.at.unwrap_or(at.max(rested)));
     }
 
     /// Returns whether it is time; what is sent from then on is another hint.
@@ -73,7 +76,7 @@ impl Hints {
     }
 
     pub fn put_files(&mut self, now: Time) {
-        self.files.put(now);
+        self.files.put(now.plus_ms(SETTLE_MS));
     }
 
     /// Returns whether base or landing branch are to be looked at, before that is done.
@@ -104,12 +107,15 @@ mod tests {
         let at = Time::from_ms;
         assert!(sent.is_new(&Input::Files) && !sent.is_new(&Input::Files));
         assert!(sent.is_new(&Input::Refs) && sent.is_new(&Input::Journal));
-        hints.put_files(at(1000));
-        assert!(hints.take_files(at(1000)) && !hints.take_files(at(1000)), "the first at once");
-        assert!(sent.is_new(&Input::Files), "what comes after the look is another one");
-        hints.put_files(at(1001));
+        hints.put_refs(at(1000));
+        assert!(hints.take_refs(at(1000)) && !hints.take_refs(at(1000)), "the first at once");
+        assert!(sent.is_new(&Input::Refs), "what comes after the look is another one");
+        hints.put_refs(at(1001));
         assert_eq!(hints.due_at(), Some(at(1000 + REST_MS)));
-        assert!(!hints.take_files(at(1099)) && !sent.is_new(&Input::Files));
-        assert!(hints.take_files(at(1100)) && hints.due_at().is_none());
+        assert!(!hints.take_refs(at(1099)) && !sent.is_new(&Input::Refs));
+        assert!(hints.take_refs(at(1100)) && hints.due_at().is_none());
+        hints.put_files(at(2000));
+        hints.put_files(at(2040));
+        assert!(!hints.take_files(at(2049)) && hints.take_files(at(2050)), "once it has settled");
     }
 }
