@@ -333,21 +333,25 @@ fn evidence(log: &Path, reading: &Reading) -> String {
 
 /// What counts for an attempt of what stands in its task file.
 #[derive(Debug, Default)]
-struct Said {
-    marker: Option<Marker>,
-    notes: String,
+pub struct Said {
+    pub marker: Option<Marker>,
+    pub notes: String,
     /// A last status line that says nothing known.
-    unreadable: Option<String>,
+    pub unreadable: Option<String>,
+}
+
+fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> Said {
+    match read_bounded(file, reply::FILE_BYTES_MAX) {
+        Ok(Some(bytes)) => said_in(&bytes, nonce, code),
+        Ok(None) | Err(_) => Said::default(),
+    }
 }
 
 /// Reads the status that counts for this attempt, and the notes.
 ///
 /// Another nonce: ignored. Header gone: accepted only with this attempt's own exit 0.
-fn read_reply(file: &Path, nonce: &str, code: Option<i32>) -> Said {
-    let Ok(Some(bytes)) = read_bounded(file, reply::FILE_BYTES_MAX) else {
-        return Said::default();
-    };
-    let Ok(parsed) = reply::read(&bytes) else { return Said::default() };
+pub fn said_in(bytes: &[u8], nonce: &str, code: Option<i32>) -> Said {
+    let Ok(parsed) = reply::read(bytes) else { return Said::default() };
     let is_own = match &parsed.nonce {
         Some(found) => found == nonce,
         None => code == Some(0),

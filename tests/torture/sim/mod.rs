@@ -1,7 +1,7 @@
 //! Layer L1: the program's own loop over a modelled world, by seeds.
 //!
 //! `monitor::cycle::Cycle` with its ledger runs over the memory store; keepers, agents, git, disk,
-//! clocks and people are modelled (`world.rs`, `work.rs`, `repo.rs`, `disk.rs`, `people.rs`) in steps
+//! clocks and people are modelled (`world.rs`, `agent.rs`, `work.rs`, `repo.rs`, `disk.rs`, `people.rs`) in steps
 //! small enough that a crash falls between any two of them. A seed draws its settings, its own mix
 //! of faults, and a number for every step; from that number alone the step is drawn, so that a
 //! failing run shrinks by leaving steps out. A second phase is free of faults: everything must come
@@ -35,6 +35,7 @@
 //! | I16, I18, I19, I23, I25, I26 | files, formats and bounds: layers with real files |
 
 mod able;
+mod agent;
 mod dice;
 mod disk;
 mod draw;

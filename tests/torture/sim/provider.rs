@@ -8,7 +8,7 @@ use pipeline::machine::id::AttemptId;
 use pipeline::machine::provider::Pause;
 use pipeline::machine::time::Time;
 
-use super::world::Plan;
+use super::agent::Plan;
 
 /// Returns what a program says that ends as planned. Drawn without the dice, so that old seeds draw the
 /// rest as ever; who is done may say it as well.
@@ -16,8 +16,10 @@ pub fn fault_of(plan: Plan, attempt: &AttemptId, now_ms: u64) -> Option<Fault> {
     let name: u64 = attempt.as_str().bytes().map(u64::from).sum();
     let draw = name.wrapping_mul(31).wrapping_add(now_ms);
     let is_said = match plan {
-        Plan::NoMarker | Plan::Hangs | Plan::Silent | Plan::Liar => draw.is_multiple_of(2),
-        Plan::Done => draw.is_multiple_of(16),
+        Plan::NoMarker | Plan::Fenced | Plan::Hangs | Plan::Silent | Plan::Liar => {
+            draw.is_multiple_of(2)
+        }
+        Plan::Done | Plan::Headless => draw.is_multiple_of(16),
         Plan::Idle
         | Plan::Stays
         | Plan::Stale

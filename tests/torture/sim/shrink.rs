@@ -13,6 +13,8 @@ pub const MARKS: &[&str] = &[
     "agent leaves a process behind",
     "agent is blocked",
     "agent leaves another attempt's marker",
+    "agent leaves its marker in a code fence",
+    "agent leaves its task file without a header",
     "agent leaves no marker",
     "agent falls silent",
     "agent or check dies of a signal",

@@ -13,12 +13,13 @@ use pipeline::machine::proposal::ProposalFault;
 use pipeline::machine::task::{Clash, Task, TaskPhase};
 use pipeline::machine::{Effect, Observation, State};
 
+use super::agent::Plan;
 use super::dice::Dice;
 use super::mend::{Mending, Refs};
 use super::propose;
 use super::repo::{BASE, Commit, LANDED, commit_of, oid, pending_ref, salvage_ref};
 use super::seed::Canary;
-use super::world::{Place, Plan, Probe, ProcessStage, Report, World};
+use super::world::{Place, Probe, ProcessStage, Report, World};
 
 /// What is to be done, with all it needs copied from the state when it began.
 #[derive(Debug, Clone, PartialEq)]

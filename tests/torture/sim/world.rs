@@ -5,20 +5,17 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use pipeline::machine::attempt::{AttemptKind, EndedBy, Exit, Marker};
+use pipeline::machine::attempt::{AttemptKind, Exit};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::resume as machine_resume;
 use pipeline::machine::settings::{Completion, LauncherKind};
-use pipeline::machine::time::Time;
-use pipeline::machine::usage::Usage;
 use pipeline::machine::{Observation, State};
 
+use super::agent::{Plan, word};
 use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
 use super::mend::Refs;
-use super::provider::fault_of;
-use super::purse::cost_of;
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
 use super::resume::Sessions;
 use super::seed::Canary;
@@ -34,6 +31,7 @@ pub type Place = (AgentName, u32);
 #[derive(Debug, Clone)]
 pub struct Order {
     pub attempt: AttemptId,
+    pub nonce: String,
     pub agent: AgentName,
     pub task: Option<TaskId>,
     pub is_work: bool,
@@ -65,6 +63,7 @@ impl Order {
         };
         Some(Self {
             attempt: id.clone(),
+            nonce: attempt.nonce.clone(),
             agent: attempt.agent.clone(),
             task: attempt.task.clone(),
             is_work: attempt.is_work(),
@@ -80,30 +79,6 @@ impl Order {
     }
 }
 
-/// How a process will end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
-    Done,
-    /// Says completed, changed nothing.
-    Idle,
-    /// Says completed, exits with 1.
-    Liar,
-    /// Writes the marker and stays.
-    Stays,
-    NoMarker,
-    /// Writes the marker of another attempt.
-    Stale,
-    Fails,
-    Blocks,
-    Changes,
-    Hangs,
-    Silent,
-    Crashes,
-    /// Its window went away, and it was ended for that.
-    WindowGone,
-    Unstartable,
-}
-
 /// A process and its place in life.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -112,7 +87,7 @@ pub struct Process {
     pub stage: ProcessStage,
     since_mono: u64,
     pub is_stopping: bool,
-    has_leaked: bool,
+    pub has_leaked: bool,
 }
 
 /// The steps a keeper takes with an order.
@@ -232,7 +207,9 @@ pub struct World {
     pub passed: BTreeSet<(Commit, String)>,
     /// Monitors that wait for the end of a keeper that does not answer, and for which attempt.
     awaited: Vec<(u32, AttemptId, AgentName)>,
-    sessions: Sessions,
+    pub sessions: Sessions,
+    /// The nonce of the attempt that ended last.
+    pub last_nonce: String,
     /// A bug put in on purpose.
     pub canary: Canary,
     /// Branches of people, or that somebody has checked out, and where they left them.
@@ -259,6 +236,7 @@ impl World {
             ready: BTreeMap::new(),
             jobs: Vec::new(),
             sessions: Sessions::default(),
+            last_nonce: String::new(),
             orphans: Vec::new(),
             truth: BTreeMap::new(),
             passed: BTreeSet::new(),
@@ -500,39 +478,6 @@ impl World {
         Some(Process { order, plan, stage, since_mono, is_stopping: false, has_leaked })
     }
 
-    fn plan(&mut self, order: &Order, dice: &mut Dice) -> Plan {
-        let bad = self.mix.bad_end;
-        // Drawn apart, so that old seeds draw the rest as ever.
-        let mut more = Dice(dice.0 ^ 0x7a9e);
-        let is_there = order.is_in_window && order.is_work;
-        if is_there && self.fails(&mut more, bad / 4, "a window goes away") {
-            return Plan::WindowGone;
-        }
-        if !self.fails(dice, bad, "agent ends badly") {
-            return Plan::Done;
-        }
-        let of_work = [
-            Plan::Idle,
-            Plan::Liar,
-            Plan::Stays,
-            Plan::NoMarker,
-            Plan::Stale,
-            Plan::Fails,
-            Plan::Blocks,
-            Plan::Changes,
-            Plan::Changes,
-            Plan::Hangs,
-            Plan::Silent,
-            Plan::Crashes,
-            Plan::Unstartable,
-        ];
-        let of_check = [Plan::Fails, Plan::Fails, Plan::Hangs, Plan::Crashes, Plan::Unstartable];
-        let all: &[Plan] = if order.is_work { &of_work } else { &of_check };
-        let plan = all[dice.below(all.len())];
-        self.marks.hit(word(plan));
-        plan
-    }
-
     fn execute(&mut self, process: &mut Process) {
         let order = &process.order;
         process.since_mono = self.mono.get();
@@ -563,89 +508,6 @@ impl World {
                 self.truth.entry(order.attempt.clone()).or_default().has_changed = true;
             }
         }
-    }
-
-    fn end_of(&mut self, process: &Process) -> Exit {
-        let (plan, order) = (process.plan, &process.order);
-        let is_stopped = process.is_stopping && plan != Plan::Unstartable;
-        let (code, signal, ended_by) = match plan {
-            _ if is_stopped => (None, Some(15), EndedBy::Stop),
-            Plan::Done | Plan::Idle | Plan::NoMarker | Plan::Stale => {
-                (Some(0), None, EndedBy::Exit)
-            }
-            Plan::Blocks | Plan::Changes => (Some(0), None, EndedBy::Exit),
-            Plan::Liar | Plan::Fails => (Some(1), None, EndedBy::Exit),
-            Plan::Stays => (None, Some(15), EndedBy::MarkerGrace),
-            Plan::Hangs => (None, Some(15), EndedBy::Timeout),
-            Plan::Silent => (None, Some(15), EndedBy::Silence),
-            Plan::Crashes => (None, Some(11), EndedBy::Exit),
-            // Nobody is told of it.
-            Plan::WindowGone => (None, None, EndedBy::Exit),
-            Plan::Unstartable => (None, None, EndedBy::SpawnFailed),
-        };
-        let marker = match plan {
-            _ if !order.is_work => None,
-            Plan::Done | Plan::Idle | Plan::Liar | Plan::Stays => Some(Marker::Completed),
-            Plan::Fails => Some(Marker::Failed("no".into())),
-            Plan::Blocks => Some(Marker::Blocked("who".into())),
-            Plan::Changes => Some(Marker::ChangesRequested("more".into())),
-            Plan::NoMarker
-            | Plan::Stale
-            | Plan::Hangs
-            | Plan::Silent
-            | Plan::Crashes
-            | Plan::WindowGone
-            | Plan::Unstartable => None,
-        };
-        let by_exit = order.completion == Completion::Exit;
-        let is_proven = !is_stopped
-            && match plan {
-                Plan::Done | Plan::Idle | Plan::Stays => true,
-                Plan::NoMarker | Plan::Stale => by_exit,
-                _ => false,
-            };
-        // A power cut may take the record of a start, and leave what that run wrote in the worktree:
-        // the attempt is then run again in it, and git shows the work of both as its change.
-        let before = self.truth.get(&order.attempt).is_some_and(|truth| truth.has_changed);
-        let has_changed = before || (plan != Plan::Idle && plan != Plan::Unstartable);
-        self.truth.insert(order.attempt.clone(), Truth { is_proven, has_changed });
-        if let (Some(check), true) = (&order.check, plan == Plan::Done && !is_stopped) {
-            self.passed.insert(check.clone());
-        }
-        let usage = self.usage_of(plan, order);
-        let at = Time::from_ms(self.mono.get());
-        Exit {
-            started_at: at,
-            ended_at: at,
-            code,
-            signal,
-            ended_by,
-            command_index: 0,
-            leaked: u32::from(process.has_leaked),
-            cpu_ms: 0,
-            rss_kib_max: 0,
-            usage,
-            fault: if order.is_work {
-                fault_of(plan, &order.attempt, self.mono.get())
-            } else {
-                None
-            },
-            marker,
-            notes: String::new(),
-            tail: String::new(),
-        }
-    }
-
-    fn usage_of(&mut self, plan: Plan, order: &Order) -> Usage {
-        let says = order.is_work && plan != Plan::Idle && plan != Plan::Unstartable;
-        let resumed = order.session.as_ref();
-        let mut usage =
-            if says { self.sessions.told(&order.attempt, resumed) } else { Usage::default() };
-        if order.is_work && resumed.is_none() {
-            // What a session has cost so far is known to none that takes it up.
-            usage.cost_usd_micros = cost_of(&order.attempt);
-        }
-        usage
     }
 
     fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {
@@ -773,25 +635,5 @@ impl World {
                 disk.is_started &= dice.permille(500);
             }
         }
-    }
-}
-
-/// Names a plan for the coverage marks.
-fn word(plan: Plan) -> &'static str {
-    match plan {
-        Plan::Done => "agent is done",
-        Plan::Idle => "agent says completed and changed nothing",
-        Plan::Liar => "agent says completed and exits with 1",
-        Plan::Stays => "agent says completed and stays",
-        Plan::NoMarker => "agent leaves no marker",
-        Plan::Stale => "agent leaves another attempt's marker",
-        Plan::Fails => "agent or check fails",
-        Plan::Blocks => "agent is blocked",
-        Plan::Changes => "agent requests changes",
-        Plan::Hangs => "agent or check runs into its limit",
-        Plan::Silent => "agent falls silent",
-        Plan::Crashes => "agent or check dies of a signal",
-        Plan::WindowGone => "a window goes away",
-        Plan::Unstartable => "program cannot be started",
     }
 }
