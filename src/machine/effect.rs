@@ -68,6 +68,12 @@ impl Begun {
         due
     }
 
+    /// Returns true when the effect is under way.
+    #[must_use]
+    pub fn has(&self, effect: &Effect) -> bool {
+        self.0.contains(effect)
+    }
+
     /// Returns true when nothing is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {

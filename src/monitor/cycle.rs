@@ -90,6 +90,13 @@ impl<S: Store, W: World, C: Clock> Cycle<S, W, C> {
         Ok(cycled)
     }
 
+    /// Begins an effect once more that was begun, and got lost on its way.
+    pub fn begin_again(&mut self, effect: &Effect) {
+        if self.begun.has(effect) {
+            self.world.begin(effect, self.ledger.state());
+        }
+    }
+
     /// Keeps what happened for the next [`Cycle::run`].
     pub fn keep(&mut self, bodies: Vec<EventBody>) {
         self.owed.extend(bodies);
@@ -179,10 +186,12 @@ mod tests {
     use std::time::Duration;
 
     use super::{Cycle, World};
-    use crate::machine::id::Oid;
+    use crate::machine::id::{AttemptId, Oid};
     use crate::machine::mode::{Isolation, Rollout};
     use crate::machine::time::Time;
-    use crate::machine::{Change, Command, Effect, Event, EventBody, Observation, State};
+    use crate::machine::{
+        Change, Command, Effect, Event, EventBody, Observation, State, pending_effects,
+    };
     use crate::observe::support::settings;
     use crate::store::ledger::{Ledger, Turns};
     use crate::store::memory::{Fault, MemoryStore};
@@ -247,6 +256,20 @@ mod tests {
         assert_eq!(cycle.world.begun, 2);
         cycle.run(seen(&[taken])).expect("it is written");
         assert!(cycle.ledger.state().base.is_taken());
+        assert_eq!(cycle.world.begun, 2);
+    }
+
+    #[test]
+    fn what_got_lost_on_its_way_is_begun_again_and_nothing_else_is() {
+        let (mut cycle, _store) = cycle(Isolation::Worktree);
+        let seen = Observation::BaseSeen { tip: Oid::new("a"), landed: Some(Oid::new("a")) };
+        cycle.run(vec![EventBody::Observation(seen)]).expect("it is written");
+        let begun: Vec<Effect> = pending_effects(cycle.ledger.state()).cloned().collect();
+        assert_eq!((begun.len(), cycle.world.begun), (1, 1));
+        cycle.begin_again(&begun[0]);
+        cycle.begin_again(&Effect::Stop { attempt: AttemptId::new("A.test.1") });
+        assert_eq!(cycle.world.begun, 2);
+        cycle.run(Vec::new()).expect("it is written");
         assert_eq!(cycle.world.begun, 2);
     }
 

@@ -38,7 +38,7 @@ use crate::machine::attempt::{Attempt, AttemptPhase};
 use crate::machine::event::StopKind;
 use crate::machine::id::AttemptId;
 use crate::machine::time::Time;
-use crate::machine::{Answer, Command, EventBody, Observation, State};
+use crate::machine::{Answer, Command, Effect, EventBody, Observation, State};
 use crate::store::StoreError;
 use crate::store::journal::FileStore;
 use crate::store::ledger::{LedgerError, Turns};
@@ -524,7 +524,11 @@ impl Monitor {
                 let news = world.outside.mended(done, state);
                 bodies.extend(world.see_outside(news));
             }
-            Input::Superseded { attempt } => self.find_again([attempt]),
+            Input::Superseded { attempt } => {
+                self.find_again([attempt.clone()]);
+                // The order to end it may have been lost with the connection, unread.
+                self.cycle.begin_again(&Effect::Stop { attempt });
+            }
             Input::Doubtful { attempt, warning } => {
                 let (state, now) = (self.cycle.ledger.state(), self.cycle.clock.now());
                 bodies.extend(self.guard.failed(&warning, state, now));
