@@ -33,16 +33,25 @@ pub struct Mix {
     pub unreadable: u64,
     /// A report of a keeper is not passed on.
     pub deaf: u64,
+    /// An order comes late.
+    pub late: u64,
+    /// An order is lost with its connection, or with the keeper that is started for it.
+    pub cut: u64,
 }
 
 impl Mix {
     /// Draws one; most seeds lack most faults, so that each meets the others alone.
     pub fn draw(dice: &mut Dice) -> Self {
-        let mut some = |most: usize| match dice.below(3) {
-            0 => 0,
-            1 => 1 + dice.below(most / 8 + 1) as u64,
-            _ => 1 + dice.below(most) as u64,
-        };
+        fn drawn(dice: &mut Dice, most: usize) -> u64 {
+            match dice.below(3) {
+                0 => 0,
+                1 => 1 + dice.below(most / 8 + 1) as u64,
+                _ => 1 + dice.below(most) as u64,
+            }
+        }
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut more = Dice(dice.0 ^ 0x0f47_e500);
+        let mut some = |most: usize| drawn(dice, most);
         Self {
             bad_end: some(600),
             leak: some(100),
@@ -54,6 +63,8 @@ impl Mix {
             refusal: some(400),
             unreadable: some(100),
             deaf: some(150),
+            late: drawn(&mut more, 500),
+            cut: drawn(&mut more, 150),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Layer L1: the program's own loop over a modelled world, by seeds.
 //!
 //! `monitor::cycle::Cycle` with its ledger runs over the memory store; keepers, agents, git, disk,
-//! clocks and people are modelled (`world.rs`, `agent.rs`, `work.rs`, `repo.rs`, `disk.rs`, `people.rs`) in steps
+//! clocks and people are modelled (`world.rs`, `agent.rs`, `work.rs`, `repo.rs`, `disk.rs`, `people.rs`, `post.rs`) in steps
 //! small enough that a crash falls between any two of them. A seed draws its settings, its own mix
 //! of faults, and a number for every step; from that number alone the step is drawn, so that a
 //! failing run shrinks by leaving steps out. A second phase is free of faults: everything must come
@@ -46,6 +46,7 @@ mod mend;
 mod monitor;
 mod outside;
 mod people;
+mod post;
 mod propose;
 mod provider;
 mod purse;
@@ -73,7 +74,7 @@ use shrink::{Outcome, Trace};
 
 /// Seeds of the fixed part.
 const SEEDS: u64 = 400;
-/// Seeds that failed once: each met what no other of a hundred million steps did.
+/// Seeds that failed once, when orders had no fates: each met what no other of a hundred million steps did.
 const FAILED_ONCE: &[u64] = &[1_774, 17_557, 36_630, 37_853, 47_678, 63_484];
 /// Failures told of one run.
 const FAILURES_MAX: usize = 5;
@@ -222,7 +223,7 @@ pub fn trials() -> Vec<Trial> {
     let again = || {
         shrink::be_quiet();
         let failed = FAILED_ONCE.iter().filter_map(|seed| {
-            let outcome = shrink::play(&Trace::of_seed(*seed), Canary::None, false);
+            let outcome = shrink::play(&Trace::of_old_seed(*seed), Canary::None, false);
             Some(format!("seed {seed}: {}", outcome.failure?))
         });
         let failed: Vec<String> = failed.collect();

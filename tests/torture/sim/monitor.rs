@@ -23,6 +23,7 @@ use pipeline::sys::clock::Clock;
 use super::dice::Dice;
 use super::disk::Disk;
 use super::mend::Mending;
+use super::post::Ask;
 use super::propose;
 use super::repo::{Commit, commit_of};
 use super::work::{What, of_effect};
@@ -30,6 +31,8 @@ use super::world::{Order, Place, Probe, Report, World};
 
 /// Longest that a monitor goes without a look of its own, in milliseconds.
 const POLL_MS: u64 = 30_000;
+/// As in `monitor::world::keepers`.
+const STARTS_MAX: u32 = 3;
 /// Between two looks at a load that is too high.
 const LOAD_MS: u64 = 5_000;
 
@@ -193,6 +196,8 @@ pub struct Monitor {
     pub polls: u64,
     /// Attempts that could not be looked for, or whose keeper did not answer.
     unprobed: BTreeSet<AttemptId>,
+    /// How many keepers have died before they began an attempt.
+    false_starts: BTreeMap<AttemptId, u32>,
 }
 
 /// What a step of a monitor led to.
@@ -233,6 +238,7 @@ impl Monitor {
             is_stale: false,
             polls: 0,
             unprobed: BTreeSet::new(),
+            false_starts: BTreeMap::new(),
         }
     }
 
@@ -244,6 +250,11 @@ impl Monitor {
     /// Returns true once it has taken over.
     pub fn is_up(&self) -> bool {
         self.boot == Boot::Up
+    }
+
+    /// Returns true when it looks for an attempt again at the next poll.
+    pub fn is_in_doubt(&self) -> bool {
+        !self.unprobed.is_empty()
     }
 
     /// Returns true when its last transaction left something to decide.
@@ -397,16 +408,21 @@ impl Monitor {
         let cycled = self.cycle.run(load.into_iter().chain(bodies).collect())?;
         self.has_more = cycled.has_more;
         self.is_stale = false;
+        self.perform(world, dice);
+        Ok(())
+    }
+
+    /// Begins what the loop asked for.
+    fn perform(&mut self, world: &mut World, dice: &mut Dice) {
         for asked in std::mem::take(&mut self.cycle.world.asked) {
             match asked {
                 Asked::Git(what) => world.begin(self.number, what, dice),
                 Asked::Ahead(wanted) => world.want(self.number, wanted, dice),
-                Asked::Start(order) => world.order(self.number, *order),
+                Asked::Start(order) => world.order(self.number, *order, dice),
                 Asked::Find(id, agent, phase) => self.find_again(&id, &agent, phase, world, dice),
-                Asked::Stop(id, agent) => world.stop(self.number, &id, &agent),
+                Asked::Stop(id, agent) => world.send(self.number, agent, Ask::Stop(id), dice),
             }
         }
-        Ok(())
     }
 
     fn take(&mut self, report: Report, world: &mut World, dice: &mut Dice) -> Option<EventBody> {
@@ -432,6 +448,12 @@ impl Monitor {
                 if let Some(mending) = mending {
                     world.begin(self.number, What::Mend(mending), dice);
                 }
+                None
+            }
+            Report::Superseded(id) => {
+                self.find_running(&id, world, dice);
+                self.cycle.begin_again(&Effect::Stop { attempt: id });
+                self.perform(world, dice);
                 None
             }
             Report::Doubtful(id) => {
@@ -468,7 +490,7 @@ impl Monitor {
 
     /// As `RealWorld::keeper_lost`.
     fn keeper_lost(
-        &self,
+        &mut self,
         id: &AttemptId,
         phase: AttemptPhase,
         found: Probe,
@@ -476,9 +498,18 @@ impl Monitor {
         dice: &mut Dice,
     ) {
         if found == Probe::Nothing && phase == AttemptPhase::Starting {
-            if let Some(order) = Order::of(self.cycle.ledger.state(), id) {
+            let state = self.cycle.ledger.state();
+            let is_stopping = state.attempts.get(id).is_some_and(|found| found.is_stopping);
+            let count = self.false_starts.entry(id.clone()).or_default();
+            *count += 1;
+            if world.has_fates && (*count >= STARTS_MAX || is_stopping) {
+                world.marks.hit("keepers in a row die before they begin");
+                let why = "keepers in a row died before they began".to_owned();
+                let seen = Observation::AttemptFaulted { attempt: id.clone(), why };
+                self.inbox.push(Report::Seen(seen));
+            } else if let Some(order) = Order::of(state, id) {
                 world.marks.hit("an attempt is launched again");
-                world.order(self.number, order);
+                world.order(self.number, order, dice);
             }
             return;
         }

@@ -1,5 +1,6 @@
 //! What people do: commands in shells of their own, and meddling in the repository.
 
+use pipeline::machine::attempt::{Attempt, AttemptPhase};
 use pipeline::machine::event::{
     Dependents, Edit, GiveTo, NewTask, PilotEnd, RetryTarget, StopKind,
 };
@@ -64,6 +65,19 @@ pub fn command(state: &State, dice: &mut Dice) -> Command {
             Command::PickTask { text }
         }
     }
+}
+
+/// Draws how a person ends an attempt that runs; `None`: none does.
+pub fn interrupt(state: &State, dice: &mut Dice) -> Option<Command> {
+    let runs = |attempt: &&Attempt| attempt.phase == AttemptPhase::Running;
+    let running = state.attempts.values().filter(runs);
+    let tasks: Vec<TaskId> = running.filter_map(|attempt| attempt.task.clone()).collect();
+    let id = dice.pick(&tasks)?;
+    Some(match dice.below(3) {
+        0 => Command::CancelTasks { ids: vec![id], dependents: Dependents::Release },
+        1 => Command::CompleteTask { id, commit: None },
+        _ => Command::Stop { kind: StopKind::Now },
+    })
 }
 
 /// One step on or back; what the pilot landed is dropped now and then.

@@ -150,7 +150,14 @@ impl Run {
             left -= rate as i64;
             hit
         };
-        if is(rates.commands) {
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut apart = Dice(number ^ 0x0001_57a9);
+        let may_end = self.world.has_fates && apart.permille(100);
+        let ended = may_end.then(|| people::interrupt(&self.judge.state, &mut apart)).flatten();
+        if let Some(asked) = ended {
+            self.world.marks.hit("a person ends what runs");
+            self.say(asked, &mut apart);
+        } else if is(rates.commands) {
             self.command(&mut dice);
         } else if is(rates.meddling) {
             // Drawn apart, so that old seeds draw the rest as ever.
@@ -242,6 +249,9 @@ impl Run {
                     self.judge.agrees(monitor.cycle.ledger.state(), self.steps.is_multiple_of(16));
                     if !monitor.has_news() {
                         end::nobody_waits(&self.judge.state, &self.judge.purse, monitor.now());
+                        if !monitor.is_in_doubt() {
+                            self.world.stops_arrive(monitor.number, &self.judge.state);
+                        }
                     }
                 }
                 self.monitor = Some(monitor);
@@ -355,6 +365,11 @@ impl Run {
             return;
         }
         let asked = people::command(&self.judge.state, dice);
+        self.say(asked, dice);
+    }
+
+    /// A person says something, to the monitor or to the journal.
+    fn say(&mut self, asked: Command, dice: &mut Dice) {
         self.note(|| format!("{asked:?}"));
         match (&asked, &mut self.monitor) {
             (Command::AdoptSettings { .. } | Command::PickTask { .. }, Some(monitor)) => {

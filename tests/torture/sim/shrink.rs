@@ -26,6 +26,19 @@ pub const MARKS: &[&str] = &[
     "agent says completed and changed nothing",
     "agent says completed and exits with 1",
     "agent says completed and stays",
+    "a start comes late",
+    "a start comes twice",
+    "a start is lost with its connection",
+    "a start is lost with its keeper",
+    "a start is told twice",
+    "a stop comes late",
+    "a stop comes twice",
+    "a stop is lost with its connection",
+    "an order is dropped with a monitor's connection",
+    "an order outlives its monitor",
+    "keepers in a row die before they begin",
+    "no keeper can be started",
+    "the report of a start is lost",
     "a branch goes on from what has landed",
     "a branch of ours is put back beside the loop",
     "a branch that is not to be is moved away",
@@ -50,6 +63,7 @@ pub const MARKS: &[&str] = &[
     "a person commits to a task they have",
     "a person commits to the base",
     "a person completes a task",
+    "a person ends what runs",
     "a person gives a task back",
     "a person removes the base",
     "a person reopens a task",
@@ -116,6 +130,7 @@ const CANARY_STEPS: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Trace {
     setup: u64,
+    has_fates: bool,
     /// One number a step.
     pub steps: Vec<u64>,
 }
@@ -126,7 +141,12 @@ impl Trace {
         let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let setup = dice.draw();
         let count = [150, 400, 800, 1_600][dice.below(4)];
-        Self { setup, steps: (0..count).map(|_| dice.draw()).collect() }
+        Self { setup, has_fates: true, steps: (0..count).map(|_| dice.draw()).collect() }
+    }
+
+    /// Returns the run of a seed that failed before orders had fates.
+    pub fn of_old_seed(seed: u64) -> Self {
+        Self { has_fates: false, ..Self::of_seed(seed) }
     }
 }
 
@@ -171,6 +191,7 @@ pub fn play(trace: &Trace, canary: Canary, has_log: bool) -> Outcome {
         let mut place = run.borrow_mut();
         let run: &mut Run = place.insert(Run::new(trace.setup, canary));
         run.log = has_log.then(Vec::new);
+        run.world.has_fates = trace.has_fates;
         for number in &trace.steps {
             run.step(*number);
         }

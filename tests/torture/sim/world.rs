@@ -16,6 +16,7 @@ use super::dice::Dice;
 use super::draw::Mix;
 use super::marks::Marks;
 use super::mend::Refs;
+use super::post::{Ask, Sent};
 use super::repo::{BASE, Commit, LANDED, Repo, commit_of, oid};
 use super::resume::Sessions;
 use super::seed::Canary;
@@ -110,7 +111,7 @@ pub struct Keeper {
     pub monitor: Option<u32>,
     /// SIGSTOP.
     pub is_stopped: bool,
-    orders: VecDeque<Order>,
+    pub orders: VecDeque<Order>,
     pub process: Option<Process>,
 }
 
@@ -154,6 +155,8 @@ pub enum Report {
     KeeperLost(AttemptId, Probe),
     /// It could not be told that it is lost: it is looked for again.
     Doubtful(AttemptId),
+    /// Its keeper has let go of us: it is looked for again.
+    Superseded(AttemptId),
     /// Where our branches stood.
     Looked(Refs),
 }
@@ -214,6 +217,10 @@ pub struct World {
     pub canary: Canary,
     /// Branches of people, or that somebody has checked out, and where they left them.
     pub theirs: BTreeMap<String, Commit>,
+    /// Orders on their way to keepers.
+    pub post: Vec<Sent>,
+    /// Orders have fates; they had none when the oldest seeds failed.
+    pub has_fates: bool,
     /// Told, not yet handed over: which monitor, and what.
     pub mail: Vec<(u32, Report)>,
 }
@@ -243,6 +250,8 @@ impl World {
             awaited: Vec::new(),
             canary: Canary::None,
             theirs: BTreeMap::new(),
+            post: Vec::new(),
+            has_fates: true,
             mail: Vec::new(),
         }
     }
@@ -296,7 +305,7 @@ impl World {
     }
 
     /// Orders an attempt from its agent's keeper, which is started when there is none.
-    pub fn order(&mut self, monitor: u32, order: Order) {
+    pub fn order(&mut self, monitor: u32, order: Order, dice: &mut Dice) {
         if order.is_work && self.missing.contains(&order.program) {
             let attempt = order.attempt;
             let fault = Observation::AttemptFaulted { attempt, why: MISSING.into() };
@@ -311,27 +320,23 @@ impl World {
             let seen = Observation::Ordered { attempt, preset: "p".into(), session };
             self.mail.push((monitor, Report::Seen(seen)));
         }
-        let keeper = self.keepers.entry(order.agent.clone()).or_default();
-        if keeper.is_stopped && keeper.monitor != Some(monitor) {
-            // It has the lock and does not answer.
-            let why = "its keeper lives and does not answer".to_owned();
-            let attempt = order.attempt;
-            let seen = Observation::AttemptFaulted { attempt, why };
-            return self.mail.push((monitor, Report::Seen(seen)));
-        }
-        keeper.monitor = Some(monitor);
-        keeper.orders.push_back(order);
+        let agent = order.agent.clone();
+        self.send(monitor, agent, Ask::Run(Box::new(order)), dice);
     }
 
     /// Takes over what a keeper runs, for a new monitor.
     pub fn adopt(&mut self, monitor: u32, id: &AttemptId, agent: &AgentName) {
-        let report = match self.keepers.get_mut(agent) {
+        let report = match self.keepers.get(agent) {
             Some(keeper) if keeper.is_stopped && keeper.monitor != Some(monitor) => {
                 self.awaited.push((monitor, id.clone(), agent.clone()));
-                return;
+                if !self.has_fates {
+                    return;
+                }
+                Report::Doubtful(id.clone())
             }
-            Some(keeper) => {
-                keeper.monitor = Some(monitor);
+            Some(_) => {
+                self.meet(monitor, agent);
+                let keeper = &self.keepers[agent];
                 let running = keeper.process.as_ref().map(|process| &process.order.attempt);
                 let is_known =
                     running == Some(id) || keeper.orders.iter().any(|order| order.attempt == *id);
@@ -342,7 +347,7 @@ impl World {
         self.mail.push((monitor, report));
     }
 
-    fn settled(&self, id: &AttemptId, agent: &AgentName) -> Report {
+    pub fn settled(&self, id: &AttemptId, agent: &AgentName) -> Report {
         match self.probe(id, agent) {
             Probe::Ended(seen) => Report::Seen(*seen),
             Probe::KeeperAlive if self.strays.iter().any(|stray| stray.order.attempt == *id) => {
@@ -376,6 +381,11 @@ impl World {
 
     /// One step of one keeper that has something to do; returns false when none has.
     pub fn keeper_step(&mut self, dice: &mut Dice) -> bool {
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut more = Dice(dice.0 ^ 0x0000_9057);
+        if (self.is_kind || more.permille(200)) && self.post_step(&mut more) {
+            return true;
+        }
         let stopped = self.keepers.values_mut().find(|keeper| keeper.is_stopped);
         if let Some(keeper) = stopped.filter(|_| dice.permille(30)) {
             keeper.is_stopped = false;
@@ -403,6 +413,7 @@ impl World {
         if stays {
             self.keepers.insert(name, keeper);
         } else {
+            self.drop_copies(&name);
             self.tell_awaited(&name);
         }
         true
@@ -435,7 +446,7 @@ impl World {
             }
             ProcessStage::Written => {
                 self.execute(&mut process);
-                self.tell(keeper.monitor, Report::Started(attempt), dice);
+                self.tell_start(keeper, attempt, dice);
             }
             ProcessStage::Running => {
                 let exit = self.end_of(&process);
@@ -466,8 +477,9 @@ impl World {
             return None;
         }
         if disk.is_started {
-            let lost = Report::KeeperLost(order.attempt, Probe::Started);
-            self.tell(monitor, lost, dice);
+            let why = "it was started before".to_owned();
+            let seen = Observation::AttemptFaulted { attempt: order.attempt, why };
+            self.tell(monitor, Report::Seen(seen), dice);
             return None;
         }
         let plan = self.plan(&order, dice);
@@ -510,10 +522,26 @@ impl World {
         }
     }
 
+    /// A start that goes missing is a broken connection, which shows.
+    fn tell_start(&mut self, keeper: &mut Keeper, attempt: AttemptId, dice: &mut Dice) {
+        // Drawn apart, so that old seeds draw the rest as ever.
+        let mut more = Dice(dice.0 ^ 0x0057_a127);
+        let (deaf, repeat) = (self.mix.deaf, self.mix.repeat);
+        if self.has_fates && self.fails(&mut more, deaf, "the report of a start is lost") {
+            let monitor = keeper.monitor.take();
+            let lost = monitor.map(|monitor| (monitor, Report::Superseded(attempt)));
+            return self.mail.extend(lost);
+        }
+        if self.has_fates && self.fails(&mut more, repeat, "a start is told twice") {
+            self.tell(keeper.monitor, Report::Started(attempt.clone()), dice);
+        }
+        self.tell(keeper.monitor, Report::Started(attempt), dice);
+    }
+
     fn tell(&mut self, monitor: Option<u32>, report: Report, dice: &mut Dice) {
         let Some(monitor) = monitor else { return };
         let (deaf, repeat) = (self.mix.deaf, self.mix.repeat);
-        // The poll finds ends by itself; a start that goes missing is a broken connection.
+        // The poll finds ends by itself.
         let is_end =
             matches!(report, Report::Seen(Observation::Exited { .. } | Observation::Lost { .. }));
         if is_end && self.fails(dice, repeat, "a report comes twice") {
@@ -548,6 +576,7 @@ impl World {
                 self.strays.push(process);
             }
         }
+        self.drop_copies(&name);
         self.tell_awaited(&name);
         if let Some(monitor) = keeper.monitor {
             for id in expected {
@@ -596,6 +625,7 @@ impl World {
 
     /// The monitor is gone: connections close, answers are lost, its git dies or ends its step.
     pub fn lose_monitor(&mut self, monitor: u32, dice: &mut Dice) {
+        self.lose_post(monitor, dice);
         for keeper in self.keepers.values_mut() {
             if keeper.monitor == Some(monitor) {
                 keeper.monitor = None;
@@ -622,6 +652,7 @@ impl World {
         self.awaited.clear();
         self.ready.clear();
         self.mail.clear();
+        self.post.clear();
         for job in
             std::mem::take(&mut self.jobs).into_iter().chain(std::mem::take(&mut self.orphans))
         {
