@@ -31,6 +31,8 @@ static NONE: BTreeSet<AttemptId> = BTreeSet::new();
 pub struct Judge {
     pub state: State,
     pub seq: u64,
+    /// The state is recounted after every record, and each monitor's compared whole after every step.
+    pub is_close: bool,
     seen: BTreeSet<AttemptId>,
     /// Stages that completed and were neither sent back nor retried since.
     done: BTreeMap<TaskId, BTreeSet<StageName>>,
@@ -53,6 +55,7 @@ impl Judge {
         Self {
             state,
             seq: 0,
+            is_close: false,
             seen: BTreeSet::new(),
             done: BTreeMap::new(),
             work: 0,
@@ -114,6 +117,9 @@ impl Judge {
         assert_eq!(self.state.metrics.attempts, self.work, "I24: attempts are counted");
         self.purse.agrees(&self.state);
         are_as_many_as_may_be(&self.state);
+        if self.is_close {
+            self.state.check();
+        }
     }
 
     fn before(&mut self, change: &Change, world: &World) {
