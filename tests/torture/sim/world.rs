@@ -209,7 +209,7 @@ pub struct World {
     /// Commits that passed which checks.
     pub passed: BTreeSet<(Commit, String)>,
     /// Monitors that wait for the end of a keeper that does not answer, and for which attempt.
-    awaited: Vec<(u32, AttemptId, AgentName)>,
+    awaited: BTreeSet<(u32, AttemptId, AgentName)>,
     pub sessions: Sessions,
     /// The nonce of the attempt that ended last.
     pub last_nonce: String,
@@ -247,7 +247,7 @@ impl World {
             orphans: Vec::new(),
             truth: BTreeMap::new(),
             passed: BTreeSet::new(),
-            awaited: Vec::new(),
+            awaited: BTreeSet::new(),
             canary: Canary::None,
             theirs: BTreeMap::new(),
             post: Vec::new(),
@@ -328,7 +328,8 @@ impl World {
     pub fn adopt(&mut self, monitor: u32, id: &AttemptId, agent: &AgentName) {
         let report = match self.keepers.get(agent) {
             Some(keeper) if keeper.is_stopped && keeper.monitor != Some(monitor) => {
-                self.awaited.push((monitor, id.clone(), agent.clone()));
+                // It awaits one outcome, however often it has looked.
+                self.awaited.insert((monitor, id.clone(), agent.clone()));
                 if !self.has_fates {
                     return;
                 }
@@ -424,7 +425,7 @@ impl World {
         let (told, left) =
             std::mem::take(&mut self.awaited).into_iter().partition(|(_, _, agent)| agent == name);
         self.awaited = left;
-        let told: Vec<(u32, AttemptId, AgentName)> = told;
+        let told: BTreeSet<(u32, AttemptId, AgentName)> = told;
         for (monitor, id, agent) in told {
             let report = self.settled(&id, &agent);
             self.mail.push((monitor, report));
