@@ -264,3 +264,21 @@ pub fn settings(dice: &mut Dice, old: Option<&Settings>) -> Settings {
     more(&mut new, later);
     new
 }
+
+/// Draws what came last; `old`: those they replace. Seeds that failed before that go without.
+pub fn newest(new: &mut Settings, old: Option<&Settings>, mut dice: Dice) {
+    new.landing.is_manual = dice.permille(200);
+    for place in 1..new.stages.len() {
+        let to = new.stages[dice.below(place)].name.clone();
+        new.stages[place].returns_to = dice.permille(300).then_some(to);
+    }
+    if old.is_some() && dice.permille(500) {
+        // Not lower: who is beyond them has one more attempt before it is blocked.
+        let limits = &mut new.limits;
+        limits.attempts_per_stage += dice.below(2) as u32;
+        limits.infrastructure_retries += dice.below(2) as u32;
+        limits.attempts_per_task += dice.below(3) as u32;
+        limits.send_backs += dice.below(2) as u32;
+        limits.attempts_per_run = [0, 5, 20][dice.below(3)];
+    }
+}

@@ -166,6 +166,11 @@ impl Judge {
                     (None, Level::Reached) => "a run uses up a bound",
                 });
             }
+            Change::Project(ProjectChange::SettingsAdopted { settings, .. }) => {
+                if settings.limits != self.state.settings.limits {
+                    self.classes.insert("limits change in a run");
+                }
+            }
             Change::Project(ProjectChange::ModeSwitched { .. }) => {
                 if !self.state.attempts.is_empty() {
                     self.classes.insert("the mode changes while attempts run");
@@ -231,6 +236,17 @@ impl Judge {
                 let back = [Class::ChangesRequested, Class::Conflict, Class::LandingChecksFailed];
                 if back.contains(&evidence.class) {
                     self.done.remove(id);
+                }
+            }
+            TaskChange::ApprovalAsked { .. } if self.state.settings.landing.is_manual => {
+                self.classes.insert("every landing waits for a person");
+            }
+            TaskChange::Moved { to: TaskPhase::Ready { stage }, .. } => {
+                if let TaskPhase::Working { stage: from, .. } = &self.state.tasks[id].phase
+                    && let Some((_, from)) = self.state.settings.stage(from.as_str())
+                    && from.returns_to.as_deref() == Some(stage.as_str())
+                {
+                    self.classes.insert("work goes back where its stage says");
                 }
             }
             TaskChange::Moved { to: TaskPhase::Blocked(block), .. } => {

@@ -101,12 +101,15 @@ pub struct Run {
 
 impl Run {
     /// Sets up a project by the numbers of `setup`.
-    pub fn new(setup: u64, canary: Canary) -> Self {
+    pub fn new(setup: u64, canary: Canary, has_fates: bool) -> Self {
         let mut dice = Dice(setup);
-        let settings = draw::settings(&mut dice, None);
+        let mut settings = draw::settings(&mut dice, None);
+        if has_fates {
+            draw::newest(&mut settings, None, Dice(setup ^ 0x0e3e_0057));
+        }
         let mono = Rc::new(Cell::new(0));
         let mut world = World::new(Rc::clone(&mono), Mix::draw(&mut dice));
-        world.canary = canary;
+        (world.canary, world.has_fates) = (canary, has_fates);
         let at = Time::from_ms(BEGIN_MS);
         let state = State::new(settings, at);
         let json = Json::of(&state_value(&state)).expect("a state is written as JSON");
@@ -370,7 +373,12 @@ impl Run {
             self.ask(asked, 0, &mut more);
             return;
         }
-        let asked = people::command(&self.judge.state, dice);
+        let mut asked = people::command(&self.judge.state, dice);
+        if let Command::AdoptSettings { settings } = &mut asked
+            && self.world.has_fates
+        {
+            draw::newest(settings, Some(&self.judge.state.settings), more);
+        }
         self.say(asked, dice);
     }
 

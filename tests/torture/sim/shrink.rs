@@ -52,6 +52,7 @@ pub const MARKS: &[&str] = &[
     "a landing conflicts",
     "a landing is raced",
     "a landing touches protected paths",
+    "every landing waits for a person",
     "a monitor ends with a failed journal",
     "a monitor waits until its journal can be written",
     "a program goes away",
@@ -117,6 +118,7 @@ pub const MARKS: &[&str] = &[
     "the landing branch is put back",
     "something changes outside while an attempt runs",
     "what changed outside is told with those who ran",
+    "limits change in a run",
 ];
 
 /// Plays that shrinking may take.
@@ -189,9 +191,8 @@ pub fn play(trace: &Trace, canary: Canary, has_log: bool) -> Outcome {
     let run = RefCell::new(None);
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut place = run.borrow_mut();
-        let run: &mut Run = place.insert(Run::new(trace.setup, canary));
+        let run: &mut Run = place.insert(Run::new(trace.setup, canary, trace.has_fates));
         run.log = has_log.then(Vec::new);
-        run.world.has_fates = trace.has_fates;
         for number in &trace.steps {
             run.step(*number);
         }

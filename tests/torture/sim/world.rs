@@ -219,7 +219,7 @@ pub struct World {
     pub theirs: BTreeMap<String, Commit>,
     /// Orders on their way to keepers.
     pub post: Vec<Sent>,
-    /// Orders have fates; they had none when the oldest seeds failed.
+    /// Orders have fates, and settings what `draw::newest` draws: the oldest seeds failed without.
     pub has_fates: bool,
     /// Told, not yet handed over: which monitor, and what.
     pub mail: Vec<(u32, Report)>,
