@@ -55,8 +55,9 @@ impl World {
             return Plan::WindowGone;
         }
         if !self.fails(dice, bad, "agent ends badly") {
-            let is_odd = order.is_work && self.fails(&mut more, bad / 8, word(Plan::Headless));
-            return if is_odd { Plan::Headless } else { Plan::Done };
+            let odd = [Plan::Headless, Plan::Fenced][more.below(2)];
+            let is_odd = order.is_work && self.fails(&mut more, bad / 4, word(odd));
+            return if is_odd { odd } else { Plan::Done };
         }
         let of_work = [
             Plan::Idle,
@@ -76,8 +77,6 @@ impl World {
         let of_check = [Plan::Fails, Plan::Fails, Plan::Hangs, Plan::Crashes, Plan::Unstartable];
         let all: &[Plan] = if order.is_work { &of_work } else { &of_check };
         let plan = all[dice.below(all.len())];
-        let is_fenced = plan == Plan::NoMarker && more.permille(500);
-        let plan = if is_fenced { Plan::Fenced } else { plan };
         self.marks.hit(word(plan));
         plan
     }

@@ -63,7 +63,7 @@ impl Mix {
             refusal: some(400),
             unreadable: some(100),
             deaf: some(150),
-            late: drawn(&mut more, 500),
+            late: drawn(&mut more, 800),
             cut: drawn(&mut more, 150),
         }
     }
@@ -270,7 +270,7 @@ pub fn newest(new: &mut Settings, old: Option<&Settings>, mut dice: Dice) {
     new.landing.is_manual = dice.permille(200);
     for place in 1..new.stages.len() {
         let to = new.stages[dice.below(place)].name.clone();
-        new.stages[place].returns_to = dice.permille(300).then_some(to);
+        new.stages[place].returns_to = dice.permille(700).then_some(to);
     }
     if old.is_some() && dice.permille(500) {
         // Not lower: who is beyond them has one more attempt before it is blocked.

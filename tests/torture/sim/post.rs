@@ -168,7 +168,7 @@ impl World {
         for Sent { agent, ask, .. } in std::mem::take(&mut self.post) {
             let keeper = self.keepers.get(&agent);
             let is_joined = keeper.is_some_and(|keeper| keeper.monitor == Some(monitor));
-            if is_joined && more.permille(500) {
+            if is_joined && more.permille(800) {
                 self.marks.hit("an order outlives its monitor");
                 self.receive(monitor, &agent, ask);
             }

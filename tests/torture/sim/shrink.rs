@@ -119,6 +119,7 @@ pub const MARKS: &[&str] = &[
     "something changes outside while an attempt runs",
     "what changed outside is told with those who ran",
     "limits change in a run",
+    "work goes back where its stage says",
 ];
 
 /// Plays that shrinking may take.
