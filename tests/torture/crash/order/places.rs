@@ -40,9 +40,10 @@ const STEP: [&str; 7] = [
 /// Who makes that step.
 const STEPPERS: [&str; 6] = ["monitor", "shell", "mv", "rm", "git merge", "git update-ref"];
 /// Scenarios in which the base is brought forward, and the files that have landed.
-const FOLLOWED: [(&str, &[&str]); 7] = [
+const FOLLOWED: [(&str, &[&str]); 8] = [
     ("landing", &[]),
     ("following", &["project/architect-A.txt"]),
+    ("edited", &["project/architect-A.txt"]),
     ("pilot-dropped", &["project/architect-A.txt"]),
     ("base-moved", &["project/architect-A.txt"]),
     ("conflict", &["project/a.txt"]),
