@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io;
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -37,6 +39,9 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 pub const OTHER_VERSION: &str =
     "use that version of `pipeline` here, or change `requires` in pipeline.toml";
 
+const FORBIDDEN: &str =
+    "the state belongs to another user or is read-only: make it writable for you";
+
 /// A project, found but not read.
 #[derive(Debug)]
 pub struct Project {
@@ -50,15 +55,16 @@ impl Project {
     /// or the repository, by its common git folder, from any of its worktrees.
     ///
     /// # Errors
-    /// When there is none; when there are refs of a pipeline whose journal is gone.
+    /// When there is none; when there are refs of a pipeline whose journal is gone; when a place
+    /// where its state may be cannot be looked at.
     pub fn find(dir: &Path) -> Result<Self, Error> {
         for above in dir.ancestors() {
             let state = above.join(".pipeline/state");
-            let is_folder = fs::symlink_metadata(&state).is_ok_and(|meta| meta.is_dir());
-            if is_folder && state.join("journal").is_dir() {
+            let has_state = is_folder(&state, fs::symlink_metadata(&state))?;
+            if has_state && has_journal(&state)? {
                 return Ok(Self { layout: Layout::of_folder(above), repo: None });
             }
-            if is_folder && has_remains(&state) {
+            if has_state && has_remains(&state) {
                 return Err(journal_gone(&state));
             }
             if above.join(".git").exists() {
@@ -67,7 +73,7 @@ impl Project {
         }
         let repo = Repo::discover(dir).map_err(|error| no_project(dir, &error))?;
         let layout = Layout::of_repository(repo.root(), repo.common_dir());
-        if layout.state.join("journal").is_dir() {
+        if has_journal(&layout.state)? {
             return Ok(Self { layout, repo: Some(repo) });
         }
         if has_remains(&layout.state) || has_refs(&repo)? {
@@ -185,6 +191,24 @@ pub fn check_path(layout: &Layout) -> Result<(), Error> {
 
 fn base_ref(state: &State) -> String {
     format!("refs/heads/{}", state.settings.project.base)
+}
+
+fn has_journal(state: &Path) -> Result<bool, Error> {
+    let journal = state.join("journal");
+    is_folder(&journal, fs::metadata(&journal))
+}
+
+/// Returns whether `found` is a folder. What nobody may look at is not taken for absent: a state that
+/// belongs to another user would be called gone.
+fn is_folder(path: &Path, found: io::Result<fs::Metadata>) -> Result<bool, Error> {
+    let error = match found {
+        Ok(meta) => return Ok(meta.is_dir()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(false),
+        Err(error) => error,
+    };
+    let told = Error::failed(format!("cannot look at `{}`", path.display()));
+    let told = told.because(&error).at(path);
+    Err(if error.kind() == PermissionDenied { told.hint(FORBIDDEN) } else { told })
 }
 
 /// Returns true when the state folder `state` holds something of a journal that is not there.
@@ -445,9 +469,7 @@ impl From<LedgerError> for Error {
                     Some("try again, or wait longer with --lock-timeout")
                 }
             },
-            Kind::Failed if is_forbidden(&error) => {
-                Some("the state belongs to another user or is read-only: make it writable for you")
-            }
+            Kind::Failed if is_forbidden(&error) => Some(FORBIDDEN),
             Kind::Failed if error.is_full() => {
                 Some("nothing was changed; free some room on that disk, then try again")
             }
@@ -476,7 +498,6 @@ impl From<LedgerError> for Error {
 
 /// Returns true when the file system does not let this user write.
 fn is_forbidden(error: &LedgerError) -> bool {
-    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     let source = match error {
         LedgerError::Store(StoreError::Io { source, .. }) => source,
         LedgerError::Store(_)

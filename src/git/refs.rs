@@ -582,4 +582,23 @@ mod tests {
         });
         assert_eq!(scratch.repo.list_refs("refs/heads/pipeline/").unwrap().len(), 8);
     }
+
+    #[test]
+    fn one_of_many_threads_moves_a_ref() {
+        let scratch = Scratch::new();
+        let (repo, old) = (&scratch.repo, &scratch.rev("HEAD"));
+        let commits = ["1", "2", "3", "4", "5", "6", "7", "8"];
+        let commits = commits.map(|text| scratch.commit_on(old, "file", text));
+        assert_eq!(repo.cas_ref(REF, Some(old), None).unwrap(), Cas::Done);
+        let ends = std::thread::scope(|scope| {
+            let swap = |new| scope.spawn(move || repo.cas_ref(REF, Some(new), Some(old)).unwrap());
+            commits.each_ref().map(swap).map(|thread| thread.join().unwrap())
+        });
+        let done = ends.iter().position(|end| *end == Cas::Done).expect("one that moved it");
+        for (at, end) in ends.iter().enumerate() {
+            let moved = Cas::Moved(Some(commits[done].clone()));
+            assert_eq!(*end, if at == done { Cas::Done } else { moved });
+        }
+        assert_eq!(repo.read_ref(REF).unwrap().as_ref(), Some(&commits[done]));
+    }
 }

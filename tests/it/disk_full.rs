@@ -2,9 +2,9 @@
 //! load grows too high: launches pause, agents live on, it says so, and goes on by itself when there
 //! is room.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -275,6 +275,45 @@ fn read_only_disk_is_named_at_the_start_and_nothing_changes() {
         project.assert_landed(FOUR);
         project.assert_nothing_left();
     });
+}
+
+/// A state that one may not read is there: to call it gone would end in an `init --force`.
+#[test]
+fn state_without_the_rights_to_it_is_named_at_the_start_and_nothing_changes() {
+    let project = Project::new(1);
+    project.import(FOUR);
+    // Rights do not bind the user `root`, but for one who has laid that down.
+    let bound = match rustix::process::getuid().is_root() {
+        true => "setpriv --bounding-set=-dac_override,-dac_read_search pipeline",
+        false => "pipeline",
+    };
+    let reads = ["status", "task list", "doctor"];
+    let writes =
+        ["task add more", "monitor --until-idle", "init", "init --force", "deinit --force"];
+    for (place, mode, commands) in [
+        (".git/pipeline", 0o000, [&reads[..], &writes].concat()),
+        (".git/pipeline/journal", 0o000, [&reads[..], &writes].concat()),
+        (".git/pipeline/lock", 0o400, vec!["task add more"]),
+        (".git/pipeline", 0o500, vec!["monitor --until-idle"]),
+    ] {
+        let path = project.path(place);
+        let before = (project.log(), project.git(&["for-each-ref"]));
+        let old = fs::metadata(&path).expect("it is there").permissions();
+        let set = |rights| fs::set_permissions(&path, rights).expect("it is ours");
+        set(Permissions::from_mode(mode));
+        for args in commands {
+            let done = project.shell(&format!("{bound} {args}"));
+            let said = done.out + &done.err;
+            assert_eq!(done.code, Some(1), "{place}: {args}: {said}");
+            let is_told = said.contains("Permission denied") && said.contains(place);
+            assert!(is_told, "{place}: {args}: {said}");
+        }
+        set(old);
+        assert_eq!((project.log(), project.git(&["for-each-ref"])), before, "{place}");
+    }
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    project.assert_landed(FOUR);
+    project.assert_nothing_left();
 }
 
 /// The monitor has no descriptor left while an agent ends; then it has.

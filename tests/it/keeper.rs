@@ -317,7 +317,8 @@ fn timeout_ends_the_tree_with_a_daemon_in_its_own_session() {
     let record = world.run(job);
     assert_eq!((record.ended_by, record.left), (EndedBy::Timeout, 0));
     assert!(record.reason.contains("3s"), "{}", record.reason);
-    assert!(monotonic() - begun < Duration::from_secs(60));
+    let limit = Duration::from_secs(3);
+    assert!((limit..20 * limit).contains(&(monotonic() - begun)));
     assert!(!is_alive(world.pid_in("daemon")));
 }
 
