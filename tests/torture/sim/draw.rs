@@ -37,6 +37,8 @@ pub struct Mix {
     pub late: u64,
     /// An order is lost with its connection, or with the keeper that is started for it.
     pub cut: u64,
+    /// A worktree's setup fails.
+    pub setup: u64,
 }
 
 impl Mix {
@@ -65,6 +67,7 @@ impl Mix {
             deaf: some(150),
             late: drawn(&mut more, 800),
             cut: drawn(&mut more, 150),
+            setup: drawn(&mut more, 300),
         }
     }
 }
@@ -280,5 +283,8 @@ pub fn newest(new: &mut Settings, old: Option<&Settings>, mut dice: Dice) {
         limits.attempts_per_task += dice.below(3) as u32;
         limits.send_backs += dice.below(2) as u32;
         limits.attempts_per_run = [0, 5, 20][dice.below(3)];
+    }
+    if dice.permille(250) {
+        new.worktree.setup.push(format!("setup {}", dice.below(2)));
     }
 }

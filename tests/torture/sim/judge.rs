@@ -23,7 +23,7 @@ use super::purse::Purse;
 use super::repo::commit_of;
 use super::resume;
 use super::together;
-use super::world::World;
+use super::world::{World, judges};
 
 static NONE: BTreeSet<AttemptId> = BTreeSet::new();
 
@@ -344,7 +344,7 @@ impl Judge {
     fn before_lane(&self, change: &LaneChange, world: &World) {
         let state = &self.state;
         let checks = &state.settings.landing.checks;
-        let key = checks.join(";");
+        let key = judges(&state.settings);
         match change {
             LaneChange::LandingSet { landing: Some(next) } if state.landing.is_none() => {
                 let mut deps = state.tasks[&next.task].spec.depends_on.iter();
@@ -365,7 +365,7 @@ impl Judge {
                 assert!(is_checked, "I6: {commit} is to land without its checks passed");
             }
             LaneChange::BaseFoundGreen { commit } => {
-                let is_so = checks.is_empty() || world.passed.contains(&(commit_of(commit), key));
+                let is_so = world.passed.contains(&(commit_of(commit), key));
                 assert!(is_so, "I6: {commit} is taken for green");
             }
             LaneChange::PilotDropped { .. } => {

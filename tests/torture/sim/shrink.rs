@@ -77,6 +77,7 @@ pub const MARKS: &[&str] = &[
     "a task branch is put back",
     "a window goes away",
     "a worktree goes away under an attempt",
+    "a worktree's setup fails",
     "a write is refused",
     "a write stands and is reported as failed",
     "an agent comes back",

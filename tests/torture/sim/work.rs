@@ -37,6 +37,7 @@ pub enum What {
         is_merge: bool,
         /// Landing commits that a new task branch must hold.
         owed: Vec<Commit>,
+        has_setup: bool,
     },
     /// Makes a worktree ready ahead; nothing is told of it.
     Ahead {
@@ -222,6 +223,7 @@ fn prepare(state: &State, attempt: &Attempt) -> What {
             .and_then(|task| commit(&task.resume_from)),
         is_merge: attempt.merge.is_some(),
         owed: owed.collect(),
+        has_setup: !state.rules_of(attempt).worktree.setup.is_empty(),
     }
 }
 
@@ -464,7 +466,17 @@ impl World {
         let step = job.step;
         job.step += 1;
         match job.what.clone() {
-            What::Prepare { attempt, place, task, tip, start, resume, is_merge, owed } => {
+            What::Prepare {
+                attempt,
+                place,
+                task,
+                tip,
+                start,
+                resume,
+                is_merge,
+                owed,
+                has_setup,
+            } => {
                 if step == 0 {
                     let is_plain = resume.is_none() && !is_merge;
                     job.found = self.branch(task.as_ref(), tip, start, is_plain, &owed);
@@ -477,14 +489,15 @@ impl World {
                 let is_ready = self.ready.remove(&place).is_some_and(|ready| Some(ready) == at);
                 let slot = self.slots.entry(place.clone()).or_default();
                 if is_ready && !slot.is_gone {
-                    assert_eq!(
-                        (slot.head, slot.is_half, slot.is_used),
-                        (at, false, false),
-                        "{place:?}"
-                    );
+                    let is_so = (slot.head, slot.is_half, slot.is_used) == (at, false, false);
+                    assert!(is_so, "{place:?} was made ready ahead: {slot:?}");
                     self.marks.hit("a worktree was made ready ahead");
                 } else {
                     self.make_slot(&place, at);
+                }
+                if has_setup && self.fails(dice, self.mix.setup, "a worktree's setup fails") {
+                    self.slots.entry(place).or_default().is_half = true;
+                    return Some(Observation::SetupFailed { attempt, why: "setup".into() });
                 }
                 let tip = task.and(job.found).map(oid);
                 Some(Observation::Prepared { attempt, base: at.map(oid), tip })

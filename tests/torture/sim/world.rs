@@ -8,7 +8,7 @@ use std::rc::Rc;
 use pipeline::machine::attempt::{AttemptKind, Exit};
 use pipeline::machine::id::{AgentName, AttemptId, TaskId};
 use pipeline::machine::resume as machine_resume;
-use pipeline::machine::settings::{Completion, LauncherKind};
+use pipeline::machine::settings::{Completion, LauncherKind, Settings};
 use pipeline::machine::{Observation, State};
 
 use super::agent::{Plan, word};
@@ -49,6 +49,11 @@ pub struct Order {
     pub session: Option<String>,
 }
 
+/// Returns what a commit is judged by: checks that passed after another setup prove nothing.
+pub fn judges(settings: &Settings) -> String {
+    [settings.landing.checks.join(";"), settings.worktree.setup.join(";")].join("|")
+}
+
 impl Order {
     /// Makes the order of a live attempt, by the settings that it was added under, as
     /// `monitor::job::order`: whatever was adopted since is for later attempts.
@@ -58,7 +63,7 @@ impl Order {
         let group = settings.group_of(&attempt.agent);
         let check = match &attempt.kind {
             AttemptKind::LandingCheck { commit } | AttemptKind::BaseCheck { commit } => {
-                Some((commit_of(commit), settings.landing.checks.join(";")))
+                Some((commit_of(commit), judges(settings)))
             }
             AttemptKind::Work { .. } | AttemptKind::StageCheck { .. } => None,
         };
