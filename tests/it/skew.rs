@@ -11,33 +11,10 @@ use pipeline::agent::rendezvous::{KeeperInfo, lock_path};
 use pipeline::store::lock::FileLock;
 use rustix::process::Signal;
 use serde_json::Value;
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::support::journal::{reform, rewrite};
 use crate::support::project::Project;
 use crate::support::{processes_of, signal};
-
-/// Writes the journal as another program might have: each line changed, with its checksum, all in
-/// their chain.
-fn rewrite(path: &Path, change: impl Fn(&str) -> String) {
-    let text = fs::read_to_string(path).expect("the journal");
-    let mut prev = 0;
-    let mut out = String::new();
-    for line in text.lines() {
-        let at = line.rfind(",\"prev\":\"").expect("its chain");
-        let body = format!("{},\"prev\":\"{prev:016x}\"", change(&line[..at]));
-        prev = xxh3_64(body.as_bytes());
-        out.push_str(&format!("{body},\"sum\":\"{prev:016x}\"}}\n"));
-    }
-    fs::write(path, out).expect("the journal");
-}
-
-/// Writes the journal as one of format `format`.
-fn reform(path: &Path, format: u64) {
-    rewrite(path, |body| {
-        let rest = body.strip_prefix("{\"v\":1,").expect("format 1");
-        format!("{{\"v\":{format},{rest}")
-    });
-}
 
 /// A project whose journal an older program wrote, with two tasks.
 fn of_an_older_program() -> Project {

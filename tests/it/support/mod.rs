@@ -2,6 +2,7 @@
 //! environment, waiting on conditions, and the check that nothing is left behind.
 
 pub(crate) mod checks;
+pub(crate) mod journal;
 pub(crate) mod project;
 pub(crate) mod schema;
 

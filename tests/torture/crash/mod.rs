@@ -21,6 +21,8 @@ mod outside;
 pub(crate) mod points;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod scenario;
+#[cfg(target_arch = "x86_64")]
+mod upkeep;
 
 use clap::Args;
 use libtest_mimic::Trial;

@@ -76,6 +76,8 @@ impl<'a> Unsynced<'a> {
                 if is_segment(path) {
                     let folder = path.rsplit_once('/').map(|(folder, _)| folder);
                     self.owed.extend(folder.map(|folder| (*thread, folder)));
+                    // What it was made of is synced, or it was said above.
+                    self.durable.insert(path);
                 }
             }
             _ => {}

@@ -8,6 +8,10 @@ use super::hands::{
     restore_again, taken_out, was_by_hand, with_salvage,
 };
 use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
+use super::upkeep::{
+    REPAIR, damage, is_kept_aside, is_saved, is_taken_over, notified, of_older_format,
+    repair_again, torn, with_a_last_word, with_submodule,
+};
 use crate::support::project::Project;
 
 /// What agents run: waits where it is held, leaves a file for its task, or does what its task says.
@@ -321,6 +325,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         args: &["stop", "--now"],
         ..PLAIN
     },
+    Scenario { name: "torn", prepare: torn, check: is_kept_aside, ..PLAIN },
+    Scenario { name: "older-format", prepare: of_older_format, check: is_taken_over, ..PLAIN },
+    Scenario {
+        name: "repair",
+        prepare: with_a_last_word,
+        begin: damage,
+        args: REPAIR,
+        again: repair_again,
+        ..PLAIN
+    },
+    Scenario { name: "submodule", prepare: with_submodule, check: is_saved, ..PLAIN },
+    Scenario { name: "notified", prepare: notified, ..PLAIN },
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
@@ -330,7 +346,7 @@ const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body
 const BODY_BYTES: usize = 240 * 1024;
 
 /// Settings with `count` agents for each stage. Five tries take four seconds: more than an error lasts.
-fn settings(more: &str, count: usize) -> String {
+pub(super) fn settings(more: &str, count: usize) -> String {
     let mut text = format!(
         "{more}\n[retry]\nbackoff = {{ first = \"50ms\", factor = 3.0, max = \"2s\", jitter = 0.1 }}\n"
     );
@@ -344,7 +360,7 @@ fn settings(more: &str, count: usize) -> String {
 }
 
 /// A repository that knows of no pipeline yet.
-fn with(project: &Project, more: &str, count: usize) {
+pub(super) fn with(project: &Project, more: &str, count: usize) {
     fs::create_dir(&project.root).expect("the project's folder");
     project.git(&["init", "-q", "-b", "main"]);
     project.write("tools/agent.sh", AGENT);

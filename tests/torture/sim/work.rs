@@ -489,8 +489,7 @@ impl World {
                 let is_ready = self.ready.remove(&place).is_some_and(|ready| Some(ready) == at);
                 let slot = self.slots.entry(place.clone()).or_default();
                 if is_ready && !slot.is_gone {
-                    let is_so = (slot.head, slot.is_half, slot.is_used) == (at, false, false);
-                    assert!(is_so, "{place:?} was made ready ahead: {slot:?}");
+                    assert_eq!((slot.head, slot.is_half || slot.is_used), (at, false), "{place:?}");
                     self.marks.hit("a worktree was made ready ahead");
                 } else {
                     self.make_slot(&place, at);
