@@ -95,22 +95,21 @@ pub(super) struct Call<'a> {
     env: Vec<(OsString, OsString)>,
     input: Input<'a>,
     index: Option<&'a IndexLock>,
-    is_read: bool,
     /// `None`: by what the command is.
     limit: Option<Duration>,
 }
 
 impl<'a> Call<'a> {
-    /// A call that only reads and takes no optional lock; `point` names its fail point.
+    /// A call that only reads; `point` names its fail point.
     pub(super) fn read(point: &'static str, dir: &'a Path) -> Self {
         let (settings, args, env) = (Vec::new(), Vec::new(), Vec::new());
-        let (input, index, is_read, limit) = (Input::Nothing, None, true, None);
-        Self { point, dir, settings, args, env, input, index, is_read, limit }
+        let (input, index, limit) = (Input::Nothing, None, None);
+        Self { point, dir, settings, args, env, input, index, limit }
     }
 
-    /// A call that writes; `point` names its fail point.
+    /// The same for a call that writes: who reads the code sees which ones do.
     pub(super) fn write(point: &'static str, dir: &'a Path) -> Self {
-        Self { is_read: false, ..Self::read(point, dir) }
+        Self::read(point, dir)
     }
 
     pub(super) fn args<T: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
@@ -280,10 +279,9 @@ impl Git {
             ("GIT_REFLOG_ACTION", "pipeline"),
             // What an agent has git show in a commit's place is not what lands.
             ("GIT_NO_REPLACE_OBJECTS", "1"),
+            // Also what writes looks at submodules, by a `git status` that would lock and write theirs.
+            ("GIT_OPTIONAL_LOCKS", "0"),
         ]);
-        if call.is_read {
-            command.env("GIT_OPTIONAL_LOCKS", "0");
-        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.envs(call.env.iter().map(|(name, value)| (name, value)));
         let settings = SETTINGS.iter().chain(&call.settings);
@@ -368,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_take_no_optional_lock_and_nobody_is_asked() {
+    fn no_call_takes_an_optional_lock_and_nobody_is_asked() {
         let git = Git::default();
         let value = |call: Call<'_>, name: &str| {
             let command = git.command(&call).unwrap();
@@ -377,7 +375,7 @@ mod tests {
         };
         let dir = Path::new("/");
         assert_eq!(value(Call::read("git.x", dir), "GIT_OPTIONAL_LOCKS").as_deref(), Some("0"));
-        assert_ne!(value(Call::write("git.x", dir), "GIT_OPTIONAL_LOCKS").as_deref(), Some("0"));
+        assert_eq!(value(Call::write("git.x", dir), "GIT_OPTIONAL_LOCKS").as_deref(), Some("0"));
         assert_eq!(value(Call::write("git.x", dir), "GIT_TERMINAL_PROMPT").as_deref(), Some("0"));
     }
 

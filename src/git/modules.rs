@@ -124,7 +124,13 @@ impl Repo {
             let mut bundle = to.join(&below).into_os_string();
             bundle.push(".bundle");
             let bundle = PathBuf::from(bundle);
-            match self.keep_module(keeping, &path, (&git_dir, &head), &bundle) {
+            let keep = || self.keep_module(keeping, &path, (&git_dir, &head), &bundle);
+            // A git fails as well where one that it has started was killed.
+            let kept = keep().or_else(|error| match error {
+                GitError::Failed { .. } => keep(),
+                other => Err(other),
+            });
+            match kept {
                 Ok(false) => {}
                 Ok(true) => keeping.found.push((path, Ok(bundle))),
                 Err(error @ (GitError::Failed { .. } | GitError::Late { .. })) => {

@@ -3,14 +3,99 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use libtest_mimic::Trial;
+use regex::Regex;
 
 use super::Options;
 use super::case::{Case, Ending, STRUCK, caught};
 use super::points::{Struck, chosen_scenarios, spread, strike_all};
 use super::scenario::{SCENARIOS, Scenario};
 use crate::figures::Figures;
+
+/// Points that no scenario passes, by where the program passes them.
+const NOT_PASSED: &[(&str, &[&str])] = &[
+    (
+        "of commands that look, try or edit",
+        &[
+            "agent_test.make",
+            "agent_test.sweep",
+            "doctor.check",
+            "doctor.signals",
+            "edit.spawn",
+            "edit.write",
+            "git.commit",
+            "git.count",
+            "git.diff",
+            "git.empty_tree",
+            "git.exclude",
+            "git.init",
+            "git.kept_there",
+            "git.ls_tree",
+            "git.merge_base",
+            "git.resolve",
+            "git.size",
+            "git.sizes",
+            "project.watch",
+            "tmux.attach",
+        ],
+    ),
+    (
+        "behind a call that has failed",
+        &[
+            "agent.log_join",
+            "git.index_install",
+            "git.remove_lock",
+            "journal.again",
+            "journal.uncut",
+            "reserve.remove",
+            "task_file.append",
+        ],
+    ),
+    (
+        "behind what a killed process left",
+        &[
+            "git.base_catch_up",
+            "git.base_changes",
+            "git.base_content",
+            "git.base_take_back",
+            "orphan.remove",
+            "sweep.remove",
+            "view.aside",
+        ],
+    ),
+    (
+        "where somebody did in a worktree or checkout what nobody does here",
+        &[
+            "git.base_edits",
+            "git.base_untracked",
+            "git.clear_state",
+            "git.committed",
+            "git.empty_module",
+            "git.flags",
+            "git.hand_aside",
+            "git.hand_detach",
+            "git.hand_hidden",
+            "git.hand_index",
+            "git.hand_switch",
+            "git.ignored_in",
+            "git.kept_in",
+            "git.left",
+            "git.module",
+            "git.module_back",
+            "git.read_tree",
+            "git.repair",
+            "git.set_aside",
+            "git.settings",
+            "git.slot_diff",
+            "git.unflag",
+            "git.unset_sparse",
+            "git.worktree_remove",
+        ],
+    ),
+    ("of journals longer than theirs", &["segment.remove"]),
+];
 
 /// A fail point, and at which of its passes in one process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +123,56 @@ pub(super) fn run(options: &Options) -> Figures {
         }
     }
     figures.count("fail points", names.len() as u64);
+    if !figures.is_part {
+        figures.count("fail points of the program", declared().len() as u64);
+        figures.failures.extend(declared().iter().filter_map(|name| told(name, &names)));
+    }
     figures
+}
+
+/// Says of a point of the program what is wrong with it: passed in no scenario, and nothing says why.
+fn told(name: &String, passed: &BTreeSet<String>) -> Option<String> {
+    let why = NOT_PASSED.iter().find(|(_, names)| names.contains(&name.as_str()));
+    match (why, passed.contains(name)) {
+        (None, false) => Some(format!("`{name}` is passed in no scenario")),
+        (Some((why, _)), true) => Some(format!("`{name}` is passed: not one {why}")),
+        (None, true) | (Some(_), false) => None,
+    }
+}
+
+/// Names of all fail points of the program, as its sources have them.
+fn declared() -> &'static BTreeSet<String> {
+    static DECLARED: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let name =
+            r#"(?:fail::point|Call::\w+|remove_tree|\b(?:call|read|write))\(\s*"([a-z0-9_.-]+)""#;
+        let name = Regex::new(name).expect("it is one");
+        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let files = walkdir::WalkDir::new(sources).into_iter().flatten();
+        let files = files.filter(|file| file.path().extension().is_some_and(|end| end == "rs"));
+        let mut names = BTreeSet::new();
+        for file in files.filter(|file| file.file_name() != "scratch.rs") {
+            let text = fs::read_to_string(file.path()).expect("a source");
+            let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            names.extend(name.captures_iter(text).map(|found| found[1].to_owned()));
+        }
+        names
+    });
+    &DECLARED
+}
+
+/// Splits a log into names: of threads that write at once two may stand on one line.
+fn names(log: &str) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for mut line in log.lines() {
+        while !line.is_empty() {
+            let begins = declared().iter().filter(|name| line.starts_with(name.as_str()));
+            let name = begins.max_by_key(|name| name.len());
+            let name = name.unwrap_or_else(|| panic!("`{line}` is in no source"));
+            names.push(name.as_str());
+            line = &line[name.len()..];
+        }
+    }
+    names
 }
 
 /// Returns the names of the fail points that a whole run passes.
@@ -76,7 +210,7 @@ fn passes(case: &Case) -> Result<Vec<Pass>, String> {
         case.run_with("none", |logs| {
             for log in read(logs) {
                 let mut count: BTreeMap<&str, u32> = BTreeMap::new();
-                for name in log.lines() {
+                for name in names(&log) {
                     *count.entry(name).or_default() += 1;
                 }
                 for (name, passes) in count {
