@@ -176,8 +176,7 @@ impl Repo {
         if !mark.exists() {
             if has_files(path) {
                 // They lost their index, or removed it; the files are theirs.
-                let call = Call::write("git.hand_index", path).args(["read-tree", "HEAD"]);
-                return self.git.ok(call.gate(gate)).map(|_| ());
+                return self.index_anew(gate, path, &admin.join("index"));
             }
             let made = fail::point("git.hand_mark").and_then(|()| fs::write(&mark, ""));
             made.map_err(|source| GitError::File { doing: "write", path: mark.clone(), source })?;
@@ -189,6 +188,18 @@ impl Repo {
         let args = ["read-tree", "--reset", "-u", "HEAD"];
         self.git.ok(Call::write("git.hand_fill", path).args(args).gate(gate))?;
         remove_file(&mark)
+    }
+
+    /// Makes the index of a worktree beside its place: a git that is killed leaves no lock on it.
+    fn index_anew(&self, gate: &Gate<'_>, path: &Path, index: &Path) -> Result<(), GitError> {
+        let new = index.with_file_name("pipeline-index");
+        // What git left that was killed here.
+        remove_file(&new.with_extension("lock"))?;
+        let call = Call::write("git.hand_index", path).args(["read-tree", "HEAD"]);
+        self.git.ok(call.env("GIT_INDEX_FILE", &new).gate(gate))?;
+        fail::point("git.hand_install")
+            .and_then(|()| fs::rename(&new, index))
+            .map_err(|source| GitError::File { doing: "write", path: index.into(), source })
     }
 
     /// Returns whether only worktrees whose folders are gone are on a branch (short name).

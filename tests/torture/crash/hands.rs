@@ -2,6 +2,7 @@
 //! in salvage, and the pipeline taken out with work that has not landed.
 
 use std::fs;
+use std::path::Path;
 
 use super::scenario::{MONITOR, add, cancelled, pilot, staged};
 use crate::support::project::{Done, Project};
@@ -31,6 +32,22 @@ pub(super) fn in_hand(project: &Project) {
     add(project, "A", "implementation,supervisor");
     project.ok(TAKE);
     commit_by_hand(project);
+}
+
+/// Their worktree has lost its index, as git leaves it where it was killed while it made it.
+pub(super) fn half_in_hand(project: &Project) {
+    in_hand(project);
+    let dir = project.path(".pipeline/taken/A");
+    let admin = project.git(&["-C", dir.to_str().expect("it is UTF-8"), "rev-parse", "--git-dir"]);
+    fs::remove_file(Path::new(&admin).join("index")).expect("it has an index");
+}
+
+pub(super) fn take_again(project: &Project) {
+    project.ok(TAKE);
+}
+
+pub(super) fn give_on(project: &Project) {
+    project.ok(GIVE);
 }
 
 /// The task goes on behind what the person did.

@@ -4,13 +4,13 @@ use std::fs;
 
 use super::hands::{
     COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
-    give_again, give_back, in_hand, is_bundled, is_dropped, is_restored, reopen_again,
-    restore_again, taken_out, was_by_hand, with_salvage,
+    give_again, give_back, give_on, half_in_hand, in_hand, is_bundled, is_dropped, is_restored,
+    reopen_again, restore_again, take_again, taken_out, was_by_hand, with_salvage,
 };
 use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
 use super::upkeep::{
-    REPAIR, damage, is_kept_aside, is_saved, is_taken_over, notified, of_older_format,
-    repair_again, torn, with_a_last_word, with_submodule,
+    REPAIR, damage, is_kept_aside, is_saved, is_taken_over, is_whole, notified, of_older_format,
+    repair_again, torn, untidy, with_a_last_word, with_submodule,
 };
 use crate::support::project::Project;
 
@@ -164,8 +164,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "take",
         prepare: |project| staged(project, 2),
         args: TAKE,
-        again: |project| drop(project.ok(TAKE)),
+        again: take_again,
         next: give_back,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "take-again",
+        prepare: half_in_hand,
+        args: TAKE,
+        again: take_again,
+        next: give_on,
         check: was_by_hand,
         ..PLAIN
     },
@@ -336,6 +345,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "submodule", prepare: with_submodule, check: is_saved, ..PLAIN },
+    Scenario { name: "untidy", prepare: untidy, landed: &["A", "B"], check: is_whole, ..PLAIN },
     Scenario { name: "notified", prepare: notified, ..PLAIN },
 ];
 

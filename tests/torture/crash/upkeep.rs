@@ -102,6 +102,47 @@ pub(super) fn is_saved(project: &Project) {
     assert_eq!(files, ["one\ndirty", "new"]);
 }
 
+/// Agents hide files from git, leave commits behind and a merge unfinished.
+const UNTIDY: &str = r#"#!/bin/sh
+set -eu
+echo "$PIPELINE_ATTEMPT" >>"$E2E_DIR/runs"
+commit="git -c user.name=Agent -c user.email=agent@example.org commit -q -m"
+was=$(git rev-parse HEAD)
+git checkout -q --detach
+echo "$PIPELINE_TASK_ID" >left.txt
+git add left.txt
+$commit Left
+left=$(git rev-parse HEAD)
+git checkout -q --detach "$was"
+git -c user.name=Agent -c user.email=agent@example.org merge -q --no-ff --no-commit "$left"
+git rm -q --cached left.txt
+mv left.txt "$PIPELINE_TASK_ID.log"
+git update-index --assume-unchanged a.txt
+printf 'one\ntwo\nthree\n%s\n' "$PIPELINE_TASK_ID" >a.txt
+git sparse-checkout set --no-cone '/*' '!/b.txt'
+echo "$PIPELINE_TASK_ID" >"$PIPELINE_STAGE-$PIPELINE_TASK_ID.txt"
+"#;
+
+/// Two tasks for one worktree.
+pub(super) fn untidy(project: &Project) {
+    with(project, "[project]\nrollout = \"pilot\"\n[scheduler]\nprefetch = 0\n", 1);
+    project.write("tools/agent.sh", UNTIDY);
+    project.write("b.txt", "b\n");
+    project.write(".gitignore", "*.log\n");
+    project.commit("Untidy agents");
+    project.ok(&["init"]);
+    add(project, "A", "implementation");
+    let add = ["task", "add", "Task B", "--id", "B", "--stages", "implementation"];
+    project.ok(&[&add[..], &["--depends-on", "A"]].concat());
+}
+
+/// What was hidden has landed, and what was left out is still there.
+pub(super) fn is_whole(project: &Project) {
+    let file = |name: &str| project.git(&["show", &format!("pipeline/landed:{name}")]);
+    assert_eq!(file("a.txt"), "one\ntwo\nthree\nB", "{}", project.story());
+    assert_eq!(file("b.txt"), "b", "{}", project.story());
+}
+
 /// Each event is told to a program.
 pub(super) fn notified(project: &Project) {
     staged(project, 0);
