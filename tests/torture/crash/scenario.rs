@@ -9,8 +9,8 @@ use super::hands::{
 };
 use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
 use super::upkeep::{
-    REPAIR, damage, is_kept_aside, is_saved, is_taken_over, is_whole, notified, of_older_format,
-    repair_again, torn, untidy, with_a_last_word, with_submodule,
+    REPAIR, damage, is_kept_aside, is_mended, is_saved, is_taken_over, is_whole, notified,
+    of_older_format, repair_again, torn, untidy, with_a_last_word, with_submodule,
 };
 use crate::support::project::Project;
 
@@ -342,6 +342,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         begin: damage,
         args: REPAIR,
         again: repair_again,
+        check: is_mended,
         ..PLAIN
     },
     Scenario { name: "submodule", prepare: with_submodule, check: is_saved, ..PLAIN },

@@ -45,12 +45,20 @@ pub(super) fn with_a_last_word(project: &Project) {
     project.ok(&["task", "add", "To be lost", "--id", "LOST", "--hold"]);
 }
 
-/// A byte of the last record, and of what `status` reads, has turned.
+/// A byte of the last record has turned.
 pub(super) fn damage(project: &Project) {
     let mut bytes = fs::read(project.segment()).expect("the journal");
     let at = bytes.len() - 100;
     bytes[at] ^= 1;
     fs::write(project.segment(), bytes).expect("the journal");
+}
+
+/// The last record is gone, and the journal that held it lies aside.
+pub(super) fn is_mended(project: &Project) {
+    assert_eq!(project.run(&["task", "show", "LOST"]).code, Some(2), "{}", project.story());
+    let journal = fs::read_dir(project.path(".git/pipeline/journal")).expect("the journal");
+    let mut texts = journal.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    assert!(texts.any(|text| text.contains("\"LOST\"")), "the original is not kept");
 }
 
 /// Said again it mends, or there is nothing to mend.
