@@ -14,7 +14,7 @@ use super::program::{Program, ended};
 use crate::agent::tree::{NONCE_NAME, end_carriers};
 use crate::machine::State;
 use crate::machine::attempt::AttemptKind;
-use crate::machine::change::{AttemptChange, Change, ProjectChange};
+use crate::machine::change::{Change, ProjectChange};
 use crate::machine::time::Time;
 use crate::observe::notice::{Moment, Notice, finished, notices};
 use crate::sys::child::{Heard, Stop};
@@ -37,7 +37,7 @@ pub struct Notices {
     root: PathBuf,
     program_dir: PathBuf,
     teller: Option<Teller>,
-    /// An attempt was begun since it was last told that all is done.
+    /// Something was at work since it was last told that all is done.
     has_worked: bool,
     /// Events for which there was no room, since the last warning.
     dropped: u64,
@@ -68,14 +68,14 @@ impl Notices {
     /// Tells what the monitor decided, with the state after it; does not wait. Returns what has gone
     /// wrong since.
     pub fn tell(&mut self, changes: &[Change], state: &State, seq: u64, at: Time) -> Vec<String> {
-        self.has_worked |= changes.iter().any(is_begun);
+        self.has_worked |= is_at_work(state);
         if !state.settings.notify.is_empty() {
             let project = self.root.to_string_lossy().into_owned();
             let moment = Moment { seq, at, project: &project };
             let mut told = notices(changes, state, moment);
             let why = changes.iter().find_map(why_ended);
-            let (is_idle, is_at_work) = (state.is_idle(), !state.attempts.is_empty());
-            if self.has_worked && (is_idle || why.is_some() && !is_at_work) {
+            let is_idle = state.is_idle();
+            if self.has_worked && (is_idle || why.is_some() && state.attempts.is_empty()) {
                 self.has_worked = false;
                 let why = why.filter(|_| !is_idle);
                 told.push(finished(state, why, moment));
@@ -215,13 +215,15 @@ impl Order {
     }
 }
 
-fn is_begun(change: &Change) -> bool {
-    match change {
-        Change::Attempt(_, AttemptChange::Added { attempt }) => {
-            matches!(attempt.kind, AttemptKind::Work { .. })
-        }
-        Change::Project(_) | Change::Task(..) | Change::Attempt(..) | Change::Lane(_) => false,
-    }
+/// Returns true while the work of a task is under way, also what another monitor began.
+fn is_at_work(state: &State) -> bool {
+    let is_of_task = |kind: &AttemptKind| match kind {
+        AttemptKind::Work { .. }
+        | AttemptKind::StageCheck { .. }
+        | AttemptKind::LandingCheck { .. } => true,
+        AttemptKind::BaseCheck { .. } => false,
+    };
+    state.is_landing() || state.attempts.values().any(|attempt| is_of_task(&attempt.kind))
 }
 
 fn why_ended(change: &Change) -> Option<&str> {

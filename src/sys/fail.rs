@@ -72,7 +72,8 @@ mod enabled {
         if let Ok(path) = std::env::var("PIPELINE_FAILPOINT_LOG") {
             let path = path.replace("%p", &std::process::id().to_string());
             let mut log = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-            writeln!(log, "{name}")?;
+            // In one write: several processes write there.
+            log.write_all(format!("{name}\n").as_bytes())?;
         }
         let Some(plan) = PLAN.as_ref().filter(|plan| plan.name == name) else { return Ok(()) };
         let is_due = match &plan.while_there {

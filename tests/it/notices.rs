@@ -116,6 +116,23 @@ fn a_program_that_fails_or_is_not_there_is_warned_of_once() {
 }
 
 #[test]
+fn the_end_of_work_that_a_killed_monitor_began_is_told() {
+    let project = project("", TELL);
+    project.ok(&["task", "add", "T", "--id", "A", "--stages", "architect"]);
+    project.hold("hold");
+    let mut monitor = project.monitor(&["--until-idle"]);
+    project.until("the agent to run", || !project.runs().is_empty());
+    monitor.kill();
+    project.release("hold");
+    project.ok(&["monitor", "--until-idle", "--timeout", "240s"]);
+    let told: Vec<Value> = told(&project).iter().map(|one| one["event"].clone()).collect();
+    assert_eq!(told, ["landed", "finished"]);
+    project.ok(&["monitor", "--once"]);
+    assert_eq!(self::told(&project).len(), 2, "that monitor did nothing");
+    project.assert_nothing_left();
+}
+
+#[test]
 fn what_others_decide_and_what_is_not_asked_for_is_not_told() {
     let project = project("", TELL);
     project.ok(&["task", "add", "T", "--id", "A"]);

@@ -9,7 +9,7 @@ use super::hands::{
 };
 use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
 use super::upkeep::{
-    REPAIR, damage, is_kept_aside, is_mended, is_saved, is_taken_over, is_whole, notified,
+    REPAIR, damage, is_kept_aside, is_mended, is_saved, is_taken_over, is_told, is_whole, notified,
     of_older_format, repair_again, torn, untidy, with_a_last_word, with_submodule,
 };
 use crate::support::project::Project;
@@ -347,7 +347,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "submodule", prepare: with_submodule, check: is_saved, ..PLAIN },
     Scenario { name: "untidy", prepare: untidy, landed: &["A", "B"], check: is_whole, ..PLAIN },
-    Scenario { name: "notified", prepare: notified, ..PLAIN },
+    Scenario { name: "notified", prepare: notified, check: is_told, ..PLAIN },
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];

@@ -158,3 +158,18 @@ pub(super) fn notified(project: &Project) {
     project.write("pipeline.toml", &settings(text, 1));
     project.commit("Somebody is told");
 }
+
+/// The monitor that landed the task has told the end, also where another one had begun the work.
+pub(super) fn is_told(project: &Project) {
+    let kinds: Vec<String> = project
+        .log()
+        .iter()
+        .map(|entry| entry["kind"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let start = kinds.iter().rposition(|kind| kind == "monitor_started").expect("a monitor");
+    // What a monitor that was killed had not told, nobody tells.
+    if kinds[start..].iter().any(|kind| kind == "landed") {
+        let told = fs::read_to_string(project.dir().join("told")).expect("what was told");
+        assert!(told.contains("\"event\":\"finished\""), "{told}\n{}", project.story());
+    }
+}
