@@ -173,6 +173,10 @@ impl Project {
             command.env(name, base.join(folder));
         }
         command.env("E2E_DIR", &base).env("LC_ALL", "C.UTF-8");
+        let editor = base.join("programs/editor");
+        if editor.exists() {
+            command.env("EDITOR", editor);
+        }
         command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         for role in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{role}_NAME"), "A Person");

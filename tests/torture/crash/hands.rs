@@ -9,7 +9,7 @@ use crate::support::project::{Done, Project};
 
 pub(super) const TAKE: &[&str] = &["task", "take", "A"];
 pub(super) const GIVE: &[&str] = &["task", "give", "A"];
-pub(super) const COMPLETE: &[&str] = &["task", "complete", "A"];
+pub(super) const COMPLETE: &[&str] = &["task", "complete", "A", "--commit", "main"];
 pub(super) const REOPEN: &[&str] = &["task", "reopen", "A"];
 pub(super) const RESTORE: &[&str] = &["salvage", "restore", "A.impl.1"];
 pub(super) const DROP: &[&str] = &["salvage", "drop", "A.impl.1"];
@@ -42,6 +42,35 @@ pub(super) fn half_in_hand(project: &Project) {
     fs::remove_file(Path::new(&admin).join("index")).expect("it has an index");
 }
 
+/// They have moved it elsewhere.
+pub(super) fn moved_in_hand(project: &Project) {
+    in_hand(project);
+    let moved = project.dir().join("moved");
+    fs::rename(project.path(".pipeline/taken/A"), moved).expect("their worktree");
+}
+
+/// It has landed, and is open again; the agent's worktree is on its branch still.
+pub(super) fn on_its_branch(project: &Project) {
+    staged(project, 2);
+    project.ok(MONITOR);
+    let slot = ".pipeline/worktrees/implementation/0";
+    project.git(&["-C", slot, "symbolic-ref", "HEAD", "refs/heads/pipeline/task/A"]);
+    project.ok(REOPEN);
+}
+
+/// They have told git to pass over a file.
+pub(super) fn hidden_in_hand(project: &Project) {
+    in_hand(project);
+    project.git(&["-C", ".pipeline/taken/A", "update-index", "--assume-unchanged", "a.txt"]);
+}
+
+/// They have done nothing yet.
+pub(super) fn untouched_in_hand(project: &Project) {
+    pilot(project);
+    add(project, "A", "implementation");
+    project.ok(TAKE);
+}
+
 pub(super) fn take_again(project: &Project) {
     project.ok(TAKE);
 }
@@ -54,6 +83,12 @@ pub(super) fn give_on(project: &Project) {
 pub(super) fn give_back(project: &Project) {
     commit_by_hand(project);
     project.ok(&["task", "give", "A", "--stage", "implementation"]);
+}
+
+/// What the person did lands.
+pub(super) fn give_landing(project: &Project) {
+    commit_by_hand(project);
+    project.ok(&["task", "give", "A", "--stage", "landing"]);
 }
 
 /// Said again it gives, or has given.

@@ -14,6 +14,10 @@ mod fail_points;
 #[cfg(target_arch = "x86_64")]
 mod hands;
 #[cfg(target_arch = "x86_64")]
+mod launch;
+#[cfg(target_arch = "x86_64")]
+mod looks;
+#[cfg(target_arch = "x86_64")]
 mod order;
 #[cfg(target_arch = "x86_64")]
 mod outside;

@@ -103,3 +103,62 @@ pub(super) fn is_kept(project: &Project) {
     assert!(kept.lines().any(holds), "{kept}\n{}", project.story());
     assert!(!holds("pipeline/landed"), "{}", project.story());
 }
+
+/// What `in_the_way` leaves in the checkout.
+pub(super) const IN_THE_WAY: &[&str] = &[" M a.txt", "?? architect-A.txt"];
+
+/// A checkout that cannot follow: a person's file stands where a new one is to come.
+pub(super) fn in_the_way(project: &Project) {
+    following(project);
+    project.write("a.txt", "one\ntwo\nthree, edited\n");
+    project.write("architect-A.txt", "mine\n");
+}
+
+/// Both are as they were, and it is told.
+pub(super) fn stays(project: &Project) {
+    let file = |name: &str| fs::read_to_string(project.path(name)).unwrap_or_default();
+    assert_eq!(file("a.txt"), "one\ntwo\nthree, edited\n", "{}", project.story());
+    assert_eq!(file("architect-A.txt"), "mine\n", "{}", project.story());
+    let status = project.status();
+    let why = status["landing"]["why"].as_str().unwrap_or_default();
+    assert!(why.contains("architect-A.txt"), "{why}\n{}", project.story());
+}
+
+/// Changes a file that is there, and makes one.
+const CHANGES: &str = "#!/bin/sh\nset -eu\necho \"$PIPELINE_ATTEMPT\" >>\"$E2E_DIR/runs\"\n\
+                       echo four >>a.txt\necho A >architect-A.txt\n";
+
+/// A monitor was killed as it had the index of the checkout locked, for git to fast-forward it.
+fn about_to_follow(project: &Project) {
+    following(project);
+    project.write("tools/agent.sh", CHANGES);
+    project.commit("Another agent");
+    let mut command = project.command(&project.root, MONITOR);
+    let killed = command.env("PIPELINE_FAILPOINT", "git.base_merge=kill").output();
+    assert_eq!(killed.expect("it starts").status.code(), None, "{}", project.story());
+    project.keepers_have_ended();
+    assert!(project.path(".git/index.lock").exists());
+}
+
+/// Git was killed with it: one file is written, and one removed.
+pub(super) fn half_way(project: &Project) {
+    about_to_follow(project);
+    project.write("architect-A.txt", "A\n");
+    fs::remove_file(project.path("a.txt")).expect("it is there");
+}
+
+/// Git had come to its end: its index was only to be put in the place of the person's.
+pub(super) fn at_the_end(project: &Project) {
+    about_to_follow(project);
+    let index = "GIT_INDEX_FILE=$(echo .git/pipeline/*/base-follow.index) && export GIT_INDEX_FILE";
+    let moved = "git update-ref refs/heads/main pipeline/landed";
+    let read = "git read-tree -m -u main pipeline/landed";
+    let done = project.shell(&format!("{index} && {read} && {moved}"));
+    assert_eq!(done.code, Some(0), "{}", done.err);
+}
+
+/// A person has removed the lock since.
+pub(super) fn unlocked(project: &Project) {
+    at_the_end(project);
+    fs::remove_file(project.path(".git/index.lock")).expect("it is there");
+}

@@ -4,13 +4,26 @@ use std::fs;
 
 use super::hands::{
     COMPLETE, DROP, FORCE, GIVE, REOPEN, RESTORE, TAKE, abandoned, complete_again, drop_again,
-    give_again, give_back, give_on, half_in_hand, in_hand, is_bundled, is_dropped, is_restored,
-    reopen_again, restore_again, take_again, taken_out, was_by_hand, with_salvage,
+    give_again, give_back, give_landing, give_on, half_in_hand, hidden_in_hand, in_hand,
+    is_bundled, is_dropped, is_restored, moved_in_hand, on_its_branch, reopen_again, restore_again,
+    take_again, taken_out, untouched_in_hand, was_by_hand, with_salvage,
 };
-use super::outside::{EDITS, astray, by_hand, edited, edits_stay, is_kept, is_put_back};
+use super::launch::{
+    by_person, came_back, in_window, install, installed, person, uninstall, was_typed,
+};
+use super::looks::{
+    AGENT_TEST, DIFF, DOCTOR_CHECKS, EDIT, LIST, WAIT, check_again, checked, diff_again,
+    edit_again, is_edited, is_swept, list_again, tested, with_diff, with_editor,
+    with_stray_salvage,
+};
+use super::outside::{
+    EDITS, IN_THE_WAY, astray, at_the_end, by_hand, edited, edits_stay, half_way, in_the_way,
+    is_kept, is_put_back, stays, unlocked,
+};
 use super::upkeep::{
-    REPAIR, damage, is_kept_aside, is_mended, is_saved, is_taken_over, is_told, is_whole, notified,
-    of_older_format, repair_again, torn, untidy, with_a_last_word, with_submodule,
+    LONG, REPAIR, damage, is_apart, is_kept_aside, is_mended, is_removed, is_rotated, is_saved,
+    is_taken_over, is_told, is_whole, long_again, long_journal, longer_journal, notified,
+    of_older_format, repair_again, torn, untidy, wild, with_a_last_word, with_submodule,
 };
 use crate::support::project::Project;
 
@@ -46,7 +59,7 @@ echo "$PIPELINE_TASK_ID" >"$PIPELINE_STAGE-$PIPELINE_TASK_ID.txt"
 while [ -e "$E2E_DIR/hold" ]; do sleep 0.02; done
 "#;
 
-const STAGES: [&str; 4] = ["architect", "test", "implementation", "supervisor"];
+pub(super) const STAGES: [&str; 4] = ["architect", "test", "implementation", "supervisor"];
 
 /// Goes on until nothing is left to do.
 pub(super) const MONITOR: &[&str] = &["monitor", "--until-idle", "--timeout", "240s"];
@@ -345,17 +358,106 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         check: is_mended,
         ..PLAIN
     },
-    Scenario { name: "submodule", prepare: with_submodule, check: is_saved, ..PLAIN },
+    Scenario {
+        name: "submodule",
+        prepare: with_submodule,
+        landed: &["A", "B"],
+        check: is_saved,
+        ..PLAIN
+    },
     Scenario { name: "untidy", prepare: untidy, landed: &["A", "B"], check: is_whole, ..PLAIN },
+    Scenario { name: "wild", prepare: wild, landed: &["A", "B"], check: is_apart, ..PLAIN },
+    Scenario { name: "half-way", prepare: half_way, check: base_followed, ..PLAIN },
+    Scenario { name: "at-the-end", prepare: at_the_end, check: base_followed, ..PLAIN },
+    Scenario { name: "unlocked", prepare: unlocked, check: base_followed, ..PLAIN },
+    Scenario { name: "in-the-way", prepare: in_the_way, dirt: IN_THE_WAY, check: stays, ..PLAIN },
+    Scenario {
+        name: "take-moved",
+        prepare: moved_in_hand,
+        args: TAKE,
+        again: take_again,
+        next: give_on,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "take-slot",
+        prepare: on_its_branch,
+        args: TAKE,
+        again: take_again,
+        next: give_landing,
+        landed: &["A", "A"],
+        most: 2,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "give-hidden",
+        prepare: hidden_in_hand,
+        args: GIVE,
+        again: give_again,
+        check: was_by_hand,
+        ..PLAIN
+    },
+    Scenario {
+        name: "deinit-taken",
+        prepare: untouched_in_hand,
+        args: &["deinit"],
+        again: |project| taken_out(project, &["deinit"]),
+        next: set_up_anew,
+        ..PLAIN
+    },
+    Scenario { name: "agent-test", prepare: tested, args: AGENT_TEST, check: is_swept, ..PLAIN },
+    Scenario {
+        name: "doctor-checks",
+        prepare: checked,
+        args: DOCTOR_CHECKS,
+        again: check_again,
+        ..PLAIN
+    },
+    Scenario {
+        name: "edit",
+        prepare: with_editor,
+        args: EDIT,
+        again: edit_again,
+        check: is_edited,
+        ..PLAIN
+    },
+    Scenario { name: "diff", prepare: with_diff, args: DIFF, again: diff_again, ..PLAIN },
+    Scenario {
+        name: "salvage-listed",
+        prepare: with_stray_salvage,
+        args: LIST,
+        again: list_again,
+        landed: &["B"],
+        ..PLAIN
+    },
+    Scenario {
+        name: "mode-waited",
+        prepare: |project| staged(project, 2),
+        begin: running,
+        args: WAIT,
+        check: |project| {
+            mode_again(project);
+            is_sequential(project);
+        },
+        ..PLAIN
+    },
+    Scenario {
+        name: "checkpoint-again",
+        prepare: longer_journal,
+        args: LONG,
+        again: long_again,
+        code: 1,
+        landed: &[],
+        check: is_removed,
+        ..PLAIN
+    },
     Scenario { name: "notified", prepare: notified, check: is_told, ..PLAIN },
 ];
 
 const ADD: &[&str] = &["task", "add", "One", "--id", "A", "--stages", "architect"];
 const SCALE: &[&str] = &["agent", "scale", "implementation", "1"];
-const LONG: &[&str] = &["task", "add", "Last", "--id", "LAST", "--hold", "--body-file", "../body"];
-/// Bytes of a body that brings the journal near its next checkpoint: four of them, and a fifth.
-const BODY_BYTES: usize = 240 * 1024;
-
 /// Settings with `count` agents for each stage. Five tries take four seconds: more than an error lasts.
 pub(super) fn settings(more: &str, count: usize) -> String {
     let mut text = format!(
@@ -380,7 +482,7 @@ pub(super) fn with(project: &Project, more: &str, count: usize) {
     project.commit("A beginning");
 }
 
-const PILOT: &str = "[project]\nrollout = \"pilot\"\n";
+pub(super) const PILOT: &str = "[project]\nrollout = \"pilot\"\n";
 
 fn repository(project: &Project) {
     with(project, PILOT, 1);
@@ -503,7 +605,7 @@ fn is_cleaned(project: &Project) {
 }
 
 /// A pipeline with nothing left to do.
-fn landed(project: &Project) {
+pub(super) fn landed(project: &Project) {
     with(project, "", 1);
     project.ok(&["init"]);
     add(project, "OLD", "architect");
@@ -615,20 +717,6 @@ fn mode_again(project: &Project) {
     project.ok(&["mode", "switch", "sequential"]);
 }
 
-fn long_journal(project: &Project) {
-    pilot(project);
-    fs::write(project.dir().join("body"), "x".repeat(BODY_BYTES)).expect("a body");
-    for id in ["L1", "L2", "L3", "L4"] {
-        project.ok(&["task", "add", "Long", "--id", id, "--hold", "--body-file", "../body"]);
-    }
-}
-
-fn long_again(project: &Project) {
-    let is_there = project.run(&["task", "show", "LAST"]).code == Some(0);
-    let code = if is_there { 2 } else { 0 };
-    assert_eq!(project.run(LONG).code, Some(code), "it is there: {is_there}");
-}
-
 /// Names the second task, which the built-in scheduler would not begin with, and then the first.
 const SCHEDULER: &str = r#"question=$(cat)
 case $question in *'{"id":"B"'*) task=B ;; *) task=A ;; esac
@@ -654,13 +742,6 @@ fn is_scheduled(project: &Project) {
     assert!(is_late || first["task"] == "B", "{first}");
 }
 
-fn is_rotated(project: &Project) {
-    assert_eq!(project.count("total"), 5);
-    let journal = project.path(".git/pipeline/journal");
-    let segments = fs::read_dir(journal).expect("the journal is there").count();
-    assert!(segments >= 2, "{segments} segments: no checkpoint was made");
-}
-
 /// A pilot whose task has landed; the base has not followed.
 fn behind(project: &Project) {
     staged(project, 0);
@@ -679,80 +760,4 @@ fn rollout_again(project: &Project) {
 pub(super) fn base_followed(project: &Project) {
     let (base, landed) = ("refs/heads/main", "refs/heads/pipeline/landed");
     assert_eq!(project.git(&["rev-parse", base]), project.git(&["rev-parse", landed]));
-}
-
-const COMMAND: &str = "command = [\"sh\", \"{project}/tools/agent.sh\"]";
-
-/// A task with one stage, whose agent in the pilot is told by these lines.
-fn served_by(project: &Project, stage: usize, lines: &str) {
-    let (text, name) = (settings(PILOT, 1), format!("name = \"{}\"", STAGES[stage]));
-    let (before, rest) = text.split_once(&name).expect("it has an agent");
-    let rest = rest.replacen(COMMAND, lines, 1);
-    project.write("pipeline.toml", &format!("{before}{name}{rest}"));
-    project.commit("Another agent");
-    add(project, "A", STAGES[stage]);
-}
-
-fn in_window(project: &Project) {
-    pilot(project);
-    served_by(project, 2, &format!("launcher = \"tmux\"\n{COMMAND}"));
-}
-
-fn was_typed(project: &Project) {
-    let file = project.git(&["show", "pipeline/landed:implementation-A.txt"]);
-    assert_eq!(file, "A", "{}", project.story());
-}
-
-/// What the person does at the shell; it stays open.
-const PERSON: &str = "#!/bin/sh\necho mine >by-person.txt\npipeline done\nexec sleep 1000\n";
-
-/// A person's pane; the person is the shell.
-fn person(project: &Project) {
-    pilot(project);
-    project.write("tools/person.sh", PERSON);
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(project.path("tools/person.sh"), mode).expect("its mode");
-    served_by(project, 2, "command = \"person\"\nenv = { SHELL = \"tools/person.sh\" }");
-}
-
-fn by_person(project: &Project) {
-    let file = project.git(&["show", "pipeline/landed:by-person.txt"]);
-    assert_eq!(file, "mine", "{}", project.story());
-}
-
-const PRESET: &str = "about = \"a program that comes and goes\"\nheadless = [\"comes-and-goes\"]\n";
-
-/// An agent whose program is there.
-fn installed(project: &Project) {
-    pilot(project);
-    project.write("agents/presets/mine.toml", PRESET);
-    served_by(project, 0, "preset = \"mine\"\nenv_allow = [\"*\"]\ncompletion = \"exit\"");
-    // Written by another process: one that is being written cannot be executed.
-    let mut shell = pipeline::sys::child::command("sh", &project.dir());
-    let text =
-        "mkdir programs && cd programs && cp \"$1\" comes-and-goes && chmod +x comes-and-goes";
-    let args = ["-c", text, "sh", "../project/tools/agent.sh"];
-    assert!(shell.args(args).status().expect("a shell").success());
-}
-
-fn uninstall(project: &Project) {
-    let file = project.dir().join("programs/comes-and-goes");
-    fs::rename(&file, file.with_extension("gone")).expect("it is there");
-}
-
-/// Puts the program back; it may not have been taken away.
-fn install(project: &Project) {
-    let file = project.dir().join("programs/comes-and-goes");
-    if !file.exists() {
-        fs::rename(file.with_extension("gone"), &file).expect("it was put aside");
-    }
-}
-
-/// One whose program was missing, as the journal says, and is there again.
-fn came_back(project: &Project) {
-    installed(project);
-    uninstall(project);
-    let said = project.fails(1, MONITOR);
-    assert!(said.contains("cannot start"), "{said}");
-    install(project);
 }
