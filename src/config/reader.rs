@@ -325,33 +325,6 @@ impl<'a> Section<'a> {
         self.report.add(self.at(key), what);
     }
 
-    /// Accepts only a number equal to `default`; any other is "not yet".
-    pub fn number_later(&mut self, key: &'static str, default: f64) {
-        let Some(value) = self.take(key) else { return };
-        match float_of(value.get_ref()) {
-            Some(number) if number == default => {}
-            Some(_) => self.not_yet(key, ""),
-            None => self.wrong_type(key, value, "a number"),
-        }
-    }
-
-    /// Accepts only an empty list, table or string; any other is "not yet".
-    pub fn empty_later(&mut self, key: &'static str) {
-        let Some(value) = self.take(key) else { return };
-        let is_empty = match value.get_ref() {
-            DeValue::Array(array) => array.is_empty(),
-            DeValue::Table(table) => table.is_empty(),
-            DeValue::String(text) => text.is_empty(),
-            DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_) => false,
-        };
-        if !is_empty {
-            self.not_yet(key, "");
-        }
-    }
-
     /// Returns whether the value at `key` is a table.
     #[must_use]
     pub fn is_table(&self, key: &str) -> bool {

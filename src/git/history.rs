@@ -125,14 +125,4 @@ impl Repo {
             .args([path]);
         Ok(self.git.ok(call)?.fields().next().is_some())
     }
-
-    /// Returns the names at the root of a commit's tree.
-    ///
-    /// # Errors
-    /// When git fails or the commit does not exist.
-    pub fn root_names(&self, commit: &Oid) -> Result<Vec<String>, GitError> {
-        let args = ["ls-tree", "-z", "--name-only", commit.as_str()];
-        let reply = self.git.ok(Call::read("git.ls_tree", &self.root).args(args))?;
-        Ok(reply.texts())
-    }
 }
