@@ -15,7 +15,7 @@ use super::landing::Trees;
 use super::oid::Oid;
 use super::remains::OTHERS;
 use super::repo::Repo;
-use super::slot::{Found, settle};
+use super::slot::{Found, linked, registered, settle};
 use crate::sys::fail;
 
 /// In a slot's administrative folder: how many bytes the log of its HEAD had when it was prepared.
@@ -74,6 +74,7 @@ impl Repo {
         while let Some(entry) = entries.next() {
             let Ok(entry) = entry else { continue };
             if fs::symlink_metadata(entry.path().join(".git")).is_ok() {
+                self.tell_moved(entry.path())?;
                 let path = entry.path().strip_prefix(&to).unwrap_or(entry.path());
                 found.push(path.display().to_string());
                 entries.skip_current_dir();
@@ -151,13 +152,19 @@ impl Repo {
             .and_then(|()| fs::create_dir_all(to.parent().unwrap_or(Path::new("/"))))
             .and_then(|()| fs::rename(from, &to))
             .map_err(failed)?;
-        if to.join(".git").is_file() {
-            // A worktree: git is told where it is now. Where it cannot be, its files are there.
-            let _gate = self.registry_gate()?;
-            let call = Call::write("git.repair", &self.root).args(["worktree", "repair", "--"]);
-            let _ = self.git.run(call.args([&to]))?;
-        }
         Ok(())
+    }
+
+    /// Tells git where a worktree is that was moved aside, also by somebody who was killed before they
+    /// told it. Where it cannot be told, the files are there.
+    fn tell_moved(&self, dir: &Path) -> Result<(), GitError> {
+        let known = linked(dir).and_then(|admin| registered(&admin));
+        if !dir.join(".git").is_file() || known.is_some_and(|at| at.join(".git").exists()) {
+            return Ok(());
+        }
+        let _gate = self.registry_gate()?;
+        let call = Call::write("git.repair", &self.root).args(["worktree", "repair", "--"]);
+        self.git.run(call.args([dir])).map(drop)
     }
 
     /// Notes how far the log of a slot's HEAD goes, for [`Repo::keep_left`].

@@ -391,6 +391,7 @@ mod tests {
     use super::*;
     use crate::git::SlotRequest;
     use crate::git::scratch::Scratch;
+    use crate::git::slot::registered;
 
     const PIN: &str = "refs/pipeline/salvage/T-1.impl.1";
     const MESSAGE: &str = "T-1: impl\n\nPipeline-Task: T-1\nPipeline-Attempt: T-1.impl.1";
@@ -694,7 +695,12 @@ mod tests {
         };
         let (to, found) = aside();
         assert_eq!(found, ["inner", "sub/own"]);
+        let admin = case.scratch.git_in(&to.join("inner"), ["rev-parse", "--absolute-git-dir"]);
+        let was = case.slot.join("inner/.git");
+        fs::write(Path::new(&admin).join("gitdir"), format!("{}\n", was.display())).unwrap();
         assert_eq!(aside(), (to.clone(), found), "done twice is done once");
+        // Whoever was killed after the move had not told git of it.
+        assert_eq!(registered(Path::new(&admin)), Some(to.join("inner")));
         assert!(case.slot.join("cache").is_dir() && !case.slot.join("sub/own").exists());
         let exclude = ["TASK-1.md".to_owned()];
         let again = case.request(&exclude);
