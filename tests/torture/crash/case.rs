@@ -269,7 +269,8 @@ impl Case {
             let why = status["landing"]["why"].as_str().unwrap_or_default();
             why.contains("cannot follow")
         };
-        if !is_behind() {
+        // Where a person's file is in the way, it does not follow.
+        if !is_behind() || self.scenario.name == "in-the-way" {
             return;
         }
         let mut monitor = project.start(&["monitor"]);

@@ -39,8 +39,11 @@ const STEP: [&str; 7] = [
 ];
 /// Who makes that step.
 const STEPPERS: [&str; 6] = ["monitor", "shell", "mv", "rm", "git merge", "git update-ref"];
+/// Who ends one that was cut short, and in which scenarios.
+const ENDERS: [&str; 2] = ["git checkout-index", "git read-tree"];
+const CUT_SHORT: [&str; 2] = ["half-way", "unlocked"];
 /// Scenarios in which the base is brought forward, and the files that have landed.
-const FOLLOWED: [(&str, &[&str]); 8] = [
+const FOLLOWED: [(&str, &[&str]); 12] = [
     ("landing", &[]),
     ("following", &["project/architect-A.txt"]),
     ("edited", &["project/architect-A.txt"]),
@@ -49,6 +52,10 @@ const FOLLOWED: [(&str, &[&str]); 8] = [
     ("conflict", &["project/a.txt"]),
     ("finished", &["project/architect-A.txt"]),
     ("promoted", &["project/architect-A.txt"]),
+    ("half-way", &["project/a.txt", "project/architect-A.txt"]),
+    ("at-the-end", &[]),
+    ("unlocked", &[]),
+    ("in-the-way", &[]),
 ];
 /// Where a person gets the work on a branch of its own.
 const RESTORED: [&str; 2] =
@@ -74,12 +81,16 @@ fn is_allowed(scenario: &str, role: &str, path: &str) -> bool {
     let is_ours = begins(&OURS) || path == crate::tracer::OUTPUT;
     let is_no_file = begins(&NOBODYS) && !path.starts_with("/dev/shm/");
     let is_git = role.starts_with("git ");
+    let is_ender = ENDERS.contains(&role) && CUT_SHORT.contains(&scenario);
+    let is_stepper = STEPPERS.contains(&role) || is_ender;
     is_ours
         || is_no_file
         || (is_git && begins(&OF_GIT))
         || (role == "command" && OF_COMMANDS.contains(&path))
         || (role == "git branch" && scenario == "salvage-restored" && begins(&RESTORED))
-        || (STEPPERS.contains(&role) && is_of_step(scenario, path))
+        || (is_stepper && is_of_step(scenario, path))
+        // What a git left that was killed.
+        || (role == "monitor" && begins(&OF_GIT) && path.ends_with(".lock"))
 }
 
 fn is_of_step(scenario: &str, path: &str) -> bool {
