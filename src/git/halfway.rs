@@ -183,31 +183,53 @@ impl Repo {
             looked => looked?,
         };
         let is_ours = lock.is_ours()?;
-        if is_ours && is_there {
-            return lock.install();
-        }
+        let dir = self.place_of(admin).filter(|dir| dir.is_dir());
         let mut ended = Ok(());
-        if let Some(dir) = self.place_of(admin).filter(|dir| dir.is_dir()) {
-            if is_ours && has_begun {
+        match dir {
+            Some(dir) if is_ours && is_there && found == *to && !lock.is_written() => {
+                return self.catch_up(gate, &dir, &lock, noted);
+            }
+            _ if is_ours && is_there => return lock.install(),
+            Some(dir) if is_ours && has_begun => {
                 ended = self
                     .changes(&dir, &noted.from, to)
                     .and_then(|changes| self.take_back(gate, note, &dir, &changes, (&found, to)));
-            } else if !is_ours && found == *to && left_branch(admin, &noted.branch).is_none() {
-                // Somebody removed our lock, and may have written the index since.
-                let call = Call::write("git.base_catch_up", &dir).args([
-                    "read-tree",
-                    "-i",
-                    "-m",
-                    noted.from.as_str(),
-                    to.as_str(),
-                ]);
-                let reply = self.git.run_outliving(call.gate(gate))?;
-                if reply.code != 0 && lock.lock.exists() {
-                    return Err(reply.failure(&dir));
+                // It is tried again while the lock still says that the rest is ours.
+                if matches!(ended, Err(GitError::Killed { .. })) {
+                    return ended;
                 }
             }
+            // Somebody removed our lock, and may have written the index since.
+            Some(dir)
+                if !is_ours && found == *to && left_branch(admin, &noted.branch).is_none() =>
+            {
+                lock.retake()?;
+                return self.catch_up(gate, &dir, &lock, noted);
+            }
+            Some(_) | None => {}
         }
         lock.release().and(ended)
+    }
+
+    /// Brings an index that is locked forward where only the files and the branch have come so far.
+    fn catch_up(
+        &self,
+        gate: &Gate<'_>,
+        dir: &Path,
+        lock: &IndexLock,
+        noted: &Noted,
+    ) -> Result<(), GitError> {
+        lock.copy_again()?;
+        let args = ["read-tree", "-i", "-m", noted.from.as_str(), noted.to.as_str()];
+        let call = Call::write("git.base_catch_up", dir).args(args);
+        let reply = self.git.run_outliving(call.gate(gate).index(lock))?;
+        if reply.code == 0 {
+            lock.install()
+        } else if is_unwritten(&reply.stderr) {
+            Err(reply.failure(dir))
+        } else {
+            lock.release()
+        }
     }
 
     /// Returns the checkout of an administrative folder of this repository; `None`: another's, which
@@ -274,7 +296,13 @@ impl Repo {
     }
 
     pub(super) fn forget_merge(&self, note: &str) -> Result<(), GitError> {
+        remove_file(&self.back_note(note))?;
         remove_file(&self.gates_dir().join(note))
+    }
+
+    /// Returns where it is noted that files come again as they were.
+    fn back_note(&self, note: &str) -> PathBuf {
+        self.gates_dir().join(format!("{note}.back"))
     }
 
     /// Returns what the way from `found` to `to` changes in the checkout `dir`.
@@ -304,10 +332,10 @@ impl Repo {
     /// its way. What was written since and holds just what `to` has there, or the beginning of it, goes;
     /// then what is missing comes again as the index has it, over nothing, as far as there is room: git
     /// takes a file that is missing for one that it may write. What holds anything else is a person's by
-    /// now, and stays.
+    /// now, and stays; but for what a git that was killed as it brought files again left of one.
     ///
     /// # Errors
-    /// When git cannot be asked, or a file cannot be removed.
+    /// When git cannot be asked, or a file cannot be removed. [`GitError::Killed`]: repeat.
     pub(super) fn take_back(
         &self,
         gate: &Gate<'_>,
@@ -317,6 +345,8 @@ impl Repo {
         (found, to): (&Oid, &Oid),
     ) -> Result<(), GitError> {
         let since = self.noted_at(note)?;
+        let back = fs::metadata(self.back_note(note)).and_then(|found| found.modified()).ok();
+        let is_back = |at| back.is_some_and(|back| at >= back && at <= back + PART_AGE_MAX);
         let (mut ours, mut parts, mut last) = (Vec::new(), Vec::new(), since);
         // All are judged first: what git writes depends on other files, which may be among them.
         let within = |change: &&Change| !is_beyond_link(dir, &change.path);
@@ -328,11 +358,17 @@ impl Repo {
                     ours.push((change, seen));
                 }
                 Some(whole) if whole.starts_with(&held) => parts.push((change, seen, at)),
+                Some(_) | None if is_back(at) => {
+                    let whole = self.content(dir, found, &change.path)?;
+                    if whole.is_some_and(|whole| whole.starts_with(&held) && whole != held) {
+                        ours.push((change, seen));
+                    }
+                }
                 Some(_) | None => {}
             }
         }
         // What a person shortens later is an edit.
-        parts.retain(|(.., at)| *at <= last + PART_AGE_MAX);
+        parts.retain(|(.., at)| *at <= last + PART_AGE_MAX || is_back(*at));
         ours.extend(parts.into_iter().map(|(change, seen, _)| (change, seen)));
         for (change, seen) in ours {
             if stamp(&change.place) == Some(seen) {
@@ -348,6 +384,8 @@ impl Repo {
         let missing = changes.iter().filter(within).filter(is_missing);
         let missing: Vec<&Path> = missing.map(|change| change.path.as_path()).collect();
         for paths in missing.chunks(PATHS_MAX) {
+            // Without room for it they come again as well.
+            let _ = write_atomic(&self.back_note(note), b"", Durability::Power);
             let call = Call::write("git.base_take_back", dir)
                 .env("GIT_WORK_TREE", dir)
                 .args(["checkout-index", "-q", "--"])
@@ -473,14 +511,32 @@ mod tests {
             repo.base_follow(&repo.base_gate().unwrap(), "refs/heads/main", to, &self.old)
         }
 
-        /// Takes back what `write` does, as a fast-forward that finds no room.
-        fn take_back(&self, write: impl FnOnce(&Path)) -> String {
-            let (repo, root) = (&self.scratch.repo, &self.scratch.root);
+        fn note(&self) {
+            let repo = &self.scratch.repo;
             fs::create_dir_all(repo.gates_dir()).unwrap();
             let (from, to, branch) =
                 (self.old.clone(), self.to.clone(), "refs/heads/main".to_owned());
             let noted = Noted { from, to, branch, admin: Some(repo.common.clone()) };
             repo.note_merge(NOTE, &noted).unwrap();
+        }
+
+        /// A fast-forward that was killed with its monitor when git had done so much.
+        fn killed(&self, git: &[&[&str]]) -> IndexLock {
+            self.note();
+            let repo = &self.scratch.repo;
+            let lock = repo.index_lock(&repo.common, NOTE);
+            assert!(lock.take().unwrap());
+            for args in git {
+                let call = Call::write("git.x", &self.scratch.root).args(*args);
+                repo.git.ok(call.env("GIT_INDEX_FILE", &lock.copy)).unwrap();
+            }
+            lock
+        }
+
+        /// Takes back what `write` does, as a fast-forward that finds no room.
+        fn take_back(&self, write: impl FnOnce(&Path)) -> String {
+            let (repo, root) = (&self.scratch.repo, &self.scratch.root);
+            self.note();
             write(root);
             let gate = Gate::close(&repo.gates_dir(), "base.lock", None, WAIT_MAX).unwrap();
             let changes = repo.changes(root, &self.old, &self.to).unwrap();
@@ -589,6 +645,64 @@ mod tests {
         assert_eq!(case.scratch.rev("HEAD"), next);
         assert_eq!(case.scratch.git(["status", "--porcelain"]), "");
         assert!(root.join("a/b/it's\nnew.txt").exists());
+    }
+
+    /// A fast-forward killed half-way, and then the git that took it back.
+    #[test]
+    fn what_is_taken_back_once_more_after_a_kill_is_known_as_ours_still() {
+        let case = Case::new();
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
+        let lock = case.killed(&[&update]);
+        let attributes = "line.txt text eol=crlf\ngone.txt filter=dies\n";
+        fs::write(root.join(".git/info/attributes"), attributes).unwrap();
+        case.scratch.git(["config", "filter.dies.smudge", "kill -9 $PPID"]);
+        let killed = repo.end_left_steps(Duration::ZERO).unwrap_err();
+        assert!(matches!(killed, GitError::Killed { .. }), "{killed}");
+        assert!(lock.is_ours().unwrap() && lock.has_copy() && repo.has_base_step());
+        case.scratch.git(["config", "filter.dies.smudge", "cat"]);
+        // As git leaves what it was writing; and what a person shortens later.
+        fs::write(root.join("gone.txt"), "old").unwrap();
+        fs::write(root.join("line.txt"), "").unwrap();
+        let shortened = fs::File::create(root.join("mode.txt")).unwrap();
+        let later = shortened.metadata().unwrap().modified().unwrap() + PART_AGE_MAX * 2;
+        shortened.set_modified(later).unwrap();
+        repo.end_left_steps(Duration::ZERO).unwrap();
+        assert!(!lock.lock.exists());
+        assert_eq!(case.scratch.git(["status", "--porcelain"]), " M mode.txt");
+        let Follow::Refused { .. } = case.follow(&case.to).unwrap() else { panic!() };
+        fs::write(root.join("mode.txt"), "old and long\n").unwrap();
+        assert_eq!(case.follow(&case.to).unwrap(), Follow::Followed);
+        assert!(
+            fs::read_dir(repo.gates_dir())
+                .unwrap()
+                .all(|left| { !left.unwrap().file_name().to_string_lossy().contains(NOTE) })
+        );
+    }
+
+    #[test]
+    fn an_index_that_somebody_unlocked_is_brought_forward_whatever_was_killed_meanwhile() {
+        for done in 0..3 {
+            let case = Case::new();
+            let update = ["read-tree", "-m", "-u", case.old.as_str(), case.to.as_str()];
+            let moved = ["update-ref", "HEAD", case.to.as_str()];
+            let lock = case.killed(&[&update, &moved]);
+            fs::write(&lock.lock, "another\n").unwrap();
+            case.scratch.repo.end_left_steps(Duration::ZERO).unwrap_err();
+            fs::remove_file(&lock.lock).unwrap();
+            fs::write(case.scratch.root.join("staged.txt"), "mine").unwrap();
+            case.scratch.git(["add", "staged.txt"]);
+            if done > 0 {
+                lock.retake().unwrap();
+            }
+            if done > 1 {
+                lock.copy_again().unwrap();
+                fs::write(lock.copy.with_extension("index.lock"), "").unwrap();
+            }
+            case.scratch.repo.end_left_steps(Duration::ZERO).unwrap();
+            assert_eq!(case.scratch.git(["status", "--porcelain"]), "A  staged.txt", "{done}");
+            assert!(!lock.lock.exists() && !lock.copy.exists());
+        }
     }
 
     #[test]

@@ -46,23 +46,51 @@ impl IndexLock {
 
     /// Locks the index and copies it; returns false where another git has it locked.
     pub(super) fn take(&self) -> Result<bool, GitError> {
-        let temps = self.copy.parent().unwrap_or(Path::new("."));
-        let put = fail::point("git.index_lock");
-        let put =
-            put.and_then(|()| put_new(&self.lock, format!("{}\n", self.text).as_bytes(), temps));
-        // Over a network it may be told as there that was just put there.
-        if !put.map_err(file_error("make", &self.lock))? && !self.is_ours()? {
+        if !self.put()? {
             return Ok(false);
         }
-        self.make_copy(temps).or_else(|failure| {
+        self.forget_copy().and_then(|()| self.make_copy()).or_else(|failure| {
             self.release()?;
             Err(failure)
         })?;
         Ok(true)
     }
 
-    fn make_copy(&self, temps: &Path) -> Result<(), GitError> {
-        self.forget_copy()?;
+    /// Locks the index again that somebody has unlocked. The copy is empty before that: what git wrote
+    /// while the index was locked first never comes in the place of what was written since.
+    pub(super) fn retake(&self) -> Result<(), GitError> {
+        File::create(&self.copy).map_err(file_error("write", &self.copy))?;
+        if self.put()? {
+            return Ok(());
+        }
+        let taken = io::Error::new(io::ErrorKind::AlreadyExists, "another git has it locked");
+        Err(file_error("lock", &self.index)(taken))
+    }
+
+    /// Copies the index that is locked once more.
+    pub(super) fn copy_again(&self) -> Result<(), GitError> {
+        remove_file(&self.copy_lock())?;
+        if !self.index.exists() {
+            // An empty file is no index.
+            remove_file(&self.copy)?;
+        }
+        self.make_copy()
+    }
+
+    /// Returns false where another git has the index locked.
+    fn put(&self) -> Result<bool, GitError> {
+        let put = fail::point("git.index_lock").and_then(|()| {
+            put_new(&self.lock, format!("{}\n", self.text).as_bytes(), self.temps())
+        });
+        // Over a network it may be told as there that was just put there.
+        Ok(put.map_err(file_error("make", &self.lock))? || self.is_ours()?)
+    }
+
+    fn temps(&self) -> &Path {
+        self.copy.parent().unwrap_or(Path::new("."))
+    }
+
+    fn make_copy(&self) -> Result<(), GitError> {
         let copy = || -> io::Result<()> {
             let mut index = match File::open(&self.index) {
                 // Nothing has been added yet.
@@ -70,7 +98,7 @@ impl IndexLock {
                 opened => opened?,
             };
             let meta = index.metadata()?;
-            let mut temp = Spare::make(temps)?.into_inner();
+            let mut temp = Spare::make(self.temps())?.into_inner();
             io::copy(&mut index, &mut temp)?;
             temp.as_file().set_permissions(meta.permissions())?;
             // Files that are as old as their index are read, since they may have changed behind it.
@@ -101,8 +129,8 @@ impl IndexLock {
 
     /// Returns whether git has written the copy; what cannot be told counts as written.
     pub(super) fn is_written(&self) -> bool {
-        let (of, copy) = (fs::read(&self.index), fs::read(&self.copy));
-        of.ok().zip(copy.ok()).is_none_or(|(of, copy)| of != copy)
+        let (of, copy) = (fs::read(&self.index).ok(), fs::read(&self.copy).ok());
+        copy.is_none_or(|copy| !copy.is_empty() && of.is_none_or(|of| of != copy))
     }
 
     /// Puts the copy in the index's place where that is still ours to write, and unlocks it.
@@ -125,10 +153,15 @@ impl IndexLock {
     }
 
     fn forget_copy(&self) -> Result<(), GitError> {
-        let mut git_lock = self.copy.clone().into_os_string();
-        git_lock.push(".lock");
         remove_file(&self.copy)?;
-        remove_file(Path::new(&git_lock))
+        remove_file(&self.copy_lock())
+    }
+
+    /// Returns the lock that git takes on the copy.
+    fn copy_lock(&self) -> PathBuf {
+        let mut lock = self.copy.clone().into_os_string();
+        lock.push(".lock");
+        lock.into()
     }
 }
 

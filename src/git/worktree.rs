@@ -85,15 +85,23 @@ impl Repo {
             }
             Found::Ready(admin) => admin,
         };
-        match self.fill_slot(&gate, &path, &admin, request) {
+        let fill = |admin: &Path| {
+            let filled = self.fill_slot(&gate, &path, admin, request);
+            // What a killed git leaves locked goes also where the next attempt gets another slot.
+            filled.inspect_err(|failure| {
+                if matches!(failure, GitError::Killed { .. } | GitError::Late { .. }) {
+                    let _ = clear_state(admin);
+                }
+            })
+        };
+        match fill(&admin) {
             Err(failure @ (GitError::Failed { .. } | GitError::SlotHead { .. })) => {
                 let mut needed = vec![request.at.clone()];
                 needed.extend(request.merge.cloned());
                 if !self.missing_commits(&needed)?.is_empty() {
                     return Err(failure);
                 }
-                let admin = self.make_slot(&gate, &path, request.at)?;
-                self.fill_slot(&gate, &path, &admin, request)
+                fill(&self.make_slot(&gate, &path, request.at)?)
             }
             other => other,
         }
@@ -637,6 +645,19 @@ mod tests {
                 assert_eq!(named, 0, "{left:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_git_that_is_killed_in_a_slot_leaves_no_lock_there() {
+        let case = Case::new();
+        let attributes = case.scratch.root.join(".git/info/attributes");
+        fs::write(attributes, "a.txt filter=dies\n").unwrap();
+        case.scratch.git(["config", "filter.dies.smudge", "kill -9 $PPID"]);
+        let killed = case.scratch.repo.prepare_slot(&case.request(&case.tip)).unwrap_err();
+        assert!(matches!(killed, GitError::Killed { .. }), "{killed}");
+        let left = fs::read_dir(case.admin()).unwrap().map(|entry| entry.unwrap().path());
+        let locks: Vec<_> = left.filter(|path| path.extension() == Some("lock".as_ref())).collect();
+        assert_eq!(locks, Vec::<PathBuf>::new());
     }
 
     #[test]
