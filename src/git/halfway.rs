@@ -173,6 +173,7 @@ impl Repo {
         has_begun: bool,
     ) -> Result<(), GitError> {
         let Some(admin) = &noted.admin else { return Ok(()) };
+        self.clear_temps()?;
         let (lock, to) = (self.index_lock(admin, note), &noted.to);
         let found = self.read_ref(&noted.branch)?;
         // Without the copy it had not begun, or has come to the end.
@@ -242,15 +243,20 @@ impl Repo {
         registered(admin).filter(|dir| linked(dir).and_then(|it| real(&it)) == real(admin))
     }
 
-    /// Notes that a step begins; whoever does so holds the gate, so temporary files found there are of
-    /// one that was killed.
-    pub(super) fn note_merge(&self, note: &str, noted: &Noted) -> Result<(), GitError> {
+    /// Removes the temporary files of whoever was killed here; the holder of the gate has none.
+    fn clear_temps(&self) -> Result<(), GitError> {
         for entry in fs::read_dir(self.gates_dir()).into_iter().flatten().flatten() {
             let left = entry.path();
             if left.extension().is_some_and(|ending| ending == "tmp") {
                 remove_file(&left)?;
             }
         }
+        Ok(())
+    }
+
+    /// Notes that a step begins; whoever does so holds the gate.
+    pub(super) fn note_merge(&self, note: &str, noted: &Noted) -> Result<(), GitError> {
+        self.clear_temps()?;
         let Noted { from, to, branch, admin } = noted;
         // A repository that is copied has its own.
         let below = |admin: &PathBuf| match admin.strip_prefix(&self.common) {

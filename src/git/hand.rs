@@ -270,6 +270,8 @@ impl Repo {
         }
         let gate = self.slot_gate(path)?;
         let index = admin.join("pipeline-look");
+        // What git left that was killed here.
+        remove_file(&index.with_extension("lock"))?;
         let copied =
             fail::point("git.hand_index").and_then(|()| fs::copy(admin.join("index"), &index));
         copied.map_err(|source| GitError::File { doing: "copy", path: index.clone(), source })?;
@@ -291,7 +293,13 @@ impl Repo {
             if let Some(head) = &checkout.head
                 && self.is_slot(&checkout.path)?
             {
-                self.detach_hand(&checkout.path, head)?;
+                let detached = self.detach_hand(&checkout.path, head);
+                if matches!(detached, Err(GitError::Killed { .. }))
+                    && let Some(admin) = self.admin_of(&checkout.path)?
+                {
+                    remove_file(&admin.join("HEAD.lock"))?;
+                }
+                detached?;
             }
         }
         Ok(())
@@ -472,6 +480,8 @@ mod tests {
             assert_eq!(hand(&case).ignored, Vec::<String>::new(), "{flag}");
             fs::write(case.path.join("a.txt"), "mine\n").unwrap();
             fs::write(case.path.join("b.txt"), "mine\n").unwrap();
+            let admin = case.scratch.repo.admin_of(&case.path).unwrap().expect("its folder");
+            fs::write(admin.join("pipeline-look.lock"), "of one that was killed").unwrap();
             let found = hand(&case);
             assert_eq!(
                 (found.unsaved, found.ignored),
@@ -480,6 +490,24 @@ mod tests {
             );
             let listed = case.scratch.git_in(&case.path, ["ls-files", "-v", "a.txt"]);
             assert!(!listed.starts_with('H'), "the person's index stays as it is: {listed}");
+        }
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_off_goes_on_and_none_is_of_what_is_not_committed() {
+        let case = made();
+        let (repo, root) = (&case.scratch.repo, &case.scratch.root);
+        fs::write(case.path.join("a.txt"), "mine\n").unwrap();
+        assert!(repo.remove_checkout(&case.path).is_err());
+        assert_eq!(hand(&case).unsaved, ["a.txt"]);
+        case.scratch.git_in(&case.path, ["checkout", "-q", "a.txt"]);
+        fs::rename(&case.path, gone(&case.path)).unwrap();
+        fs::remove_file(gone(&case.path).join("a.txt")).unwrap();
+        for _ in 0..2 {
+            repo.remove_checkout(&case.path).unwrap();
+            assert_eq!(fs::read_dir(root.join(".hand")).unwrap().count(), 0);
+            assert_eq!(repo.admins().unwrap(), Vec::<PathBuf>::new());
+            repo.add_hand(&case.path, BRANCH).unwrap();
         }
     }
 

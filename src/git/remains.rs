@@ -295,24 +295,19 @@ impl Repo {
         Ok(names.map(|name| dir.join(OsStr::from_bytes(name))).collect())
     }
 
-    /// Removes a person's worktree, which must be clean.
+    /// Removes a person's worktree, which must be clean, or what is left of one.
     ///
     /// # Errors
-    /// When it is not, and git's failures.
+    /// When it is not, and those of [`Repo::remove_hand`].
     pub fn remove_checkout(&self, checkout: &Path) -> Result<(), GitError> {
-        // Git removes none that has submodules, even where they are empty.
-        if checkout.exists() && !self.modules(checkout)?.is_empty() {
-            let hand = self.hand_at(checkout)?;
-            if hand.is_none_or(|hand| !hand.unsaved.is_empty()) {
+        match self.hand_at(checkout)? {
+            Some(hand) if hand.unsaved.is_empty() => self.remove_hand(checkout),
+            None if !checkout.exists() => self.clear_hand(checkout).map(drop),
+            Some(_) | None => {
                 let why = "something in it is not committed";
-                return Err(GitError::ForeignSlot { path: checkout.into(), why });
+                Err(GitError::ForeignSlot { path: checkout.into(), why })
             }
-            return self.remove_hand(checkout);
         }
-        let registry = self.registry_gate()?;
-        let call = Call::write("git.worktree_remove", &self.root);
-        let call = call.args(["worktree", "remove", "--"]).args([checkout]);
-        self.git.ok(call.gate(&registry)).map(drop)
     }
 
     /// Removes the empty folders that refs and worktrees of ours left; what is in use stays.
