@@ -56,7 +56,7 @@ pub fn plan(project: &Project) -> Result<Vec<String>, Error> {
     steps.extend(repo.stale_locks().map_err(git)?.iter().map(|it| removal(it)));
     let slots = lost_slots(project, repo, state.as_ref())?;
     steps.extend(slots.iter().map(|slot| slot_step(slot)));
-    steps.extend(CutOff::all(&project.layout.taken()).iter().map(|it| removal(&it.rest)));
+    steps.extend(CutOff::all(&project.layout.hands()).iter().map(|it| removal(&it.rest)));
     if let Some(state) = &state {
         steps.extend(moved(repo, state).map_err(git)?.iter().map(ToString::to_string));
         steps.extend(stale_pending(repo, state)?.iter().map(|(name, _)| pending_step(name)));
@@ -122,7 +122,7 @@ pub fn run(project: &Project, wait: Duration, done: &mut Vec<String>) -> Result<
         repo.remove_slot(&slot).map_err(git)?;
         done.push(slot_step(&slot));
     }
-    for CutOff { place, rest } in CutOff::all(&layout.taken()) {
+    for CutOff { place, rest } in CutOff::all(&layout.hands()) {
         repo.clear_hand(&place).map_err(git)?;
         done.push(removal(&rest));
     }

@@ -22,8 +22,6 @@ use crate::sys::file::shell_path;
 
 /// Where salvage is.
 const SALVAGE: &str = "refs/pipeline/salvage/";
-/// Where work is laid out for a person who names no folder, below `.pipeline`.
-const RESTORED: &str = "restored";
 /// The folder of branches that hold restored work.
 const BRANCHES: &str = "salvage";
 
@@ -318,7 +316,7 @@ fn restore(
         }
         (None, place) => {
             let layout = &open.project.layout;
-            let free = layout.dot().join(RESTORED);
+            let free = layout.restored();
             let place = place.unwrap_or_else(|| free.join(short));
             if hands::is_ours(&place, &free, layout, repo, &open.now().0.settings) {
                 let hint = "name another folder, or none: it goes below `.pipeline/restored` then";

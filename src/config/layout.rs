@@ -51,6 +51,18 @@ impl Layout {
         self.dot().join("taken")
     }
 
+    /// Returns the folder of restored work for which nobody names another place.
+    #[must_use]
+    pub fn restored(&self) -> PathBuf {
+        self.dot().join("restored")
+    }
+
+    /// Returns the folders of ours in which worktrees of people may lie.
+    #[must_use]
+    pub fn hands(&self) -> [PathBuf; 3] {
+        [self.dot(), self.restored(), self.taken()]
+    }
+
     /// Makes `.pipeline/state`, the way to the state for people and scripts, if it is not there.
     ///
     /// # Errors

@@ -58,18 +58,21 @@ pub struct CutOff {
 }
 
 impl CutOff {
-    /// Returns the removals that were cut off in a folder, sorted by place.
+    /// Returns the removals that were cut off in some folders, sorted by place.
     #[must_use]
-    pub fn all(dir: &Path) -> Vec<Self> {
+    pub fn all(dirs: &[PathBuf]) -> Vec<Self> {
         let place = |name: &OsStr| {
             let name = name.to_str()?.strip_prefix('.')?.strip_suffix(GONE)?;
-            (!name.is_empty()).then(|| dir.join(name))
+            (!name.is_empty()).then(|| name.to_owned())
         };
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        let folders = entries.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
-        let mut found: Vec<Self> = folders
-            .filter_map(|it| Some(Self { place: place(&it.file_name())?, rest: it.path() }))
-            .collect();
+        let mut found = Vec::new();
+        for dir in dirs {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let folders = entries.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()));
+            found.extend(folders.filter_map(|it| {
+                Some(Self { place: dir.join(place(&it.file_name())?), rest: it.path() })
+            }));
+        }
         found.sort_by(|a, b| a.place.cmp(&b.place));
         found
     }

@@ -417,7 +417,7 @@ impl Plan {
                 self.steps.push(Step::RemoveFile(current));
             }
         }
-        let cut_off = CutOff::all(&layout.taken()).into_iter();
+        let cut_off = CutOff::all(&layout.hands()).into_iter();
         self.steps.extend(cut_off.map(|it| Step::RemoveTree(it.rest)));
         let dot = layout.dot();
         for entry in fs::read_dir(&dot).into_iter().flatten().flatten() {

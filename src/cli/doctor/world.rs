@@ -184,7 +184,7 @@ pub fn worktrees(project: &Project, state: &State) -> Vec<Finding> {
         ));
     }
     findings.extend(hands(state));
-    findings.extend(CutOff::all(&project.layout.taken()).iter().map(cut_off));
+    findings.extend(CutOff::all(&project.layout.hands()).iter().map(cut_off));
     if findings.is_empty() {
         let noun = if own.len() == 1 { "worktree" } else { "worktrees" };
         findings.push(Finding::good("worktrees", format!("{} {noun} of agents", own.len())));
