@@ -31,11 +31,12 @@ use crate::monitor::preset;
 use crate::monitor::progress::{LogFormat, Progress};
 use crate::monitor::{End, Options, Until, run as run_monitor};
 use crate::observe::words::{span, used};
-use crate::store::lock::is_held;
-use crate::sys::proc::read_stat;
+use crate::store::lock::{FileLock, is_held};
 
 /// Where tests have their places, below `.pipeline`.
 const TESTS: &str = "tests";
+/// How the names of their locks end, beside them.
+const LOCK: &str = "lock";
 /// The only task.
 const TASK: &str = "TEST";
 const TITLE: &str = "Write a file";
@@ -172,6 +173,8 @@ fn tried(root: &Path, group: &AgentGroup) -> Result<AgentGroup, Error> {
 /// A repository of its own, beside the worktrees; removed at the end.
 struct Place {
     dir: PathBuf,
+    /// Held until the end: what a test left that was killed is told by it.
+    _lock: FileLock,
     /// Where the log goes that is kept.
     log: PathBuf,
 }
@@ -180,6 +183,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         // What is left is in nobody's way, and the next test has another name.
         let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_file(lock_path(&self.dir));
     }
 }
 
@@ -188,10 +192,15 @@ impl Place {
         let layout = &open.project.layout;
         let dir = layout.dot().join(TESTS).join(format!("{name}-{}", std::process::id()));
         let log = layout.state.join(format!("logs/test-{name}.log"));
-        crate::sys::fail::point("agent_test.make")
-            .and_then(|()| fs::create_dir_all(&dir))
-            .map_err(|error| file_error("make", &dir, &error))?;
-        Ok(Self { dir, log })
+        let make = || {
+            crate::sys::fail::point("agent_test.make")?;
+            fs::create_dir_all(layout.dot().join(TESTS))?;
+            let lock = FileLock::try_exclusive(&lock_path(&dir), "agent test")?;
+            fs::create_dir(&dir)?;
+            lock.ok_or_else(|| std::io::Error::other("another test has it locked"))
+        };
+        let lock = make().map_err(|error| file_error("make", &dir, &error))?;
+        Ok(Self { dir, _lock: lock, log })
     }
 
     fn try_out(
@@ -267,17 +276,26 @@ impl Place {
 /// Removes what tests left that were killed. What cannot be removed is in nobody's way.
 fn sweep(tests: &Path) {
     for entry in fs::read_dir(tests).into_iter().flatten().flatten() {
-        let dir = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
-        // One that is read as alive may be another process by now: it is removed some other time.
-        let is_alive = pid.is_none_or(|pid| !matches!(read_stat(pid), Ok(None)));
+        let path = entry.path();
+        let is_lock = path.extension().is_some_and(|it| it == LOCK);
+        let dir = if is_lock { path.with_extension("") } else { path };
+        let lock = lock_path(&dir);
+        let is_at_work = is_held(&lock).unwrap_or(true);
         let keepers = Layout::of_repository(&dir, &dir.join(".git")).keepers();
-        if !is_alive && !has_keepers(&keepers) {
+        if !is_at_work && !has_keepers(&keepers) {
             let _ =
                 crate::sys::fail::point("agent_test.sweep").and_then(|()| fs::remove_dir_all(&dir));
+            let _ = fs::remove_file(&lock);
         }
     }
+}
+
+/// Returns where a test's place is locked.
+fn lock_path(dir: &Path) -> PathBuf {
+    let mut path = dir.as_os_str().to_owned();
+    path.push(".");
+    path.push(LOCK);
+    path.into()
 }
 
 /// Returns whether a keeper is at work.

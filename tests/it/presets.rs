@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use pipeline::store::lock::FileLock;
 use serde_json::Value;
 
 use crate::support::install;
@@ -290,14 +291,18 @@ fn agent_test_tells_plainly_whether_an_agent_works() {
     );
 
     // What a killed one left is gone by now; that of one which lives would stay.
-    let own = project.path(&format!(".pipeline/tests/coder-{}", std::process::id()));
-    let gone = project.path(".pipeline/tests/coder-999999999");
+    let own = project.path(".pipeline/tests/coder-1");
+    let lock = FileLock::try_exclusive(&own.with_extension("lock"), "test").expect("a lock");
+    // Its number is another process's by now.
+    let gone = project.path(&format!(".pipeline/tests/coder-{}", std::process::id()));
+    fs::write(gone.with_extension("lock"), "").expect("a lock");
     for dir in [&own, &gone] {
         fs::create_dir_all(dir.join(".git/pipeline/keepers")).expect("a place");
     }
     project.ok(&["agent", "test", "script-1"]);
     assert!(own.exists() && !gone.exists());
-    fs::remove_dir_all(&own).expect("removed");
+    drop(lock.expect("it is free"));
+    project.ok(&["agent", "test", "script-1"]);
 
     // Nothing of it is left in the project.
     assert_eq!(project.status()["metrics"]["attempts"], 0);
